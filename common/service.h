@@ -1,0 +1,54 @@
+/* The skeleton that every daemon uses: its main is a table of what it is and one call to service_main.
+ *
+ * service_main: arguments (--config FILE --node ID, --help, --version), configuration, logging, signals (all blocked,
+ * read by signalfd: SIGTERM and SIGINT stop, SIGHUP reloads), the loop, READY=1 by $NOTIFY_SOCKET, WATCHDOG=1 at half
+ * of $WATCHDOG_USEC as long as the loop turns and the service's own link answers a self-ping, clean stop.
+ * With $SHANGHAI_PARENT_PID set it dies with that parent (PR_SET_PDEATHSIG). */
+#ifndef COMMON_SERVICE_H
+#define COMMON_SERVICE_H
+
+#include "config.h"
+#include "link.h"
+#include "loop.h"
+
+/* Exit codes of every program of ours; the supervisor and systemd units rely on them. */
+enum service_exit {
+    EXIT_DONE = 0,
+    EXIT_FAULT = 1,    /* something failed: the supervisor restarts */
+    EXIT_BAD_USAGE = 2,
+    EXIT_GAVE_UP = 70, /* shanghaid: restart intensity exceeded at the root */
+    EXIT_IN_USE = 75,  /* another process holds the directory: restart later */
+    EXIT_CONFIG = 78,  /* configuration error: held down until it is changed */
+};
+
+/* What a running service gets from the skeleton; everything is borrowed for the service's life. */
+struct service {
+    struct loop *loop;
+    struct config *config;       /* node, cluster, settings; replaced fields after a reload */
+    struct id16 boot;            /* random, new for each process */
+    struct slice cluster;        /* cluster id, 8 bytes */
+    void *state;                 /* the service's own, set by open */
+};
+
+struct service_type {
+    const char *name;    /* "walsvc" */
+    const char *summary; /* one line for --help */
+    /* Builds the state and starts listening. Anything but EXIT_DONE ends the process with that code; the service has
+     * logged why. */
+    enum service_exit (*open)(struct service *service);
+    /* Settings that are marked reloadable may have changed in service->config. May be NULL. */
+    void (*reload)(struct service *service);
+    /* Stops and frees everything; called on the loop's thread after the loop has ended. */
+    void (*close)(struct service *service);
+    /* Endpoint for the self-ping, after open: "ipc:///…/wal"; NULL for none. */
+    const char *(*ping)(const struct service *service);
+};
+
+int service_main(int argc, char **argv, const struct service_type *type);
+
+/* Ends the process with a clean stop, from a callback on the loop; code as exit status. */
+void service_stop(struct service *service, enum service_exit code);
+/* STATUS= line for the supervisor, at most 200 bytes. */
+void service_status(const char *text);
+
+#endif
