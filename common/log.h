@@ -37,7 +37,7 @@ struct log_field log_uint(const char *name, uint64_t number);
 void log_line(enum log_level level, uint64_t correlation, const char *msg, const struct log_field *fields);
 
 /* log_info("segment sealed", log_uint("lsn", 7), log_text("file", name)); */
-#define LOG_FIELDS(...)  ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_END}})
+#define LOG_FIELDS(...)   ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_END}})
 #define log_debug(m, ...) log_line(LOG_DEBUG, 0, m, LOG_FIELDS(__VA_ARGS__))
 #define log_info(m, ...)  log_line(LOG_INFO, 0, m, LOG_FIELDS(__VA_ARGS__))
 #define log_warn(m, ...)  log_line(LOG_WARN, 0, m, LOG_FIELDS(__VA_ARGS__))

@@ -26,7 +26,13 @@
 #define FIELD_COUNT(table) (sizeof(table) / sizeof((table)[0]) - 1)
 static const struct msg_type types[] = {
 #define MESSAGE(name, number, sender, receiver, prose)                                                       \
-    {number, #name, sender, receiver, prose, fields_of_##name, FIELD_COUNT(fields_of_##name),               \
+    {number,                                                                                                 \
+     #name,                                                                                                  \
+     sender,                                                                                                 \
+     receiver,                                                                                               \
+     prose,                                                                                                  \
+     fields_of_##name,                                                                                       \
+     FIELD_COUNT(fields_of_##name),                                                                          \
      sizeof(struct msg_##name)},
 #define FIELD(message, kind, name, key, need, limit, prose)
 #define END_MESSAGE(name)
@@ -108,7 +114,9 @@ void msg_pack_envelope(struct buf *out, const struct msg_envelope *e)
 
 static enum sh_error decode_bytes(struct mp *m, const struct msg_field *f, struct slice *value)
 {
-    bool good = f->kind == MSG_str ? mp_str(m, value) : f->kind == MSG_bin ? mp_bin(m, value) : mp_raw(m, value);
+    bool good = f->kind == MSG_str   ? mp_str(m, value)
+                : f->kind == MSG_bin ? mp_bin(m, value)
+                                     : mp_raw(m, value);
     if (!good)
         return SH_BAD_REQUEST;
     return value->len > f->limit ? SH_TOO_LARGE : SH_OK;
@@ -256,7 +264,8 @@ static void document_message(struct buf *out, const struct msg_type *t)
     buf_append_str(out, "\n| key | field | kind | needed | limit | meaning |\n|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < t->field_count; i++) {
         const struct msg_field *f = &t->fields[i];
-        buf_printf(out, "| %u | `%s` | %s | %s | ", f->key, f->name, kinds[f->kind], f->required ? "yes" : "no");
+        buf_printf(out, "| %u | `%s` | %s | %s | ", f->key, f->name, kinds[f->kind],
+                   f->required ? "yes" : "no");
         document_limit(out, f);
         buf_printf(out, " | %s |\n", f->prose);
     }
@@ -264,25 +273,26 @@ static void document_message(struct buf *out, const struct msg_type *t)
 
 void msg_document(struct buf *out)
 {
-    buf_printf(out,
-               "# Messages\n\n"
-               "Generated from `common/messages.def` by `script/docs`; a test compares the two.\n\n"
-               "Every message is a msgpack array: `[version, type, correlation id, cluster id, sender, session, "
-               "body]`.\n\n"
-               "| part | kind | meaning |\n|---|---|---|\n"
-               "| version | uint | %d; a message of another version is refused |\n"
-               "| type | uint | number of the message, below |\n"
-               "| correlation id | uint | follows a request through all daemons; 0 for none |\n"
-               "| cluster id | bin, %d bytes, or nil | hash of the cluster's name and groups; nil from a client "
-               "that doesn't know it yet |\n"
-               "| sender | str, at most %d bytes | node id of a daemon, empty for a client |\n"
-               "| session | array [bin of 16 bytes, number, previous] | session of the link, the request's number "
-               "in it, and the highest lower number that was unanswered when it was sent; see "
-               "`docs/architecture.md` |\n"
-               "| body | map | keys are small integers; unknown ones are skipped, none is used again |\n\n"
-               "Nesting is at most %d deep; a count is never larger than the bytes that are left.\n\n"
-               "## Messages\n",
-               MSG_VERSION, CLUSTER_ID_BYTES, MSG_SENDER_MAX, MP_MAX_DEPTH);
+    buf_printf(
+        out,
+        "# Messages\n\n"
+        "Generated from `common/messages.def` by `script/docs`; a test compares the two.\n\n"
+        "Every message is a msgpack array: `[version, type, correlation id, cluster id, sender, session, "
+        "body]`.\n\n"
+        "| part | kind | meaning |\n|---|---|---|\n"
+        "| version | uint | %d; a message of another version is refused |\n"
+        "| type | uint | number of the message, below |\n"
+        "| correlation id | uint | follows a request through all daemons; 0 for none |\n"
+        "| cluster id | bin, %d bytes, or nil | hash of the cluster's name and groups; nil from a client "
+        "that doesn't know it yet |\n"
+        "| sender | str, at most %d bytes | node id of a daemon, empty for a client |\n"
+        "| session | array [bin of 16 bytes, number, previous] | session of the link, the request's number "
+        "in it, and the highest lower number that was unanswered when it was sent; see "
+        "`docs/architecture.md` |\n"
+        "| body | map | keys are small integers; unknown ones are skipped, none is used again |\n\n"
+        "Nesting is at most %d deep; a count is never larger than the bytes that are left.\n\n"
+        "## Messages\n",
+        MSG_VERSION, CLUSTER_ID_BYTES, MSG_SENDER_MAX, MP_MAX_DEPTH);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         document_message(out, &types[i]);
     buf_append_str(out, "\n## Errors\n\n| code | name | meaning |\n|---|---|---|\n");

@@ -36,10 +36,15 @@ typedef struct slice msg_kind_bin;
 typedef struct id16 msg_kind_id16;
 typedef struct slice msg_kind_raw;
 
-/* struct msg_append { ... }: one for each message; `none` only keeps those without fields from being empty. */
-#define MESSAGE(name, number, sender, receiver, prose) struct msg_##name { bool none;
+/* struct msg_append { ... }: one for each message; `none` only keeps those without fields from being empty.
+ */
+#define MESSAGE(name, number, sender, receiver, prose)                                                       \
+    struct msg_##name {                                                                                      \
+        bool none;
 #define FIELD(message, kind, name, key, need, limit, prose) msg_kind_##kind name;
-#define END_MESSAGE(name) };
+#define END_MESSAGE(name)                                                                                    \
+    }                                                                                                        \
+    ;
 #include "messages.def"
 #undef MESSAGE
 #undef FIELD

@@ -36,22 +36,22 @@ struct shape {
 };
 
 static const struct shape shapes[32] = {
-    [0x00] = {MP_NIL, 0, 0, false, true, 0},  [0x01] = {MP_BAD, 0, 0, false, true, 0},
-    [0x02] = {MP_BOOL, 0, 0, false, true, 0}, [0x03] = {MP_BOOL, 0, 0, false, true, 1},
-    [0x04] = {MP_BIN, 1, 0, false, false, 0}, [0x05] = {MP_BIN, 2, 0, false, false, 0},
-    [0x06] = {MP_BIN, 4, 0, false, false, 0}, [0x07] = {MP_EXT, 1, 1, false, false, 0},
-    [0x08] = {MP_EXT, 2, 1, false, false, 0}, [0x09] = {MP_EXT, 4, 1, false, false, 0},
-    [0x0a] = {MP_FLOAT, 0, 0, false, true, 4}, [0x0b] = {MP_FLOAT, 0, 0, false, true, 8},
-    [0x0c] = {MP_UINT, 1, 0, false, false, 0}, [0x0d] = {MP_UINT, 2, 0, false, false, 0},
-    [0x0e] = {MP_UINT, 4, 0, false, false, 0}, [0x0f] = {MP_UINT, 8, 0, false, false, 0},
-    [0x10] = {MP_INT, 1, 0, true, false, 0},   [0x11] = {MP_INT, 2, 0, true, false, 0},
-    [0x12] = {MP_INT, 4, 0, true, false, 0},   [0x13] = {MP_INT, 8, 0, true, false, 0},
-    [0x14] = {MP_EXT, 0, 1, false, true, 1},   [0x15] = {MP_EXT, 0, 1, false, true, 2},
-    [0x16] = {MP_EXT, 0, 1, false, true, 4},   [0x17] = {MP_EXT, 0, 1, false, true, 8},
-    [0x18] = {MP_EXT, 0, 1, false, true, 16},  [0x19] = {MP_STR, 1, 0, false, false, 0},
-    [0x1a] = {MP_STR, 2, 0, false, false, 0},  [0x1b] = {MP_STR, 4, 0, false, false, 0},
+    [0x00] = {MP_NIL, 0, 0, false, true, 0},    [0x01] = {MP_BAD, 0, 0, false, true, 0},
+    [0x02] = {MP_BOOL, 0, 0, false, true, 0},   [0x03] = {MP_BOOL, 0, 0, false, true, 1},
+    [0x04] = {MP_BIN, 1, 0, false, false, 0},   [0x05] = {MP_BIN, 2, 0, false, false, 0},
+    [0x06] = {MP_BIN, 4, 0, false, false, 0},   [0x07] = {MP_EXT, 1, 1, false, false, 0},
+    [0x08] = {MP_EXT, 2, 1, false, false, 0},   [0x09] = {MP_EXT, 4, 1, false, false, 0},
+    [0x0a] = {MP_FLOAT, 0, 0, false, true, 4},  [0x0b] = {MP_FLOAT, 0, 0, false, true, 8},
+    [0x0c] = {MP_UINT, 1, 0, false, false, 0},  [0x0d] = {MP_UINT, 2, 0, false, false, 0},
+    [0x0e] = {MP_UINT, 4, 0, false, false, 0},  [0x0f] = {MP_UINT, 8, 0, false, false, 0},
+    [0x10] = {MP_INT, 1, 0, true, false, 0},    [0x11] = {MP_INT, 2, 0, true, false, 0},
+    [0x12] = {MP_INT, 4, 0, true, false, 0},    [0x13] = {MP_INT, 8, 0, true, false, 0},
+    [0x14] = {MP_EXT, 0, 1, false, true, 1},    [0x15] = {MP_EXT, 0, 1, false, true, 2},
+    [0x16] = {MP_EXT, 0, 1, false, true, 4},    [0x17] = {MP_EXT, 0, 1, false, true, 8},
+    [0x18] = {MP_EXT, 0, 1, false, true, 16},   [0x19] = {MP_STR, 1, 0, false, false, 0},
+    [0x1a] = {MP_STR, 2, 0, false, false, 0},   [0x1b] = {MP_STR, 4, 0, false, false, 0},
     [0x1c] = {MP_ARRAY, 2, 0, false, false, 0}, [0x1d] = {MP_ARRAY, 4, 0, false, false, 0},
-    [0x1e] = {MP_MAP, 2, 0, false, false, 0},  [0x1f] = {MP_MAP, 4, 0, false, false, 0},
+    [0x1e] = {MP_MAP, 2, 0, false, false, 0},   [0x1f] = {MP_MAP, 4, 0, false, false, 0},
 };
 
 static int64_t sign_extend(uint64_t value, unsigned bytes)

@@ -16,11 +16,25 @@ struct mp {
     const uint8_t *at, *end;
 };
 
-enum mp_kind { MP_END, MP_NIL, MP_BOOL, MP_UINT, MP_INT, MP_FLOAT, MP_STR, MP_BIN, MP_ARRAY, MP_MAP, MP_EXT, MP_BAD };
+enum mp_kind {
+    MP_END,
+    MP_NIL,
+    MP_BOOL,
+    MP_UINT,
+    MP_INT,
+    MP_FLOAT,
+    MP_STR,
+    MP_BIN,
+    MP_ARRAY,
+    MP_MAP,
+    MP_EXT,
+    MP_BAD
+};
 
 struct mp mp_of(struct slice bytes);
 bool mp_at_end(const struct mp *m);
-/* The kind of the next value. MP_INT is a negative integer, MP_END the end, MP_BAD a byte that msgpack reserves. */
+/* The kind of the next value. MP_INT is a negative integer, MP_END the end, MP_BAD a byte that msgpack
+ * reserves. */
 enum mp_kind mp_peek(const struct mp *m);
 
 bool mp_nil(struct mp *m);

@@ -1,0 +1,114 @@
+/* querysvc: what its files share. One loop thread owns everything.
+ *
+ *   query_service.c  birth and death, dispatch of requests, hello, status, log info
+ *   query_wal.c      the links to walsvc: appends passed on, the durable watermark
+ *   query_read.c     reads: queue, fairness, long polls
+ *   query_pending.c  table of the appends that walsvc has not answered yet
+ *   query_readers.c  a bounded pool of log readers */
+#ifndef QUERYSVC_QUERY_H
+#define QUERYSVC_QUERY_H
+
+#include "log.h"
+#include "log_reader.h"
+#include "service.h"
+
+/* ---- query_pending.c: number of an append at walsvc -> whom to answer ---- */
+struct pending {
+    uint64_t number;
+    struct link_token token;
+    bool used;
+};
+
+struct pending_table {
+    struct pending *slots; /* open addressing; a power of two */
+    size_t capacity, used;
+};
+
+void pending_put(struct pending_table *table, const struct pending *p);
+/* Takes it out; false when there is none. */
+bool pending_take(struct pending_table *table, uint64_t number, struct pending *out);
+void pending_free(struct pending_table *table);
+
+/* ---- query_readers.c ---- */
+enum { QUERY_READERS = 8 };
+
+struct reader_pool {
+    const struct vfs *fs;
+    char dir[CONFIG_PATH_MAX];
+    struct id16 log;
+    struct {
+        struct log_reader *reader;
+        uint64_t next; /* LSN at which it would go on without a seek */
+        uint64_t used; /* when it was last used, by count */
+    } slots[QUERY_READERS];
+    uint64_t uses;
+};
+
+enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, struct buf *out);
+void reader_pool_close(struct reader_pool *pool);
+
+/* ---- query_read.c ---- */
+
+/* One read that waits its turn (ready) or for new entries (parked). */
+struct query_read {
+    struct query_read *next;
+    struct link_token token;
+    uint64_t correlation;
+    uint64_t from, max_bytes, max_entries;
+    int64_t due_ns; /* at the end of the log: when to answer that there is nothing */
+    uint64_t probe; /* without waiting: the probe of the durable end that must be done first; 0 for none */
+};
+
+struct read_list {
+    struct query_read *head, **tail;
+};
+
+struct query {
+    struct service *service;
+    const struct vfs *fs;
+    struct link_server *server;
+    struct id16 log;
+    char log_dir[CONFIG_PATH_MAX];
+    char query_link[LINK_ENDPOINT_MAX], wal_link[LINK_ENDPOINT_MAX];
+    int64_t started_ns;
+
+    struct link_client *wal; /* appends */
+    struct pending_table appends;
+    struct link_client *watch; /* the durable end: one long poll, and at most one probe */
+    uint64_t durable_end, durable_lsn, commits;
+    uint64_t probe; /* number of the last probe's request */
+    uint64_t probes_sent, probes_done;
+
+    struct reader_pool readers;
+    struct read_list ready, parked;
+    struct buf frames; /* scratch of one read */
+    struct loop_hook hook;
+    struct loop_timer again, overdue;
+};
+
+void query_read_open(struct query *q);
+void query_read_close(struct query *q);
+void query_on_read(struct query *q, const struct link_request *request);
+void query_drop_reads(struct query *q, uint64_t session);
+/* The durable end, or what is known of it, has moved on. */
+void query_wake_reads(struct query *q);
+/* Whether some read waits for a probe that has not been sent. */
+bool query_reads_need_probe(const struct query *q);
+
+/* ---- query_wal.c ---- */
+enum sh_error query_wal_open(struct query *q);
+void query_wal_close(struct query *q);
+void query_on_append(struct query *q, const struct link_request *request);
+/* Makes sure that a probe of the durable end is asked for from now on; returns its number, or 0 when walsvc
+ * is away. */
+uint64_t query_probe(struct query *q);
+
+/* ---- query_service.c ---- */
+enum service_exit query_open(struct service *service);
+void query_close(struct service *service);
+const char *query_ping(const struct service *service);
+void query_refuse(struct query *q, struct link_token token, enum sh_error code, const char *text,
+                  uint64_t expected);
+void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message);
+
+#endif

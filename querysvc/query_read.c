@@ -1,0 +1,240 @@
+/* Reads of the log: from the segment files, up to the durable end.
+ *
+ *               on_read ──► ready ──► answered
+ *                            │  ▲
+ *     at the end of the log  ▼  │  durable end moved, probe done, or overdue
+ *                           parked
+ *
+ * A read at the end waits for wait_ms; one that doesn't want to wait is still parked until walsvc has said
+ * how far the log is now, so that a client always finds what it was acknowledged, directly by walsvc too.
+ * With walsvc away, what is known has to do. A session gets no further answer before it has fetched what it
+ * has, so one that doesn't fetch costs a bounded amount of memory. */
+#include "query.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    ANSWER_BYTES_MAX = 1 << 20, /* frames in one answer, unless a single frame is larger */
+    UNFETCHED_MAX = 2 << 20,    /* of one session */
+    READS_A_ROUND = 16,         /* then other work gets its turn */
+    PROBE_MS = 100,             /* how long a read without waiting waits for walsvc's word */
+};
+
+static void list_init(struct read_list *list)
+{
+    list->head = NULL;
+    list->tail = &list->head;
+}
+
+static void list_put(struct read_list *list, struct query_read *r)
+{
+    r->next = NULL;
+    *list->tail = r;
+    list->tail = &r->next;
+}
+
+static struct query_read *list_take(struct read_list *list)
+{
+    struct query_read *r = list->head;
+    if (r == NULL)
+        return NULL;
+    list->head = r->next;
+    if (list->head == NULL)
+        list->tail = &list->head;
+    return r;
+}
+
+static void refuse_read(struct query *q, const struct query_read *r, enum sh_error e,
+                        const struct log_read *read)
+{
+    char text[160] = "";
+    uint64_t expected = 0;
+    if (e == SH_CORRUPT) {
+        snprintf(text, sizeof text, "damage in %s at offset %" PRIu64, read->bad_file, read->bad_offset);
+        log_for(LOG_ERROR, r->correlation, "read met damage", log_text("file", read->bad_file),
+                log_uint("offset", read->bad_offset), log_uint("lsn", r->from));
+    } else if (e == SH_TRIMMED) {
+        expected = read->first_lsn;
+        snprintf(text, sizeof text, "the first LSN left is %" PRIu64, expected);
+    } else if (e == SH_NOT_FOUND) {
+        snprintf(text, sizeof text, "the log ends at LSN %" PRIu64, q->durable_lsn);
+    }
+    query_refuse(q, r->token, e, text, expected);
+}
+
+static void answer_read(struct query *q, const struct query_read *r)
+{
+    struct log_read read = {
+        .from = r->from,
+        .durable_end = q->durable_end,
+        .max_bytes = r->max_bytes < ANSWER_BYTES_MAX ? r->max_bytes : ANSWER_BYTES_MAX,
+        .max_entries = r->max_entries,
+        .next = r->from,
+    };
+    q->frames.len = 0;
+    enum sh_error e = reader_pool_read(&q->readers, &read, &q->frames);
+    if (e != SH_OK) {
+        refuse_read(q, r, e, &read);
+        return;
+    }
+    struct msg_read_reply reply = {
+        .log = q->log,
+        .salt = read.salt,
+        .next = read.next,
+        .durable_lsn = q->durable_lsn,
+        .frames = buf_slice(&q->frames),
+    };
+    query_answer(q, r->token, MSG_read_reply, &reply);
+}
+
+/* Whether the read has to wait for entries or for word of them. */
+static bool must_wait(const struct query *q, const struct query_read *r)
+{
+    if (r->from <= q->durable_lsn || loop_now_ns(q->service->loop) >= r->due_ns)
+        return false;
+    return r->probe == 0 || (r->probe > q->probes_done && link_client_is_connected(q->watch));
+}
+
+static void arm_overdue(struct query *q)
+{
+    int64_t due_ns = INT64_MAX;
+    for (const struct query_read *r = q->parked.head; r != NULL; r = r->next)
+        if (r->due_ns < due_ns)
+            due_ns = r->due_ns;
+    if (due_ns == INT64_MAX)
+        loop_timer_cancel(q->service->loop, &q->overdue);
+    else
+        loop_timer_set(q->service->loop, &q->overdue, due_ns);
+}
+
+/* One round: answers reads in turn, a bounded number of them. */
+static void run_reads(void *arg)
+{
+    struct query *q = arg;
+    struct read_list held;
+    struct query_read *r;
+    int budget = READS_A_ROUND;
+    bool parked = false;
+    list_init(&held);
+    while (budget > 0 && (r = list_take(&q->ready)) != NULL) {
+        if (must_wait(q, r)) {
+            list_put(&q->parked, r);
+            parked = true;
+        } else if (link_server_unfetched(q->server, r->token.session) > UNFETCHED_MAX) {
+            list_put(&held, r); /* looked at again when something happens, its fetching for one */
+        } else {
+            answer_read(q, r);
+            free(r);
+            budget--;
+        }
+    }
+    if (q->ready.head != NULL)
+        loop_timer_after(q->service->loop, &q->again, 0);
+    while ((r = list_take(&held)) != NULL)
+        list_put(&q->ready, r);
+    if (parked)
+        arm_overdue(q);
+}
+
+void query_wake_reads(struct query *q)
+{
+    struct query_read *r;
+    while ((r = list_take(&q->parked)) != NULL)
+        list_put(&q->ready, r);
+}
+
+static bool list_needs_probe(const struct read_list *list, uint64_t sent)
+{
+    for (const struct query_read *r = list->head; r != NULL; r = r->next)
+        if (r->probe > sent)
+            return true;
+    return false;
+}
+
+bool query_reads_need_probe(const struct query *q)
+{
+    return list_needs_probe(&q->ready, q->probes_sent) || list_needs_probe(&q->parked, q->probes_sent);
+}
+
+static void on_overdue(void *arg)
+{
+    query_wake_reads(arg); /* those that are not due are parked again */
+}
+
+static void on_again(void *arg)
+{
+    (void)arg; /* the round's hook goes on with the work */
+}
+
+void query_on_read(struct query *q, const struct link_request *request)
+{
+    struct msg_read m;
+    enum sh_error e = msg_decode(MSG_read, request->body, &m);
+    if (e != SH_OK) {
+        query_refuse(q, request->token, e, "malformed read", 0);
+        return;
+    }
+    if (!id16_is_zero(m.log) && !id16_equal(m.log, q->log)) {
+        query_refuse(q, request->token, SH_NOT_FOUND, "this node does not hold that log", 0);
+        return;
+    }
+    struct query_read *r = xcalloc(1, sizeof *r);
+    r->token = request->token;
+    r->correlation = request->correlation;
+    r->from = m.from > 0 ? m.from : 1;
+    r->max_bytes = m.max_bytes;
+    r->max_entries = m.max_entries > 0 ? m.max_entries : 1;
+    int64_t wait_ms = (int64_t)m.wait_ms;
+    if (r->from > q->durable_lsn && wait_ms < PROBE_MS) {
+        r->probe = query_probe(q);
+        wait_ms = r->probe > 0 ? PROBE_MS : wait_ms;
+    }
+    r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
+    list_put(&q->ready, r);
+}
+
+static void drop_from(struct read_list *list, uint64_t session)
+{
+    struct read_list keep;
+    struct query_read *r;
+    list_init(&keep);
+    while ((r = list_take(list)) != NULL) {
+        if (r->token.session == session)
+            free(r);
+        else
+            list_put(&keep, r);
+    }
+    while ((r = list_take(&keep)) != NULL)
+        list_put(list, r);
+}
+
+void query_drop_reads(struct query *q, uint64_t session)
+{
+    drop_from(&q->ready, session);
+    drop_from(&q->parked, session);
+}
+
+void query_read_open(struct query *q)
+{
+    list_init(&q->ready);
+    list_init(&q->parked);
+    q->hook = (struct loop_hook){.fn = run_reads, .arg = q};
+    q->again = (struct loop_timer){.fn = on_again};
+    q->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
+    loop_hook_add(q->service->loop, &q->hook);
+}
+
+void query_read_close(struct query *q)
+{
+    struct query_read *r;
+    loop_hook_remove(q->service->loop, &q->hook);
+    loop_timer_cancel(q->service->loop, &q->again);
+    loop_timer_cancel(q->service->loop, &q->overdue);
+    query_wake_reads(q);
+    while ((r = list_take(&q->ready)) != NULL)
+        free(r);
+    reader_pool_close(&q->readers);
+    buf_free(&q->frames);
+}

@@ -1,0 +1,241 @@
+/* Birth and death of querysvc, and its short answers. A damaged identity or a socket that cannot be opened
+ * ends it at start; nothing that a client sends ever does. */
+#include "query.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { NODE_TEXT_MAX = 320 };
+
+void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)
+{
+    struct buf body = {0};
+    msg_encode(type, message, &body);
+    link_server_answer(q->server, token, type, buf_slice(&body));
+    buf_free(&body);
+}
+
+void query_refuse(struct query *q, struct link_token token, enum sh_error code, const char *text,
+                  uint64_t expected)
+{
+    struct msg_error error = {.code = code, .text = slice_str(text), .expected = expected};
+    link_server_refuse(q->server, token, &error);
+}
+
+static void on_hello(struct query *q, const struct link_request *request)
+{
+    struct msg_hello hello;
+    enum sh_error e = msg_decode(MSG_hello, request->body, &hello);
+    if (e != SH_OK) {
+        query_refuse(q, request->token, e, "malformed hello", 0);
+        return;
+    }
+    const struct config *config = q->service->config;
+    struct msg_hello_reply reply = {
+        .cluster = slice_str(config->cluster),
+        .cluster_id = q->service->cluster,
+        .node = slice_str(config->self->id),
+        .log = q->log,
+        .version = slice_str(SHANGHAI_VERSION),
+        .wal_link = hello.local && request->local ? slice_str(q->wal_link) : (struct slice){0},
+        .max_append_bytes = frame_body_max(config->settings.wal_segment_size),
+    };
+    query_answer(q, request->token, MSG_hello_reply, &reply);
+}
+
+/* The segments of the log; none when there is none yet or a header is damaged (which reads will name). */
+static size_t list_segments(struct query *q, struct log_segment **segments)
+{
+    char bad_file[SEGMENT_NAME_MAX];
+    size_t count = 0;
+    *segments = NULL;
+    enum sh_error e = log_list_segments(q->fs, q->log_dir, q->log, segments, &count, bad_file);
+    if (e == SH_CORRUPT)
+        log_error("damaged segment header", log_text("file", bad_file));
+    return e == SH_OK ? count : 0;
+}
+
+static void on_status(struct query *q, const struct link_request *request)
+{
+    struct log_segment *segments;
+    size_t count = list_segments(q, &segments);
+    const struct config *config = q->service->config;
+    struct msg_status_reply reply = {
+        .cluster = slice_str(config->cluster),
+        .node = slice_str(config->self->id),
+        .version = slice_str(SHANGHAI_VERSION),
+        .log = q->log,
+        .writable = link_client_is_connected(q->watch),
+        .first_lsn = count > 0 ? segments[0].base_lsn : 1,
+        .durable_lsn = q->durable_lsn,
+        .durable_end = q->durable_end,
+        .segments = count,
+        .uptime_ms = (uint64_t)((clock_mono_ns() - q->started_ns) / NS_PER_MS),
+        .clients = link_server_stats(q->server).sessions,
+        .commits = q->commits,
+    };
+    for (size_t i = 0; i < count; i++)
+        reply.disk_bytes += segments[i].file_bytes;
+    query_answer(q, request->token, MSG_status_reply, &reply);
+    free(segments);
+}
+
+static void on_log_info(struct query *q, const struct link_request *request)
+{
+    struct msg_log_info ask;
+    enum sh_error e = msg_decode(MSG_log_info, request->body, &ask);
+    if (e == SH_OK && !id16_is_zero(ask.log) && !id16_equal(ask.log, q->log))
+        e = SH_NOT_FOUND;
+    if (e != SH_OK) {
+        query_refuse(q, request->token, e,
+                     e == SH_NOT_FOUND ? "this node does not hold that log" : "malformed", 0);
+        return;
+    }
+    struct log_segment *segments;
+    size_t count = list_segments(q, &segments);
+    struct buf list = {0};
+    msgpack_packer pk;
+    mp_packer(&pk, &list);
+    msgpack_pack_array(&pk, count);
+    for (size_t i = 0; i < count; i++) {
+        msgpack_pack_array(&pk, 5);
+        msgpack_pack_uint64(&pk, segments[i].base_lsn);
+        msgpack_pack_uint64(&pk, segments[i].position);
+        msgpack_pack_uint64(&pk, segments[i].file_bytes);
+        msgpack_pack_uint64(&pk, (uint64_t)segments[i].created_ns);
+        segments[i].sealed ? msgpack_pack_true(&pk) : msgpack_pack_false(&pk);
+    }
+    struct msg_log_info_reply reply = {
+        .log = q->log,
+        .first_lsn = count > 0 ? segments[0].base_lsn : 1,
+        .durable_lsn = q->durable_lsn,
+        .durable_end = q->durable_end,
+        .segments = buf_slice(&list),
+    };
+    query_answer(q, request->token, MSG_log_info_reply, &reply);
+    buf_free(&list);
+    free(segments);
+}
+
+static void on_request(void *arg, const struct link_request *request)
+{
+    struct query *q = arg;
+    switch (request->type) {
+    case MSG_append:
+        query_on_append(q, request);
+        break;
+    case MSG_read:
+        query_on_read(q, request);
+        break;
+    case MSG_hello:
+        on_hello(q, request);
+        break;
+    case MSG_status:
+        on_status(q, request);
+        break;
+    case MSG_log_info:
+        on_log_info(q, request);
+        break;
+    default:
+        query_refuse(q, request->token, SH_BAD_REQUEST, "querysvc does not know this type of message", 0);
+    }
+}
+
+static void on_drop(void *arg, uint64_t session)
+{
+    query_drop_reads(arg, session);
+}
+
+/* Names of everything, and what the disk shows of the log. walsvc has made the identity before we start. */
+static enum service_exit find_log(struct query *q)
+{
+    const struct config *config = q->service->config;
+    struct node_identity identity;
+    char text[ID_TEXT];
+    enum sh_error e = node_identity_read(q->fs, config->data_dir, &identity);
+    if (e == SH_NOT_FOUND) {
+        log_info("no node identity yet: walsvc has not made it; starting again later");
+        return EXIT_FAULT;
+    }
+    if (e != SH_OK) {
+        log_error("the node's identity is damaged", log_text("dir", config->data_dir));
+        return EXIT_CONFIG;
+    }
+    q->log = identity.log;
+    id16_format(q->log, text);
+    snprintf(q->log_dir, sizeof q->log_dir, "%.*s/log/%s", (int)sizeof q->log_dir - 64, config->data_dir,
+             text);
+    snprintf(q->query_link, sizeof q->query_link, "ipc://%.200s/query", config->run_dir);
+    snprintf(q->wal_link, sizeof q->wal_link, "ipc://%.200s/wal", config->run_dir);
+    q->readers = (struct reader_pool){.fs = q->fs, .log = q->log};
+    snprintf(q->readers.dir, sizeof q->readers.dir, "%s", q->log_dir);
+    e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
+    if (e != SH_OK)
+        log_warn("the durable end is not known yet", log_text("error", sh_error_name(e)));
+    return EXIT_DONE;
+}
+
+static enum service_exit start_server(struct query *q)
+{
+    const struct config *config = q->service->config;
+    struct link_server_options options = {
+        .loop = q->service->loop,
+        .limits = link_server_default_limits(),
+        .cluster = q->service->cluster,
+        .node = slice_str(config->self->id),
+        .boot = q->service->boot,
+        .on_request = on_request,
+        .on_drop = on_drop,
+        .arg = q,
+    };
+    char tcp_link[NODE_TEXT_MAX];
+    options.limits.session_bytes = config->settings.link_session_bytes;
+    options.limits.session_requests = (uint32_t)config->settings.link_session_requests;
+    options.limits.sessions = (uint32_t)config->settings.link_sessions;
+    q->server = link_server_open(&options);
+    snprintf(tcp_link, sizeof tcp_link, "tcp://%s:%u", config->self->host, config->self->port);
+    const char *links[] = {q->query_link, tcp_link};
+    for (size_t i = 0; i < 2; i++) {
+        if (link_server_listen(q->server, links[i]) == SH_OK)
+            continue;
+        log_error("cannot listen", log_text("endpoint", links[i]));
+        return EXIT_FAULT;
+    }
+    return EXIT_DONE;
+}
+
+enum service_exit query_open(struct service *service)
+{
+    struct query *q = xcalloc(1, sizeof *q);
+    service->state = q;
+    q->service = service;
+    q->fs = vfs_posix();
+    q->started_ns = clock_mono_ns();
+    enum service_exit code = find_log(q);
+    if (code != EXIT_DONE)
+        return code;
+    if (query_wal_open(q) != SH_OK)
+        return EXIT_CONFIG;
+    query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
+    return start_server(q);
+}
+
+void query_close(struct service *service)
+{
+    struct query *q = service->state;
+    if (q->ready.tail != NULL)
+        query_read_close(q);
+    query_wal_close(q);
+    if (q->server != NULL)
+        link_server_close(q->server);
+    free(q);
+    service->state = NULL;
+}
+
+const char *query_ping(const struct service *service)
+{
+    const struct query *q = service->state;
+    return q->query_link;
+}

@@ -1,0 +1,138 @@
+/* The two links to walsvc: one passes appends on as they are; by the other, which no append can hold up, long
+ * polls bring the durable end.
+ *
+ * Killing walsvc disturbs no read: the last durable end stays valid, and what walsvc has not answered is sent
+ * to the next one by the link. */
+#include "query.h"
+
+#include <assert.h>
+
+/* At most one long poll and one probe are outstanding, so the queue's bound is out of reach. */
+static void ask(struct query *q, const struct msg_watermark *message, uint64_t *number)
+{
+    struct buf body = {0};
+    msg_encode(MSG_watermark, message, &body);
+    enum sh_error e =
+        link_client_send(q->watch, MSG_watermark, 0, buf_slice(&body), (struct slice){0}, number);
+    assert(e == SH_OK);
+    buf_free(&body);
+}
+
+static void ask_watermark(struct query *q)
+{
+    uint64_t number;
+    ask(q, &(struct msg_watermark){.newer_than = q->durable_end, .wait_ms = LINK_POLL_MS}, &number);
+}
+
+static void send_probe(struct query *q)
+{
+    ask(q, &(struct msg_watermark){0}, &q->probe);
+    q->probes_sent++;
+}
+
+uint64_t query_probe(struct query *q)
+{
+    if (!link_client_is_connected(q->watch))
+        return 0;
+    if (q->probes_done < q->probes_sent)
+        return q->probes_sent + 1; /* that one may be too old: the next follows as soon as it is done */
+    send_probe(q);
+    return q->probes_sent;
+}
+
+/* Returns false when the answer shows that the data directory is another one now. */
+static bool take_watermark(struct query *q, uint32_t type, struct slice body)
+{
+    struct msg_watermark_reply reply;
+    if (type != MSG_watermark_reply || msg_decode(type, body, &reply) != SH_OK)
+        return true; /* an error: asked again by the caller */
+    if (!id16_equal(reply.log, q->log))
+        return false;
+    if (reply.durable_end > q->durable_end) {
+        q->durable_end = reply.durable_end;
+        q->durable_lsn = reply.durable_lsn;
+    }
+    q->commits = reply.commits;
+    query_wake_reads(q);
+    return true;
+}
+
+static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
+{
+    struct query *q = arg;
+    bool is_probe = number == q->probe;
+    if (is_probe)
+        q->probes_done++;
+    if (!take_watermark(q, type, body)) {
+        log_error("walsvc serves another log: the data directory was replaced; restarting");
+        service_stop(q->service, EXIT_FAULT);
+        return;
+    }
+    if (!is_probe)
+        ask_watermark(q);
+    else if (query_reads_need_probe(q))
+        send_probe(q);
+}
+
+static void on_watch_state(void *arg, bool connected)
+{
+    struct query *q = arg;
+    log_info(connected ? "walsvc answers" : "walsvc is lost");
+    service_status(connected ? "serving" : "reads only: walsvc is away");
+    query_wake_reads(q); /* those that waited for its word need not any more */
+}
+
+static void on_append_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
+{
+    struct query *q = arg;
+    struct pending p;
+    bool known = pending_take(&q->appends, number, &p);
+    assert(known);
+    link_server_answer(q->server, p.token, type, body);
+}
+
+void query_on_append(struct query *q, const struct link_request *request)
+{
+    struct pending p = {.token = request->token, .used = true};
+    enum sh_error e = link_client_send(q->wal, MSG_append, request->correlation, request->body,
+                                       (struct slice){0}, &p.number);
+    if (e == SH_OK) {
+        log_for(LOG_DEBUG, request->correlation, "append passed on", log_uint("bytes", request->body.len));
+        pending_put(&q->appends, &p);
+        return;
+    }
+    struct msg_error error = {.code = e, .text = slice_str("the queue to walsvc is full"), .retry_ms = 20};
+    link_server_refuse(q->server, request->token, &error);
+}
+
+enum sh_error query_wal_open(struct query *q)
+{
+    struct link_client_options options = {
+        .loop = q->service->loop,
+        .endpoint = q->wal_link,
+        .message_bytes = link_server_default_limits().message_bytes,
+        .queue_bytes = q->service->config->settings.wal_queue_bytes,
+        .cluster = q->service->cluster,
+        .sender = slice_str(q->service->config->self->id),
+        .on_answer = on_append_answer,
+        .arg = q,
+    };
+    enum sh_error e = link_client_open(&options, &q->wal);
+    if (e != SH_OK)
+        return e;
+    options.on_answer = on_watch_answer;
+    options.on_state = on_watch_state;
+    e = link_client_open(&options, &q->watch);
+    if (e == SH_OK)
+        ask_watermark(q);
+    return e;
+}
+
+void query_wal_close(struct query *q)
+{
+    if (q->wal != NULL)
+        link_client_close(q->wal);
+    if (q->watch != NULL)
+        link_client_close(q->watch);
+    pending_free(&q->appends);
+}
