@@ -8,18 +8,9 @@
 #define COMMON_SERVICE_H
 
 #include "config.h"
+#include "exit_code.h"
 #include "link.h"
 #include "loop.h"
-
-/* Exit codes of every program of ours; the supervisor and systemd units rely on them. */
-enum service_exit {
-    EXIT_DONE = 0,
-    EXIT_FAULT = 1,    /* something failed: the supervisor restarts */
-    EXIT_BAD_USAGE = 2,
-    EXIT_GAVE_UP = 70, /* shanghaid: restart intensity exceeded at the root */
-    EXIT_IN_USE = 75,  /* another process holds the directory: restart later */
-    EXIT_CONFIG = 78,  /* configuration error: held down until it is changed */
-};
 
 /* What a running service gets from the skeleton; everything is borrowed for the service's life. */
 struct service {
