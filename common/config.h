@@ -49,13 +49,16 @@ struct config {
     struct settings settings;
     struct tree_node *tree;
     size_t tree_count;
+    bool backoff; /* supervisor.backoff: wait before restarts after the first (default true; tests switch it off) */
 };
 
 /* node may be NULL (config check). On errors returns false and appends one line for each to *errors. */
 bool config_load(const char *file, const char *node, struct config *out, struct buf *errors);
+/* The same for text in memory; file names it in messages. */
+bool config_parse(const char *file, struct slice text, const char *node, struct config *out, struct buf *errors);
 void config_free(struct config *config);
 /* Takes the reloadable settings from a freshly loaded one; appends to *ignored the paths of changed ones that need a
- * restart. */
+ * restart, as "wal.segment_size, data_dir". */
 void config_reload(struct config *config, const struct config *fresh, struct buf *ignored);
 /* The effective configuration as YAML (config show). */
 void config_show(const struct config *config, struct buf *out);
