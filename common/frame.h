@@ -1,4 +1,5 @@
-/* Frames and segment headers: the bytes of the log. docs/wal-format.md has the tables; all integers little-endian.
+/* Frames and segment headers: the bytes of the log. docs/wal-format.md has the tables; all integers
+ * little-endian.
  *
  * Segment header, 64 bytes, at offset 0 of <base LSN, 20 digits>.seg:
  *    0  6  magic "SHANGA"
@@ -40,11 +41,14 @@ enum {
     SEGMENT_VERSION = 1,
     FRAME_HEADER_BYTES = 88,
     SEGMENT_NAME_MAX = 32, /* "00000000000000000001.seg" and a NUL */
+    FRAME_BYTES_MAX =
+        16 << 20, /* of a whole frame, whatever the segment size: bounds every reader's memory */
 };
 
 enum frame_kind { FRAME_DATA = 0, FRAME_CHECKPOINT = 1, FRAME_CLOCK = 2, FRAME_CLOSE = 3, FRAME_LOSS = 4 };
 
-/* Most bytes of a frame's body: a quarter segment, and never more than a link carries (16 MiB and its envelope). */
+/* Most bytes of a frame's body: a quarter segment, and never more than a link carries (16 MiB and its
+ * envelope). */
 static inline uint64_t frame_body_max(uint64_t segment_bytes)
 {
     uint64_t quarter = segment_bytes / 4;
@@ -75,6 +79,9 @@ struct frame_header {
     uint64_t durable_lsn;
 };
 
+/* The most bytes of a frame's body in segments of this size: a frame is at most a quarter segment, and at
+ * most FRAME_BYTES_MAX. Also the most bytes of the entries of one append. */
+uint32_t frame_body_most(uint64_t segment_size);
 uint32_t segment_salt(struct id16 log, uint64_t base_lsn);
 void segment_name(uint64_t base_lsn, char name[SEGMENT_NAME_MAX]);
 bool segment_name_parse(const char *name, uint64_t *base_lsn);
@@ -84,12 +91,13 @@ enum sh_error segment_header_decode(struct slice bytes, struct segment_header *o
 
 /* Encodes the header and sets h->checksum over header and body. */
 void frame_encode(struct frame_header *h, uint32_t salt, struct slice body, uint8_t out[FRAME_HEADER_BYTES]);
-/* Reads a header's fields without its checksum: SH_CORRUPT when magic, kind, reserved bytes or the length (over
- * most_body bytes) cannot be a frame's. */
+/* Reads a header's fields without its checksum: SH_CORRUPT when magic, kind, reserved bytes or the length
+ * (over most_body bytes) cannot be a frame's. */
 enum sh_error frame_header_decode(struct slice bytes, uint32_t most_body, struct frame_header *out);
 /* The frame that starts at bytes: header decoded, checksum verified over the whole. *size gets its bytes.
  * SH_CORRUPT: not a whole, valid frame. */
-enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body, struct frame_header *out, size_t *size);
+enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body, struct frame_header *out,
+                           size_t *size);
 
 /* ---- entries: the body of a data frame is a msgpack array of entries, each an array: ----
  *   event   [0, stream (str), payload (bin), headers (map of str to str or bin; may be absent)]
@@ -102,9 +110,9 @@ enum { STREAM_NAME_MAX = 255, KEY_MAX = 4096, ENTRIES_MAX = 65536, HEADERS_MAX =
 
 struct entry {
     uint64_t kind;
-    struct slice stream; /* of an event */
-    struct slice key;    /* of put, delete, add */
-    struct slice value;  /* payload of an event, value of a put */
+    struct slice stream;  /* of an event */
+    struct slice key;     /* of put, delete, add */
+    struct slice value;   /* payload of an event, value of a put */
     struct slice headers; /* raw msgpack map, or empty */
     uint64_t ttl_ms;
     int64_t delta;

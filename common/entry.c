@@ -1,0 +1,191 @@
+/* Entries: walked and checked where they lie, never copied. Nothing here is fatal: bad bytes get an error.
+ *
+ * entries_check sees every byte that is appended, so the common shape (an event with a short stream name and
+ * no headers) is recognised by its bytes; whatever looks different goes through the cursor. */
+#include "frame.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "log.h"
+
+static enum sh_error read_stream(struct mp *m, struct slice *stream)
+{
+    if (!mp_str(m, stream))
+        return SH_BAD_REQUEST;
+    if (stream->len > STREAM_NAME_MAX)
+        return SH_TOO_LARGE;
+    return utf8_valid(*stream) ? SH_OK : SH_BAD_REQUEST;
+}
+
+static enum sh_error read_key(struct mp *m, struct slice *key)
+{
+    if (!mp_bin(m, key) || key->len == 0)
+        return SH_BAD_REQUEST;
+    return key->len > KEY_MAX ? SH_TOO_LARGE : SH_OK;
+}
+
+static enum sh_error read_headers(struct mp *m, struct slice *headers)
+{
+    const uint8_t *start = m->at;
+    struct slice part;
+    uint32_t pairs;
+    if (!mp_map(m, &pairs))
+        return SH_BAD_REQUEST;
+    if (pairs > HEADERS_MAX)
+        return SH_TOO_LARGE;
+    for (uint32_t i = 0; i < pairs; i++)
+        if (!mp_str(m, &part) || (!mp_str(m, &part) && !mp_bin(m, &part)))
+            return SH_BAD_REQUEST;
+    *headers = slice_of(start, (size_t)(m->at - start));
+    return SH_OK;
+}
+
+static enum sh_error read_event(struct mp *m, uint32_t fields, struct entry *out)
+{
+    if (fields != 2 && fields != 3)
+        return SH_BAD_REQUEST;
+    enum sh_error error = read_stream(m, &out->stream);
+    if (error != SH_OK)
+        return error;
+    if (!mp_bin(m, &out->value))
+        return SH_BAD_REQUEST;
+    return fields == 3 ? read_headers(m, &out->headers) : SH_OK;
+}
+
+static enum sh_error read_put(struct mp *m, uint32_t fields, struct entry *out)
+{
+    if (fields != 2 && fields != 3)
+        return SH_BAD_REQUEST;
+    enum sh_error error = read_key(m, &out->key);
+    if (error != SH_OK)
+        return error;
+    if (!mp_bin(m, &out->value))
+        return SH_BAD_REQUEST;
+    return fields == 2 || mp_uint(m, &out->ttl_ms) ? SH_OK : SH_BAD_REQUEST;
+}
+
+static enum sh_error read_add(struct mp *m, uint32_t fields, struct entry *out)
+{
+    if (fields != 2)
+        return SH_BAD_REQUEST;
+    enum sh_error error = read_key(m, &out->key);
+    if (error != SH_OK)
+        return error;
+    return mp_int(m, &out->delta) ? SH_OK : SH_BAD_REQUEST;
+}
+
+/* A kind of a later version: kept and passed on, if it is well-formed. */
+static enum sh_error skip_fields(struct mp *m, uint32_t fields)
+{
+    for (uint32_t i = 0; i < fields; i++)
+        if (!mp_skip(m))
+            return SH_BAD_REQUEST;
+    return SH_OK;
+}
+
+enum sh_error entry_next(struct mp *m, struct entry *out)
+{
+    uint32_t fields;
+    *out = (struct entry){0};
+    if (!mp_array(m, &fields) || fields == 0 || !mp_uint(m, &out->kind))
+        return SH_BAD_REQUEST;
+    fields--;
+    switch (out->kind) {
+    case ENTRY_EVENT:
+        return read_event(m, fields, out);
+    case ENTRY_PUT:
+        return read_put(m, fields, out);
+    case ENTRY_DELETE:
+        return fields == 1 ? read_key(m, &out->key) : SH_BAD_REQUEST;
+    case ENTRY_ADD:
+        return read_add(m, fields, out);
+    default:
+        return skip_fields(m, fields);
+    }
+}
+
+bool entries_open(struct mp *m, uint32_t *count)
+{
+    return mp_array(m, count);
+}
+
+/* Steps over [0, stream (fixstr), payload (bin 8 or bin 16)] and returns true, or leaves the cursor and
+ * returns false. `checked` is a stream name that was found to be good before: most entries repeat it. */
+static inline bool pass_plain_event(struct mp *m, struct slice *checked)
+{
+    const uint8_t *p = m->at;
+    size_t left = (size_t)(m->end - p);
+    if (left < 5 || p[0] != 0x93 || p[1] != ENTRY_EVENT || (p[2] & 0xe0) != 0xa0)
+        return false;
+    size_t name = p[2] & 0x1f, used = 3 + name, payload;
+    if (left < used + 2)
+        return false;
+    struct slice stream = slice_of(p + 3, name);
+    if (p[used] == 0xc4) {
+        payload = p[used + 1];
+        used += 2;
+    } else if (p[used] == 0xc5 && left >= used + 3) {
+        payload = (size_t)p[used + 1] << 8 | p[used + 2];
+        used += 3;
+    } else {
+        return false;
+    }
+    if (left - used < payload)
+        return false;
+    if (name > 0 && !slice_equal(stream, *checked)) {
+        if (!utf8_valid(stream))
+            return false;
+        *checked = stream;
+    }
+    m->at = p + used + payload;
+    return true;
+}
+
+enum sh_error entries_check(struct slice body, uint32_t *count)
+{
+    struct mp m = mp_of(body);
+    struct slice checked = {0};
+    struct entry entry;
+    if (!entries_open(&m, count) || *count == 0)
+        return SH_BAD_REQUEST;
+    if (*count > ENTRIES_MAX)
+        return SH_TOO_LARGE;
+    for (uint32_t i = 0; i < *count; i++) {
+        if (pass_plain_event(&m, &checked))
+            continue;
+        enum sh_error error = entry_next(&m, &entry);
+        if (error != SH_OK)
+            return error;
+    }
+    return mp_at_end(&m) ? SH_OK : SH_BAD_REQUEST;
+}
+
+static void pack_event(msgpack_packer *pk, const struct entry *e)
+{
+    bool headers = e->headers.len > 0;
+    msgpack_pack_array(pk, headers ? 4 : 3);
+    msgpack_pack_uint64(pk, e->kind);
+    mp_pack_str(pk, e->stream);
+    mp_pack_bin(pk, e->value);
+    if (headers)
+        mp_pack_raw(pk, e->headers);
+}
+
+void entry_pack(msgpack_packer *pk, const struct entry *e)
+{
+    assert(e->kind <= ENTRY_ADD);
+    if (e->kind == ENTRY_EVENT) {
+        pack_event(pk, e);
+        return;
+    }
+    msgpack_pack_array(pk, e->kind == ENTRY_DELETE ? 2 : e->kind == ENTRY_PUT && e->ttl_ms > 0 ? 4 : 3);
+    msgpack_pack_uint64(pk, e->kind);
+    mp_pack_bin(pk, e->key);
+    if (e->kind == ENTRY_PUT)
+        mp_pack_bin(pk, e->value);
+    if (e->kind == ENTRY_PUT && e->ttl_ms > 0)
+        msgpack_pack_uint64(pk, e->ttl_ms);
+    if (e->kind == ENTRY_ADD)
+        msgpack_pack_int64(pk, e->delta);
+}
