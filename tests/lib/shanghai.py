@@ -1,0 +1,188 @@
+"""A real node for system tests: real processes, real files, real kills.
+
+Everything lives in one short temporary directory (a unix socket's path has 107 bytes) and is gone after close().
+Only processes that were started here are ever signalled, by their pid."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+BIN = os.environ.get("SHANGHAI_BIN", os.path.join(os.getcwd(), "build", "bin"))
+SERVICES = ("walsvc", "querysvc")
+
+
+def wait_for(condition, what, timeout=30.0, pause=0.01):
+    """Calls condition until it returns something true, which it returns."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout} s in vain for {what}")
+        time.sleep(pause)
+
+
+def free_port(span=5):
+    """The first of `span` consecutive ports that are all free on loopback."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            base = probe.getsockname()[1]
+        if base + span > 65535:
+            continue
+        try:
+            for port in range(base, base + span):
+                with socket.socket() as taken:
+                    taken.bind(("127.0.0.1", port))
+            return base
+        except OSError:
+            continue
+    raise AssertionError("no free ports")
+
+
+def process_exists(pid):
+    """True for a live process; a zombie counts as gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Node:
+    """One node n1. settings: YAML lines added to the topology file; env: for shanghaid and its services."""
+
+    def __init__(self, settings="", supervisor="", env=None):
+        self.dir = tempfile.mkdtemp(prefix="sh", dir="/tmp")
+        self.data = os.path.join(self.dir, "data")
+        self.run = os.path.join(self.dir, "run")
+        self.config = os.path.join(self.dir, "topology.yaml")
+        self.log_path = os.path.join(self.dir, "shanghaid.log")
+        self.endpoint = f"ipc://{self.run}/query"
+        self.env = dict(os.environ, **(env or {}))
+        self.process = None
+        self.ever = set()
+        self.port = free_port(5)
+        self.tcp = f"tcp://127.0.0.1:{self.port}"
+        os.mkdir(self.data)
+        os.mkdir(self.run, 0o700)
+        with open(self.config, "w", encoding="ascii") as file:
+            file.write(
+                "cluster:\n  name: test\n  nodes:\n"
+                f"    - {{id: n1, host: 127.0.0.1, port: {self.port}, admin_port: {free_port(1)}}}\n"
+                f"data_dir: {self.data}\nrun_dir: {self.run}\n{settings}\n{supervisor}\n")
+
+    def spawn(self):
+        """Starts shanghaid without waiting for it to be ready."""
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", "n1"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
+        return self
+
+    def start(self):
+        self.spawn()
+        self.wait_ready()
+        return self
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"shanghaid ended with {self.process.returncode}:\n{self.log_tail()}")
+        status = self.ctl("--format", "json", "--timeout", "1s", "status", check=False)
+        return status.returncode == 0 and json.loads(status.stdout)["writable"]
+
+    def wait_ready(self, timeout=30.0):
+        wait_for(self.is_ready, "a ready node", timeout, 0.02)
+        self.tree()
+
+    def ctl_command(self, *args, endpoint=None):
+        return [os.path.join(BIN, "shanghaictl"), "--endpoint", endpoint or self.endpoint, *args]
+
+    def ctl(self, *args, check=True, endpoint=None, **options):
+        """Runs shanghaictl; bytes in and out."""
+        options.setdefault("timeout", 120)
+        if "input" not in options and "stdin" not in options:
+            options["stdin"] = subprocess.DEVNULL
+        done = subprocess.run(self.ctl_command(*args, endpoint=endpoint), capture_output=True, env=self.env,
+                              check=False, **options)
+        if check and done.returncode != 0:
+            raise AssertionError(f"shanghaictl {args}: exit {done.returncode}\n{done.stderr.decode()}\n{self.log_tail()}")
+        return done
+
+    def json(self, *args, **options):
+        return json.loads(self.ctl("--format", "json", *args, **options).stdout)
+
+    def tree(self):
+        rows = self.json("svc", "tree")
+        rows = rows["services"] if isinstance(rows, dict) else rows
+        self.ever.update(row["pid"] for row in rows if row.get("pid"))
+        return {row["name"]: row for row in rows}
+
+    def pid(self, service):
+        """Of a service that runs."""
+        def running():
+            row = self.tree().get(service, {})
+            return row.get("pid") if row.get("state") == "running" else None
+        return wait_for(running, f"{service} to run")
+
+    def kill(self, service, number=signal.SIGKILL):
+        pid = self.pid(service)
+        os.kill(pid, number)
+        return pid
+
+    def log_tail(self, lines=40):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return "".join(log.readlines()[-lines:])
+
+    def log_lines(self, text):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return [line for line in log if text in line]
+
+    def log_dir(self):
+        """data/log/<uuid> of the one log."""
+        root = os.path.join(self.data, "log")
+        names = [name for name in os.listdir(root) if len(name) == 36]
+        assert len(names) == 1, names
+        return os.path.join(root, names[0])
+
+    def stop(self, timeout=30.0):
+        """A clean stop; returns shanghaid's exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.terminate()
+        code = self.process.wait(timeout)
+        self.process = None
+        return code
+
+    def kill_all(self):
+        """SIGKILL to shanghaid; its services must go with it."""
+        self.tree()
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
+        wait_for(lambda: not any(process_exists(pid) for pid in self.ever), "the end of all services", 10)
+
+    def close(self):
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.process.terminate()
+                try:
+                    self.process.wait(20)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait(10)
+            wait_for(lambda: not any(process_exists(pid) for pid in self.ever), "the end of all services", 15)
+        finally:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
