@@ -6,40 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "crc32c.h"
 
 static const uint8_t segment_magic[6] = {'S', 'H', 'A', 'N', 'G', 'A'};
 static const uint8_t frame_magic[4] = {'S', 'H', 'F', 'R'};
 
 enum { LSN_DIGITS = 20, SEGMENT_CRC_AT = 60, FRAME_CRC_AT = 4, FRAME_CRC_FROM = 8 };
-
-static void put_u16(uint8_t *p, uint16_t value)
-{
-    for (unsigned i = 0; i < sizeof value; i++)
-        p[i] = (uint8_t)(value >> 8 * i);
-}
-
-static void put_u32(uint8_t *p, uint32_t value)
-{
-    for (unsigned i = 0; i < sizeof value; i++)
-        p[i] = (uint8_t)(value >> 8 * i);
-}
-
-static void put_u64(uint8_t *p, uint64_t value)
-{
-    for (unsigned i = 0; i < sizeof value; i++)
-        p[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint32_t get_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t get_u64(const uint8_t *p)
-{
-    return (uint64_t)get_u32(p) | (uint64_t)get_u32(p + 4) << 32;
-}
 
 uint32_t frame_body_most(uint64_t segment_size)
 {

@@ -1,7 +1,8 @@
 /* Reads frames of a log straight from its segment files, beside the one process that writes them.
  *
- * Every frame's checksum and chain are verified. Never reads past the durable end that the caller gives. A reader keeps
- * one file open and remembers where it was, so that reading on costs one pread. One thread at a time. */
+ * Every frame's checksum and chain are verified. Never reads past the durable end that the caller gives. A
+ * reader keeps one file open and remembers where it was, so that reading on costs one pread. One thread at a
+ * time. */
 #ifndef COMMON_LOG_READER_H
 #define COMMON_LOG_READER_H
 
@@ -15,20 +16,21 @@ struct log_reader *log_reader_open(const struct vfs *fs, const char *dir, struct
 void log_reader_close(struct log_reader *reader);
 
 struct log_read {
-    uint64_t from;        /* in: LSN of the first entry wanted, from 1 */
-    uint64_t durable_end; /* in: position that must not be passed */
-    size_t max_bytes;     /* in: at least one frame is returned, whatever its size */
-    uint64_t max_entries; /* in: no frame is added once so many entries are there */
-    uint32_t salt;        /* out: of the frames' segment */
-    uint64_t next;        /* out: LSN to go on at */
-    uint64_t bad_offset;  /* out with SH_CORRUPT: offset in the segment file */
+    uint64_t from;                   /* in: LSN of the first entry wanted, from 1 */
+    uint64_t durable_end;            /* in: position that must not be passed */
+    size_t max_bytes;                /* in: at least one frame is returned, whatever its size */
+    uint64_t max_entries;            /* in: no frame is added once so many entries are there */
+    uint32_t salt;                   /* out: of the frames' segment */
+    uint64_t next;                   /* out: LSN to go on at */
+    uint64_t bad_offset;             /* out with SH_CORRUPT: offset in the segment file */
     char bad_file[SEGMENT_NAME_MAX]; /* out with SH_CORRUPT */
-    uint64_t first_lsn;   /* out with SH_TRIMMED: the first LSN left */
+    uint64_t good_lsn; /* out with SH_CORRUPT: the first LSN behind the damage that can be read, 0 for none */
+    uint64_t first_lsn; /* out with SH_TRIMMED: the first LSN left */
 };
 
-/* Appends whole data frames (system frames are verified and passed over), all of one segment, to out. The first one holds
- * the LSN `from`. SH_OK with nothing appended: `from` is at the durable end. SH_TRIMMED, SH_CORRUPT, SH_NOT_FOUND (from
- * is beyond the end + 1), SH_INTERNAL (a file call failed, logged). */
+/* Appends whole data frames (system frames are verified and passed over), all of one segment, to out. The
+ * first one holds the LSN `from`. SH_OK with nothing appended: `from` is at the durable end. SH_TRIMMED,
+ * SH_CORRUPT, SH_NOT_FOUND (from is beyond the end + 1), SH_INTERNAL (a file call failed, logged). */
 enum sh_error log_reader_read(struct log_reader *reader, struct log_read *read, struct buf *out);
 
 /* ---- what a folder holds ---- */
@@ -37,12 +39,15 @@ struct log_segment {
     int64_t created_ns;
     bool sealed; /* every segment but the newest */
 };
-/* The segments, oldest first (the caller frees *segments). SH_NOT_FOUND: none. SH_CORRUPT: a header is damaged; *bad_file. */
-enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log, struct log_segment **segments,
-                                size_t *count, char bad_file[SEGMENT_NAME_MAX]);
-/* The durable end that the disk shows: the highest of the mark file and the marks in the newest segment's frames. For
- * readers without walsvc, and for recovery. */
-enum sh_error log_durable_end(const struct vfs *fs, const char *dir, struct id16 log, uint64_t *end, uint64_t *lsn);
+/* The segments, oldest first (the caller frees *segments). SH_NOT_FOUND: none. SH_CORRUPT: a header is
+ * damaged; *bad_file. */
+enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log,
+                                struct log_segment **segments, size_t *count,
+                                char bad_file[SEGMENT_NAME_MAX]);
+/* The durable end that the disk shows: the highest of the mark file and the marks in the newest segment's
+ * frames. For readers without walsvc, and for recovery. */
+enum sh_error log_durable_end(const struct vfs *fs, const char *dir, struct id16 log, uint64_t *end,
+                              uint64_t *lsn);
 
 /* ---- the data directory ---- */
 /* <data>/node: identity made on the first start. SH_NOT_FOUND, SH_CORRUPT. */

@@ -1,0 +1,321 @@
+/* Reading a log beside its writer. Nothing here is fatal.
+ *
+ * A reader stands in one segment, before one frame: `scan` has the place in the file, `chain` what the frame
+ * there must continue. The end of a segment is only known when there is a newer one, so an invalid frame in
+ * the newest known segment first asks the folder whether there is one by now, and is damage only if not. */
+#include "log_reader.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "log_index.h"
+#include "segment_scan.h"
+
+struct log_reader {
+    const struct vfs *fs;
+    char *dir;
+    struct id16 log;
+    uint64_t *bases; /* segments as last listed, ascending */
+    size_t base_count;
+    /* the current segment; fd is -1 for none */
+    int fd;
+    size_t current; /* its place in bases */
+    struct segment_header segment;
+    bool sealed;         /* end_offset is known */
+    uint64_t end_offset; /* in the file */
+    struct segment_scan scan;
+    struct log_chain chain;
+    struct log_index index;
+};
+
+struct log_reader *log_reader_open(const struct vfs *fs, const char *dir, struct id16 log)
+{
+    struct log_reader *r = xcalloc(1, sizeof *r);
+    *r = (struct log_reader){.fs = fs, .dir = xstrdup(dir), .log = log, .fd = -1};
+    return r;
+}
+
+static void leave_segment(struct log_reader *r)
+{
+    if (r->fd >= 0)
+        r->fs->close(r->fs, r->fd);
+    r->fd = -1;
+    r->sealed = false;
+    segment_scan_forget(&r->scan);
+}
+
+void log_reader_close(struct log_reader *r)
+{
+    leave_segment(r);
+    segment_scan_free(&r->scan);
+    log_index_free(&r->index);
+    free(r->bases);
+    free(r->dir);
+    free(r);
+}
+
+/* Lists the folder anew; `current` is kept right. */
+static enum sh_error refresh(struct log_reader *r)
+{
+    uint64_t *bases;
+    size_t count;
+    int result = segment_list(r->fs, r->dir, &bases, &count);
+    if (result < 0 && result != -ENOENT) {
+        log_error("cannot list a log's segments", log_text("dir", r->dir),
+                  log_text("error", strerror(-result)));
+        return SH_INTERNAL;
+    }
+    free(r->bases);
+    r->bases = bases;
+    r->base_count = count;
+    for (r->current = 0; r->current < count; r->current++)
+        if (r->fd >= 0 && bases[r->current] == r->segment.base_lsn)
+            return SH_OK;
+    leave_segment(r); /* trimmed, or there was none */
+    return count > 0 ? SH_OK : SH_NOT_FOUND;
+}
+
+static enum sh_error blame(struct log_reader *r, struct log_read *read, uint64_t base, uint64_t offset,
+                           uint64_t good)
+{
+    segment_name(base, read->bad_file);
+    read->bad_offset = offset;
+    read->good_lsn = good;
+    log_error("damage in a log", log_text("dir", r->dir), log_text("file", read->bad_file),
+              log_uint("offset", offset), log_uint("lsn", read->from), log_uint("readable_from", good));
+    return SH_CORRUPT;
+}
+
+/* Opens bases[index] and stands before its first frame. SH_NOT_FOUND: it was trimmed. */
+static enum sh_error enter_segment(struct log_reader *r, size_t index, struct log_read *read)
+{
+    struct segment_header header;
+    uint64_t file_bytes;
+    int fd;
+    enum sh_error error =
+        segment_open(r->fs, r->dir, r->log, r->bases[index], O_RDONLY, &fd, &header, &file_bytes);
+    if (error == SH_CORRUPT)
+        return blame(r, read, r->bases[index], 0, index + 1 < r->base_count ? r->bases[index + 1] : 0);
+    if (error != SH_OK)
+        return error;
+    struct buf window = r->scan.window;
+    leave_segment(r);
+    r->fd = fd;
+    r->current = index;
+    r->segment = header;
+    segment_scan_open(&r->scan, r->fs, fd, header.salt, 0);
+    r->scan.window = window;
+    segment_scan_forget(&r->scan);
+    r->chain = log_chain_of(&header);
+    return SH_OK;
+}
+
+/* Learns the current segment's end from the header of the next one, when there is a next one. */
+static enum sh_error learn_end(struct log_reader *r, struct log_read *read)
+{
+    struct segment_header next;
+    uint64_t file_bytes;
+    int fd;
+    if (r->sealed || r->current + 1 >= r->base_count)
+        return SH_OK;
+    uint64_t base = r->bases[r->current + 1];
+    enum sh_error error = segment_open(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes);
+    if (error == SH_CORRUPT)
+        return blame(r, read, base, 0, r->current + 2 < r->base_count ? r->bases[r->current + 2] : 0);
+    if (error != SH_OK)
+        return error;
+    r->fs->close(r->fs, fd);
+    if (next.position < r->segment.position + r->scan.offset)
+        return blame(r, read, base, 0, base);
+    r->sealed = true;
+    r->end_offset = next.position - r->segment.position;
+    return SH_OK;
+}
+
+enum step { STEP_FRAME, STEP_DURABLE_END, STEP_SEGMENT_END, STEP_BAD, STEP_FAILED };
+
+static enum step try_step(struct log_reader *r, uint64_t durable_end, struct frame_header *h,
+                          struct slice *bytes)
+{
+    uint64_t place = r->segment.position + r->scan.offset;
+    if (r->sealed && r->scan.offset >= r->end_offset)
+        return STEP_SEGMENT_END;
+    if (place >= durable_end)
+        return STEP_DURABLE_END;
+    r->scan.end = durable_end - r->segment.position;
+    if (r->sealed && r->end_offset < r->scan.end)
+        r->scan.end = r->end_offset;
+    enum scan_result result = segment_scan_next(&r->scan, h, bytes);
+    if (result == SCAN_FAILED) {
+        log_error("cannot read a segment", log_text("dir", r->dir), log_uint("base_lsn", r->segment.base_lsn),
+                  log_text("error", strerror(-r->scan.error)));
+        return STEP_FAILED;
+    }
+    if (result == SCAN_FRAME && log_chain_follow(&r->chain, h))
+        return STEP_FRAME;
+    r->scan.offset = place - r->segment.position;
+    return STEP_BAD;
+}
+
+/* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. */
+static enum step step(struct log_reader *r, struct log_read *read, struct frame_header *h,
+                      struct slice *bytes, enum sh_error *error)
+{
+    log_index_note(&r->index, r->segment.base_lsn, r->scan.offset, &r->chain);
+    enum step result = try_step(r, read->durable_end, h, bytes);
+    if (result != STEP_BAD || r->sealed)
+        return result;
+    *error = refresh(r);
+    if (*error == SH_OK && r->fd >= 0)
+        *error = learn_end(r, read);
+    if (*error != SH_OK || r->fd < 0)
+        return STEP_FAILED;
+    segment_scan_forget(&r->scan);
+    return try_step(r, read->durable_end, h, bytes);
+}
+
+/* Goes from the end of a segment into the next one, which must continue it. */
+static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
+{
+    struct log_chain before = r->chain;
+    enum sh_error error = enter_segment(r, r->current + 1, read);
+    if (error != SH_OK)
+        return error;
+    const struct segment_header *s = &r->segment;
+    if (s->base_lsn == before.next_lsn && s->previous_checksum == before.checksum &&
+        s->position == before.position)
+        return SH_OK;
+    error = blame(r, read, s->base_lsn, 0, s->base_lsn);
+    leave_segment(r);
+    return error;
+}
+
+/* Stands before a bad frame: goes on at the next valid one when that doesn't leave out `from`. */
+static enum sh_error pass_damage(struct log_reader *r, struct log_read *read)
+{
+    struct frame_header h;
+    uint64_t bad = r->scan.offset;
+    uint64_t after = r->current + 1 < r->base_count ? r->bases[r->current + 1] : 0;
+    enum scan_result result = segment_scan_find(&r->scan, r->segment.position, &h);
+    uint64_t found = r->scan.offset;
+    r->scan.offset = bad;
+    if (result == SCAN_FAILED)
+        return SH_INTERNAL;
+    if (result != SCAN_FRAME || h.base_lsn > read->from)
+        return blame(r, read, r->segment.base_lsn, bad, result == SCAN_FRAME ? h.base_lsn : after);
+    r->scan.offset = found;
+    r->chain = (struct log_chain){
+        .next_lsn = h.base_lsn,
+        .checksum = h.previous_checksum,
+        .position = r->segment.position + found,
+    };
+    return SH_OK;
+}
+
+/* The place of the last segment that begins at or before the LSN; base_count when there is none. */
+static size_t segment_of(const struct log_reader *r, uint64_t lsn)
+{
+    size_t low = 0, high = r->base_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (r->bases[middle] <= lsn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 ? low - 1 : r->base_count;
+}
+
+/* Stands somewhere before `from` in its segment, as near as is known. */
+static enum sh_error seek(struct log_reader *r, struct log_read *read)
+{
+    enum sh_error error = SH_OK;
+    if (r->base_count == 0 || read->from >= r->bases[r->base_count - 1] || read->from < r->bases[0])
+        error = refresh(r);
+    for (unsigned attempt = 0; error == SH_OK && attempt < 2; attempt++) {
+        size_t index = segment_of(r, read->from);
+        if (index == r->base_count) {
+            read->first_lsn = r->bases[0];
+            return SH_TRIMMED;
+        }
+        error = enter_segment(r, index, read);
+        if (error != SH_NOT_FOUND)
+            break;
+        error = refresh(r);
+    }
+    if (error != SH_OK)
+        return error;
+    error = learn_end(r, read);
+    if (error == SH_OK)
+        log_index_find(&r->index, r->segment.base_lsn, read->from, &r->scan.offset, &r->chain);
+    return error;
+}
+
+/* Whether a frame still belongs into the answer. */
+static bool has_room(const struct log_read *read, const struct buf *out, size_t before, uint64_t entries,
+                     size_t size)
+{
+    size_t filled = out->len - before;
+    return filled == 0 || (filled + size <= read->max_bytes && entries < read->max_entries);
+}
+
+static enum sh_error end_of_log(struct log_reader *r, const struct log_read *read)
+{
+    return r->chain.next_lsn < read->from ? SH_NOT_FOUND : SH_OK;
+}
+
+/* Appends data frames from `from` on until something ends it. */
+static enum sh_error gather(struct log_reader *r, struct log_read *read, struct buf *out)
+{
+    struct frame_header h;
+    struct slice bytes;
+    size_t before = out->len;
+    uint64_t entries = 0;
+    enum sh_error error = SH_OK;
+    while (error == SH_OK) {
+        uint64_t offset = r->scan.offset;
+        struct log_chain chain = r->chain;
+        enum step result = step(r, read, &h, &bytes, &error);
+        if (result == STEP_FAILED)
+            return error != SH_OK ? error : SH_INTERNAL;
+        if (result == STEP_DURABLE_END)
+            return end_of_log(r, read);
+        if (result != STEP_FRAME) {
+            if (out->len > before)
+                return SH_OK;
+            error = result == STEP_BAD ? pass_damage(r, read) : cross_over(r, read);
+            continue;
+        }
+        if (h.base_lsn + h.count <= read->from || h.kind != FRAME_DATA)
+            continue;
+        if (h.base_lsn > read->from && out->len == before)
+            return blame(r, read, r->segment.base_lsn, offset, h.base_lsn);
+        if (!has_room(read, out, before, entries, bytes.len)) {
+            r->scan.offset = offset;
+            r->chain = chain;
+            return SH_OK;
+        }
+        buf_append(out, bytes.data, bytes.len);
+        entries += h.count;
+        read->salt = r->segment.salt;
+        read->next = h.base_lsn + h.count;
+    }
+    return error;
+}
+
+enum sh_error log_reader_read(struct log_reader *r, struct log_read *read, struct buf *out)
+{
+    if (read->from == 0)
+        read->from = 1;
+    read->next = read->from;
+    read->good_lsn = read->bad_offset = read->first_lsn = 0;
+    read->bad_file[0] = 0;
+    enum sh_error error = SH_OK;
+    if (r->fd < 0 || r->chain.next_lsn != read->from)
+        error = seek(r, read);
+    return error == SH_OK ? gather(r, read, out) : error;
+}

@@ -1,0 +1,166 @@
+/* Walking one segment. Nothing here is fatal: bad bytes and failed reads are results. */
+#include "segment_scan.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const uint8_t magic[4] = {'S', 'H', 'F', 'R'};
+
+void segment_scan_open(struct segment_scan *scan, const struct vfs *fs, int fd, uint32_t salt, uint64_t end)
+{
+    *scan =
+        (struct segment_scan){.fs = fs, .fd = fd, .salt = salt, .offset = SEGMENT_HEADER_BYTES, .end = end};
+}
+
+void segment_scan_free(struct segment_scan *scan)
+{
+    buf_free(&scan->window);
+}
+
+void segment_scan_forget(struct segment_scan *scan)
+{
+    scan->window.len = 0;
+}
+
+/* The bytes at offset that are in the window. */
+static struct slice window_at(const struct segment_scan *scan, uint64_t offset)
+{
+    if (offset < scan->window_at || offset >= scan->window_at + scan->window.len)
+        return (struct slice){0};
+    size_t skip = (size_t)(offset - scan->window_at);
+    return slice_of(scan->window.data + skip, scan->window.len - skip);
+}
+
+/* At least `need` bytes from offset on, fewer only at `end` or at the end of the file. False: a read failed.
+ */
+static bool fill(struct segment_scan *scan, uint64_t offset, size_t need, struct slice *bytes)
+{
+    uint64_t left = scan->end > offset ? scan->end - offset : 0;
+    *bytes = window_at(scan, offset);
+    if (bytes->len < need && bytes->len < left) {
+        size_t want = need > SCAN_WINDOW_BYTES ? need : SCAN_WINDOW_BYTES;
+        want = want < left ? want : (size_t)left;
+        scan->window.len = 0;
+        uint8_t *room = buf_reserve(&scan->window, want);
+        ssize_t got = vfs_read_full(scan->fs, scan->fd, room, want, (int64_t)offset);
+        if (got < 0) {
+            scan->error = (int)got;
+            return false;
+        }
+        scan->window.len = (size_t)got;
+        scan->window_at = offset;
+        *bytes = buf_slice(&scan->window);
+    }
+    if (bytes->len > left) /* the caller has drawn the end nearer */
+        bytes->len = (size_t)left;
+    return true;
+}
+
+/* The frame at `offset`, which the caller knows to lie below the end. */
+static enum scan_result frame_at(struct segment_scan *scan, uint64_t offset, struct frame_header *h,
+                                 struct slice *bytes)
+{
+    const uint32_t most_body = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
+    size_t size;
+    if (!fill(scan, offset, FRAME_HEADER_BYTES, bytes))
+        return SCAN_FAILED;
+    if (frame_header_decode(*bytes, most_body, h) != SH_OK)
+        return SCAN_BAD;
+    size = FRAME_HEADER_BYTES + (size_t)h->body_bytes;
+    if (size > scan->end - offset)
+        return SCAN_BAD;
+    if (!fill(scan, offset, size, bytes))
+        return SCAN_FAILED;
+    if (frame_verify(*bytes, scan->salt, most_body, h, &size) != SH_OK)
+        return SCAN_BAD;
+    bytes->len = size;
+    return SCAN_FRAME;
+}
+
+enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_header *h, struct slice *bytes)
+{
+    if (scan->offset >= scan->end)
+        return SCAN_END;
+    enum scan_result result = frame_at(scan, scan->offset, h, bytes);
+    if (result == SCAN_FRAME)
+        scan->offset += bytes->len;
+    return result;
+}
+
+/* Puts offset at the next occurrence of the magic, or at the end. */
+static bool find_magic(struct segment_scan *scan)
+{
+    while (scan->end - scan->offset >= sizeof magic) {
+        struct slice bytes;
+        if (!fill(scan, scan->offset, sizeof magic, &bytes))
+            return false;
+        if (bytes.len < sizeof magic)
+            break;
+        const uint8_t *found = memmem(bytes.data, bytes.len, magic, sizeof magic);
+        if (found != NULL) {
+            scan->offset += (uint64_t)(found - bytes.data);
+            return true;
+        }
+        scan->offset += bytes.len - (sizeof magic - 1);
+    }
+    scan->offset = scan->end;
+    return true;
+}
+
+enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, struct frame_header *h)
+{
+    struct slice bytes;
+    while (scan->offset < scan->end) {
+        scan->offset++;
+        if (!find_magic(scan))
+            return SCAN_FAILED;
+        if (scan->offset == scan->end)
+            break;
+        enum scan_result result = frame_at(scan, scan->offset, h, &bytes);
+        if (result == SCAN_FAILED || (result == SCAN_FRAME && h->durable_end <= position + scan->offset))
+            return result;
+    }
+    return SCAN_END;
+}
+
+enum scan_result segment_scan_zeros(struct segment_scan *scan)
+{
+    while (scan->offset < scan->end) {
+        struct slice bytes;
+        if (!fill(scan, scan->offset, 1, &bytes))
+            return SCAN_FAILED;
+        if (bytes.len == 0)
+            break;
+        if (bytes.data[0] != 0)
+            return SCAN_BAD;
+        if (bytes.len > 1 && memcmp(bytes.data, bytes.data + 1, bytes.len - 1) != 0) {
+            while (window_at(scan, scan->offset).data[0] == 0)
+                scan->offset++;
+            return SCAN_BAD;
+        }
+        scan->offset += bytes.len;
+    }
+    scan->offset = scan->end;
+    return SCAN_END;
+}
+
+bool log_chain_follow(struct log_chain *chain, const struct frame_header *h)
+{
+    if (h->previous_checksum != chain->checksum || h->base_lsn != chain->next_lsn)
+        return false;
+    if (h->durable_end > chain->position)
+        return false;
+    chain->checksum = h->checksum;
+    chain->next_lsn += h->count;
+    chain->position += FRAME_HEADER_BYTES + (uint64_t)h->body_bytes;
+    return true;
+}
+
+struct log_chain log_chain_of(const struct segment_header *segment)
+{
+    return (struct log_chain){
+        .next_lsn = segment->base_lsn,
+        .checksum = segment->previous_checksum,
+        .position = segment->position + SEGMENT_HEADER_BYTES,
+    };
+}

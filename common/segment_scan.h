@@ -1,0 +1,65 @@
+/* Walks the frames of one segment file through a window of at least 256 KiB: the one loop under the log
+ * reader, the verifier and recovery. It verifies each frame's checksum; the chain over frames is checked by
+ * struct log_chain. */
+#ifndef COMMON_SEGMENT_SCAN_H
+#define COMMON_SEGMENT_SCAN_H
+
+#include "frame.h"
+#include "vfs.h"
+
+enum { SCAN_WINDOW_BYTES = 256 << 10 };
+
+struct segment_scan {
+    const struct vfs *fs;
+    int fd; /* the caller's */
+    uint32_t salt;
+    uint64_t offset; /* in the file: of the next frame */
+    uint64_t end;    /* in the file: never read beyond; the caller may move it */
+    int error;       /* of the last failed read: -errno */
+    struct buf window;
+    uint64_t window_at;
+};
+
+enum scan_result {
+    SCAN_FRAME,  /* a valid frame; offset is behind it */
+    SCAN_END,    /* offset == end */
+    SCAN_BAD,    /* no valid frame at offset (which stays) that ends at or before `end` */
+    SCAN_FAILED, /* a read failed, see error */
+};
+
+/* Starts behind the segment header. */
+void segment_scan_open(struct segment_scan *scan, const struct vfs *fs, int fd, uint32_t salt, uint64_t end);
+void segment_scan_free(struct segment_scan *scan);
+/* Forgets what was read, to see what has been written since. */
+void segment_scan_forget(struct segment_scan *scan);
+/* The frame at offset; bytes (header and body) are borrowed until the next call. */
+enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_header *h, struct slice *bytes);
+/* Looks for the next valid frame from offset + 1 on and puts offset there: SCAN_FRAME with its header,
+ * SCAN_END (offset
+ * == end: there is none), SCAN_FAILED. The position of the segment, to refuse what claims to know a durable
+ * end beyond itself. */
+enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, struct frame_header *h);
+/* Puts offset at the first byte from offset on that isn't zero, or at end. SCAN_END, SCAN_BAD (found one),
+ * SCAN_FAILED. */
+enum scan_result segment_scan_zeros(struct segment_scan *scan);
+
+/* What the next frame of a log must continue. */
+struct log_chain {
+    uint64_t next_lsn;
+    uint32_t checksum; /* of the frame before */
+    uint64_t position; /* of the next frame, over all segments */
+};
+/* Whether the frame continues the chain; if so, moves on behind it. */
+bool log_chain_follow(struct log_chain *chain, const struct frame_header *h);
+/* Starts at a segment's first frame. */
+struct log_chain log_chain_of(const struct segment_header *segment);
+
+/* ---- files of a log's folder ---- */
+/* Opens a segment and reads its header. SH_NOT_FOUND, SH_CORRUPT (damaged, of another log or LSN),
+ * SH_VERSION_MISMATCH, SH_INTERNAL (logged). On SH_OK the caller closes *fd; *file_bytes gets the size. */
+enum sh_error segment_open(const struct vfs *fs, const char *dir, struct id16 log, uint64_t base_lsn,
+                           int flags, int *fd, struct segment_header *header, uint64_t *file_bytes);
+/* The base LSNs of all segments, ascending (the caller frees *bases). 0 or -errno. */
+int segment_list(const struct vfs *fs, const char *dir, uint64_t **bases, size_t *count);
+
+#endif
