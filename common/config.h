@@ -6,9 +6,16 @@
 
 #include "messages.h"
 
-enum { CONFIG_NODES_MAX = 1024, CONFIG_PATH_MAX = 1024, CONFIG_ID_MAX = 64, CONFIG_TREE_MAX = 64, SOCKET_PATH_MAX = 107 };
+enum {
+    CONFIG_NODES_MAX = 1024,
+    CONFIG_PATH_MAX = 1024,
+    CONFIG_ID_MAX = 64,
+    CONFIG_TREE_MAX = 64,
+    SOCKET_PATH_MAX = 107
+};
 
-/* All settings by name: settings.wal_segment_size. Declared in settings.def; sizes in bytes, durations in ns. */
+/* All settings by name: settings.wal_segment_size. Declared in settings.def; sizes in bytes, durations in ns.
+ */
 struct settings {
 #define SETTING(name, path, kind, least, most, initial, reloadable, used_by, prose) uint64_t name;
 #include "settings.def"
@@ -30,7 +37,7 @@ struct tree_node {
     int parent; /* index, -1 for the root */
     /* supervisors */
     enum tree_strategy strategy;
-    uint32_t intensity;  /* restarts within period_ns */
+    uint32_t intensity; /* restarts within period_ns */
     int64_t period_ns;
     /* services */
     char program[CONFIG_PATH_MAX]; /* a name beside shanghaid's own binary, or an absolute path */
@@ -44,21 +51,23 @@ struct config {
     uint8_t cluster_id[CLUSTER_ID_BYTES];
     struct config_node *nodes;
     size_t node_count;
-    const struct config_node *self; /* NULL when no node was asked for */
+    const struct config_node *self;                           /* NULL when no node was asked for */
     char data_dir[CONFIG_PATH_MAX], run_dir[CONFIG_PATH_MAX]; /* %n replaced by self's id */
     struct settings settings;
     struct tree_node *tree;
     size_t tree_count;
-    bool backoff; /* supervisor.backoff: wait before restarts after the first (default true; tests switch it off) */
+    bool backoff; /* supervisor.backoff: wait before restarts after the first (default true; tests switch it
+                     off) */
 };
 
 /* node may be NULL (config check). On errors returns false and appends one line for each to *errors. */
 bool config_load(const char *file, const char *node, struct config *out, struct buf *errors);
 /* The same for text in memory; file names it in messages. */
-bool config_parse(const char *file, struct slice text, const char *node, struct config *out, struct buf *errors);
+bool config_parse(const char *file, struct slice text, const char *node, struct config *out,
+                  struct buf *errors);
 void config_free(struct config *config);
-/* Takes the reloadable settings from a freshly loaded one; appends to *ignored the paths of changed ones that need a
- * restart, as "wal.segment_size, data_dir". */
+/* Takes the reloadable settings from a freshly loaded one; appends to *ignored the paths of changed ones that
+ * need a restart, as "wal.segment_size, data_dir". */
 void config_reload(struct config *config, const struct config *fresh, struct buf *ignored);
 /* The effective configuration as YAML (config show). */
 void config_show(const struct config *config, struct buf *out);
