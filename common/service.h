@@ -1,9 +1,11 @@
 /* The skeleton that every daemon uses: its main is a table of what it is and one call to service_main.
  *
- * service_main: arguments (--config FILE --node ID, --help, --version), configuration, logging, signals (all blocked,
- * read by signalfd: SIGTERM and SIGINT stop, SIGHUP reloads), the loop, READY=1 by $NOTIFY_SOCKET, WATCHDOG=1 at half
- * of $WATCHDOG_USEC as long as the loop turns and the service's own link answers a self-ping, clean stop.
- * With $SHANGHAI_PARENT_PID set it dies with that parent (PR_SET_PDEATHSIG). */
+ * service_main: arguments (--config FILE --node ID, --help, --version), configuration, logging, signals
+ * (blocked and read by signalfd: SIGTERM and SIGINT stop, SIGHUP reloads), the loop, READY=1 by
+ * $NOTIFY_SOCKET, clean stop. WATCHDOG=1 goes out four times in $WATCHDOG_USEC as long as the loop turns and
+ * the service's own link answers a self-ping over fresh sockets; when two in a row stay unanswered (nng
+ * #1518), the process ends with EXIT_FAULT, so that the supervisor starts it with a fresh listener. With
+ * $SHANGHAI_PARENT_PID set it dies with that parent (PR_SET_PDEATHSIG). */
 #ifndef COMMON_SERVICE_H
 #define COMMON_SERVICE_H
 
@@ -15,17 +17,19 @@
 /* What a running service gets from the skeleton; everything is borrowed for the service's life. */
 struct service {
     struct loop *loop;
-    struct config *config;       /* node, cluster, settings; replaced fields after a reload */
-    struct id16 boot;            /* random, new for each process */
-    struct slice cluster;        /* cluster id, 8 bytes */
-    void *state;                 /* the service's own, set by open */
+    struct config *config; /* node, cluster, settings; replaced fields after a reload */
+    struct id16 boot;      /* random, new for each process */
+    struct slice cluster;  /* cluster id, 8 bytes */
+    void *state;           /* the service's own, set by open */
+    bool stopping;         /* service_stop was called, with this: */
+    enum service_exit code;
 };
 
 struct service_type {
     const char *name;    /* "walsvc" */
     const char *summary; /* one line for --help */
-    /* Builds the state and starts listening. Anything but EXIT_DONE ends the process with that code; the service has
-     * logged why. */
+    /* Builds the state and starts listening. Anything but EXIT_DONE ends the process with that code; the
+     * service has logged why. */
     enum service_exit (*open)(struct service *service);
     /* Settings that are marked reloadable may have changed in service->config. May be NULL. */
     void (*reload)(struct service *service);
@@ -37,7 +41,8 @@ struct service_type {
 
 int service_main(int argc, char **argv, const struct service_type *type);
 
-/* Ends the process with a clean stop, from a callback on the loop; code as exit status. */
+/* Ends the process with a clean stop, from a callback on the loop; code as exit status. The first call
+ * counts. */
 void service_stop(struct service *service, enum service_exit code);
 /* STATUS= line for the supervisor, at most 200 bytes. */
 void service_status(const char *text);
