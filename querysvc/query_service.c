@@ -206,13 +206,8 @@ static enum service_exit start_server(struct query *q)
     return EXIT_DONE;
 }
 
-enum service_exit query_open(struct service *service)
+static enum service_exit start(struct query *q)
 {
-    struct query *q = xcalloc(1, sizeof *q);
-    service->state = q;
-    q->service = service;
-    q->fs = vfs_posix();
-    q->started_ns = clock_mono_ns();
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
@@ -220,6 +215,19 @@ enum service_exit query_open(struct service *service)
         return EXIT_CONFIG;
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
     return start_server(q);
+}
+
+enum service_exit query_open(struct service *service)
+{
+    struct query *q = xcalloc(1, sizeof *q);
+    service->state = q;
+    q->service = service;
+    q->fs = vfs_posix();
+    q->started_ns = clock_mono_ns();
+    enum service_exit code = start(q);
+    if (code != EXIT_DONE)
+        query_close(service);
+    return code;
 }
 
 void query_close(struct service *service)
