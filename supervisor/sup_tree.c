@@ -207,9 +207,10 @@ static void restart_group(struct sup_core *core, int p, int first, int64_t delay
 {
     struct sup_node *n = &core->nodes[p];
     int64_t until = core->now_ns + delay_ns;
-    bool merge = n->step == STEP_STOP || n->step == STEP_WAIT;
-    n->from = merge && n->from < first ? n->from : first;
-    n->wait_until_ns = merge && n->wait_until_ns > until ? n->wait_until_ns : until;
+    bool again = n->step == STEP_STOP || n->step == STEP_WAIT; /* a group's restart is under way */
+    assert(!again || first <= n->from);
+    n->from = first;
+    n->wait_until_ns = again && n->wait_until_ns > until ? n->wait_until_ns : until;
     n->step = STEP_STOP;
     n->after = AFTER_RESTART;
     n->deadline_ns = SUP_NEVER;
@@ -333,7 +334,7 @@ static void finish_ending(struct sup_core *core, int p)
     } else if (asked) {
         sup_child_stopped(core, p);
         sup_set_state(core, p, SUP_STOPPED);
-    } else if (n->after == AFTER_GAVE_UP && n->ready_ns != 0) {
+    } else if (n->ready_ns != 0) {
         sup_child_exited(core, p, true);
     } else {
         sup_child_failed_start(core, p);

@@ -263,6 +263,38 @@ static void test_stopped_service_stays_down_through_a_group_restart(void **unuse
     expect("TERM b obituary a TERM c spawn a spawn c ");
 }
 
+static void test_stopped_and_held_services_stay_down_through_a_restart_of_their_supervisor(void **unused)
+{
+    (void)unused;
+    tree_count = 0;
+    add_supervisor(-1, "root", TREE_ONE_FOR_ONE, 10);
+    int inner = add_supervisor(0, "inner", TREE_ONE_FOR_ONE, 0);
+    add_service(inner, "a", TREE_PERMANENT);
+    add_service(inner, "b", TREE_PERMANENT);
+    add_service(inner, "c", TREE_PERMANENT);
+    up();
+    command(SUP_COMMAND_STOP, "a");
+    exits("a", 0);
+    exits("b", EXIT_CONFIG);
+    exits("c", 1); /* more than inner allows: root starts it afresh */
+    expect("TERM a obituary b obituary c spawn c ");
+    expect_state("a", SUP_STOPPED);
+    expect_state("b", SUP_HELD);
+}
+
+static void test_start_command_clears_the_backoff(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ONE, 10);
+    up();
+    exits("b", 1);
+    exits("b", 1);
+    story[0] = 0;
+    command(SUP_COMMAND_START, "b");
+    exits("b", 1);
+    expect("spawn b obituary b spawn b ");
+}
+
 static void test_start_command_brings_it_back(void **unused)
 {
     (void)unused;
@@ -442,6 +474,8 @@ int main(void)
         T(test_reload_waits_for_a_service_that_is_starting),
         T(test_stop_command_holds_a_service_down),
         T(test_stopped_service_stays_down_through_a_group_restart),
+        T(test_stopped_and_held_services_stay_down_through_a_restart_of_their_supervisor),
+        T(test_start_command_clears_the_backoff),
         T(test_start_command_brings_it_back),
         T(test_start_command_during_the_stop_starts_it_afterwards),
         T(test_restart_command_stops_and_starts_and_counts_nothing),

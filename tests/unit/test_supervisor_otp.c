@@ -502,6 +502,22 @@ static void test_failed_start_in_a_nested_supervisor_fails_them_all(void **unuse
     assert_int_equal(sup_core_view(core, node("inner")).cause, SUP_CAUSE_CHILD);
 }
 
+static void test_failed_restart_of_an_earlier_child_does_not_fail_the_startup(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ONE, 10);
+    begin();
+    ready("a");
+    exits("a", 1);
+    exits("a", 1);
+    expect("spawn a spawn b obituary a spawn a obituary a ");
+    expect_state("a", SUP_BACKOFF);
+    ready("b");
+    ready("c");
+    expect("spawn c ");
+    expect_state("root", SUP_RUNNING);
+}
+
 static void test_failed_restart_is_tried_again_and_counts(void **unused)
 {
     (void)unused;
@@ -672,6 +688,7 @@ int main(void)
         T(test_restarted_supervisor_counts_from_zero),
         T(test_failed_start_at_startup_stops_what_is_up_and_gives_up),
         T(test_failed_start_in_a_nested_supervisor_fails_them_all),
+        T(test_failed_restart_of_an_earlier_child_does_not_fail_the_startup),
         T(test_failed_restart_is_tried_again_and_counts),
         T(test_failed_start_within_rest_for_one_goes_on_from_that_child),
         T(test_failed_start_within_one_for_all_starts_all_over),
