@@ -61,9 +61,8 @@ static void on_start_ended(struct sup_core *core, int i)
 {
     struct sup_node *n = &core->nodes[i];
     bool in_use = n->cause == SUP_CAUSE_EXIT && n->exit.code == EXIT_IN_USE;
-    if (in_use && core->now_ns < n->start_by_ns)
-        n->deadline_ns =
-            core->now_ns + sup_next_backoff(core, i); /* its predecessor isn't quite gone: still starting */
+    if (in_use && core->now_ns < n->start_by_ns) /* its predecessor isn't quite gone: it is still starting */
+        n->deadline_ns = core->now_ns + sup_backoff_ns(++n->tries, core->random);
     else
         sup_child_failed_start(core, i);
 }
@@ -364,11 +363,12 @@ int64_t sup_core_deadline(const struct sup_core *core)
 
 /* ------------------------------------------------------------ life and view */
 
-struct sup_core *sup_core_open(const struct tree_node *tree, size_t count)
+struct sup_core *sup_core_open(const struct tree_node *tree, size_t count, bool backoff)
 {
     assert(count >= 1 && count <= SUP_NODES_MAX && tree[0].kind == TREE_SUPERVISOR && tree[0].parent < 0);
     struct sup_core *core = xcalloc(1, sizeof *core);
     core->count = (int)count;
+    core->backoff = backoff;
     for (int i = 0; i < core->count; i++) {
         struct sup_node *n = &core->nodes[i];
         assert(i == 0 ||

@@ -18,7 +18,7 @@
 enum {
     SUP_NODES_MAX = CONFIG_TREE_MAX,
     SUP_ACTIONS_MAX = 16 * SUP_NODES_MAX, /* one event moves a node a few times at most */
-    SUP_INTENSITY_MAX = 10000,            /* a larger intensity counts as this */
+    SUP_INTENSITY_MAX = 1000000,          /* a larger one counts as this */
     SUP_BACKOFF_LEAST_MS = 50,
     SUP_BACKOFF_MOST_MS = 5000,
     SUP_BACKOFF_RESET_MS = 5000, /* up for so long: the next restart is at once again */
@@ -96,8 +96,8 @@ struct sup_actions {
 struct sup_core;
 
 /* tree is borrowed for the core's life: node 0 is the root, children follow their parents, siblings start in
- * the order of their indices. 1 <= count <= SUP_NODES_MAX. */
-struct sup_core *sup_core_open(const struct tree_node *tree, size_t count);
+ * the order of their indices. 1 <= count <= SUP_NODES_MAX. Without backoff every restart is at once. */
+struct sup_core *sup_core_open(const struct tree_node *tree, size_t count, bool backoff);
 void sup_core_close(struct sup_core *core);
 
 /* now_ns never goes back. random: fresh bits for the jitter. The result lives until the next step. */

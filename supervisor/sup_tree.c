@@ -68,9 +68,10 @@ static uint64_t node_random(const struct sup_core *core, int i)
     return z ^ z >> 31;
 }
 
-int64_t sup_next_backoff(struct sup_core *core, int i)
+static int64_t next_backoff(struct sup_core *core, int i)
 {
-    return sup_backoff_ns(core->nodes[i].streak++, node_random(core, i));
+    uint32_t streak = core->nodes[i].streak++;
+    return core->backoff ? sup_backoff_ns(streak, node_random(core, i)) : 0;
 }
 
 /* OTP's add_restart: true while at most `intensity` restarts, this one included, lie within the period. */
@@ -105,6 +106,7 @@ static void start_service(struct sup_core *core, int i)
     assert(!n->alive);
     n->ending = ENDING_NONE;
     n->reload_due = false;
+    n->tries = 0;
     n->start_by_ns =
         n->spec->start_timeout_ns > 0 ? sup_later(core->now_ns, n->spec->start_timeout_ns) : SUP_NEVER;
     sup_set_state(core, i, SUP_STARTING);
@@ -226,7 +228,7 @@ static void restart(struct sup_core *core, int p, int c)
         return;
     }
     child->restarts++;
-    int64_t delay = sup_next_backoff(core, c);
+    int64_t delay = next_backoff(core, c);
     enum tree_strategy strategy = core->nodes[p].spec->strategy;
     if (strategy == TREE_ONE_FOR_ONE) {
         sup_set_state(core, c, SUP_BACKOFF);

@@ -30,6 +30,7 @@ struct sup_node {
     bool reload_due; /* SIGHUP once it is ready */
     enum sup_ending ending;
     int64_t start_by_ns;
+    uint32_t tries; /* of this start that ended with EXIT_IN_USE */
 
     /* supervisors */
     enum sup_step step;
@@ -47,7 +48,7 @@ struct sup_core {
     int count;
     int64_t now_ns;
     uint64_t random;
-    bool over;
+    bool backoff, over;
     struct sup_actions actions;
 };
 
@@ -81,7 +82,6 @@ static inline uint32_t sup_ring_size(const struct tree_node *supervisor)
 struct sup_action *sup_add_action(struct sup_core *core, enum sup_action_kind kind, int node);
 void sup_send_signal(struct sup_core *core, int i, int signal);
 void sup_set_state(struct sup_core *core, int i, enum sup_state state);
-int64_t sup_next_backoff(struct sup_core *core, int i);
 
 /* Starts a node that is at rest. */
 void sup_start(struct sup_core *core, int i);

@@ -28,6 +28,7 @@ static size_t tree_count;
 static struct sup_core *core;
 static int64_t now_ns;
 static uint64_t jitter;
+static bool backoff;
 static char story[4096];
 
 static UNUSED int add_supervisor(int parent, const char *name, enum tree_strategy strategy,
@@ -140,7 +141,7 @@ static UNUSED void expect_state(const char *name, enum sup_state wanted)
 
 static UNUSED void begin(void)
 {
-    core = sup_core_open(tree, tree_count);
+    core = sup_core_open(tree, tree_count, backoff);
     now_ns = S(1000);
     step((struct sup_event){.kind = SUP_START});
 }
@@ -170,6 +171,7 @@ static UNUSED int setup(void **unused)
     (void)unused;
     story[0] = 0;
     jitter = 0;
+    backoff = true;
     core = NULL;
     return 0;
 }

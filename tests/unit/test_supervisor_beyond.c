@@ -46,6 +46,18 @@ static void test_first_restart_is_at_once_the_next_ones_wait(void **unused)
     }
 }
 
+static void test_without_backoff_every_restart_is_at_once(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ONE, 100);
+    backoff = false;
+    up();
+    for (int i = 0; i < 20; i++) {
+        exits("b", 1);
+        expect("obituary b spawn b ");
+    }
+}
+
 static void test_backoff_is_reset_after_5_s_up(void **unused)
 {
     (void)unused;
@@ -460,6 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_backoff_doubles_from_50_ms_to_5_s),
         T(test_first_restart_is_at_once_the_next_ones_wait),
+        T(test_without_backoff_every_restart_is_at_once),
         T(test_backoff_is_reset_after_5_s_up),
         T(test_group_stops_at_once_and_starts_after_the_backoff),
         T(test_shutdown_during_backoff_starts_nothing_more),
