@@ -123,25 +123,28 @@ enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position,
     return SCAN_END;
 }
 
-enum scan_result segment_scan_zeros(struct segment_scan *scan)
+static bool all_zero(struct slice bytes)
 {
-    while (scan->offset < scan->end) {
-        struct slice bytes;
-        if (!fill(scan, scan->offset, 1, &bytes))
-            return SCAN_FAILED;
+    return bytes.len == 0 || (bytes.data[0] == 0 && memcmp(bytes.data, bytes.data + 1, bytes.len - 1) == 0);
+}
+
+bool segment_scan_extent(struct segment_scan *scan, uint64_t *behind)
+{
+    struct slice bytes;
+    *behind = scan->offset;
+    for (uint64_t at = scan->offset; at < scan->end; at += bytes.len) {
+        if (!fill(scan, at, 1, &bytes))
+            return false;
         if (bytes.len == 0)
             break;
-        if (bytes.data[0] != 0)
-            return SCAN_BAD;
-        if (bytes.len > 1 && memcmp(bytes.data, bytes.data + 1, bytes.len - 1) != 0) {
-            while (window_at(scan, scan->offset).data[0] == 0)
-                scan->offset++;
-            return SCAN_BAD;
-        }
-        scan->offset += bytes.len;
+        if (all_zero(bytes))
+            continue;
+        size_t last = bytes.len;
+        while (bytes.data[last - 1] == 0)
+            last--;
+        *behind = at + last;
     }
-    scan->offset = scan->end;
-    return SCAN_END;
+    return true;
 }
 
 bool log_chain_follow(struct log_chain *chain, const struct frame_header *h)

@@ -39,9 +39,9 @@ enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_heade
  * == end: there is none), SCAN_FAILED. The position of the segment, to refuse what claims to know a durable
  * end beyond itself. */
 enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, struct frame_header *h);
-/* Puts offset at the first byte from offset on that isn't zero, or at end. SCAN_END, SCAN_BAD (found one),
- * SCAN_FAILED. */
-enum scan_result segment_scan_zeros(struct segment_scan *scan);
+/* Where the last byte that isn't zero lies, from offset (which stays) to `end`: *behind gets the offset
+ * behind it, or offset when all are zero. False: a read failed. */
+bool segment_scan_extent(struct segment_scan *scan, uint64_t *behind);
 
 /* What the next frame of a log must continue. */
 struct log_chain {

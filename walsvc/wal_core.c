@@ -1,0 +1,328 @@
+/* The decisions of walsvc. Bad requests are refused; only a broken invariant is fatal. */
+#include "wal_core.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hlc.h"
+#include "wal_queue.h"
+
+enum { RETRY_MS = 10 };
+
+struct wal_core {
+    struct id16 log, boot;
+    uint64_t segment_size;
+    size_t queue_bytes;
+    uint64_t offset, limit; /* of the segment that the next frame goes to */
+    enum wal_next next;
+    struct wal_state state;
+    struct wal_durable durable;
+    struct wal_actions actions;
+    size_t written_bytes, stalled_bytes; /* of the bodies in the two queues */
+    struct wal_waiters waiters;          /* handed out, not yet durable; by LSN */
+    struct wal_stalls stalls;            /* need the next segment, and all that came behind them */
+    struct wal_polls polls;              /* parked watermark requests */
+};
+
+struct wal_core *wal_core_open(const struct wal_core_options *o)
+{
+    struct wal_core *c = xcalloc(1, sizeof *c);
+    *c = (struct wal_core){
+        .log = o->log,
+        .boot = o->boot,
+        .segment_size = o->segment_size,
+        .queue_bytes = o->queue_bytes,
+        .offset = o->offset,
+        .limit = o->limit,
+        .next = WAL_NEXT_PREPARING,
+        .state = o->state,
+        .durable = o->durable,
+        .actions = o->actions,
+    };
+    return c;
+}
+
+void wal_core_close(struct wal_core *c)
+{
+    wal_state_free(&c->state);
+    wal_waiters_free(&c->waiters);
+    wal_stalls_free(&c->stalls);
+    wal_polls_free(&c->polls);
+    free(c);
+}
+
+void wal_frame_free(struct wal_frame *frame)
+{
+    free(frame->owned);
+    free(frame);
+}
+
+static void refuse(struct wal_core *c, struct link_token token, enum sh_error code, const char *text,
+                   uint64_t expected)
+{
+    struct msg_error error = {.code = code, .text = slice_str(text), .expected = expected};
+    if (code == SH_OVERLOADED)
+        error.retry_ms = RETRY_MS;
+    c->actions.refuse(c->actions.arg, token, &error);
+}
+
+static void reply(struct wal_core *c, const struct wal_waiter *w)
+{
+    struct msg_append_reply r = {
+        .log = c->log, .lsn = w->answer.lsn, .count = w->answer.count, .hlc = w->hlc};
+    c->actions.reply(c->actions.arg, w->token, &r);
+}
+
+/* A frame for the state as it is: base LSN and HLC are taken now. */
+static struct wal_frame *new_frame(struct wal_core *c, enum frame_kind kind, struct slice body,
+                                   int64_t now_real_ns)
+{
+    struct wal_frame *frame = xmalloc(sizeof *frame);
+    memset(frame, 0, offsetof(struct wal_frame, encoded));
+    frame->body = body;
+    frame->header = (struct frame_header){
+        .kind = kind,
+        .body_bytes = (uint32_t)body.len,
+        .base_lsn = c->state.next_lsn,
+        .hlc = hlc_next(c->state.hlc, now_real_ns),
+    };
+    return frame;
+}
+
+/* Puts the frame behind the others in its segment. */
+static void hand_out(struct wal_core *c, struct wal_frame *frame)
+{
+    c->offset += FRAME_HEADER_BYTES + frame->body.len;
+    assert(c->offset <= c->limit);
+    c->actions.write(c->actions.arg, frame);
+}
+
+/* Opens the next segment with a checkpoint. */
+static void roll(struct wal_core *c, int64_t now_real_ns)
+{
+    struct buf body = {0};
+    assert(c->next == WAL_NEXT_READY);
+    c->state.hlc = hlc_next(c->state.hlc, now_real_ns);
+    wal_state_checkpoint(&c->state, frame_body_most(c->segment_size), &body);
+    struct wal_frame *frame = new_frame(c, FRAME_CHECKPOINT, buf_slice(&body), now_real_ns);
+    frame->owned = body.data;
+    frame->opens_segment = true;
+    frame->header.hlc = c->state.hlc;
+    c->next = WAL_NEXT_PREPARING;
+    c->limit = c->segment_size;
+    c->offset = SEGMENT_HEADER_BYTES;
+    hand_out(c, frame);
+}
+
+/* SH_OK: it is new and good, *count entries. Anything else was answered here, or waits for what it repeats.
+ */
+static enum sh_error judge(struct wal_core *c, struct link_token token, const struct msg_append *a,
+                           uint32_t *count)
+{
+    struct wal_answer answer;
+    uint64_t expected;
+    enum sh_error error = SH_CONFLICT;
+    if (!id16_is_zero(a->producer)) {
+        enum wal_verdict verdict = wal_producers_judge(c->state.producers, a->producer, (uint32_t)a->epoch,
+                                                       a->sequence, &answer, &expected);
+        if (verdict == WAL_REPEATED) {
+            struct wal_waiter w = {.token = token, .answer = answer, .until_lsn = c->state.next_lsn - 1};
+            if (answer.lsn + answer.count - 1 <= c->durable.lsn)
+                reply(c, &w);
+            else
+                wal_waiters_push(&c->waiters, &w);
+            return error;
+        }
+        if (verdict == WAL_GAP)
+            refuse(c, token, error, "a lower sequence of this producer is missing", expected);
+        else if (verdict == WAL_FENCED)
+            refuse(c, token, error, "fenced: a higher epoch of this producer has written", 0);
+        else if (verdict == WAL_EXPIRED)
+            refuse(c, token, error = SH_SEQUENCE_EXPIRED, "neither new nor remembered; start a new producer",
+                   0);
+        if (verdict != WAL_NEW)
+            return error;
+    }
+    error = entries_check(a->entries, count);
+    if (error != SH_OK)
+        refuse(c, token, error, "the entries are not well-formed or too large", 0);
+    return error;
+}
+
+static bool fits(const struct wal_core *c, size_t body_bytes)
+{
+    return c->offset + FRAME_HEADER_BYTES + body_bytes <= c->limit;
+}
+
+/* Everything is decided: gives the entries their LSNs. */
+static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a, uint32_t count,
+                  int64_t now_real_ns)
+{
+    struct wal_frame *frame = new_frame(c, FRAME_DATA, a->entries, now_real_ns);
+    struct frame_header *h = &frame->header;
+    frame->session = token.session;
+    h->count = count;
+    h->producer = a->producer;
+    h->epoch = id16_is_zero(a->producer) ? 0 : (uint32_t)a->epoch;
+    h->sequence = id16_is_zero(a->producer) ? 0 : a->sequence;
+    wal_state_apply(&c->state, h, a->entries);
+    struct wal_waiter w = {
+        .token = token,
+        .answer = {h->base_lsn, count},
+        .hlc = h->hlc,
+        .until_lsn = c->state.next_lsn - 1,
+        .bytes = a->entries.len,
+    };
+    c->written_bytes += a->entries.len;
+    wal_waiters_push(&c->waiters, &w);
+    hand_out(c, frame);
+}
+
+/* Takes or answers the request; false: it needs the next segment, which is not there yet. */
+static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
+                       int64_t now_real_ns)
+{
+    uint32_t count;
+    bool needs_roll = !fits(c, a->entries.len);
+    if (needs_roll && c->next == WAL_NEXT_PREPARING)
+        return false;
+    if (judge(c, token, a, &count) != SH_OK)
+        return true;
+    if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
+        refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
+        return true;
+    }
+    if (needs_roll)
+        roll(c, now_real_ns);
+    admit(c, token, a, count, now_real_ns);
+    return true;
+}
+
+static bool is_overloaded(const struct wal_core *c, size_t bytes)
+{
+    size_t queued = c->written_bytes + c->stalled_bytes;
+    return queued > 0 && queued + bytes > c->queue_bytes;
+}
+
+void wal_core_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
+                     int64_t now_real_ns)
+{
+    if (a->entries.len > frame_body_most(c->segment_size)) {
+        refuse(c, token, SH_TOO_LARGE, "more bytes than a frame can hold", 0);
+        return;
+    }
+    if (!id16_is_zero(a->producer) && a->sequence == 0) {
+        refuse(c, token, SH_BAD_REQUEST, "sequences start at 1", 0);
+        return;
+    }
+    if (is_overloaded(c, a->entries.len)) {
+        refuse(c, token, SH_OVERLOADED, "too many bytes wait to be committed", 0);
+        return;
+    }
+    if (c->stalls.first == NULL && try_append(c, token, a, now_real_ns))
+        return;
+    wal_stalls_push(&c->stalls, token, a);
+    c->stalled_bytes += a->entries.len;
+}
+
+void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_real_ns)
+{
+    assert(c->next != WAL_NEXT_READY);
+    c->next = next;
+    while (c->stalls.first != NULL) {
+        struct wal_stall *stall = c->stalls.first;
+        if (!try_append(c, stall->token, &stall->request, now_real_ns))
+            return;
+        c->stalled_bytes -= stall->request.entries.len;
+        wal_stalls_pop(&c->stalls);
+    }
+}
+
+static void answer_poll(struct wal_core *c, struct link_token token)
+{
+    struct msg_watermark_reply r = {
+        .log = c->log,
+        .durable_end = c->durable.end,
+        .durable_lsn = c->durable.lsn,
+        .boot = c->boot,
+        .commits = c->durable.commits,
+    };
+    c->actions.watermark(c->actions.arg, token, &r);
+}
+
+void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
+{
+    struct wal_waiter w;
+    assert(durable->lsn >= c->durable.lsn && durable->end >= c->durable.end);
+    c->durable = *durable;
+    while (wal_waiters_pop(&c->waiters, durable->lsn, &w)) {
+        c->written_bytes -= w.bytes;
+        reply(c, &w);
+    }
+    for (size_t i = 0; i < c->polls.count;) {
+        struct wal_poll poll = c->polls.all[i];
+        if (poll.newer_than >= durable->end) {
+            i++;
+            continue;
+        }
+        wal_polls_remove(&c->polls, i);
+        answer_poll(c, poll.token);
+    }
+}
+
+void wal_core_watermark(struct wal_core *c, struct link_token token, const struct msg_watermark *request,
+                        int64_t now_ns)
+{
+    if (request->newer_than < c->durable.end || request->wait_ms == 0) {
+        answer_poll(c, token);
+        return;
+    }
+    struct wal_poll poll = {token, request->newer_than, now_ns + (int64_t)request->wait_ms * NS_PER_MS};
+    wal_polls_add(&c->polls, &poll);
+}
+
+void wal_core_tick(struct wal_core *c, int64_t now_ns)
+{
+    for (size_t i = 0; i < c->polls.count;) {
+        struct wal_poll poll = c->polls.all[i];
+        if (poll.due_ns > now_ns) {
+            i++;
+            continue;
+        }
+        wal_polls_remove(&c->polls, i);
+        answer_poll(c, poll.token);
+    }
+}
+
+int64_t wal_core_due_ns(const struct wal_core *c)
+{
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < c->polls.count; i++)
+        due_ns = c->polls.all[i].due_ns < due_ns ? c->polls.all[i].due_ns : due_ns;
+    return due_ns;
+}
+
+void wal_core_drop(struct wal_core *c, uint64_t session)
+{
+    c->stalled_bytes -= wal_stalls_drop(&c->stalls, session);
+    for (size_t i = 0; i < c->polls.count;) {
+        if (c->polls.all[i].token.session == session)
+            wal_polls_remove(&c->polls, i);
+        else
+            i++;
+    }
+}
+
+struct wal_core_stats wal_core_stats(const struct wal_core *c)
+{
+    return (struct wal_core_stats){
+        .next_lsn = c->state.next_lsn,
+        .frames = c->state.frames,
+        .queued_bytes = c->written_bytes + c->stalled_bytes,
+        .waiting = c->waiters.count,
+        .stalled = c->stalls.count,
+        .producers = wal_producers_count(c->state.producers),
+        .next = c->next,
+    };
+}

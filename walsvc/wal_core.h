@@ -1,0 +1,83 @@
+/* walsvc's core: decides what is appended where, who is answered when. Pure: no file, clock, thread, socket.
+ *
+ * Events come in as calls with the time; what is to be done comes out through `struct wal_actions`, in order.
+ * Requests are lent: their bytes stay valid until the request is answered or its session is dropped.
+ *
+ * An append is judged (producer, sequence), checked, given its LSNs, its HLC and its place in a segment, and
+ * handed out as a frame to write; it is answered when the durable LSN has reached its last entry. When it
+ * doesn't fit into the segment, a checkpoint frame opens the next one first; while that one is being
+ * prepared, appends wait here. */
+#ifndef WAL_CORE_H
+#define WAL_CORE_H
+
+#include "link.h"
+#include "wal_state.h"
+
+/* A frame on its way to the disk. */
+struct wal_frame {
+    struct wal_frame *next;
+    struct frame_header header; /* the writer adds durable end and LSN, the chain and the checksum */
+    struct slice body;
+    uint64_t session;   /* whose request holds the body when `owned` is NULL */
+    uint8_t *owned;     /* holds the body; freed with the frame */
+    bool opens_segment; /* a checkpoint: it goes into the next segment, as its first frame */
+    uint8_t encoded[FRAME_HEADER_BYTES];
+};
+void wal_frame_free(struct wal_frame *frame);
+
+/* How far the log is durable. */
+struct wal_durable {
+    uint64_t end; /* position */
+    uint64_t lsn;
+    uint64_t commits; /* groups since the start */
+};
+
+struct wal_actions {
+    void (*write)(void *arg, struct wal_frame *frame); /* takes the frame over */
+    void (*reply)(void *arg, struct link_token token, const struct msg_append_reply *reply);
+    void (*refuse)(void *arg, struct link_token token, const struct msg_error *error);
+    void (*watermark)(void *arg, struct link_token token, const struct msg_watermark_reply *reply);
+    void *arg;
+};
+
+/* What the preparer of the next segment says. */
+enum wal_next { WAL_NEXT_PREPARING, WAL_NEXT_READY, WAL_NEXT_DISK_FULL };
+
+struct wal_core_options {
+    struct id16 log, boot;
+    uint64_t segment_size;  /* of the next segments */
+    size_t queue_bytes;     /* frames not yet durable, and appends that wait for a segment; one always may */
+    uint64_t offset, limit; /* of the active segment: where the next frame goes, its size */
+    struct wal_state state; /* taken over */
+    struct wal_durable durable;
+    struct wal_actions actions;
+};
+
+struct wal_core;
+
+struct wal_core *wal_core_open(const struct wal_core_options *options);
+void wal_core_close(struct wal_core *core);
+
+/* now_real_ns: CLOCK_REALTIME, for the HLC. */
+void wal_core_append(struct wal_core *core, struct link_token token, const struct msg_append *request,
+                     int64_t now_real_ns);
+/* Answered when the durable end is newer, or when the wait is over. now_ns: CLOCK_MONOTONIC. */
+void wal_core_watermark(struct wal_core *core, struct link_token token, const struct msg_watermark *request,
+                        int64_t now_ns);
+void wal_core_durable(struct wal_core *core, const struct wal_durable *durable);
+void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t now_real_ns);
+/* The session's requests that wait here are forgotten; frames that were handed out stay. */
+void wal_core_drop(struct wal_core *core, uint64_t session);
+/* Answers what has waited long enough. */
+void wal_core_tick(struct wal_core *core, int64_t now_ns);
+/* When wal_core_tick is due; INT64_MAX: never. */
+int64_t wal_core_due_ns(const struct wal_core *core);
+
+struct wal_core_stats {
+    uint64_t next_lsn, frames;
+    size_t queued_bytes, waiting, stalled, producers;
+    enum wal_next next;
+};
+struct wal_core_stats wal_core_stats(const struct wal_core *core);
+
+#endif

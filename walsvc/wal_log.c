@@ -1,0 +1,159 @@
+/* Appending to the log's files. Nothing here is fatal: the committer ends the process when something fails.
+ */
+#include "wal_log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ZEROS_BYTES = 1 << 20 };
+
+void wal_path(char path[PATH_MAX], const char *dir, const char *name)
+{
+    int len = snprintf(path, PATH_MAX, "%s/%s", dir, name);
+    assert(len > 0 && len < PATH_MAX);
+}
+
+int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to, const _Atomic bool *stop)
+{
+    static const uint8_t zeros[ZEROS_BYTES];
+    int result = 0;
+    while (from < to && result == 0) {
+        if (stop != NULL && atomic_load(stop))
+            return -ECANCELED;
+        size_t len = to - from < sizeof zeros ? (size_t)(to - from) : sizeof zeros;
+        result = vfs_write_all(fs, fd, zeros, len, (int64_t)from);
+        from += len;
+    }
+    return result;
+}
+
+/* Completes the header and adds the frame to the vectors. */
+static void add_frame(struct wal_log *log, struct wal_frame *frame, unsigned *used)
+{
+    struct frame_header *h = &frame->header;
+    h->previous_checksum = log->chain.checksum;
+    h->durable_end = log->durable.end;
+    h->durable_lsn = log->durable.lsn;
+    frame_encode(h, log->segment.salt, frame->body, frame->encoded);
+    bool follows = log_chain_follow(&log->chain, h);
+    assert(follows);
+    log->iov[(*used)++] = (struct iovec){frame->encoded, sizeof frame->encoded};
+    if (frame->body.len > 0)
+        log->iov[(*used)++] = (struct iovec){(void *)(uintptr_t)frame->body.data, frame->body.len};
+}
+
+static int write_vectors(struct wal_log *log, unsigned used)
+{
+    int result = vfs_writev_all(log->fs, log->fd, log->iov, (int)used, (int64_t)log->offset);
+    log->offset = log->chain.position - log->segment.position;
+    return result;
+}
+
+int wal_log_write(struct wal_log *log, struct wal_frame *first)
+{
+    unsigned used = 0;
+    int result = 0;
+    for (struct wal_frame *frame = first; frame != NULL && result == 0; frame = frame->next) {
+        if (used + 2 > WAL_IOV_MAX) {
+            result = write_vectors(log, used);
+            used = 0;
+        }
+        add_frame(log, frame, &used);
+    }
+    assert(log->chain.position <= log->segment.position + log->limit);
+    return result == 0 && used > 0 ? write_vectors(log, used) : result;
+}
+
+static void all_durable(struct wal_log *log)
+{
+    log->durable.end = log->chain.position;
+    log->durable.lsn = log->chain.next_lsn - 1;
+    log->durable_checksum = log->chain.checksum;
+}
+
+int wal_log_sync(struct wal_log *log)
+{
+    int result = log->fs->fdatasync(log->fs, log->fd);
+    if (result < 0)
+        return result;
+    log->durable.commits++;
+    all_durable(log);
+    return 0;
+}
+
+/* Gives the prepared file its name, for good. */
+static int name_segment(struct wal_log *log)
+{
+    char from[PATH_MAX], to[PATH_MAX], name[SEGMENT_NAME_MAX];
+    segment_name(log->segment.base_lsn, name);
+    wal_path(from, log->dir, "next.tmp");
+    wal_path(to, log->dir, name);
+    int result = log->fs->rename(log->fs, from, to);
+    return result == 0 ? log->fs->sync_dir(log->fs, log->dir) : result;
+}
+
+int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end)
+{
+    uint8_t header[SEGMENT_HEADER_BYTES];
+    unsigned used = 1;
+    assert(log->durable.end == log->chain.position && checkpoint->next == NULL);
+    *old = log->fd;
+    *old_end = log->offset;
+    log->fd = fd;
+    log->segment = (struct segment_header){
+        .log = log->uuid,
+        .salt = segment_salt(log->uuid, log->chain.next_lsn),
+        .previous_checksum = log->chain.checksum,
+        .base_lsn = log->chain.next_lsn,
+        .position = log->chain.position,
+        .created_ns = clock_real_ns(),
+    };
+    segment_header_encode(&log->segment, header);
+    log->iov[0] = (struct iovec){header, sizeof header};
+    log->chain.position += sizeof header;
+    log->offset = 0;
+    log->limit = log->segment_size;
+    add_frame(log, checkpoint, &used);
+    assert(log->chain.position <= log->segment.position + log->limit);
+    int result = write_vectors(log, used);
+    if (result == 0)
+        result = log->fs->fdatasync(log->fs, fd);
+    if (result == 0)
+        result = name_segment(log);
+    if (result == 0)
+        all_durable(log);
+    return result;
+}
+
+int wal_log_write_mark(struct wal_log *log)
+{
+    uint8_t slot[MARK_SLOT_BYTES];
+    if (log->mark.durable_end == log->durable.end)
+        return 0;
+    struct log_mark mark = {
+        .log = log->uuid,
+        .counter = log->mark.counter + 1,
+        .durable_end = log->durable.end,
+        .durable_lsn = log->durable.lsn,
+        .checksum = log->durable_checksum,
+    };
+    log_mark_encode(&mark, slot);
+    int result = vfs_write_all(log->fs, log->mark_fd, slot, sizeof slot, log_mark_offset(&mark));
+    if (result == 0)
+        result = log->fs->fdatasync(log->fs, log->mark_fd);
+    if (result == 0)
+        log->mark = mark;
+    return result;
+}
+
+void wal_log_close(struct wal_log *log)
+{
+    if (log->fd >= 0)
+        log->fs->close(log->fs, log->fd);
+    if (log->mark_fd >= 0)
+        log->fs->close(log->fs, log->mark_fd);
+    log->fd = log->mark_fd = -1;
+}

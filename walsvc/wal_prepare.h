@@ -1,0 +1,34 @@
+/* The thread that keeps the next segment ready: next.tmp, written to its full size with zeros and synced,
+ * because a commit into a file that was written before only flushes data (four times the bandwidth of one
+ * that was merely allocated). It also seals: cuts a former segment to its end and syncs it.
+ *
+ * A failed sync ends the process. A full disk doesn't: it is told, and tried again each second. */
+#ifndef WAL_PREPARE_H
+#define WAL_PREPARE_H
+
+#include "vfs.h"
+#include "wal_core.h"
+
+struct wal_prepare;
+
+struct wal_prepare_options {
+    const struct vfs *fs;
+    const char *dir; /* the log's; copied */
+    uint64_t segment_size;
+    int64_t retry_ns; /* with a full disk */
+    /* Called on the preparer's thread. WAL_NEXT_DISK_FULL may come several times. */
+    void (*on_next)(void *arg, enum wal_next next);
+    void *arg;
+};
+
+/* Starts to prepare at once. */
+struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *options);
+/* The prepared file; it was announced as ready. The caller owns the descriptor and gives the file its name.
+ */
+int wal_prepare_take(struct wal_prepare *prepare);
+/* After that: seals the former segment (takes `old`), and prepares another one. */
+void wal_prepare_next(struct wal_prepare *prepare, int old, uint64_t old_end);
+/* Finishes a seal; a half-prepared file stays behind and is made anew by the next start. */
+void wal_prepare_stop(struct wal_prepare *prepare);
+
+#endif

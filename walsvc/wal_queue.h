@@ -1,0 +1,55 @@
+/* The three queues of walsvc's core: appends that wait for durability, appends that wait for a segment,
+ * parked watermark requests. Pure; bounded by the credit of the link's sessions. */
+#ifndef WAL_QUEUE_H
+#define WAL_QUEUE_H
+
+#include "link.h"
+#include "wal_producers.h"
+
+/* ---- answered when the durable LSN has reached until_lsn; a ring in that order ---- */
+struct wal_waiter {
+    struct link_token token;
+    struct wal_answer answer;
+    uint64_t hlc, until_lsn;
+    size_t bytes;
+};
+struct wal_waiters {
+    struct wal_waiter *ring;
+    size_t cap, first, count;
+};
+void wal_waiters_push(struct wal_waiters *queue, const struct wal_waiter *waiter);
+bool wal_waiters_pop(struct wal_waiters *queue, uint64_t durable_lsn, struct wal_waiter *out);
+void wal_waiters_free(struct wal_waiters *queue);
+
+/* ---- first in, first out ---- */
+struct wal_stall {
+    struct wal_stall *next;
+    struct link_token token;
+    struct msg_append request; /* its slices are lent */
+};
+struct wal_stalls {
+    struct wal_stall *first, *last;
+    size_t count;
+};
+void wal_stalls_push(struct wal_stalls *queue, struct link_token token, const struct msg_append *request);
+void wal_stalls_pop(struct wal_stalls *queue);
+/* Removes the session's; returns the bytes of their entries. */
+size_t wal_stalls_drop(struct wal_stalls *queue, uint64_t session);
+void wal_stalls_free(struct wal_stalls *queue);
+
+/* ---- in no order ---- */
+struct wal_poll {
+    struct link_token token;
+    uint64_t newer_than;
+    int64_t due_ns;
+};
+struct wal_polls {
+    struct wal_poll *all;
+    size_t count, cap;
+};
+void wal_polls_add(struct wal_polls *polls, const struct wal_poll *poll);
+/* The last one takes its place. */
+void wal_polls_remove(struct wal_polls *polls, size_t index);
+void wal_polls_free(struct wal_polls *polls);
+
+#endif

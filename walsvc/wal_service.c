@@ -1,0 +1,332 @@
+/* walsvc's shell. Requests come from the link into the core, frames go from the core to the committer (once a
+ * turn of the loop), what the committer and the preparer report comes back by mail. Bad requests are refused;
+ * what is fatal stands in wal_commit.c and wal_prepare.c. */
+#include "wal_service.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "wal_commit.h"
+#include "wal_core.h"
+#include "wal_dir.h"
+
+enum { LINK_SLACK_BYTES = 16 << 20 };
+
+struct wal_service {
+    struct service *service;
+    struct wal_dir dir;
+    struct wal_log log;
+    struct wal_core *core;
+    struct wal_prepare *prepare;
+    struct wal_commit *commit; /* NULL when it has ended */
+    struct link_server *link;
+    char endpoint[LINK_ENDPOINT_MAX];
+    struct mailbox mailbox;
+    struct loop_hook flush;
+    struct loop_timer timer;
+    struct wal_frame *first, **last; /* for the committer, at the end of the turn */
+    struct buf body;                 /* of the answer being written */
+};
+
+/* From the committer or the preparer. */
+struct wal_mail {
+    struct mail mail;
+    bool is_durable;
+    struct wal_durable durable;
+    enum wal_next next;
+};
+
+/* ---------------------------------------------------------------- from the threads */
+
+static void post_durable(void *arg, const struct wal_durable *durable)
+{
+    struct wal_service *w = arg;
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.is_durable = true, .durable = *durable};
+    mailbox_put(&w->mailbox, &mail->mail);
+}
+
+static void post_next(void *arg, enum wal_next next)
+{
+    struct wal_service *w = arg;
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.next = next};
+    mailbox_put(&w->mailbox, &mail->mail);
+}
+
+static void set_timer(struct wal_service *w)
+{
+    int64_t due_ns = wal_core_due_ns(w->core);
+    if (due_ns == INT64_MAX)
+        loop_timer_cancel(w->service->loop, &w->timer);
+    else
+        loop_timer_set(w->service->loop, &w->timer, due_ns);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct wal_service *w = arg;
+    while (first != NULL) {
+        struct wal_mail *mail = (struct wal_mail *)first;
+        first = first->next;
+        if (mail->is_durable)
+            wal_core_durable(w->core, &mail->durable);
+        else if (w->commit != NULL) /* at the end nothing new is taken in */
+            wal_core_next_segment(w->core, mail->next, clock_real_ns());
+        free(mail);
+    }
+    set_timer(w);
+}
+
+/* ---------------------------------------------------------------- from the core */
+
+static void queue_frame(void *arg, struct wal_frame *frame)
+{
+    struct wal_service *w = arg;
+    *w->last = frame;
+    w->last = &frame->next;
+}
+
+static void flush(void *arg)
+{
+    struct wal_service *w = arg;
+    if (w->first == NULL)
+        return;
+    wal_commit_put(w->commit, w->first);
+    w->first = NULL;
+    w->last = &w->first;
+}
+
+static void send_reply(void *arg, struct link_token token, const struct msg_append_reply *reply)
+{
+    struct wal_service *w = arg;
+    w->body.len = 0;
+    msg_encode(MSG_append_reply, reply, &w->body);
+    link_server_answer(w->link, token, MSG_append_reply, buf_slice(&w->body));
+}
+
+static void send_refusal(void *arg, struct link_token token, const struct msg_error *error)
+{
+    struct wal_service *w = arg;
+    link_server_refuse(w->link, token, error);
+}
+
+static void send_watermark(void *arg, struct link_token token, const struct msg_watermark_reply *reply)
+{
+    struct wal_service *w = arg;
+    w->body.len = 0;
+    msg_encode(MSG_watermark_reply, reply, &w->body);
+    link_server_answer(w->link, token, MSG_watermark_reply, buf_slice(&w->body));
+}
+
+/* ---------------------------------------------------------------- from the link */
+
+static void on_append(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_append append;
+    enum sh_error error = msg_decode(MSG_append, request->body, &append);
+    if (error == SH_OK) {
+        wal_core_append(w->core, request->token, &append, clock_real_ns());
+        return;
+    }
+    struct msg_error refusal = {.code = error, .text = slice_str("not a well-formed append")};
+    link_server_refuse(w->link, request->token, &refusal);
+}
+
+static void on_watermark(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_watermark watermark;
+    enum sh_error error = msg_decode(MSG_watermark, request->body, &watermark);
+    if (error == SH_OK) {
+        wal_core_watermark(w->core, request->token, &watermark, loop_now_ns(w->service->loop));
+        set_timer(w);
+        return;
+    }
+    struct msg_error refusal = {.code = error, .text = slice_str("not a well-formed watermark request")};
+    link_server_refuse(w->link, request->token, &refusal);
+}
+
+static void on_request(void *arg, const struct link_request *request)
+{
+    struct wal_service *w = arg;
+    struct msg_error refusal = {.code = SH_BAD_REQUEST,
+                                .text = slice_str("walsvc takes append and watermark")};
+    if (request->type == MSG_append)
+        on_append(w, request);
+    else if (request->type == MSG_watermark)
+        on_watermark(w, request);
+    else
+        link_server_refuse(w->link, request->token, &refusal);
+}
+
+static void on_drop(void *arg, uint64_t session)
+{
+    struct wal_service *w = arg;
+    wal_core_drop(w->core, session);
+    if (w->commit == NULL)
+        return;
+    flush(w);
+    wal_commit_detach(w->commit, session);
+}
+
+static void on_timer(void *arg)
+{
+    struct wal_service *w = arg;
+    wal_core_tick(w->core, loop_now_ns(w->service->loop));
+    set_timer(w);
+}
+
+/* ---------------------------------------------------------------- life */
+
+static void open_core(struct wal_service *w, struct wal_state *state)
+{
+    const struct settings *settings = &w->service->config->settings;
+    struct wal_core_options options = {
+        .log = w->dir.identity.log,
+        .boot = w->service->boot,
+        .segment_size = settings->wal_segment_size,
+        .queue_bytes = settings->wal_queue_bytes,
+        .offset = w->log.offset,
+        .limit = w->log.limit,
+        .state = *state,
+        .durable = w->log.durable,
+        .actions = {queue_frame, send_reply, send_refusal, send_watermark, w},
+    };
+    w->core = wal_core_open(&options);
+}
+
+static void start_threads(struct wal_service *w)
+{
+    const struct settings *settings = &w->service->config->settings;
+    struct wal_prepare_options prepare = {
+        .fs = w->dir.fs,
+        .dir = w->dir.log,
+        .segment_size = settings->wal_segment_size,
+        .retry_ns = NS_PER_S,
+        .on_next = post_next,
+        .arg = w,
+    };
+    w->prepare = wal_prepare_start(&prepare);
+    struct wal_commit_options commit = {
+        .log = &w->log,
+        .prepare = w->prepare,
+        .delay_ns = (int64_t)settings->wal_commit_delay,
+        .on_durable = post_durable,
+        .arg = w,
+    };
+    w->commit = wal_commit_start(&commit);
+}
+
+static enum service_exit start_link(struct wal_service *w)
+{
+    struct service *service = w->service;
+    const struct settings *settings = &service->config->settings;
+    struct link_server_options options = {
+        .loop = service->loop,
+        .limits = link_server_default_limits(),
+        .cluster = service->cluster,
+        .node = slice_str(service->config->self->id),
+        .boot = service->boot,
+        .on_request = on_request,
+        .on_drop = on_drop,
+        .arg = w,
+    };
+    options.limits.session_bytes = settings->link_session_bytes;
+    options.limits.session_requests = (uint32_t)settings->link_session_requests;
+    options.limits.sessions = (uint32_t)settings->link_sessions;
+    options.limits.total_bytes = settings->wal_queue_bytes + LINK_SLACK_BYTES;
+    w->link = link_server_open(&options);
+    int len = snprintf(w->endpoint, sizeof w->endpoint, "ipc://%s/wal", service->config->run_dir);
+    if ((size_t)len < sizeof w->endpoint && link_server_listen(w->link, w->endpoint) == SH_OK)
+        return EXIT_DONE;
+    log_error("cannot listen", log_text("endpoint", w->endpoint));
+    return EXIT_FAULT;
+}
+
+static void tell_opened(const struct wal_service *w, int64_t started_ns)
+{
+    char uuid[ID_TEXT], status[160];
+    id16_format(w->dir.identity.log, uuid);
+    uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
+    log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->log.durable.lsn),
+             log_uint("durable_end", w->log.durable.end), log_uint("took_ms", took_ms));
+    snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
+             (unsigned long long)w->log.durable.lsn);
+    service_status(status);
+}
+
+static enum service_exit open_log(struct wal_service *w)
+{
+    const struct config *config = w->service->config;
+    struct wal_state state;
+    int64_t started_ns = clock_mono_ns();
+    enum service_exit code = wal_dir_open(&w->dir, vfs_posix(), config->data_dir, config->self->id);
+    if (code != EXIT_DONE)
+        return code;
+    wal_state_init(&state);
+    code = wal_dir_open_log(&w->dir, &w->log, config->settings.wal_segment_size, &state);
+    if (code != EXIT_DONE) {
+        wal_state_free(&state);
+        wal_dir_close(&w->dir);
+        return code;
+    }
+    open_core(w, &state);
+    tell_opened(w, started_ns);
+    return EXIT_DONE;
+}
+
+enum service_exit wal_open(struct service *service)
+{
+    struct wal_service *w = xcalloc(1, sizeof *w);
+    w->service = service;
+    enum service_exit code = open_log(w);
+    if (code != EXIT_DONE) {
+        free(w);
+        return code;
+    }
+    service->state = w;
+    w->last = &w->first;
+    w->flush = (struct loop_hook){.fn = flush, .arg = w};
+    w->timer = (struct loop_timer){.fn = on_timer, .arg = w};
+    mailbox_open(&w->mailbox, service->loop, on_mail, w);
+    loop_hook_add(service->loop, &w->flush);
+    start_threads(w);
+    code = start_link(w);
+    if (code != EXIT_DONE)
+        wal_close(service);
+    return code;
+}
+
+void wal_reload(struct service *service)
+{
+    struct wal_service *w = service->state;
+    wal_commit_set_delay(w->commit, (int64_t)service->config->settings.wal_commit_delay);
+}
+
+/* What was accepted is committed, and its answers go as far as the link, before the end. */
+void wal_close(struct service *service)
+{
+    struct wal_service *w = service->state;
+    flush(w);
+    wal_commit_stop(w->commit);
+    w->commit = NULL;
+    wal_prepare_stop(w->prepare);
+    mailbox_close(&w->mailbox);
+    loop_hook_remove(service->loop, &w->flush);
+    loop_timer_cancel(service->loop, &w->timer);
+    link_server_close(w->link);
+    wal_core_close(w->core);
+    wal_log_close(&w->log);
+    wal_dir_close(&w->dir);
+    buf_free(&w->body);
+    free(w);
+    service->state = NULL;
+}
+
+const char *wal_ping(const struct service *service)
+{
+    const struct wal_service *w = service->state;
+    return w->endpoint;
+}
