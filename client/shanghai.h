@@ -1,7 +1,7 @@
 /* libshanghai: the C client library of Shanghai.
  *
- * All functions are thread-safe except that one iterator belongs to one thread at a time. A client runs one thread
- * of its own for connections. No function ends the process; out of memory does. */
+ * All functions are thread-safe except that one iterator belongs to one thread at a time. A client runs one
+ * thread of its own for connections. No function ends the process; out of memory does. */
 #ifndef SHANGHAI_H
 #define SHANGHAI_H
 
@@ -24,21 +24,23 @@ enum sh_ack { SH_ACK_LOCAL = 0, SH_ACK_QUORUM = 1, SH_ACK_ALL = 2 };
 struct sh_options {
     const char *const *endpoints; /* "ipc:///run/shanghai/n1/query", "tcp://10.0.0.1:4000"; tried in order */
     size_t endpoint_count;
-    uint32_t timeout_ms;          /* of each call, over all its retries; 30,000 */
-    /* Entries of concurrent callers that wait for the same moment are sent as one frame; the bounds of such a frame: */
-    uint32_t batch_entries;       /* 4,096 */
-    uint32_t batch_bytes;         /* bytes of encoded entries; 1 MiB */
-    uint32_t linger_us;           /* how long an entry may wait for company when nothing is outstanding; 0 */
-    uint32_t in_flight;           /* append requests that may be unanswered; 4 */
-    size_t queue_bytes;           /* entries waiting or unanswered, all callers; appends wait beyond; 64 MiB */
-    bool at_least_once;           /* may re-send an append to another node after an unknown outcome */
-    bool no_direct;               /* never append to walsvc's own link; for tests and measurements */
+    uint32_t timeout_ms; /* of each call, over all its retries; 30,000 */
+    /* Entries of concurrent callers that wait for the same moment are sent as one frame; the bounds of such a
+     * frame: */
+    uint32_t batch_entries; /* 4,096 */
+    uint32_t batch_bytes;   /* bytes of encoded entries; 1 MiB */
+    uint32_t linger_us;     /* how long an entry may wait for company when nothing is outstanding; 0 */
+    uint32_t in_flight;     /* append requests that may be unanswered; 4 */
+    size_t queue_bytes;     /* entries waiting or unanswered, all callers; appends wait beyond; 64 MiB */
+    bool at_least_once;     /* may re-send an append to another node after an unknown outcome */
+    bool no_direct;         /* never append to walsvc's own link; for tests and measurements */
 };
 struct sh_options sh_default_options(void);
 
 /* Opens a client; connects in the background. *client is freed with sh_close. SH_BAD_REQUEST: options. */
 enum sh_error sh_open(const struct sh_options *options, struct sh_client **client);
-/* Drops what is unanswered (its callbacks get SH_UNAVAILABLE) and frees the client. No other call may be running. */
+/* Drops what is unanswered (its callbacks get SH_UNAVAILABLE) and frees the client. No other call may be
+ * running. */
 void sh_close(struct sh_client *client);
 
 /* One thing to append: an event of a stream. Borrowed for the call. */
@@ -50,20 +52,21 @@ struct sh_entry {
 
 /* Where the entries of one append call landed. */
 struct sh_append_result {
-    uint8_t log[16];     /* uuid of the log */
-    uint64_t first_lsn;  /* the others follow without gaps */
+    uint8_t log[16];    /* uuid of the log */
+    uint64_t first_lsn; /* the others follow without gaps */
     uint32_t count;
-    enum sh_ack ack;     /* level reached */
+    enum sh_ack ack; /* level reached */
 };
 
-/* Appends 1..n entries, all or none, and waits until they are durable. A retry after a restart of the node never
- * doubles them. SH_TIMEOUT: the outcome is unknown. SH_TOO_LARGE, SH_BAD_REQUEST, SH_DISK_FULL, ...: not appended. */
-enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
-                        struct sh_append_result *result);
+/* Appends 1..n entries, all or none, and waits until they are durable. A retry after a restart of the node
+ * never doubles them. SH_TIMEOUT: the outcome is unknown. SH_TOO_LARGE, SH_BAD_REQUEST, SH_DISK_FULL, ...:
+ * not appended. */
+enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
+                        enum sh_ack ack, struct sh_append_result *result);
 
-/* The same without waiting; fn is called once, on the client's own thread, and must not block or call sh_close. Waits
- * only while queue_bytes is used up (SH_TIMEOUT after timeout_ms; fn is not called then). Entries are copied. Calls made
- * by one thread are appended in their order. */
+/* The same without waiting; fn is called once, on the client's own thread, and must not block or call
+ * sh_close. Waits only while queue_bytes is used up (SH_TIMEOUT after timeout_ms; fn is not called then).
+ * Entries are copied. Calls made by one thread are appended in their order. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);
@@ -72,10 +75,10 @@ enum sh_error sh_flush(struct sh_client *client);
 
 /* ---- reading ---- */
 struct sh_read_options {
-    uint8_t log[16];    /* all zero: the node's own log */
-    uint64_t from;      /* LSN; 0 and 1: from the start; UINT64_MAX: behind the last entry */
-    const char *stream; /* only this stream's events; NULL for everything */
-    bool follow;        /* at the end, wait for more instead of ending */
+    uint8_t log[16];      /* all zero: the node's own log */
+    uint64_t from;        /* LSN; 0 and 1: from the start; UINT64_MAX: behind the last entry */
+    const char *stream;   /* only this stream's events; NULL for everything */
+    bool follow;          /* at the end, wait for more instead of ending */
     uint32_t fetch_bytes; /* bytes asked for at once; 0 for 1 MiB */
 };
 /* One entry read. Pointers live until the next call on the reader. */
@@ -92,9 +95,11 @@ struct sh_event {
     size_t payload_bytes;
     int64_t delta;
 };
-enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_options *options, struct sh_reader **reader);
-/* The next entry. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new within wait_ms; call
- * again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE, SH_TIMEOUT: may be called again. */
+enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_options *options,
+                           struct sh_reader **reader);
+/* The next entry. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new within
+ * wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
+ * SH_TIMEOUT: may be called again. */
 enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh_event *event);
 /* LSN of the entry that the next call will return. */
 uint64_t sh_read_position(const struct sh_reader *reader);
@@ -104,9 +109,10 @@ void sh_read_close(struct sh_reader *reader);
 struct sh_status {
     char cluster[65], node[65], version[65];
     uint8_t log[16];
-    bool writable;       /* walsvc answers */
+    bool writable; /* walsvc answers */
     uint64_t first_lsn, durable_lsn, durable_end, disk_bytes, uptime_ms;
     uint32_t segments, clients;
+    uint64_t commits; /* groups written and synced since walsvc started, as querysvc last heard; 0: unknown */
 };
 enum sh_error sh_status(struct sh_client *client, struct sh_status *status);
 

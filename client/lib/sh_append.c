@@ -1,0 +1,235 @@
+/* Appends, the callers' end: entries are checked and encoded by the caller's own thread, straight into the
+ * batch that is open. Nothing here is fatal. */
+#include "sh_internal.h"
+
+#include <string.h>
+
+#include "log.h"
+
+static enum sh_error refuse(enum sh_error error, const char *text)
+{
+    shc_detail(text);
+    return error;
+}
+
+/* Checks what one call brings, so that it can't spoil the batch of others; *bytes: what it takes encoded. */
+static enum sh_error check_entries(const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
+                                   size_t *bytes)
+{
+    *bytes = 0;
+    if (entries == NULL || count == 0 || (unsigned)ack > SH_ACK_ALL)
+        return refuse(SH_BAD_REQUEST, "an append has 1 or more entries and a known acknowledgement");
+    if (count > ENTRIES_MAX)
+        return refuse(SH_TOO_LARGE, "an append has at most 65,536 entries");
+    for (uint32_t i = 0; i < count; i++) {
+        const struct sh_entry *e = &entries[i];
+        size_t stream_bytes = e->stream != NULL ? strlen(e->stream) : 0;
+        if (stream_bytes > STREAM_NAME_MAX)
+            return refuse(SH_TOO_LARGE, "a stream's name has at most 255 bytes");
+        if (stream_bytes > 0 && !utf8_valid(slice_of(e->stream, stream_bytes)))
+            return refuse(SH_BAD_REQUEST, "a stream's name is UTF-8");
+        if (e->payload == NULL && e->payload_bytes > 0)
+            return refuse(SH_BAD_REQUEST, "a payload is missing");
+        if (e->payload_bytes > FRAME_BYTES_MAX)
+            return refuse(SH_TOO_LARGE, "the payload exceeds the largest frame");
+        *bytes += shc_entry_bytes(e, stream_bytes);
+        if (*bytes > FRAME_BYTES_MAX)
+            return refuse(SH_TOO_LARGE, "the entries exceed the largest frame");
+    }
+    return SH_OK;
+}
+
+static enum sh_error check_call(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
+                                enum sh_ack ack, size_t *bytes)
+{
+    enum sh_error e = check_entries(entries, count, ack, bytes);
+    if (e != SH_OK)
+        return e;
+    unsigned most = atomic_load(&c->most_bytes);
+    if (most > 0 && *bytes + SHC_ARRAY_HEAD > most)
+        return refuse(SH_TOO_LARGE, "the entries exceed what the node takes in one append");
+    return SH_OK;
+}
+
+/* ---- with the queue's lock ---- */
+
+static enum sh_error wait_for_room(struct sh_client *c, size_t bytes, int64_t deadline_ns)
+{
+    struct shc_queue *q = &c->queue;
+    struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
+    while (q->bytes > 0 && q->bytes + bytes > c->options.queue_bytes) {
+        if (pthread_equal(pthread_self(), c->thread))
+            return refuse(SH_OVERLOADED, "the client's queue is full, and a callback cannot wait for room");
+        q->room_waiters++;
+        int failed = pthread_cond_timedwait(&q->room, &q->lock, &until);
+        q->room_waiters--;
+        if (failed != 0 && clock_mono_ns() >= deadline_ns)
+            return refuse(SH_TIMEOUT, "the client's queue stayed full; not appended");
+    }
+    return SH_OK;
+}
+
+/* Nothing joins the open batch any more; says whether the loop waits to hear that. */
+static bool close_batch(struct shc_queue *q)
+{
+    bool wake = q->wake_on_close;
+    q->open->state = SHC_READY;
+    q->open = NULL;
+    q->wake_on_close = false;
+    return wake;
+}
+
+static size_t shared_bytes_max(struct sh_client *c)
+{
+    size_t most = atomic_load(&c->most_bytes);
+    most = most > 0 ? most - SHC_ARRAY_HEAD : SHC_UNKNOWN_BYTES;
+    return c->options.batch_bytes < most ? c->options.batch_bytes : most;
+}
+
+/* Puts the entries into the open batch, or a new one when they don't fit; *wake: the loop must be woken. */
+static struct shc_batch *add_entries(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
+                                     enum sh_ack ack, size_t bytes, bool *wake)
+{
+    struct shc_queue *q = &c->queue;
+    size_t bytes_max = shared_bytes_max(c);
+    struct shc_batch *b = q->open;
+    *wake = false;
+    if (b != NULL && (b->ack != ack || b->count + count > c->options.batch_entries ||
+                      b->body.len - SHC_ARRAY_HEAD + bytes > bytes_max)) {
+        *wake = close_batch(q);
+        b = NULL;
+    }
+    if (b == NULL)
+        b = shc_batch_new(q, ack);
+    buf_reserve(&b->body, bytes);
+    for (uint32_t i = 0; i < count; i++)
+        shc_entry_put(&b->body, &entries[i], entries[i].stream != NULL ? strlen(entries[i].stream) : 0);
+    b->count += count;
+    b->live++;
+    q->bytes += bytes;
+    if (b->count >= c->options.batch_entries || b->body.len - SHC_ARRAY_HEAD >= bytes_max)
+        *wake = close_batch(q) || *wake;
+    *wake = *wake || q->wake_on_entry;
+    q->wake_on_entry = false;
+    if (*wake && q->woken)
+        *wake = false;
+    q->woken = q->woken || *wake;
+    return b;
+}
+
+static void add_call_back(struct shc_batch *b, const struct shc_call_back *call)
+{
+    if (b->call_count == b->call_capacity) {
+        b->call_capacity = b->call_capacity > 0 ? b->call_capacity * 2 : 4;
+        b->calls = xrealloc(b->calls, b->call_capacity * sizeof *b->calls);
+    }
+    b->calls[b->call_count++] = *call;
+}
+
+/* ---- the two ways to append ---- */
+
+/* The caller's deadline has passed: true when the batch was answered just now all the same. */
+static bool give_up(struct shc_queue *q, struct shc_batch *b)
+{
+    pthread_mutex_lock(&q->lock);
+    bool done = atomic_load(&b->done) != 0;
+    if (!done)
+        b->live--;
+    pthread_mutex_unlock(&q->lock);
+    return done;
+}
+
+static enum sh_error take_result(const struct shc_batch *b, uint32_t first, uint32_t count,
+                                 struct sh_append_result *result)
+{
+    if (b->error != SH_OK) {
+        shc_detail(b->detail);
+        return b->error;
+    }
+    if (result != NULL) {
+        *result = b->result;
+        result->first_lsn += first;
+        result->count = count;
+    }
+    return SH_OK;
+}
+
+enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
+                        struct sh_append_result *result)
+{
+    struct shc_queue *q = &c->queue;
+    int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    size_t bytes;
+    bool wake;
+    if (pthread_equal(pthread_self(), c->thread))
+        return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
+    enum sh_error e = check_call(c, entries, count, ack, &bytes);
+    if (e != SH_OK)
+        return e;
+    pthread_mutex_lock(&q->lock);
+    e = wait_for_room(c, bytes, deadline_ns);
+    if (e != SH_OK) {
+        pthread_mutex_unlock(&q->lock);
+        return e;
+    }
+    struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
+    uint32_t first = b->count - count;
+    b->deadline_ns = deadline_ns;
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&q->lock);
+    if (wake)
+        shc_post(c, &q->wake);
+    if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b))
+        e = take_result(b, first, count, result);
+    else
+        e = refuse(SH_TIMEOUT, atomic_load(&c->connected) ? "no answer in time"
+                                                          : "no answer in time: the node cannot be reached");
+    shc_batch_unref(q, b);
+    return e;
+}
+
+enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
+                              enum sh_ack ack, sh_append_fn *fn, void *arg)
+{
+    struct shc_queue *q = &c->queue;
+    struct shc_call_back call = {.fn = fn, .arg = arg, .count = count};
+    size_t bytes;
+    bool wake;
+    call.deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    if (fn == NULL)
+        return refuse(SH_BAD_REQUEST, "a callback is needed");
+    enum sh_error e = check_call(c, entries, count, ack, &bytes);
+    if (e != SH_OK)
+        return e;
+    pthread_mutex_lock(&q->lock);
+    e = wait_for_room(c, bytes, call.deadline_ns);
+    if (e != SH_OK) {
+        pthread_mutex_unlock(&q->lock);
+        return e;
+    }
+    struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
+    call.first = b->count - count;
+    b->deadline_ns = call.deadline_ns;
+    add_call_back(b, &call);
+    pthread_mutex_unlock(&q->lock);
+    if (wake)
+        shc_post(c, &q->wake);
+    return SH_OK;
+}
+
+enum sh_error sh_flush(struct sh_client *c)
+{
+    struct shc_queue *q = &c->queue;
+    int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
+    enum sh_error e = SH_OK;
+    pthread_mutex_lock(&q->lock);
+    uint64_t last = q->orders;
+    q->flush_waiters++;
+    while (e == SH_OK && q->head != NULL && q->head->order <= last)
+        if (pthread_cond_timedwait(&q->answered, &q->lock, &until) != 0 && clock_mono_ns() >= deadline_ns)
+            e = SH_TIMEOUT;
+    q->flush_waiters--;
+    pthread_mutex_unlock(&q->lock);
+    return e;
+}

@@ -1,0 +1,273 @@
+/* Birth and death of a client, its thread, mail to it, and the calls about the node.
+ *
+ * Everything of nng happens on the client's own thread, which blocks all signals first: nng's threads inherit
+ * that. Fatal: no thread to be had. */
+#include "sh_internal.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local char last_detail[SHC_DETAIL_MAX];
+
+void shc_detail(const char *text)
+{
+    snprintf(last_detail, sizeof last_detail, "%s", text);
+}
+
+const char *sh_last_error_detail(void)
+{
+    return last_detail;
+}
+
+/* ---------------------------------------------------------------- options */
+
+struct sh_options sh_default_options(void)
+{
+    return (struct sh_options){
+        .timeout_ms = 30000,
+        .batch_entries = 4096,
+        .batch_bytes = 1 << 20,
+        .in_flight = 4,
+        .queue_bytes = 64 << 20,
+    };
+}
+
+static enum sh_error check_options(const struct sh_options *o)
+{
+    char in[LINK_ENDPOINT_MAX], out[LINK_ENDPOINT_MAX];
+    const char *wrong = NULL;
+    if (o->endpoints == NULL || o->endpoint_count == 0)
+        wrong = "an endpoint is needed";
+    else if (o->timeout_ms == 0 || o->timeout_ms > 86400000)
+        wrong = "timeout_ms is between 1 and 86,400,000";
+    else if (o->batch_entries == 0 || o->batch_entries > ENTRIES_MAX)
+        wrong = "batch_entries is between 1 and 65,536";
+    else if (o->batch_bytes == 0 || o->queue_bytes == 0)
+        wrong = "batch_bytes and queue_bytes are above 0";
+    else if (o->in_flight == 0 || o->in_flight > 1024)
+        wrong = "in_flight is between 1 and 1,024";
+    for (size_t i = 0; wrong == NULL && i < o->endpoint_count; i++)
+        if (o->endpoints[i] == NULL || link_endpoint_urls(o->endpoints[i], in, out) != SH_OK)
+            wrong = "an endpoint is ipc:///path (short enough for a socket's 107 bytes) or tcp://host:port";
+    if (wrong == NULL)
+        return SH_OK;
+    shc_detail(wrong);
+    return SH_BAD_REQUEST;
+}
+
+/* ---------------------------------------------------------------- the thread */
+
+void shc_post(struct sh_client *c, struct shc_mail *mail)
+{
+    mailbox_put(&c->mailbox, &mail->mail);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct sh_client *c = arg;
+    while (first != NULL) {
+        struct shc_mail *mail = (struct shc_mail *)first;
+        first = first->next; /* before fn: the mail may be gone then */
+        mail->fn(c, mail->arg);
+    }
+}
+
+static void on_wake(struct sh_client *c, void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&c->queue.lock);
+    c->queue.woken = false;
+    pthread_mutex_unlock(&c->queue.lock);
+} /* the round's hook sends */
+
+static void on_quit(struct sh_client *c, void *arg)
+{
+    (void)arg;
+    loop_stop(c->loop);
+}
+
+static void on_round(void *arg)
+{
+    shc_pump(arg);
+}
+
+static void *run(void *arg)
+{
+    struct sh_client *c = arg;
+    c->hook = (struct loop_hook){.fn = on_round, .arg = c};
+    loop_hook_add(c->loop, &c->hook); /* before the links: what it queues goes out in the same round */
+    shc_send_open(c);
+    shc_query_open(c);
+    loop_run(c->loop);
+    shc_send_close(c);
+    shc_query_close(c);
+    loop_hook_remove(c->loop, &c->hook);
+    return NULL;
+}
+
+static void start_thread(struct sh_client *c)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&c->thread, NULL, run, c);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed != 0) {
+        fprintf(stderr, "libshanghai: no thread: %s\n", strerror(failed));
+        abort();
+    }
+    pthread_setname_np(c->thread, "shanghai");
+}
+
+static void queue_init(struct shc_queue *q)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->room, &monotonic);
+    pthread_cond_init(&q->answered, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    q->tail = &q->head;
+    q->wake_on_entry = true;
+    q->wake = (struct shc_mail){.fn = on_wake};
+}
+
+static void queue_free(struct shc_queue *q)
+{
+    assert(q->head == NULL);
+    while (q->spare != NULL) {
+        struct shc_batch *b = q->spare;
+        q->spare = b->next;
+        shc_batch_free(b);
+    }
+    pthread_cond_destroy(&q->room);
+    pthread_cond_destroy(&q->answered);
+    pthread_mutex_destroy(&q->lock);
+}
+
+enum sh_error sh_open(const struct sh_options *options, struct sh_client **client)
+{
+    enum sh_error e = check_options(options);
+    if (e != SH_OK)
+        return e;
+    struct sh_client *c = xcalloc(1, sizeof *c);
+    c->options = *options;
+    c->endpoints = xcalloc(options->endpoint_count, sizeof *c->endpoints);
+    for (size_t i = 0; i < options->endpoint_count; i++)
+        c->endpoints[i] = xstrdup(options->endpoints[i]);
+    c->options.endpoints = NULL;
+    queue_init(&c->queue);
+    c->loop = loop_open();
+    mailbox_open(&c->mailbox, c->loop, on_mail, c);
+    c->quit = (struct shc_mail){.fn = on_quit};
+    start_thread(c);
+    *client = c;
+    return SH_OK;
+}
+
+void sh_close(struct sh_client *c)
+{
+    if (c == NULL)
+        return;
+    shc_post(c, &c->quit);
+    pthread_join(c->thread, NULL);
+    mailbox_close(&c->mailbox);
+    loop_close(c->loop);
+    queue_free(&c->queue);
+    for (size_t i = 0; i < c->options.endpoint_count; i++)
+        free(c->endpoints[i]);
+    free(c->endpoints);
+    free(c);
+}
+
+/* ---------------------------------------------------------------- the node */
+
+static void copy_text(char *out, size_t size, struct slice text)
+{
+    snprintf(out, size, "%.*s", (int)text.len, (const char *)text.data);
+}
+
+enum sh_error sh_status(struct sh_client *c, struct sh_status *status)
+{
+    struct shc_call call = {0};
+    struct msg_status ask = {0};
+    struct msg_status_reply reply;
+    memset(status, 0, sizeof *status);
+    enum sh_error e = shc_ask(c, &call, MSG_status, &ask, MSG_status_reply, &reply);
+    if (e == SH_OK) {
+        copy_text(status->cluster, sizeof status->cluster, reply.cluster);
+        copy_text(status->node, sizeof status->node, reply.node);
+        copy_text(status->version, sizeof status->version, reply.version);
+        memcpy(status->log, reply.log.bytes, sizeof status->log);
+        status->writable = reply.writable;
+        status->first_lsn = reply.first_lsn;
+        status->durable_lsn = reply.durable_lsn;
+        status->durable_end = reply.durable_end;
+        status->disk_bytes = reply.disk_bytes;
+        status->uptime_ms = reply.uptime_ms;
+        status->segments = (uint32_t)reply.segments;
+        status->clients = (uint32_t)reply.clients;
+        status->commits = reply.commits;
+    }
+    shc_call_free(&call);
+    return e;
+}
+
+static bool decode_segment(struct mp *m, struct sh_segment *out)
+{
+    uint32_t fields;
+    uint64_t created;
+    if (!mp_array(m, &fields) || fields < 5 || !mp_uint(m, &out->base_lsn) || !mp_uint(m, &out->position) ||
+        !mp_uint(m, &out->file_bytes) || !mp_uint(m, &created) || !mp_bool(m, &out->sealed))
+        return false;
+    out->created_ns = (int64_t)created;
+    for (uint32_t i = 5; i < fields; i++)
+        if (!mp_skip(m))
+            return false;
+    return true;
+}
+
+static enum sh_error decode_segments(struct slice list, struct sh_log_info *info)
+{
+    struct mp m = mp_of(list);
+    uint32_t count;
+    if (!mp_array(&m, &count))
+        return SH_INTERNAL;
+    info->segments = xcalloc(count, sizeof *info->segments); /* count: at most the bytes that came */
+    info->segment_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        if (!decode_segment(&m, &info->segments[i]))
+            return SH_INTERNAL;
+    return SH_OK;
+}
+
+enum sh_error sh_log_info(struct sh_client *c, struct sh_log_info *info)
+{
+    struct shc_call call = {0};
+    struct msg_log_info ask = {0};
+    struct msg_log_info_reply reply;
+    memset(info, 0, sizeof *info);
+    enum sh_error e = shc_ask(c, &call, MSG_log_info, &ask, MSG_log_info_reply, &reply);
+    if (e == SH_OK) {
+        memcpy(info->log, reply.log.bytes, sizeof info->log);
+        info->first_lsn = reply.first_lsn;
+        info->durable_lsn = reply.durable_lsn;
+        info->durable_end = reply.durable_end;
+        e = decode_segments(reply.segments, info);
+        if (e != SH_OK)
+            sh_log_info_free(info);
+    }
+    shc_call_free(&call);
+    return e;
+}
+
+void sh_log_info_free(struct sh_log_info *info)
+{
+    free(info->segments);
+    info->segments = NULL;
+    info->segment_count = 0;
+}

@@ -1,0 +1,212 @@
+/* libshanghai inside: what its files share.
+ *
+ *   sh_client.c  options, birth and death, the client's thread, node calls (status, log info)
+ *   sh_query.c   the link to querysvc: endpoints, hello, calls with an answer
+ *   sh_batch.c   batches: memory, encoding of entries, answers handed to callers
+ *   sh_append.c  the callers' end of appends: checks, room, coalescing, waiting
+ *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
+ *   sh_read.c    readers
+ *
+ * Two kinds of threads: callers, and the client's own, which runs the loop and owns both links. They meet in
+ * struct shc_queue (under its lock), in mail to the loop, and in words that a caller waits on (futexes). */
+#ifndef CLIENT_SH_INTERNAL_H
+#define CLIENT_SH_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "frame.h"
+#include "link.h"
+#include "loop.h"
+#include "shanghai.h"
+
+enum {
+    SHC_DETAIL_MAX = 256,
+    SHC_ARRAY_HEAD = 5,                    /* room in front of a batch's entries for the array's own head */
+    SHC_MESSAGE_BYTES = (16 << 20) + 4096, /* RECVMAXSZ: as in link_server_default_limits */
+    SHC_UNKNOWN_BYTES = 512 << 10, /* bound of a shared batch while the node's own limit isn't known */
+};
+
+struct sh_client;
+
+/* ---------------------------------------------------------------- mail to the loop */
+
+struct shc_mail {
+    struct mail mail; /* first: what the mailbox links */
+    void (*fn)(struct sh_client *c, void *arg);
+    void *arg;
+};
+void shc_post(struct sh_client *c, struct shc_mail *mail);
+
+/* ---------------------------------------------------------------- waiting on a word */
+
+/* Waits until *word differs from value; false at the deadline (CLOCK_MONOTONIC, ns; INT64_MAX: none). */
+bool shc_wait(atomic_uint *word, unsigned value, int64_t deadline_ns);
+/* Sets the word and wakes all who wait; touches nothing else of its owner, who may free it at once. */
+void shc_set(atomic_uint *word, unsigned value);
+
+/* Keeps the sentence for sh_last_error_detail of this thread. */
+void shc_detail(const char *text);
+
+/* ---------------------------------------------------------------- batches */
+
+/* One asynchronous call within a batch. */
+struct shc_call_back {
+    sh_append_fn *fn; /* NULL once it was called */
+    void *arg;
+    uint32_t first, count; /* index of its first entry in the batch */
+    int64_t deadline_ns;
+};
+
+/*            add                 send                answer
+ *   (none) ───────► OPEN ──► READY ──► SENT ──────────────────► done
+ *                              ▲        │ conflict
+ *                              │        ▼
+ *                              └──── REJECTED     READY again: the same sequence when the outcome is unknown,
+ *                                                 a new one when the node has said that it wasn't taken */
+enum shc_batch_state { SHC_OPEN, SHC_READY, SHC_SENT, SHC_REJECTED };
+
+struct shc_batch {
+    struct shc_batch *next;
+    atomic_uint refs; /* the queue, and each synchronous caller */
+    atomic_uint done; /* set when error, result and detail are final */
+
+    /* Under the queue's lock: */
+    enum shc_batch_state state;
+    uint64_t order; /* 1, 2, 3, ... in the order of opening */
+    enum sh_ack ack;
+    uint32_t count;
+    uint32_t live;                  /* calls that still wait for it */
+    int64_t opened_ns, deadline_ns; /* deadline: of the youngest call */
+    struct buf body;                /* SHC_ARRAY_HEAD bytes of room, then entries; frozen once not OPEN */
+    struct shc_call_back *calls;
+    uint32_t call_count, call_capacity, calls_expired;
+
+    /* The loop's: */
+    uint64_t sequence; /* 0: not frozen yet */
+    uint64_t number;   /* of the request on the link, when SENT */
+    bool uncertain;    /* may have reached the node without our seeing the answer */
+    uint32_t rejections;
+
+    /* The outcome: */
+    enum sh_error error;
+    struct sh_append_result result;
+    char detail[SHC_DETAIL_MAX];
+};
+
+/* What callers and the loop share. */
+struct shc_queue {
+    pthread_mutex_t lock;
+    struct shc_batch *head, **tail; /* all that is unanswered, the oldest first; only the loop takes out */
+    struct shc_batch *open;         /* the last one, while entries may join it */
+    struct shc_batch *spare;        /* for use again */
+    uint32_t spares;
+    uint64_t orders;
+    size_t bytes;
+    uint32_t room_waiters, flush_waiters;
+    pthread_cond_t room, answered;
+    bool wake_on_entry, wake_on_close; /* the loop wants to hear of the next entry, the next full batch */
+    bool woken;                        /* wake is on its way */
+    struct shc_mail wake;
+};
+
+struct shc_batch *shc_batch_new(struct shc_queue *q, enum sh_ack ack);
+void shc_batch_unref(struct shc_queue *q, struct shc_batch *b);
+void shc_batch_free(struct shc_batch *b);
+/* Bytes that the entry takes in a batch. */
+size_t shc_entry_bytes(const struct sh_entry *e, size_t stream_bytes);
+/* Appends the entry: the same bytes as entry_pack. */
+void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes);
+/* The batch's whole msgpack array. */
+struct slice shc_batch_array(struct shc_batch *b);
+
+/* ---------------------------------------------------------------- calls: a request and its answer */
+
+struct shc_call {
+    struct sh_client *client;
+    struct shc_mail start, stop;
+    struct shc_call *next;
+    uint32_t type;
+    struct buf body;
+    int64_t deadline_ns;
+    struct loop_timer timer; /* the deadline, or the next try if that comes first */
+    int64_t again_ns;        /* when to try again; 0: it is out */
+    uint64_t number;
+    /* Final when done: */
+    atomic_uint done;
+    enum sh_error error; /* SH_OK: reply is a body of reply_type */
+    uint32_t reply_type; /* in: the one that is wanted */
+    struct buf reply;
+    uint64_t expected; /* of an error */
+    char detail[SHC_DETAIL_MAX];
+};
+
+/* Starts it; type, body, reply_type and deadline are set. Nothing of it may be touched until it is done. */
+void shc_call_start(struct sh_client *c, struct shc_call *call);
+/* Ends it when it isn't done, and waits for that. */
+void shc_call_stop(struct sh_client *c, struct shc_call *call);
+void shc_call_free(struct shc_call *call);
+/* Encodes, starts, waits: reply is a message struct of reply_type whose slices live as long as the call. */
+enum sh_error shc_ask(struct sh_client *c, struct shc_call *call, uint32_t type, const void *message,
+                      uint32_t reply_type, void *reply);
+
+/* ---------------------------------------------------------------- the loop's parts */
+
+/* sh_query.c */
+struct shc_query {
+    struct link_client *link;
+    size_t endpoint; /* index of the one in use */
+    bool said_hello;
+    uint64_t hello; /* number of the request, 0 for none */
+    bool know_cluster;
+    uint8_t cluster[CLUSTER_ID_BYTES];
+    struct shc_call *calls;
+    struct loop_timer stuck, hello_again;
+};
+void shc_query_open(struct sh_client *c);
+void shc_query_close(struct sh_client *c);
+
+/* sh_send.c */
+struct shc_sender {
+    struct link_client *link; /* NULL until the first hello */
+    char endpoint[LINK_ENDPOINT_MAX];
+    struct id16 log;
+    bool has_log;
+    /* Where the node that the query link has found wants its appends. */
+    char wanted_endpoint[LINK_ENDPOINT_MAX];
+    struct id16 wanted_log;
+    bool move;
+
+    struct id16 producer;
+    uint64_t next_sequence, settled; /* settled: highest sequence that was answered for good */
+    uint32_t sent;
+    bool draining;     /* something was rejected: nothing new goes out before all else is answered */
+    bool new_producer; /* when drained */
+    uint64_t expected; /* by the newest conflict, 0 for none */
+    bool paused;
+    struct loop_timer pause, linger, tick;
+    bool ticking;
+};
+void shc_send_open(struct sh_client *c);
+void shc_send_close(struct sh_client *c);
+/* Sends what may go out now. */
+void shc_pump(struct sh_client *c);
+/* The query link has met a node: its appends go to this endpoint. */
+void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log);
+
+struct sh_client {
+    struct sh_options options;
+    char **endpoints;
+    pthread_t thread;
+    struct loop *loop;
+    struct mailbox mailbox;
+    struct loop_hook hook;
+    struct shc_mail quit;
+    struct shc_queue queue;
+    struct shc_query query;
+    struct shc_sender sender;
+    atomic_bool connected;  /* the query link */
+    atomic_uint most_bytes; /* of one append; 0 while unknown */
+};
+
+#endif

@@ -1,0 +1,521 @@
+/* Appends, the loop's end: which batch goes out, under which sequence, by which link, and what its answer
+ * means.
+ *
+ * The log takes the sequences of a producer in order and without gaps, and remembers what it has answered.
+ * So:
+ * - A batch is frozen, with its sequence, at its first send. As long as its outcome is unknown it is sent
+ * again under the same sequence, and gets the first answer again if it had landed.
+ * - A refusal leaves a gap: everything behind it gets a conflict. Then nothing new goes out until all else is
+ *   answered (draining), and what was rejected goes again, in order, from the sequence that the log expects;
+ * or as a new producer, when that sequence was used before.
+ * - A batch that may have reached one log never goes to another one (but with at_least_once): the sender
+ * stays with its node until that batch is answered or nobody waits for it any more.
+ *
+ * Nothing here is fatal but a broken invariant. */
+#include "sh_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { UNKNOWN_PAUSE_MS = 20, REJECTED_PAUSE_MS = 10, TICK_MAX_MS = 250 };
+
+/* ---------------------------------------------------------------- outcomes */
+
+static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
+{
+    struct shc_batch **at = &q->head;
+    while (*at != b)
+        at = &(*at)->next;
+    *at = b->next;
+    if (q->tail == &b->next)
+        q->tail = at;
+    if (q->open == b)
+        q->open = NULL;
+    q->bytes -= b->body.len - SHC_ARRAY_HEAD;
+    if (q->room_waiters > 0)
+        pthread_cond_broadcast(&q->room);
+    if (q->flush_waiters > 0)
+        pthread_cond_broadcast(&q->answered);
+}
+
+static void call_back(const struct shc_call_back *call, enum sh_error error, const char *detail,
+                      const struct sh_append_result *batch)
+{
+    struct sh_append_result result = *batch;
+    result.first_lsn += call->first;
+    result.count = call->count;
+    shc_detail(detail);
+    call->fn(call->arg, error, error == SH_OK ? &result : NULL);
+}
+
+/* The batch is answered; nothing joins it any more. Its callbacks run before it leaves the queue, so that
+ * sh_flush waits for them too. */
+static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
+{
+    struct shc_queue *q = &c->queue;
+    assert(b->state != SHC_OPEN);
+    b->error = error;
+    snprintf(b->detail, sizeof b->detail, "%s", detail != NULL ? detail : "");
+    shc_set(&b->done, 1);
+    for (uint32_t i = b->calls_expired; i < b->call_count; i++)
+        call_back(&b->calls[i], error, b->detail, &b->result);
+    if (b->state == SHC_SENT)
+        c->sender.sent--;
+    pthread_mutex_lock(&q->lock);
+    unlink_batch(q, b);
+    pthread_mutex_unlock(&q->lock);
+    shc_batch_unref(q, b);
+}
+
+static void pause_sending(struct sh_client *c, int64_t pause_ms)
+{
+    struct shc_sender *s = &c->sender;
+    s->paused = true;
+    loop_timer_after(c->loop, &s->pause, pause_ms * NS_PER_MS);
+}
+
+static void on_pause_over(void *arg)
+{
+    struct sh_client *c = arg;
+    c->sender.paused = false; /* the round's hook sends */
+}
+
+/* Not known whether it landed: again, as it is. */
+static void send_again(struct sh_client *c, struct shc_batch *b, int64_t pause_ms)
+{
+    assert(b->state == SHC_SENT && b->sequence > 0);
+    b->state = SHC_READY;
+    b->uncertain = true;
+    c->sender.sent--;
+    pause_sending(c, pause_ms);
+}
+
+/* Known not to have landed: again once everything else is answered, under a sequence that fits then. */
+static void reject(struct sh_client *c, struct shc_batch *b)
+{
+    assert(b->state == SHC_SENT);
+    b->state = SHC_REJECTED;
+    c->sender.sent--;
+    c->sender.draining = true;
+    if (++b->rejections > 1)
+        pause_sending(c, REJECTED_PAUSE_MS);
+}
+
+/* Answered for good. Its sequence counts as taken even with an error: using it again could hide another
+ * batch. */
+static void settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
+{
+    if (b->sequence > c->sender.settled)
+        c->sender.settled = b->sequence;
+    finish(c, b, error, detail);
+}
+
+static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct slice body)
+{
+    struct msg_append_reply reply;
+    if (msg_decode(MSG_append_reply, body, &reply) != SH_OK || reply.count != b->count) {
+        settle(c, b, SH_INTERNAL, "the node's answer to an append makes no sense");
+        return;
+    }
+    memcpy(b->result.log, reply.log.bytes, sizeof b->result.log);
+    b->result.first_lsn = reply.lsn;
+    b->result.count = b->count;
+    b->result.ack = (enum sh_ack)reply.ack;
+    settle(c, b, SH_OK, NULL);
+}
+
+static void on_error(struct sh_client *c, struct shc_batch *b, struct slice body)
+{
+    struct shc_sender *s = &c->sender;
+    struct msg_error error;
+    char detail[SHC_DETAIL_MAX];
+    if (msg_decode(MSG_error, body, &error) != SH_OK)
+        error = (struct msg_error){.code = SH_INTERNAL, .text = slice_str("malformed error")};
+    snprintf(detail, sizeof detail, "%.*s", (int)error.text.len, (const char *)error.text.data);
+    switch (error.code) {
+    case SH_OVERLOADED: /* the same sequence is right whether an earlier try has landed or not */
+        send_again(c, b, error.retry_ms > 0 ? (int64_t)error.retry_ms : REJECTED_PAUSE_MS);
+        return;
+    case SH_UNAVAILABLE:
+        send_again(c, b, UNKNOWN_PAUSE_MS);
+        return;
+    case SH_CONFLICT:
+        if (error.expected == 0 || error.expected > b->sequence)
+            break;
+        s->expected = error.expected;
+        reject(c, b);
+        return;
+    case SH_SEQUENCE_EXPIRED:
+        s->new_producer = s->draining = true;
+        if (b->uncertain)
+            break; /* it may have landed: its callers must know */
+        reject(c, b);
+        return;
+    default:
+        break;
+    }
+    settle(c, b, (enum sh_error)error.code, detail);
+}
+
+static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
+{
+    struct sh_client *c = arg;
+    pthread_mutex_lock(&c->queue.lock);
+    struct shc_batch *b = c->queue.head;
+    while (b != NULL && (b->state != SHC_SENT || b->number != number))
+        b = b->next;
+    pthread_mutex_unlock(&c->queue.lock);
+    if (b == NULL)
+        return;
+    if (type == MSG_append_reply)
+        on_append_reply(c, b, body);
+    else if (type == MSG_error)
+        on_error(c, b, body);
+    else
+        settle(c, b, SH_INTERNAL, "the node answered an append with another message");
+}
+
+/* ---------------------------------------------------------------- sending */
+
+static void start_producer(struct shc_sender *s)
+{
+    s->producer = id16_random();
+    s->next_sequence = 1;
+    s->settled = s->expected = 0;
+    s->draining = s->new_producer = false;
+}
+
+/* Everything frozen is answered: what was rejected gets new sequences. With the queue's lock. */
+static void end_drain(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    if (!s->new_producer && s->expected == s->settled + 1) {
+        s->next_sequence = s->expected;
+        s->draining = false;
+        s->expected = 0;
+    } else {
+        start_producer(s); /* a refused sequence was left out, or the log has forgotten this producer */
+    }
+    for (struct shc_batch *b = c->queue.head; b != NULL; b = b->next) {
+        if (b->state != SHC_REJECTED)
+            continue;
+        b->state = SHC_READY;
+        b->sequence = 0;
+        b->uncertain = false;
+    }
+}
+
+/* The first batch that may go; NULL when there is none. With the queue's lock. */
+static struct shc_batch *first_unsent(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    struct shc_batch *b = c->queue.head;
+    if (s->draining) {
+        while (b != NULL && (b->state != SHC_READY || b->sequence == 0))
+            b = b->next;
+        if (b != NULL || s->sent > 0)
+            return b;
+        end_drain(c);
+        b = c->queue.head;
+    }
+    while (b != NULL && b->state == SHC_SENT)
+        b = b->next;
+    return b;
+}
+
+/* Whether the open batch still waits for company; sets the timer for its end. With the queue's lock. */
+static bool lingers(struct sh_client *c, const struct shc_batch *b)
+{
+    int64_t due_ns = b->opened_ns + (int64_t)c->options.linger_us * NS_PER_US;
+    if (b->state != SHC_OPEN || c->options.linger_us == 0 || clock_mono_ns() >= due_ns)
+        return false;
+    loop_timer_set(c->loop, &c->sender.linger, due_ns);
+    c->queue.wake_on_close = true;
+    return true;
+}
+
+/* Chooses what goes out now; without anything, arranges who wakes us: an entry when there is none, an answer
+ * or the link otherwise. */
+static struct shc_batch *choose(struct sh_client *c)
+{
+    struct shc_queue *q = &c->queue;
+    struct shc_sender *s = &c->sender;
+    pthread_mutex_lock(&q->lock);
+    q->wake_on_close = false;
+    bool able = s->link != NULL && !s->paused && s->sent < c->options.in_flight;
+    struct shc_batch *b = able ? first_unsent(c) : NULL;
+    q->wake_on_entry = q->head == NULL || (able && b == NULL && !s->draining);
+    if (b != NULL && (lingers(c, b) || !link_client_has_credit(s->link, b->body.len)))
+        b = NULL;
+    if (b != NULL && b->state == SHC_OPEN) {
+        b->state = SHC_READY;
+        q->open = NULL;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return b;
+}
+
+/* The body up to the entries, which follow as they are. */
+static void append_head(struct sh_client *c, const struct shc_batch *b, struct buf *head)
+{
+    static const uint8_t placeholder[] = {0xc0}; /* nil, one byte, where the entries go */
+    struct msg_append m = {
+        .producer = c->sender.producer,
+        .epoch = 1,
+        .sequence = b->sequence,
+        .ack = b->ack,
+        .timeout_ms = c->options.timeout_ms,
+        .entries = slice_of(placeholder, sizeof placeholder),
+    };
+    msg_encode(MSG_append, &m, head);
+    assert(head->data[head->len - 1] == placeholder[0]);
+    head->len -= sizeof placeholder;
+}
+
+/* Nothing but the batch itself is affected: it got no sequence yet, or gives it back. */
+static void refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
+{
+    if (b->sequence > 0 && b->sequence + 1 == c->sender.next_sequence)
+        c->sender.next_sequence--;
+    finish(c, b, error, detail);
+}
+
+static void send_batch(struct sh_client *c, struct shc_batch *b)
+{
+    struct shc_sender *s = &c->sender;
+    struct slice entries = shc_batch_array(b);
+    if (b->sequence == 0) {
+        unsigned most = atomic_load(&c->most_bytes);
+        if (most > 0 && entries.len > most) {
+            refuse_unsent(c, b, SH_TOO_LARGE, "the entries exceed what the node takes in one append");
+            return;
+        }
+        b->sequence = s->next_sequence++;
+    }
+    struct buf head = {0};
+    append_head(c, b, &head);
+    enum sh_error e = link_client_send(s->link, MSG_append, 0, buf_slice(&head), entries, &b->number);
+    buf_free(&head);
+    if (e != SH_OK && !b->uncertain) {
+        refuse_unsent(c, b, e, "the append does not fit into a message");
+        return;
+    }
+    assert(e == SH_OK);
+    b->state = SHC_SENT;
+    s->sent++;
+}
+
+static void arm_tick(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    int64_t tick_ms = c->options.timeout_ms / 20;
+    if (s->ticking)
+        return;
+    s->ticking = true;
+    tick_ms = tick_ms < 1 ? 1 : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms;
+    loop_timer_after(c->loop, &s->tick, tick_ms * NS_PER_MS);
+}
+
+static void try_move(struct sh_client *c);
+
+void shc_pump(struct sh_client *c)
+{
+    struct shc_batch *b;
+    if (c->sender.move)
+        try_move(c);
+    while ((b = choose(c)) != NULL)
+        send_batch(c, b);
+    pthread_mutex_lock(&c->queue.lock);
+    bool waiting = c->queue.head != NULL;
+    pthread_mutex_unlock(&c->queue.lock);
+    if (waiting)
+        arm_tick(c);
+}
+
+/* ---------------------------------------------------------------- deadlines */
+
+/* One asynchronous call whose time is over; false when there is none. */
+static bool expire_one(struct sh_client *c, int64_t now_ns)
+{
+    struct shc_queue *q = &c->queue;
+    struct shc_call_back call = {0};
+    pthread_mutex_lock(&q->lock);
+    for (struct shc_batch *b = q->head; b != NULL && call.fn == NULL; b = b->next) {
+        if (b->calls_expired == b->call_count)
+            continue;
+        if (b->calls[b->calls_expired].deadline_ns > now_ns)
+            break; /* all later ones have later deadlines */
+        call = b->calls[b->calls_expired++];
+        b->live--;
+    }
+    pthread_mutex_unlock(&q->lock);
+    if (call.fn != NULL)
+        call_back(&call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
+    return call.fn != NULL;
+}
+
+/* A batch that never went out and that nobody waits for. */
+static struct shc_batch *find_orphan(struct shc_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    struct shc_batch *b = q->head;
+    while (b != NULL && (b->live > 0 || b->sequence > 0))
+        b = b->next;
+    if (b != NULL && b->state == SHC_OPEN) {
+        b->state = SHC_READY;
+        q->open = NULL;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return b;
+}
+
+static void on_tick(void *arg)
+{
+    struct sh_client *c = arg;
+    struct shc_batch *b;
+    c->sender.ticking = false;
+    while (expire_one(c, loop_now_ns(c->loop)))
+        ;
+    while ((b = find_orphan(&c->queue)) != NULL)
+        finish(c, b, SH_TIMEOUT, "no answer in time; not sent");
+} /* the round's hook arms the next tick */
+
+static void on_linger(void *arg)
+{
+    (void)arg; /* the round's hook sends */
+}
+
+/* ---------------------------------------------------------------- the link, and moving to another one */
+
+static void on_state(void *arg, bool connected)
+{
+    struct sh_client *c = arg;
+    if (connected)
+        return; /* the round's hook sends */
+    pthread_mutex_lock(&c->queue.lock);
+    for (struct shc_batch *b = c->queue.head; b != NULL; b = b->next)
+        b->uncertain = b->uncertain || b->state == SHC_SENT;
+    pthread_mutex_unlock(&c->queue.lock);
+}
+
+/* Whether a batch that may have reached the old log is still waited for. */
+static bool must_stay(struct sh_client *c)
+{
+    bool stay = false;
+    pthread_mutex_lock(&c->queue.lock);
+    for (struct shc_batch *b = c->queue.head; b != NULL && !stay; b = b->next)
+        stay = b->live > 0 && (b->state == SHC_SENT || b->uncertain);
+    pthread_mutex_unlock(&c->queue.lock);
+    return stay;
+}
+
+/* What may have reached the old log and isn't waited for ends here. */
+static void drop_unknown(struct sh_client *c)
+{
+    struct shc_batch *b;
+    do {
+        pthread_mutex_lock(&c->queue.lock);
+        b = c->queue.head;
+        while (b != NULL && b->state != SHC_SENT && !b->uncertain)
+            b = b->next;
+        pthread_mutex_unlock(&c->queue.lock);
+        if (b != NULL)
+            finish(c, b, SH_TIMEOUT, "the node is away; the outcome is unknown");
+    } while (b != NULL);
+}
+
+/* Whatever is frozen goes out again by the next link, under the same sequence if that leads to the same log.
+ */
+static void take_back(struct sh_client *c, bool same_log)
+{
+    struct shc_sender *s = &c->sender;
+    pthread_mutex_lock(&c->queue.lock);
+    for (struct shc_batch *b = c->queue.head; b != NULL; b = b->next) {
+        if (b->state == SHC_SENT) {
+            b->state = SHC_READY;
+            b->uncertain = true;
+            s->sent--;
+        }
+        if (!same_log && b->state != SHC_OPEN) {
+            b->state = SHC_READY;
+            b->sequence = 0;
+            b->uncertain = false;
+        }
+    }
+    pthread_mutex_unlock(&c->queue.lock);
+    assert(s->sent == 0);
+    if (!same_log)
+        start_producer(s);
+}
+
+static void open_link(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    struct link_client_options options = {
+        .loop = c->loop,
+        .endpoint = s->wanted_endpoint,
+        .message_bytes = SHC_MESSAGE_BYTES,
+        .queue_bytes = SIZE_MAX / 4, /* options.queue_bytes bounds what gets here */
+        .cluster = slice_of(c->query.cluster, sizeof c->query.cluster),
+        .on_answer = on_answer,
+        .on_state = on_state,
+        .arg = c,
+    };
+    snprintf(s->endpoint, sizeof s->endpoint, "%s", s->wanted_endpoint);
+    s->log = s->wanted_log;
+    if (link_client_open(&options, &s->link) != SH_OK)
+        s->link = NULL; /* a malformed endpoint from the node: as if it were away */
+}
+
+static void try_move(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    bool same_log = s->has_log && id16_equal(s->log, s->wanted_log);
+    if (s->has_log && !same_log && !c->options.at_least_once) {
+        if (must_stay(c))
+            return; /* tried again with each round */
+        drop_unknown(c);
+    }
+    s->move = false;
+    if (s->link != NULL)
+        link_client_close(s->link);
+    take_back(c, same_log || !s->has_log);
+    open_link(c);
+    s->has_log = true;
+}
+
+void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log)
+{
+    struct shc_sender *s = &c->sender;
+    snprintf(s->wanted_endpoint, sizeof s->wanted_endpoint, "%s", endpoint);
+    s->wanted_log = log;
+    s->move = s->link == NULL || strcmp(endpoint, s->endpoint) != 0 || !id16_equal(log, s->log);
+} /* the round's hook moves */
+
+void shc_send_open(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    start_producer(s);
+    s->pause = (struct loop_timer){.fn = on_pause_over, .arg = c};
+    s->linger = (struct loop_timer){.fn = on_linger};
+    s->tick = (struct loop_timer){.fn = on_tick, .arg = c};
+}
+
+void shc_send_close(struct sh_client *c)
+{
+    struct shc_sender *s = &c->sender;
+    struct shc_batch *b;
+    loop_timer_cancel(c->loop, &s->pause);
+    loop_timer_cancel(c->loop, &s->linger);
+    loop_timer_cancel(c->loop, &s->tick);
+    if (s->link != NULL)
+        link_client_close(s->link);
+    while ((b = c->queue.head) != NULL) {
+        if (b->state == SHC_OPEN)
+            b->state = SHC_READY;
+        c->queue.open = NULL;
+        finish(c, b, SH_UNAVAILABLE, "the client was closed");
+    }
+}
