@@ -255,7 +255,10 @@ static void document_keys(struct buf *out, const char *title, enum config_map ma
     for (size_t i = 0; i < count; i++) {
         const struct config_key *key = &keys[i];
         buf_printf(out, "| `%s` | %s | ", key->name, key->value);
-        buf_printf(out, key->required ? "required" : key->initial[0] != 0 ? "`%s`" : "", key->initial);
+        if (key->required)
+            buf_append_str(out, "required");
+        else if (key->initial[0] != 0)
+            buf_printf(out, "`%s`", key->initial);
         buf_printf(out, " | %s", key->prose);
         if (key->measured && key->kind != SETTING_BOOLEAN) {
             buf_append_str(out, " (");
