@@ -23,7 +23,7 @@ enum { LOOP_BATCH = 64 };
 
 struct loop {
     int epoll;
-    int64_t now_ns;
+    int64_t now_ns; /* of the last wait; 0: not in a round */
     atomic_bool stopping;
     struct loop_fd stop_wake;
     struct epoll_event batch[LOOP_BATCH]; /* of this round; a removed descriptor's pointer is cleared */
@@ -67,7 +67,6 @@ struct loop *loop_open(void)
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll < 0)
         die("epoll_create1");
-    loop->now_ns = clock_mono_ns();
     loop->stop_wake = (struct loop_fd){.fd = wake_fd_open(), .fn = ignore_event};
     loop_fd_add(loop, &loop->stop_wake, EPOLLIN | EPOLLET);
     return loop;
@@ -86,7 +85,7 @@ void loop_close(struct loop *loop)
 
 int64_t loop_now_ns(const struct loop *loop)
 {
-    return loop->now_ns;
+    return loop->now_ns != 0 ? loop->now_ns : clock_mono_ns();
 }
 
 /* ---- descriptors ---- */
@@ -169,7 +168,7 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, int64_t due_ns)
 
 void loop_timer_after(struct loop *loop, struct loop_timer *timer, int64_t delay_ns)
 {
-    loop_timer_set(loop, timer, loop->now_ns + delay_ns);
+    loop_timer_set(loop, timer, loop_now_ns(loop) + delay_ns);
 }
 
 /* A timer that sets itself again for now runs once a round, so that descriptors get their turn. */
@@ -246,6 +245,7 @@ static void run_round(struct loop *loop, int64_t timeout_ns)
     loop->batch_count = 0;
     run_timers(loop);
     run_hooks(loop);
+    loop->now_ns = 0;
 }
 
 void loop_step(struct loop *loop, int timeout_ms)

@@ -20,7 +20,7 @@ void loop_run(struct loop *loop);
 void loop_step(struct loop *loop, int timeout_ms);
 /* From any thread or callback. */
 void loop_stop(struct loop *loop);
-/* CLOCK_MONOTONIC in ns, read once after each wait. */
+/* CLOCK_MONOTONIC in ns, read once after each wait; outside of a round it is read anew. */
 int64_t loop_now_ns(const struct loop *loop);
 
 /* A watched file descriptor; the caller owns the struct and keeps it until loop_fd_remove. */

@@ -1,0 +1,527 @@
+/* The client's end of a link: one session over as many pairs of sockets as it takes.
+ *
+ *   CONNECTING  sockets dial, a hello poll (wait 0) is out; fresh sockets when no reply comes in time
+ *   CONNECTED   the hello poll was answered and the pipeline is up: requests flow, a long poll is always out
+ *
+ * A failed poll, a broken pipeline or a poll that is overdue leads back to CONNECTING with fresh sockets at
+ * once. What is sent again is decided by link_session.c when the first poll_reply comes. Nothing here is
+ * fatal. */
+#include "link.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "link_conn.h"
+#include "link_session.h"
+#include "log.h"
+
+enum {
+    REPLY_BYTES_MIN = 2 * LINK_CHUNK_BYTES, /* a reply holds a chunk of answers at least */
+    QUEUED_OVERHEAD = 128,                  /* what a request costs beside its body */
+    LIMBO_MAX = 16,
+    CLOSING_MAX = 64, /* closes that hang, before no more sockets are replaced */
+};
+#define REPLACE_FIRST_NS (100 * (int64_t)NS_PER_MS)
+#define REPLACE_TCP_NS   NS_PER_S
+#define REPLACE_IPC_NS   (5 * NS_PER_S)
+#define OVERDUE_NS       (2 * NS_PER_S)
+#define REPOLL_NS        (5 * (int64_t)NS_PER_MS)
+#define REFUSED_NS       NS_PER_S
+#define PUSH_RETRY_NS    NS_PER_MS
+#define LIMBO_NS         NS_PER_S
+#define STALLED_NS       (5 * NS_PER_S)
+#define LOG_EACH_NS      (30 * NS_PER_S)
+
+struct request {
+    struct link_out out; /* first */
+    uint32_t type;
+    uint64_t correlation;
+    size_t len;
+    uint8_t body[];
+};
+
+struct link_client {
+    struct link_client_options options;
+    char in_url[LINK_ENDPOINT_MAX], out_url[LINK_ENDPOINT_MAX];
+    struct buf cluster, sender_id, endpoint; /* what the options point to */
+    bool local;
+    struct id16 session;
+    struct link_sender sender;
+    size_t queued_bytes;
+    struct mailbox mailbox;
+
+    struct link_conn *conn;
+    uint64_t generation;
+    bool connected, push_is_up;
+    bool poll_is_out;   /* on the current sockets */
+    unsigned attempts;  /* pairs of sockets since the last reply */
+    int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
+    struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
+    /* Pairs that gave no reply in time. An ipc listener dies for good when a connection is closed before it
+     * was accepted (nng #1518), and a stopped or busy process accepts late: so they are kept until the far
+     * end answers. */
+    struct link_conn *limbo[LIMBO_MAX];
+    unsigned limbo_count;
+    struct buf scratch;
+    int64_t complained_ns;
+};
+
+/* ---- messages ---- */
+
+static void pack_envelope(struct link_client *c, uint32_t type, uint64_t correlation, uint64_t number,
+                          uint64_t previous)
+{
+    struct msg_envelope e = {
+        .type = type,
+        .correlation = correlation,
+        .cluster = c->options.cluster,
+        .sender = c->options.sender,
+        .session = c->session,
+        .number = number,
+        .previous = previous,
+    };
+    c->scratch.len = 0;
+    msg_pack_envelope(&c->scratch, &e);
+}
+
+/* The scratch bytes followed by rest. */
+static nng_msg *message_of(struct link_client *c, const void *rest, size_t len)
+{
+    nng_msg *message;
+    int rv = nng_msg_alloc(&message, c->scratch.len + len);
+    assert(rv == 0);
+    uint8_t *at = nng_msg_body(message);
+    memcpy(at, c->scratch.data, c->scratch.len);
+    if (len > 0)
+        memcpy(at + c->scratch.len, rest, len);
+    return message;
+}
+
+static void send_poll(struct link_client *c, uint64_t wait_ms)
+{
+    struct msg_poll poll = {
+        .received = c->sender.received, .wait_ms = wait_ms, .incarnation = c->sender.incarnation};
+    assert(!c->poll_is_out);
+    pack_envelope(c, MSG_poll, 0, 0, 0);
+    msg_encode(MSG_poll, &poll, &c->scratch);
+    link_conn_poll(c->conn, message_of(c, NULL, 0));
+    c->poll_is_out = true;
+}
+
+static void flush(struct link_client *c)
+{
+    struct link_out *out;
+    uint64_t previous;
+    if (!c->connected)
+        return;
+    while ((out = link_sender_next(&c->sender, &previous)) != NULL) {
+        struct request *request = (struct request *)out;
+        pack_envelope(c, request->type, request->correlation, out->item.number, previous);
+        nng_msg *message = message_of(c, request->body, request->len);
+        if (!link_conn_push(c->conn, message)) {
+            nng_msg_free(message);
+            loop_timer_after(c->options.loop, &c->push_timer, PUSH_RETRY_NS);
+            return;
+        }
+        link_sender_sent(&c->sender);
+    }
+}
+
+/* ---- connecting ---- */
+
+static void tell_state(struct link_client *c)
+{
+    if (c->options.on_state != NULL)
+        c->options.on_state(c->options.arg, c->connected);
+}
+
+/* Returns whether it was connected. */
+static bool disconnect(struct link_client *c)
+{
+    bool was_connected = c->connected;
+    link_sender_lost(&c->sender);
+    c->connected = false;
+    if (was_connected)
+        c->attempts = 0;
+    return was_connected;
+}
+
+static int64_t replace_delay_ns(const struct link_client *c)
+{
+    int64_t most = c->local ? REPLACE_IPC_NS : REPLACE_TCP_NS;
+    int64_t delay = c->attempts < 8 ? REPLACE_FIRST_NS << c->attempts : most;
+    return delay < most ? delay : most;
+}
+
+static void connect_afresh(struct link_client *c)
+{
+    c->conn = link_conn_open(c->in_url, c->out_url, c->options.message_bytes, ++c->generation, &c->mailbox);
+    c->push_is_up = false;
+    c->poll_is_out = false;
+    loop_timer_cancel(c->options.loop, &c->repoll_timer);
+    loop_timer_cancel(c->options.loop, &c->push_timer);
+    loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
+    c->attempts++;
+    send_poll(c, 0);
+}
+
+static void free_oldest_limbo(struct link_client *c)
+{
+    link_conn_dispose(c->limbo[0]);
+    memmove(c->limbo, c->limbo + 1, --c->limbo_count * sizeof(struct link_conn *));
+}
+
+static void into_limbo(struct link_client *c)
+{
+    if (c->limbo_count == LIMBO_MAX)
+        free_oldest_limbo(c);
+    link_conn_mute(c->conn);
+    c->limbo[c->limbo_count++] = c->conn;
+}
+
+static void on_limbo_timer(void *arg)
+{
+    struct link_client *c = arg;
+    while (c->limbo_count > 0)
+        free_oldest_limbo(c);
+}
+
+/* No reply in time, or none for too long: nng's dialer may be stuck, so other sockets are tried. */
+static void on_replace_timer(void *arg)
+{
+    struct link_client *c = arg;
+    if (link_conn_closing() > CLOSING_MAX) {
+        log_error("connections don't close; not opening more", log_text("endpoint", c->options.endpoint));
+        loop_timer_after(c->options.loop, &c->replace_timer, REPLACE_IPC_NS);
+        return;
+    }
+    bool was_connected = disconnect(c);
+    if (was_connected)
+        log_warn("no answer to a poll", log_text("endpoint", c->options.endpoint));
+    if (c->local)
+        into_limbo(c);
+    else
+        link_conn_dispose(c->conn);
+    connect_afresh(c);
+    if (was_connected)
+        tell_state(c);
+}
+
+/* The far end is gone. */
+static void on_lost(struct link_client *c)
+{
+    disconnect(c);
+    link_conn_dispose(c->conn);
+    connect_afresh(c);
+    tell_state(c);
+}
+
+static void on_repoll_timer(void *arg)
+{
+    struct link_client *c = arg;
+    if (c->poll_is_out)
+        return;
+    send_poll(c, 0);
+    if (c->replace_timer.slot == 0)
+        loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
+}
+
+/* ---- what the far end says ---- */
+
+static void free_request(struct link_client *c, struct request *request)
+{
+    c->queued_bytes -= request->len + QUEUED_OVERHEAD;
+    free(request);
+}
+
+/* For link_sender_on_reply, which knows no client; forgotten requests were taken off queued_bytes before. */
+static void drop_forgotten(struct link_out *out)
+{
+    free(out);
+}
+
+static void deliver(struct link_client *c, uint64_t number, uint32_t type, struct slice body)
+{
+    struct link_out *out = link_sender_take(&c->sender, number);
+    if (out == NULL)
+        return;
+    if (out->forgotten) {
+        free(out);
+        return;
+    }
+    free_request(c, (struct request *)out);
+    c->options.on_answer(c->options.arg, number, type, body);
+}
+
+static bool deliver_all(struct link_client *c, struct slice answers)
+{
+    struct mp m = mp_of(answers);
+    uint32_t count, parts;
+    if (!mp_array(&m, &count))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t number, type;
+        struct slice body;
+        if (!mp_array(&m, &parts) || parts != 3 || !mp_uint(&m, &number) || !mp_uint(&m, &type) ||
+            type > UINT32_MAX || !mp_raw(&m, &body))
+            return false;
+        deliver(c, number, (uint32_t)type, body);
+    }
+    return true;
+}
+
+static void complain(struct link_client *c, const char *what, enum sh_error code, struct slice text)
+{
+    int64_t now = loop_now_ns(c->options.loop);
+    if (c->complained_ns != 0 && now - c->complained_ns < LOG_EACH_NS)
+        return;
+    c->complained_ns = now;
+    log_warn(what, log_text("endpoint", c->options.endpoint), log_text("error", sh_error_name(code)),
+             log_slice("text", text));
+}
+
+/* The far end will have nothing to do with us (another version, another cluster): what waits is told so.
+ * Those that were sent once may have been done, perhaps by a predecessor that thought otherwise. */
+static void on_refused(struct link_client *c, const struct msg_error *error)
+{
+    struct buf body = {0};
+    complain(c, "the far end refuses this link", (enum sh_error)error->code, error->text);
+    loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
+    loop_timer_cancel(c->options.loop, &c->replace_timer);
+    if (disconnect(c))
+        tell_state(c);
+    msg_encode(MSG_error, error, &body);
+    for (uint64_t last = c->sender.last_number;;) {
+        struct link_item *first = c->sender.outstanding.first;
+        if (first == NULL || first->number > last)
+            break;
+        deliver(c, first->number, MSG_error, buf_slice(&body));
+    }
+    buf_free(&body);
+}
+
+/* Whether the pipeline swallows what is sent: a reply each poll, yet nothing of what was sent is accepted. */
+static bool is_stalled(struct link_client *c, uint64_t accepted_before)
+{
+    const struct link_item *unsent = c->sender.unsent;
+    const struct link_item *last = unsent != NULL ? unsent->prev : c->sender.outstanding.last;
+    int64_t now = loop_now_ns(c->options.loop);
+    if (last == NULL || last->number <= c->sender.accepted || c->sender.accepted != accepted_before) {
+        c->stalled_ns = 0;
+        return false;
+    }
+    if (c->stalled_ns == 0)
+        c->stalled_ns = now;
+    return now - c->stalled_ns > STALLED_NS;
+}
+
+static void become_connected(struct link_client *c)
+{
+    if (c->connected || !c->sender.greeted || !c->push_is_up)
+        return;
+    c->connected = true;
+    c->attempts = 0;
+    c->stalled_ns = 0;
+    loop_timer_after(c->options.loop, &c->replace_timer, LINK_POLL_MS * (int64_t)NS_PER_MS + OVERDUE_NS);
+    if (c->limbo_count > 0)
+        loop_timer_after(c->options.loop, &c->limbo_timer, LIMBO_NS);
+    tell_state(c);
+    flush(c);
+}
+
+static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *reply)
+{
+    struct link_news news = {reply->incarnation, reply->reply, reply->accepted, reply->credit_bytes,
+                             reply->credit_requests};
+    uint64_t accepted_before = c->sender.accepted;
+    link_sender_on_reply(&c->sender, &news, drop_forgotten);
+    if (c->connected) {
+        loop_timer_after(c->options.loop, &c->replace_timer, LINK_POLL_MS * (int64_t)NS_PER_MS + OVERDUE_NS);
+        if (is_stalled(c, accepted_before)) {
+            complain(c, "the far end doesn't see the requests", SH_UNAVAILABLE, (struct slice){0});
+            on_lost(c);
+            return;
+        }
+    }
+    send_poll(c, LINK_POLL_MS);
+    become_connected(c);
+    if (!deliver_all(c, reply->answers))
+        complain(c, "bad answers", SH_BAD_REQUEST, (struct slice){0});
+    flush(c);
+}
+
+/* Bytes that make no sense are as good as no reply: the timer brings fresh sockets. */
+static void on_reply_message(struct link_client *c, nng_msg *message)
+{
+    struct msg_envelope e;
+    struct msg_poll_reply reply;
+    struct msg_error error;
+    enum sh_error code = msg_open(slice_of(nng_msg_body(message), nng_msg_len(message)), &e);
+    if (code == SH_OK && e.type == MSG_poll_reply && msg_decode(MSG_poll_reply, e.body, &reply) == SH_OK) {
+        on_poll_reply(c, &reply);
+    } else if (code == SH_OK && e.type == MSG_error && msg_decode(MSG_error, e.body, &error) == SH_OK) {
+        on_refused(c, &error);
+    } else if (code == SH_VERSION_MISMATCH) {
+        on_refused(c, &(struct msg_error){.code = SH_VERSION_MISMATCH});
+    } else {
+        complain(c, "bad reply to a poll", SH_BAD_REQUEST, (struct slice){0});
+        loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
+    }
+}
+
+static void on_event(struct link_client *c, const struct link_event *event)
+{
+    if (event->generation != c->generation)
+        return;
+    switch (event->kind) {
+    case LINK_REPLIED:
+        c->poll_is_out = false;
+        on_reply_message(c, event->message);
+        return;
+    case LINK_POLL_FAILED:
+        c->poll_is_out = false;
+        if (c->connected)
+            on_lost(c);
+        else /* the sockets dial on; ask again as soon as they may be through */
+            loop_timer_after(c->options.loop, &c->repoll_timer, REPOLL_NS);
+        return;
+    case LINK_PUSH_IS_UP:
+        c->push_is_up = true;
+        become_connected(c);
+        return;
+    case LINK_PUSH_IS_DOWN:
+        c->push_is_up = false;
+        if (c->connected)
+            on_lost(c);
+        return;
+    }
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct link_client *c = arg;
+    for (struct mail *mail = first, *next; mail != NULL; mail = next) {
+        next = mail->next;
+        on_event(c, (struct link_event *)mail);
+        link_event_free((struct link_event *)mail);
+    }
+}
+
+static void on_push_timer(void *arg)
+{
+    flush(arg);
+}
+
+/* ---- the user's side ---- */
+
+static struct slice keep(struct buf *b, struct slice bytes)
+{
+    b->len = 0;
+    buf_append(b, bytes.data, bytes.len);
+    return buf_slice(b);
+}
+
+enum sh_error link_client_open(const struct link_client_options *options, struct link_client **out)
+{
+    char in_url[LINK_ENDPOINT_MAX], out_url[LINK_ENDPOINT_MAX];
+    enum sh_error e = link_endpoint_urls(options->endpoint, in_url, out_url);
+    if (e != SH_OK)
+        return e;
+    struct link_client *c = xcalloc(1, sizeof *c);
+    c->options = *options;
+    buf_append_str(&c->endpoint, options->endpoint);
+    c->options.endpoint = buf_cstr(&c->endpoint);
+    c->options.cluster = keep(&c->cluster, options->cluster);
+    c->options.sender = keep(&c->sender_id, options->sender);
+    if (c->options.message_bytes < REPLY_BYTES_MIN)
+        c->options.message_bytes = REPLY_BYTES_MIN;
+    memcpy(c->in_url, in_url, sizeof in_url);
+    memcpy(c->out_url, out_url, sizeof out_url);
+    c->local = strncmp(in_url, "ipc://", strlen("ipc://")) == 0;
+    c->session = id16_random();
+    mailbox_open(&c->mailbox, options->loop, on_mail, c);
+    c->replace_timer = (struct loop_timer){.fn = on_replace_timer, .arg = c};
+    c->repoll_timer = (struct loop_timer){.fn = on_repoll_timer, .arg = c};
+    c->push_timer = (struct loop_timer){.fn = on_push_timer, .arg = c};
+    c->limbo_timer = (struct loop_timer){.fn = on_limbo_timer, .arg = c};
+    connect_afresh(c);
+    *out = c;
+    return SH_OK;
+}
+
+enum sh_error link_client_send(struct link_client *c, uint32_t type, uint64_t correlation, struct slice head,
+                               struct slice rest, uint64_t *number)
+{
+    size_t len = head.len + rest.len;
+    if (len + MSG_ENVELOPE_MAX > c->options.message_bytes)
+        return SH_TOO_LARGE;
+    if (c->queued_bytes + len + QUEUED_OVERHEAD > c->options.queue_bytes)
+        return SH_OVERLOADED;
+    struct request *request = xmalloc(sizeof *request + len);
+    request->type = type;
+    request->correlation = correlation;
+    request->len = len;
+    memcpy(request->body, head.data, head.len);
+    if (rest.len > 0)
+        memcpy(request->body + head.len, rest.data, rest.len);
+    c->queued_bytes += len + QUEUED_OVERHEAD;
+    link_sender_add(&c->sender, &request->out, len);
+    *number = request->out.item.number;
+    flush(c);
+    return SH_OK;
+}
+
+void link_client_forget(struct link_client *c, uint64_t number)
+{
+    struct link_item *item = link_items_find(&c->sender.outstanding, number);
+    if (item == NULL || ((struct link_out *)item)->forgotten)
+        return;
+    size_t len = ((struct request *)item)->len;
+    struct link_out *out = link_sender_forget(&c->sender, number);
+    c->queued_bytes -= len + QUEUED_OVERHEAD;
+    free(out);
+}
+
+bool link_client_has_credit(const struct link_client *c, size_t bytes)
+{
+    return c->connected && c->sender.unsent == NULL && link_sender_has_credit(&c->sender, bytes);
+}
+
+size_t link_client_unanswered(const struct link_client *c)
+{
+    return c->sender.outstanding.count - c->sender.forgotten;
+}
+
+bool link_client_is_connected(const struct link_client *c)
+{
+    return c->connected;
+}
+
+void link_client_set_cluster(struct link_client *c, struct slice cluster)
+{
+    c->options.cluster = keep(&c->cluster, cluster);
+}
+
+void link_client_close(struct link_client *c)
+{
+    struct loop *loop = c->options.loop;
+    link_conn_dispose(c->conn);
+    on_limbo_timer(c);
+    c->generation++; /* the mail that is left means nothing any more */
+    mailbox_close(&c->mailbox);
+    loop_timer_cancel(loop, &c->replace_timer);
+    loop_timer_cancel(loop, &c->repoll_timer);
+    loop_timer_cancel(loop, &c->push_timer);
+    loop_timer_cancel(loop, &c->limbo_timer);
+    for (struct link_item *item = c->sender.outstanding.first, *next; item != NULL; item = next) {
+        next = item->next;
+        free(item);
+    }
+    link_items_free(&c->sender.outstanding);
+    buf_free(&c->cluster);
+    buf_free(&c->sender_id);
+    buf_free(&c->endpoint);
+    buf_free(&c->scratch);
+    free(c);
+}

@@ -1,0 +1,192 @@
+/* The nng side of a link's client end.
+ *
+ * nng's callbacks run on nng's threads and only post events. A wedged nng (see docs/architecture.md, "The
+ * link") may keep a close from ever returning, so sockets are closed by a thread that nobody waits for, and
+ * what belongs to them is freed by that thread or never; such a pair no longer knows its client. Fatal: nng
+ * running out of memory or descriptors while it opens sockets. */
+#include "link_conn.h"
+
+#include <assert.h>
+#include <nng/protocol/pipeline0/push.h>
+#include <nng/protocol/reqrep0/req.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+
+enum {
+    REDIAL_MS = 10,         /* a listener that comes back is seen within milliseconds */
+    REDIAL_MUTED_MS = 1000, /* a muted pair needn't see it */
+    PUSH_QUEUE = 1024,      /* messages inside nng; the credit keeps them fewer */
+    CLOSER_STACK = 128 << 10,
+};
+
+struct link_conn {
+    nng_socket push, req;
+    nng_dialer push_dialer, req_dialer;
+    nng_aio *push_aio, *poll_aio, *reply_aio;
+    uint64_t generation;
+    pthread_mutex_t lock;
+    struct mailbox *mailbox; /* NULL once muted; under the lock */
+};
+
+static atomic_uint closing;
+
+static void need(int rv, const char *what)
+{
+    if (rv == 0)
+        return;
+    log_error("nng failed", log_text("call", what), log_text("error", nng_strerror(rv)));
+    abort();
+}
+
+void link_event_free(struct link_event *event)
+{
+    if (event->message != NULL)
+        nng_msg_free(event->message);
+    free(event);
+}
+
+/* ---- nng's threads ---- */
+
+static void post(struct link_conn *conn, enum link_event_kind kind, nng_msg *message)
+{
+    struct link_event *event = xcalloc(1, sizeof *event);
+    *event = (struct link_event){.generation = conn->generation, .kind = kind, .message = message};
+    pthread_mutex_lock(&conn->lock);
+    bool wanted = conn->mailbox != NULL;
+    if (wanted)
+        mailbox_put(conn->mailbox, &event->mail);
+    pthread_mutex_unlock(&conn->lock);
+    if (!wanted)
+        link_event_free(event);
+}
+
+static void on_reply(void *arg)
+{
+    struct link_conn *conn = arg;
+    if (nng_aio_result(conn->reply_aio) == 0)
+        post(conn, LINK_REPLIED, nng_aio_get_msg(conn->reply_aio));
+    else
+        post(conn, LINK_POLL_FAILED, NULL);
+}
+
+static void on_push_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    (void)pipe;
+    post(arg, event == NNG_PIPE_EV_ADD_POST ? LINK_PUSH_IS_UP : LINK_PUSH_IS_DOWN, NULL);
+}
+
+/* ---- the loop's thread ---- */
+
+static nng_dialer dial(nng_socket socket, const char *url)
+{
+    nng_dialer dialer;
+    need(nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_MS), NNG_OPT_RECONNMINT);
+    need(nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MS), NNG_OPT_RECONNMAXT);
+    need(nng_dialer_create(&dialer, socket, url), "nng_dialer_create");
+    nng_dialer_set_bool(dialer, NNG_OPT_TCP_KEEPALIVE, true); /* means nothing over ipc */
+    need(nng_dialer_start(dialer, NNG_FLAG_NONBLOCK), "nng_dialer_start");
+    return dialer;
+}
+
+struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes,
+                                 uint64_t generation, struct mailbox *mailbox)
+{
+    struct link_conn *conn = xcalloc(1, sizeof *conn);
+    conn->generation = generation;
+    conn->mailbox = mailbox;
+    pthread_mutex_init(&conn->lock, NULL);
+    need(nng_push0_open(&conn->push), "nng_push0_open");
+    need(nng_req0_open(&conn->req), "nng_req0_open");
+    need(nng_aio_alloc(&conn->push_aio, NULL, NULL), "nng_aio_alloc");
+    need(nng_aio_alloc(&conn->poll_aio, NULL, NULL), "nng_aio_alloc");
+    need(nng_aio_alloc(&conn->reply_aio, on_reply, conn), "nng_aio_alloc");
+    nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
+    need(nng_socket_set_int(conn->push, NNG_OPT_SENDBUF, PUSH_QUEUE), NNG_OPT_SENDBUF);
+    /* Never resend by itself: a lost connection is an error at once. */
+    need(nng_socket_set_ms(conn->req, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE), NNG_OPT_REQ_RESENDTIME);
+    need(nng_socket_set_size(conn->req, NNG_OPT_RECVMAXSZ, reply_bytes), NNG_OPT_RECVMAXSZ);
+    need(nng_pipe_notify(conn->push, NNG_PIPE_EV_ADD_POST, on_push_pipe, conn), "nng_pipe_notify");
+    need(nng_pipe_notify(conn->push, NNG_PIPE_EV_REM_POST, on_push_pipe, conn), "nng_pipe_notify");
+    conn->push_dialer = dial(conn->push, in_url);
+    conn->req_dialer = dial(conn->req, out_url);
+    return conn;
+}
+
+/* The receive is posted with the send, not from its callback: one change of threads less for each poll. */
+void link_conn_poll(struct link_conn *conn, nng_msg *message)
+{
+    nng_aio_set_msg(conn->poll_aio, message);
+    nng_send_aio(conn->req, conn->poll_aio);
+    nng_recv_aio(conn->req, conn->reply_aio);
+}
+
+/* With its timeout of zero the send is over when the call returns. */
+bool link_conn_push(struct link_conn *conn, nng_msg *message)
+{
+    nng_aio_set_msg(conn->push_aio, message);
+    nng_send_aio(conn->push, conn->push_aio);
+    nng_aio_wait(conn->push_aio);
+    return nng_aio_result(conn->push_aio) == 0;
+}
+
+static void mute(struct link_conn *conn)
+{
+    pthread_mutex_lock(&conn->lock);
+    conn->mailbox = NULL;
+    pthread_mutex_unlock(&conn->lock);
+}
+
+void link_conn_mute(struct link_conn *conn)
+{
+    mute(conn);
+    nng_dialer_set_ms(conn->push_dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS);
+    nng_dialer_set_ms(conn->push_dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS);
+    nng_dialer_set_ms(conn->req_dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS);
+    nng_dialer_set_ms(conn->req_dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS);
+}
+
+static void free_unsent(nng_aio *aio)
+{
+    if (nng_aio_result(aio) != 0 && nng_aio_get_msg(aio) != NULL)
+        nng_msg_free(nng_aio_get_msg(aio));
+}
+
+static void *close_conn(void *arg)
+{
+    struct link_conn *conn = arg;
+    nng_close(conn->req);
+    nng_close(conn->push);
+    nng_aio_stop(conn->poll_aio);
+    nng_aio_stop(conn->reply_aio);
+    free_unsent(conn->poll_aio);
+    nng_aio_free(conn->poll_aio);
+    nng_aio_free(conn->reply_aio);
+    nng_aio_free(conn->push_aio);
+    pthread_mutex_destroy(&conn->lock);
+    free(conn);
+    atomic_fetch_sub(&closing, 1);
+    return NULL;
+}
+
+void link_conn_dispose(struct link_conn *conn)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    mute(conn);
+    atomic_fetch_add(&closing, 1);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, CLOSER_STACK);
+    int rv = pthread_create(&thread, &attributes, close_conn, conn);
+    if (rv != 0) /* out of threads: the pair is left open, and counted */
+        log_error("cannot start a thread to close a connection", log_text("error", strerror(rv)));
+    pthread_attr_destroy(&attributes);
+}
+
+unsigned link_conn_closing(void)
+{
+    return atomic_load(&closing);
+}

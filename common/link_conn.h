@@ -1,0 +1,43 @@
+/* The nng side of a link's client end: one pair of sockets, PUSH and REQ. A link_client goes through many of
+ * them. */
+#ifndef COMMON_LINK_CONN_H
+#define COMMON_LINK_CONN_H
+
+#include <nng/nng.h>
+
+#include "link.h"
+
+struct link_conn;
+
+enum link_event_kind {
+    LINK_REPLIED,      /* the poll's reply: message */
+    LINK_POLL_FAILED,  /* the poll will get no reply */
+    LINK_PUSH_IS_UP,   /* the pipeline is connected */
+    LINK_PUSH_IS_DOWN, /* and isn't any more: messages may be lost */
+};
+
+/* The receiver frees it with link_event_free. */
+struct link_event {
+    struct mail mail;
+    uint64_t generation; /* as given to link_conn_open */
+    enum link_event_kind kind;
+    nng_msg *message; /* NULL but for LINK_REPLIED */
+};
+void link_event_free(struct link_event *event);
+
+/* Connects in the background. */
+struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes,
+                                 uint64_t generation, struct mailbox *mailbox);
+/* Sends a poll, takes the message; LINK_REPLIED or LINK_POLL_FAILED follows. One at a time. */
+void link_conn_poll(struct link_conn *conn, nng_msg *message);
+/* Sends a request. False: the queue inside nng is full, the message stays the caller's. */
+bool link_conn_push(struct link_conn *conn, nng_msg *message);
+/* No event comes after this, and it dials rarely from now on; for one that is kept until it is safe to close
+ * it. */
+void link_conn_mute(struct link_conn *conn);
+/* Mutes it, and closes and frees it in a thread of its own, since closing may never return. */
+void link_conn_dispose(struct link_conn *conn);
+/* How many are being closed now, in this process. */
+unsigned link_conn_closing(void);
+
+#endif
