@@ -1,0 +1,274 @@
+/* The walk over one segment's frames. Nothing here is fatal: damage is told, a failed file call ends the
+ * walk.
+ *
+ * Beside a running walsvc bytes may be read while they are being written. So a bad frame in the newest
+ * segment counts only when it lies below the durable mark, and when it is still bad on a second look. */
+#include "segment_verify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+
+enum { PROGRESS_BYTES = 1 << 20 };
+
+void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
+                   const char *what)
+{
+    struct log_damage d = {
+        .log = v->log,
+        .file = file,
+        .offset = offset,
+        .bytes = bytes,
+        .first_lsn = v->chain.next_lsn,
+        .next_lsn = next_lsn,
+        .what = what,
+    };
+    v->report->damages++;
+    if (v->options->on_damage != NULL)
+        v->options->on_damage(v->options->arg, &d);
+}
+
+void verify_progress(struct verify *v, uint64_t bytes)
+{
+    v->done_bytes += bytes;
+    if (v->options->on_progress == NULL || v->done_bytes - v->told_bytes < PROGRESS_BYTES)
+        return;
+    v->told_bytes = v->done_bytes;
+    v->options->on_progress(v->options->arg, v->done_bytes, v->total_bytes);
+}
+
+/* ---------------------------------------------------------------- good frames */
+
+static void good_frame(struct verify *v, const struct frame_header *h, struct slice bytes)
+{
+    struct log_verify_report *report = v->report;
+    bool durable = !v->is_newest || v->chain.position <= v->durable_end;
+    report->frames++;
+    report->entries += h->count;
+    report->bytes += bytes.len;
+    report->unsynced_bytes += durable ? 0 : bytes.len;
+    if (h->count > 0)
+        report->last_lsn = h->base_lsn + h->count - 1;
+    verify_progress(v, bytes.len);
+    if (v->options->on_frame == NULL || h->base_lsn + h->count <= v->options->from_lsn)
+        return;
+    struct log_frame frame = {
+        .log = v->log,
+        .file = v->file,
+        .offset = v->scan.offset - bytes.len,
+        .segment = &v->segment,
+        .header = h,
+        .body = slice_of(bytes.data + FRAME_HEADER_BYTES, bytes.len - FRAME_HEADER_BYTES),
+        .durable = durable,
+    };
+    v->stopped = !v->options->on_frame(v->options->arg, &frame);
+}
+
+/* The chain must agree with the mark file, where that says how far the log was durable. */
+static void compare_with_mark(struct verify *v, uint64_t before)
+{
+    const struct log_mark *mark = &v->mark;
+    if (mark->counter == 0 || mark->durable_end <= before || mark->durable_end > v->chain.position)
+        return;
+    if (mark->durable_end != v->chain.position || mark->checksum != v->chain.checksum)
+        verify_damage(v, v->file, mark->durable_end - v->segment.position, 0, v->chain.next_lsn,
+                      "the frames are not those that the durable mark was made for");
+}
+
+/* The next frame, if it is valid and continues the chain. */
+static bool take_frame(struct verify *v)
+{
+    struct frame_header h;
+    struct slice bytes;
+    uint64_t offset = v->scan.offset, before = v->chain.position;
+    if (segment_scan_next(&v->scan, &h, &bytes) != SCAN_FRAME)
+        return false;
+    if (!log_chain_follow(&v->chain, &h)) {
+        v->scan.offset = offset;
+        return false;
+    }
+    compare_with_mark(v, before);
+    good_frame(v, &h, bytes);
+    return true;
+}
+
+/* ---------------------------------------------------------------- bad bytes */
+
+/* Tells the damage at the scan's offset and goes on at the next valid frame, or at `end` when there is none.
+ */
+static void pass_damage(struct verify *v, uint64_t end)
+{
+    struct frame_header h;
+    uint64_t bad = v->scan.offset;
+    bool found = segment_scan_find(&v->scan, v->segment.position, &h) == SCAN_FRAME && v->scan.offset < end;
+    if (!found)
+        v->scan.offset = end;
+    verify_damage(v, v->file, bad, v->scan.offset - bad, found ? h.base_lsn : 0,
+                  found ? "no valid frame here; one follows"
+                        : "no valid frame here, and none behind it in this file");
+    verify_progress(v, v->scan.offset - bad);
+    v->chain_known = found;
+    if (found)
+        v->chain = (struct log_chain){h.base_lsn, h.previous_checksum, v->segment.position + v->scan.offset};
+}
+
+/* Raises M to what frames behind the bad one know. */
+static void look_behind(struct verify *v, uint64_t extent)
+{
+    struct frame_header h;
+    uint64_t bad = v->scan.offset;
+    v->scan.end = extent;
+    while (segment_scan_find(&v->scan, v->segment.position, &h) == SCAN_FRAME)
+        if (h.durable_end > v->durable_end)
+            v->durable_end = h.durable_end;
+    v->scan.offset = bad;
+    v->scan.end = v->end;
+}
+
+/* No valid frame at the offset of the newest segment: damage below the mark, or the end of what is written
+ * (false). */
+static bool pass_in_newest(struct verify *v)
+{
+    uint64_t extent, bad = v->scan.offset;
+    if (!segment_scan_extent(&v->scan, &extent))
+        return false;
+    look_behind(v, extent);
+    if (v->durable_end <= v->segment.position + bad) {
+        v->report->unsynced_bytes += extent - bad;
+        return false;
+    }
+    segment_scan_forget(&v->scan);
+    if (!take_frame(v))
+        pass_damage(v, v->durable_end - v->segment.position);
+    return true;
+}
+
+static void walk_frames(struct verify *v)
+{
+    while (!v->stopped && v->scan.error == 0 && v->scan.offset < v->end) {
+        if (take_frame(v) || v->scan.error < 0)
+            continue;
+        if (!v->is_newest)
+            pass_damage(v, v->end);
+        else if (!pass_in_newest(v))
+            break;
+    }
+    if (v->scan.error < 0) {
+        log_error("cannot read a segment", log_text("file", v->file),
+                  log_text("error", strerror(-v->scan.error)));
+        v->error = SH_INTERNAL;
+    }
+}
+
+/* ---------------------------------------------------------------- the segment */
+
+/* A damaged header: what it said follows from the name and from the segment before. */
+static void replace_header(struct verify *v, uint64_t base)
+{
+    v->segment = (struct segment_header){
+        .log = v->log,
+        .salt = segment_salt(v->log, base),
+        .previous_checksum = v->chain.checksum,
+        .base_lsn = base,
+        .position = v->chain.position,
+    };
+}
+
+static int open_file(struct verify *v, uint64_t base)
+{
+    uint8_t bytes[SEGMENT_HEADER_BYTES] = {0};
+    int64_t size;
+    int fd = v->fs->open(v->fs, v->file, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t len = vfs_read_full(v->fs, fd, bytes, sizeof bytes, 0);
+    int result = len < 0 ? (int)len : v->fs->size(v->fs, fd, &size);
+    if (result < 0) {
+        v->fs->close(v->fs, fd);
+        return result;
+    }
+    v->file_bytes = (uint64_t)size;
+    enum sh_error error = segment_header_decode(slice_of(bytes, (size_t)len), &v->segment);
+    if (error == SH_OK && (v->segment.base_lsn != base || !id16_equal(v->segment.log, v->log)))
+        error = SH_CORRUPT;
+    if (error == SH_OK)
+        return fd;
+    v->chain.next_lsn = base;
+    verify_damage(v, v->file, 0, SEGMENT_HEADER_BYTES, base,
+                  error == SH_CORRUPT ? "the segment's header is damaged"
+                                      : "the segment is of another version");
+    replace_header(v, base);
+    return fd;
+}
+
+static void compare_with_chain(struct verify *v)
+{
+    const struct segment_header *s = &v->segment;
+    if (!v->chain_known)
+        return;
+    if (s->base_lsn != v->chain.next_lsn || s->position != v->chain.position)
+        verify_damage(v, v->file, 0, 0, s->base_lsn, "frames are missing before this segment");
+    else if (s->previous_checksum != v->chain.checksum)
+        verify_damage(v, v->file, 0, 0, s->base_lsn,
+                      "the segment doesn't continue the chain of the one before");
+}
+
+/* A sealed segment ends where the next one begins; when that one's header is no help, where its file ends. */
+static uint64_t end_of_frames(struct verify *v, uint64_t next_base)
+{
+    struct segment_header next;
+    uint64_t file_bytes;
+    int fd;
+    if (next_base == 0)
+        return v->file_bytes;
+    if (segment_open(v->fs, v->dir, v->log, next_base, O_RDONLY, &fd, &next, &file_bytes) != SH_OK)
+        return v->file_bytes;
+    v->fs->close(v->fs, fd);
+    bool behind = next.position >= v->segment.position + SEGMENT_HEADER_BYTES;
+    return behind ? next.position - v->segment.position : v->file_bytes;
+}
+
+/* The newest segment can also end too early. */
+static void check_newest_end(struct verify *v)
+{
+    uint64_t place = v->segment.position + v->scan.offset;
+    if (v->error == SH_OK && !v->stopped && place < v->durable_end)
+        verify_damage(v, v->file, v->scan.offset, v->durable_end - place, 0,
+                      "the file ends below the durable mark");
+}
+
+void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
+{
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    segment_name(base, name);
+    snprintf(path, sizeof path, "%s/%s", v->dir, name);
+    v->file = path;
+    int fd = open_file(v, base);
+    if (fd < 0) {
+        log_error("cannot read a segment", log_text("file", path), log_text("error", strerror(-fd)));
+        v->error = SH_INTERNAL;
+        return;
+    }
+    compare_with_chain(v);
+    v->chain = log_chain_of(&v->segment);
+    v->chain_known = true;
+    v->is_newest = next_base == 0;
+    v->end = end_of_frames(v, next_base);
+    /* A segment gets its name only when its first frame is synced. */
+    uint64_t synced = v->segment.position + SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES;
+    if (v->is_newest && v->durable_end < synced)
+        v->durable_end = synced;
+    v->report->segments++;
+    v->report->bytes += SEGMENT_HEADER_BYTES;
+    verify_progress(v, SEGMENT_HEADER_BYTES);
+    segment_scan_open(&v->scan, v->fs, fd, v->segment.salt, v->end);
+    walk_frames(v);
+    if (v->is_newest)
+        check_newest_end(v);
+    segment_scan_free(&v->scan);
+    v->fs->close(v->fs, fd);
+}

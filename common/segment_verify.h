@@ -1,0 +1,38 @@
+/* Verifies one segment after the other of one log: the part of log_verify that reads frames. */
+#ifndef COMMON_SEGMENT_VERIFY_H
+#define COMMON_SEGMENT_VERIFY_H
+
+#include "log_mark.h"
+#include "log_verify.h"
+#include "segment_scan.h"
+
+struct verify {
+    const struct vfs *fs;
+    const struct log_verify_options *options;
+    struct log_verify_report *report;
+    uint64_t done_bytes, told_bytes, total_bytes;
+    bool stopped;        /* by on_frame */
+    enum sh_error error; /* a file call failed */
+    /* the log */
+    struct id16 log;
+    const char *dir;
+    struct log_mark mark; /* counter 0: none */
+    uint64_t durable_end; /* M, as far as it is known */
+    struct log_chain chain;
+    bool chain_known; /* what the next segment must continue */
+    /* the segment */
+    const char *file;
+    struct segment_header segment;
+    struct segment_scan scan;
+    uint64_t file_bytes;
+    bool is_newest;
+    uint64_t end; /* in the file: where the frames must end; of the newest one the file's end */
+};
+
+/* next_base: of the segment behind, 0 for none. */
+void verify_segment(struct verify *v, uint64_t base, uint64_t next_base);
+void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
+                   const char *what);
+void verify_progress(struct verify *v, uint64_t bytes);
+
+#endif
