@@ -52,7 +52,7 @@ static enum sh_error parse(char *text, size_t len, struct node_identity *out)
 enum sh_error node_identity_read(const struct vfs *fs, const char *data_dir, struct node_identity *out)
 {
     char path[PATH_MAX], text[IDENTITY_BYTES_MAX + 1];
-    snprintf(path, sizeof path, "%s/node", data_dir);
+    vfs_path(path, data_dir, "node");
     *out = (struct node_identity){0};
     int fd = fs->open(fs, path, O_RDONLY, 0);
     if (fd == -ENOENT)

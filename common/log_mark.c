@@ -47,7 +47,7 @@ enum sh_error log_mark_read(const struct vfs *fs, const char *dir, struct id16 l
 {
     char path[PATH_MAX];
     uint8_t bytes[2 * MARK_SLOT_BYTES] = {0};
-    snprintf(path, sizeof path, "%s/mark", dir);
+    vfs_path(path, dir, "mark");
     *out = (struct log_mark){.log = log};
     int fd = fs->open(fs, path, O_RDONLY, 0);
     if (fd == -ENOENT)

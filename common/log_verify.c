@@ -42,7 +42,7 @@ static uint64_t size_of(const struct vfs *fs, const char *dir, uint64_t base)
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
     int64_t size = 0;
     segment_name(base, name);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    vfs_path(path, dir, name);
     int fd = fs->open(fs, path, O_RDONLY, 0);
     if (fd < 0)
         return 0;
@@ -55,7 +55,7 @@ static uint64_t size_of(const struct vfs *fs, const char *dir, uint64_t base)
 static void read_mark(struct verify *v)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/mark", v->dir);
+    vfs_path(path, v->dir, "mark");
     enum sh_error error = log_mark_read(v->fs, v->dir, v->log, &v->mark);
     if (error == SH_CORRUPT)
         verify_damage(v, path, 0, 0, 0, "the durable mark is damaged");
@@ -85,7 +85,7 @@ static void walk_log(struct verify *v, const char *logs, struct id16 log, bool m
     uint64_t *bases;
     size_t count;
     id16_format(log, uuid);
-    snprintf(dir, sizeof dir, "%s/%s", logs, uuid);
+    vfs_path(dir, logs, uuid);
     v->log = log;
     v->dir = dir;
     v->chain = (struct log_chain){.next_lsn = 1};
@@ -109,7 +109,7 @@ static struct id16 own_log(struct verify *v, const char *data_dir, const struct 
 {
     char path[PATH_MAX];
     struct node_identity identity;
-    snprintf(path, sizeof path, "%s/node", data_dir);
+    vfs_path(path, data_dir, "node");
     enum sh_error error = node_identity_read(v->fs, data_dir, &identity);
     if (error == SH_CORRUPT)
         verify_damage(v, path, 0, 0, 0, "the node's identity is damaged");
@@ -144,7 +144,9 @@ enum sh_error log_verify(const struct vfs *fs, const char *data_dir, const struc
     struct log_ids ids = {0};
     struct verify v = {.fs = fs, .options = options, .report = report};
     *report = (struct log_verify_report){0};
-    snprintf(logs, sizeof logs, "%s/log", data_dir);
+    if (strlen(data_dir) > VFS_DIR_MAX)
+        return SH_BAD_REQUEST;
+    vfs_path(logs, data_dir, "log");
     int result = fs->list(fs, logs, add_log, &ids);
     enum sh_error error = SH_NOT_FOUND;
     if (result < 0 && result != -ENOENT && result != -ENOTDIR) {

@@ -19,7 +19,7 @@ enum sh_error segment_open(const struct vfs *fs, const char *dir, struct id16 lo
     uint8_t bytes[SEGMENT_HEADER_BYTES];
     int64_t size = 0;
     segment_name(base_lsn, name);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    vfs_path(path, dir, name);
     *fd = fs->open(fs, path, flags, 0);
     if (*fd == -ENOENT)
         return SH_NOT_FOUND;

@@ -250,3 +250,9 @@ int vfs_replace_file(const struct vfs *fs, const char *dir, const char *name, co
         result = fs->rename(fs, temporary, path);
     return result == 0 ? fs->sync_dir(fs, dir) : result;
 }
+
+void vfs_path(char path[PATH_MAX], const char *dir, const char *name)
+{
+    int len = snprintf(path, PATH_MAX, "%s/%s", dir, name);
+    assert(len > 0 && len < PATH_MAX);
+}

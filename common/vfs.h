@@ -4,6 +4,7 @@
 #ifndef COMMON_VFS_H
 #define COMMON_VFS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -37,6 +38,10 @@ struct vfs {
 /* The real one. */
 const struct vfs *vfs_posix(void);
 
+/* "dir/name". Both were bounded before (VFS_DIR_MAX bytes are enough for every folder of a data directory), so
+ * that it fits. */
+enum { VFS_DIR_MAX = 3072 };
+void vfs_path(char path[PATH_MAX], const char *dir, const char *name);
 /* Whole transfers over short ones. vfs_write_all: 0 or -errno. vfs_read_full: the bytes read, short only at the end of
  * the file, or -errno. */
 int vfs_write_all(const struct vfs *fs, int fd, const void *data, size_t len, int64_t offset);

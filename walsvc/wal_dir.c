@@ -25,7 +25,7 @@ static int make_dir(const struct vfs *fs, const char *path)
 static enum service_exit take_lock(struct wal_dir *d, const char *logs)
 {
     char path[PATH_MAX];
-    wal_path(path, logs, "lock");
+    vfs_path(path, logs, "lock");
     int fd = d->fs->open(d->fs, path, O_RDWR | O_CREAT, FILE_MODE);
     if (fd < 0)
         return fault("cannot open the lock file", path, fd);
@@ -102,7 +102,7 @@ static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
 {
     char uuid[ID_TEXT];
     id16_format(d->identity.log, uuid);
-    wal_path(d->log, logs, uuid);
+    vfs_path(d->log, logs, uuid);
     if (!d->is_new)
         return EXIT_DONE;
     int result = make_dir(d->fs, d->log);
@@ -119,8 +119,8 @@ enum service_exit wal_dir_open(struct wal_dir *d, const struct vfs *fs, const ch
     char logs[PATH_MAX];
     *d = (struct wal_dir){.fs = fs, .lock_fd = -1};
     snprintf(d->data, sizeof d->data, "%s", data_dir);
-    wal_path(logs, data_dir, "log");
-    wal_path(d->quarantine, data_dir, "quarantine");
+    vfs_path(logs, data_dir, "log");
+    vfs_path(d->quarantine, data_dir, "quarantine");
     int result = make_dir(fs, data_dir);
     if (result == 0)
         result = make_dir(fs, logs);

@@ -10,12 +10,6 @@
 
 enum { ZEROS_BYTES = 1 << 20 };
 
-void wal_path(char path[PATH_MAX], const char *dir, const char *name)
-{
-    int len = snprintf(path, PATH_MAX, "%s/%s", dir, name);
-    assert(len > 0 && len < PATH_MAX);
-}
-
 int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to, const _Atomic bool *stop)
 {
     static const uint8_t zeros[ZEROS_BYTES];
@@ -89,8 +83,8 @@ static int name_segment(struct wal_log *log)
 {
     char from[PATH_MAX], to[PATH_MAX], name[SEGMENT_NAME_MAX];
     segment_name(log->segment.base_lsn, name);
-    wal_path(from, log->dir, "next.tmp");
-    wal_path(to, log->dir, name);
+    vfs_path(from, log->dir, "next.tmp");
+    vfs_path(to, log->dir, name);
     int result = log->fs->rename(log->fs, from, to);
     return result == 0 ? log->fs->sync_dir(log->fs, log->dir) : result;
 }

@@ -48,7 +48,7 @@ static int make_file(struct wal_prepare *p)
 {
     char path[PATH_MAX];
     uint64_t room;
-    wal_path(path, p->dir, "next.tmp");
+    vfs_path(path, p->dir, "next.tmp");
     if (p->fs->free_bytes(p->fs, p->dir, &room) == 0 && room < p->segment_size)
         return -ENOSPC;
     int fd = p->fs->open(p->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
@@ -150,7 +150,7 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
         .ready = -1,
         .old = -1,
     };
-    wal_path(p->dir, o->dir, "");
+    vfs_path(p->dir, o->dir, "");
     p->dir[strlen(p->dir) - 1] = 0;
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&attr);

@@ -59,7 +59,7 @@ static enum sh_error create_first_segment(struct wal_log *log, struct wal_state 
 {
     char path[PATH_MAX];
     struct buf body = {0};
-    wal_path(path, log->dir, "next.tmp");
+    vfs_path(path, log->dir, "next.tmp");
     int fd = log->fs->open(log->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     int result = fd < 0 ? fd : wal_write_zeros(log->fs, fd, 0, log->segment_size, NULL);
     if (result == 0)
@@ -242,7 +242,7 @@ static int keep_aside(struct recovery *r, char kept[PATH_MAX])
     id16_format(r->log->uuid, uuid);
     snprintf(name, sizeof name, "%s-%" PRIu64 "-%" PRId64 ".bin", uuid, r->log->segment.position + r->end,
              clock_real_ns());
-    wal_path(kept, r->quarantine, name);
+    vfs_path(kept, r->quarantine, name);
     int result = fs->mkdir(fs, r->quarantine, DIR_MODE);
     if (result < 0 && result != -EEXIST)
         return result;
@@ -312,7 +312,7 @@ static enum sh_error open_mark(struct wal_log *log)
         memcpy(slots + MARK_SLOT_BYTES, slots, MARK_SLOT_BYTES);
         result = vfs_replace_file(log->fs, log->dir, "mark", slots, sizeof slots);
     }
-    wal_path(path, log->dir, "mark");
+    vfs_path(path, log->dir, "mark");
     if (result == 0)
         log->mark_fd = result = log->fs->open(log->fs, path, O_RDWR, 0);
     if (result >= 0)
