@@ -80,6 +80,7 @@ static void on_exited(struct sup_core *core, int i, const struct sup_exit *exit)
         struct sup_action *a = sup_add_action(core, SUP_DO_OBITUARY, i);
         a->cause = n->cause;
         a->exit = *exit;
+        a->restarts = n->restarts;
     }
     if (asked) {
         sup_child_stopped(core, i);

@@ -83,6 +83,7 @@ struct sup_action {
     enum sup_state before, state;
     enum sup_cause cause;
     struct sup_exit exit;
+    uint32_t restarts; /* those before this death */
     enum service_exit code;
 };
 
