@@ -1,0 +1,185 @@
+/* shanghaictl: what its files share.
+ *
+ *   ctl_main.c      which command; its help; the list of all
+ *   ctl_args.c      options and values by tables
+ *   ctl_node.c      which node: endpoints, supervisor's socket, client of the library
+ *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
+ *   ctl_progress.c  the bar on a terminal               ctl_payload.c   entries as text, JSON, raw
+ *   cmd_*.c         the commands                        bench_*.c       what `bench` measures
+ *
+ * A command is a row of a table: names, options, help, and a function that returns the exit code. */
+#ifndef CTL_H
+#define CTL_H
+
+#include <stdio.h>
+
+#include "buf.h"
+#include "clock.h"
+#include "exit_code.h"
+#include "shanghai.h"
+
+/* Exit codes: 0 done, 1 the answer is no (not found, damage found), 2 usage, 3 could not reach or failed. */
+enum ctl_exit { CTL_DONE = 0, CTL_NO = 1, CTL_USAGE = 2, CTL_FAILED = 3 };
+
+enum ctl_format { CTL_TEXT, CTL_JSON, CTL_RAW };
+
+/* ---------------------------------------------------------------- commands and options */
+
+enum ctl_kind { CTL_FLAG, CTL_WORD, CTL_NUMBER, CTL_SIZE, CTL_TIME };
+
+struct ctl_option {
+    const char *name; /* without the dashes; NULL ends a table */
+    char letter;      /* short form, 0 for none */
+    enum ctl_kind kind;
+    const char *value; /* what stands in the help for the value */
+    const char *prose;
+    uint64_t least, most; /* of numbers, sizes (bytes), times (ns) */
+};
+
+struct ctl;
+struct ctl_command {
+    const char *name;   /* "append", "log verify" */
+    const char *values; /* synopsis of what follows the options; "" for none */
+    const char *summary;
+    const char *more;                 /* further paragraphs for its help, or NULL */
+    const struct ctl_option *options; /* NULL for none */
+    int values_least, values_most;    /* -1: any number */
+    bool raw;                         /* --format raw makes sense */
+    int (*run)(struct ctl *ctl);
+};
+
+enum { CTL_OPTIONS_MAX = 32 };
+struct ctl_given {
+    const struct ctl_option *option;
+    const char *text;
+    uint64_t number;
+};
+
+/* One invocation. */
+struct ctl {
+    const struct ctl_command *command;
+    struct ctl_given given[CTL_OPTIONS_MAX];
+    int given_count;
+    const char **values;
+    int value_count;
+    enum ctl_format format;
+    bool colour;
+    int64_t started_ns;
+};
+
+extern const struct ctl_command *const ctl_commands[]; /* ends with NULL */
+int ctl_main(int argc, char **argv);
+
+extern const struct ctl_option ctl_global_options[];
+/* Sorts argv into ctl; false when something is wrong (said on stderr). *help: asked for. */
+bool ctl_parse(struct ctl *ctl, int argc, char **argv, bool *help);
+bool ctl_has(const struct ctl *ctl, const char *option);
+const char *ctl_word(const struct ctl *ctl, const char *option, const char *otherwise);
+uint64_t ctl_number(const struct ctl *ctl, const char *option, uint64_t otherwise);
+/* Wrong usage: says so with a hint at the help; returns CTL_USAGE. */
+__attribute__((format(printf, 2, 3))) int ctl_usage(const struct ctl *ctl, const char *format, ...);
+/* The help of all commands, of those that start with a word, or of one. */
+void ctl_help_all(FILE *out);
+bool ctl_help_group(FILE *out, const char *word);
+void ctl_help_command(FILE *out, const struct ctl_command *command);
+
+/* ---------------------------------------------------------------- the node */
+
+/* The endpoints of the query link by --endpoint, $SHANGHAI_ENDPOINT or the configuration; false when there
+ * are none (said). Freed by ctl_endpoints_free. */
+struct ctl_endpoints {
+    char *text[8];
+    size_t count;
+};
+bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out);
+void ctl_endpoints_free(struct ctl_endpoints *endpoints);
+/* Default options with the node's endpoints (borrowed) and --timeout. */
+struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_endpoints *endpoints);
+/* The same, opened; CTL_DONE or an exit code (said). */
+int ctl_open(const struct ctl *ctl, struct sh_client **client);
+/* The run directory of the node on this machine; false (said) when it can't be known. */
+bool ctl_run_dir(const struct ctl *ctl, char *out, size_t size);
+uint32_t ctl_timeout_ms(const struct ctl *ctl);
+/* Says what failed, on stderr, in the format asked for; returns the exit code that it means. */
+int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
+int ctl_exit_of(enum sh_error error);
+
+/* ---------------------------------------------------------------- text */
+
+enum { CTL_TEXT_MAX = 32 };
+/* "1.5 MiB", "12,345", "1.2 M", "3.4 s" */
+const char *ctl_bytes(uint64_t bytes, char out[CTL_TEXT_MAX]);
+const char *ctl_grouped(uint64_t number, char out[CTL_TEXT_MAX]);
+const char *ctl_rate(double per_s, char out[CTL_TEXT_MAX]);
+const char *ctl_duration(int64_t ns, char out[CTL_TEXT_MAX]);
+/* Local time of a wall clock's ns since 1970, to the millisecond. */
+const char *ctl_time(int64_t real_ns, char out[CTL_TEXT_MAX]);
+
+/* Rows of aligned columns: cells are copied; a column is right-aligned when its head starts with '>'. */
+struct ctl_table {
+    struct buf cells; /* NUL-terminated texts */
+    size_t columns, count;
+};
+void ctl_table_head(struct ctl_table *table, size_t columns, const char *const *heads);
+__attribute__((format(printf, 2, 3))) void ctl_table_cell(struct ctl_table *table, const char *format, ...);
+/* Prints and frees it; heads in bold on a terminal. */
+void ctl_table_print(const struct ctl *ctl, struct ctl_table *table);
+/* "name:     value" lines. */
+__attribute__((format(printf, 3, 4))) void ctl_line(const struct ctl *ctl, const char *name,
+                                                    const char *format, ...);
+/* Escape sequences, or "" without colour. */
+const char *ctl_style(const struct ctl *ctl, const char *sequence);
+#define CTL_BOLD   "\033[1m"
+#define CTL_RED    "\033[31m"
+#define CTL_GREEN  "\033[32m"
+#define CTL_YELLOW "\033[33m"
+#define CTL_PLAIN  "\033[0m"
+/* Appends text so that it can't disturb a terminal: control characters and bad UTF-8 as \xNN. */
+void ctl_safe(struct buf *out, struct slice text);
+/* Flushes stdout; CTL_FAILED when that or any earlier write failed, code otherwise. */
+int ctl_finish(int code);
+
+/* ---------------------------------------------------------------- JSON */
+
+/* A writer: objects and arrays nest, commas come by themselves. */
+struct ctl_json {
+    struct buf out;
+    bool comma;
+};
+void json_open(struct ctl_json *j, const char *key, char bracket);
+void json_close(struct ctl_json *j, char bracket);
+void json_text(struct ctl_json *j, const char *key, const char *text);
+void json_slice(struct ctl_json *j, const char *key, struct slice text);
+void json_uint(struct ctl_json *j, const char *key, uint64_t number);
+void json_int(struct ctl_json *j, const char *key, int64_t number);
+void json_real(struct ctl_json *j, const char *key, double number, int digits);
+void json_bool(struct ctl_json *j, const char *key, bool value);
+void json_null(struct ctl_json *j, const char *key);
+void json_uuid(struct ctl_json *j, const char *key, const uint8_t id[16]);
+/* A field with that name for UTF-8, else <name>_base64. */
+void json_bytes(struct ctl_json *j, const char *key, struct slice bytes);
+/* One msgpack value. */
+struct mp;
+bool json_msgpack(struct ctl_json *j, const char *key, struct mp *m);
+/* Writes it and a newline to stdout, and frees it. */
+void json_print(struct ctl_json *j);
+
+/* ---------------------------------------------------------------- progress */
+
+struct ctl_progress {
+    bool shown;
+    const char *what;
+    int64_t started_ns, drawn_ns;
+};
+/* Shows nothing unless stderr is a terminal. */
+void ctl_progress_start(struct ctl_progress *p, const char *what);
+/* total 0: not known. note: behind the bar, may be NULL. */
+void ctl_progress_show(struct ctl_progress *p, uint64_t done, uint64_t total, const char *note);
+void ctl_progress_end(struct ctl_progress *p);
+
+/* ---------------------------------------------------------------- entries */
+
+/* One entry to stdout (fully buffered) in the format asked for. */
+void ctl_print_event(const struct ctl *ctl, const struct sh_event *event, struct buf *scratch);
+
+#endif

@@ -1,0 +1,166 @@
+/* Finds the command that the arguments name, its help, and runs it. */
+#include "ctl.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+static void print_options(FILE *out, const struct ctl_option *options)
+{
+    for (; options != NULL && options->name != NULL; options++) {
+        char head[64];
+        int len = options->letter != 0 ? snprintf(head, sizeof head, "-%c, --%s %s", options->letter,
+                                                  options->name, options->value != NULL ? options->value : "")
+                                       : snprintf(head, sizeof head, "    --%s %s", options->name,
+                                                  options->value != NULL ? options->value : "");
+        fprintf(out, "  %-26s%s%s\n", head, len > 25 ? "\n                            " : "", options->prose);
+    }
+}
+
+void ctl_help_command(FILE *out, const struct ctl_command *command)
+{
+    fprintf(out, "Usage: shanghaictl %s [options]%s%s\n\n%s.\n", command->name,
+            command->values[0] != 0 ? " " : "", command->values, command->summary);
+    if (command->more != NULL)
+        fprintf(out, "\n%s\n", command->more);
+    if (command->options != NULL) {
+        fputs("\nOptions:\n", out);
+        print_options(out, command->options);
+    }
+    fputs("\nGlobal options:\n", out);
+    print_options(out, ctl_global_options);
+}
+
+static bool in_group(const char *name, const char *word)
+{
+    size_t len = strlen(word);
+    return strncmp(name, word, len) == 0 && (name[len] == ' ' || name[len] == 0);
+}
+
+bool ctl_help_group(FILE *out, const char *word)
+{
+    bool any = false;
+    for (const struct ctl_command *const *c = ctl_commands; *c != NULL; c++) {
+        if (word != NULL && !in_group((*c)->name, word))
+            continue;
+        any = true;
+        fprintf(out, "  %-16s%s\n", (*c)->name, (*c)->summary);
+    }
+    return any;
+}
+
+void ctl_help_all(FILE *out)
+{
+    fputs("Usage: shanghaictl COMMAND [options] [values]\n\nThe command line tool of Shanghai, a durable, "
+          "replicated log store.\n\nCommands:\n",
+          out);
+    ctl_help_group(out, NULL);
+    fputs("\nGlobal options, anywhere on the line:\n", out);
+    print_options(out, ctl_global_options);
+    fputs("\nExit codes: 0 done, 1 the answer is no (not found, damage found), 2 usage, 3 could not reach or "
+          "failed.\nHelp of one command: shanghaictl COMMAND --help\n",
+          out);
+}
+
+/* The command whose name's words are the first values; *words of them. */
+static const struct ctl_command *find_command(const char *const *values, int count, int *words)
+{
+    for (const struct ctl_command *const *c = ctl_commands; *c != NULL; c++) {
+        const char *name = (*c)->name, *space = strchr(name, ' ');
+        size_t first = space != NULL ? (size_t)(space - name) : strlen(name);
+        if (count < 1 || strlen(values[0]) != first || memcmp(values[0], name, first) != 0)
+            continue;
+        if (space == NULL) {
+            *words = 1;
+            return *c;
+        }
+        if (count > 1 && strcmp(values[1], space + 1) == 0) {
+            *words = 2;
+            return *c;
+        }
+    }
+    return NULL;
+}
+
+/* The words that name the command are found first: which options there are depends on it. Values of global
+ * options that stand before it are stepped over. */
+static int name_words(int argc, char **argv, const char *words[2], int places[2])
+{
+    int found = 0;
+    for (int i = 1; i < argc && found < 2; i++) {
+        if (argv[i][0] != '-' || argv[i][1] == 0) {
+            words[found] = argv[i];
+            places[found++] = i;
+            continue;
+        }
+        if (found > 0 || strcmp(argv[i], "--") == 0)
+            break; /* options of the command: the second word would have stood before them */
+        for (const struct ctl_option *o = ctl_global_options; o->name != NULL; o++)
+            if (o->kind != CTL_FLAG && ((argv[i][1] == '-' && strcmp(argv[i] + 2, o->name) == 0) ||
+                                        (argv[i][1] == o->letter && argv[i][2] == 0)))
+                i++;
+    }
+    return found;
+}
+
+static int unknown_command(const struct ctl *ctl, const char *word, bool help)
+{
+    bool is_group = false;
+    for (const struct ctl_command *const *c = ctl_commands; *c != NULL; c++)
+        is_group = is_group || in_group((*c)->name, word);
+    if (!is_group)
+        return ctl_usage(ctl, "no such command: %s", word);
+    FILE *out = help ? stdout : stderr;
+    fprintf(out, "Usage: shanghaictl %s COMMAND ...\n\n", word);
+    ctl_help_group(out, word);
+    return help ? ctl_finish(CTL_DONE) : CTL_USAGE;
+}
+
+static int no_command(struct ctl *ctl, int argc, char **argv, const char *word)
+{
+    bool help = false;
+    for (int i = 1; i < argc; i++)
+        help = help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+    if (word != NULL)
+        return unknown_command(ctl, word, help);
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--version") == 0) {
+            printf("shanghaictl %s\n", SHANGHAI_VERSION);
+            return ctl_finish(CTL_DONE);
+        }
+    ctl_help_all(help ? stdout : stderr);
+    return help ? ctl_finish(CTL_DONE) : CTL_USAGE;
+}
+
+int ctl_main(int argc, char **argv)
+{
+    const char *names[2];
+    int places[2], words = 0;
+    struct ctl ctl = {.started_ns = clock_mono_ns(), .colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR")};
+    int found = name_words(argc, argv, names, places);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write */
+    log_setup("shanghaictl", "");
+    log_set_level(LOG_ERROR);
+    ctl.command = find_command(names, found, &words);
+    if (ctl.command == NULL)
+        return no_command(&ctl, argc, argv, found > 0 ? names[0] : NULL);
+    int kept = 0;
+    char **rest = xcalloc((size_t)argc, sizeof *rest);
+    for (int i = 1; i < argc; i++)
+        if ((words < 1 || i != places[0]) && (words < 2 || i != places[1]))
+            rest[kept++] = argv[i];
+    ctl.values = xcalloc((size_t)argc, sizeof *ctl.values);
+    bool help = false;
+    int code = CTL_USAGE;
+    if (ctl_parse(&ctl, kept, rest, &help)) {
+        if (help)
+            ctl_help_command(stdout, ctl.command);
+        code = ctl_finish(help ? CTL_DONE : ctl.command->run(&ctl));
+    }
+    free(ctl.values);
+    free(rest);
+    return code;
+}

@@ -1,0 +1,149 @@
+/* Which node a command is for: --endpoint, $SHANGHAI_ENDPOINT, or the configuration, in that order. */
+#include "ctl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "link.h"
+
+static void add_endpoint(struct ctl_endpoints *out, const char *text, size_t len)
+{
+    if (len == 0 || out->count == sizeof out->text / sizeof out->text[0])
+        return;
+    char *copy = xmalloc(len + 1);
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    out->text[out->count++] = copy;
+}
+
+static void split_endpoints(struct ctl_endpoints *out, const char *list)
+{
+    while (*list != 0) {
+        size_t len = strcspn(list, ",");
+        add_endpoint(out, list, len);
+        list += len;
+        list += *list == ',';
+    }
+}
+
+static const char *config_file(const struct ctl *ctl)
+{
+    static const char usual[] = "/etc/shanghai/shanghai.yaml";
+    const char *file = ctl_word(ctl, "config", getenv("SHANGHAI_CONFIG"));
+    return file != NULL && file[0] != 0 ? file : access(usual, R_OK) == 0 ? usual : NULL;
+}
+
+/* Loads the configuration for the node asked for; false (said) when that doesn't work. */
+static bool load_config(const struct ctl *ctl, const char *file, struct config *config)
+{
+    struct buf errors = {0};
+    const char *node = ctl_word(ctl, "node", NULL);
+    bool good = config_load(file, node, config, &errors);
+    if (good && config->self == NULL && config->node_count == 1) {
+        char only[CONFIG_ID_MAX + 1];
+        snprintf(only, sizeof only, "%s", config->nodes[0].id);
+        config_free(config);
+        good = config_load(file, only, config, &errors);
+    }
+    if (!good) {
+        fprintf(stderr, "%s", buf_cstr(&errors));
+    } else if (config->self == NULL) {
+        ctl_usage(ctl, "%s has %zu nodes: choose one by --node", file, config->node_count);
+        config_free(config);
+        good = false;
+    }
+    buf_free(&errors);
+    return good;
+}
+
+static bool endpoints_of_config(const struct ctl *ctl, const char *file, struct ctl_endpoints *out)
+{
+    struct config config;
+    char text[LINK_ENDPOINT_MAX + 64], path[CONFIG_PATH_MAX + 16];
+    if (!load_config(ctl, file, &config))
+        return false;
+    snprintf(path, sizeof path, "%s/query.in", config.run_dir);
+    if (access(path, F_OK) == 0 || access(config.run_dir, F_OK) == 0) {
+        snprintf(text, sizeof text, "ipc://%.250s/query", config.run_dir);
+        add_endpoint(out, text, strlen(text));
+    } else {
+        snprintf(text, sizeof text, "tcp://%s:%u", config.self->host, config.self->port);
+        add_endpoint(out, text, strlen(text));
+    }
+    config_free(&config);
+    return true;
+}
+
+bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out)
+{
+    *out = (struct ctl_endpoints){0};
+    const char *list = ctl_word(ctl, "endpoint", NULL);
+    if (list == NULL && !ctl_has(ctl, "config"))
+        list = getenv("SHANGHAI_ENDPOINT");
+    if (list != NULL && list[0] != 0) {
+        split_endpoints(out, list);
+    } else {
+        const char *file = config_file(ctl);
+        if (file != NULL)
+            return endpoints_of_config(ctl, file, out);
+    }
+    if (out->count > 0)
+        return true;
+    ctl_usage(ctl, "which node? Give --endpoint, $SHANGHAI_ENDPOINT or --config");
+    return false;
+}
+
+void ctl_endpoints_free(struct ctl_endpoints *endpoints)
+{
+    for (size_t i = 0; i < endpoints->count; i++)
+        free(endpoints->text[i]);
+    endpoints->count = 0;
+}
+
+uint32_t ctl_timeout_ms(const struct ctl *ctl)
+{
+    return (uint32_t)(ctl_number(ctl, "timeout", UINT64_C(30000) * NS_PER_MS) / NS_PER_MS);
+}
+
+struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_endpoints *endpoints)
+{
+    struct sh_options options = sh_default_options();
+    options.endpoints = (const char *const *)endpoints->text;
+    options.endpoint_count = endpoints->count;
+    options.timeout_ms = ctl_timeout_ms(ctl);
+    return options;
+}
+
+int ctl_open(const struct ctl *ctl, struct sh_client **client)
+{
+    struct ctl_endpoints endpoints;
+    if (!ctl_find_endpoints(ctl, &endpoints))
+        return CTL_USAGE;
+    struct sh_options options = ctl_client_options(ctl, &endpoints);
+    enum sh_error e = sh_open(&options, client);
+    if (e != SH_OK)
+        ctl_fail(ctl, endpoints.text[0], e, sh_last_error_detail());
+    ctl_endpoints_free(&endpoints);
+    return e == SH_OK ? CTL_DONE : CTL_USAGE;
+}
+
+bool ctl_run_dir(const struct ctl *ctl, char *out, size_t size)
+{
+    struct ctl_endpoints endpoints;
+    bool found = false;
+    if (!ctl_find_endpoints(ctl, &endpoints))
+        return false;
+    for (size_t i = 0; i < endpoints.count && !found; i++) {
+        const char *path = endpoints.text[i] + strlen("ipc://");
+        const char *slash = strrchr(endpoints.text[i], '/');
+        if (strncmp(endpoints.text[i], "ipc://", 6) != 0 || slash <= path)
+            continue;
+        found = snprintf(out, size, "%.*s", (int)(slash - path), path) < (int)size;
+    }
+    ctl_endpoints_free(&endpoints);
+    if (!found)
+        ctl_usage(ctl, "this speaks to the supervisor on its own machine: give an ipc endpoint or --config");
+    return found;
+}
