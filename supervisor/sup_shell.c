@@ -72,7 +72,9 @@ static void tell_systemd(struct sup_shell *shell)
     char summary[SUP_STATUS_MAX + 1];
     enum sup_state root = sup_core_view(shell->core, 0).state;
     sup_summary(shell->core, summary);
-    sd_notifyf(0, "STATUS=%s", summary);
+    if (strcmp(summary, shell->summary) != 0)
+        sd_notifyf(0, "STATUS=%s", summary);
+    memcpy(shell->summary, summary, sizeof summary);
     if (root == SUP_RUNNING && !shell->up) {
         shell->up = true;
         log_info("ready", log_text("version", SHANGHAI_VERSION));

@@ -22,7 +22,8 @@ struct sup_shell {
     struct sup_service *services; /* one for each node of the tree; unused for supervisors */
     int failed[SUP_NODES_MAX];    /* services that could not be spawned, still to be told to the core */
     int failed_count;
-    bool up; /* systemd knows that the node is ready */
+    char summary[SUP_STATUS_MAX + 1]; /* as systemd knows it */
+    bool up;                          /* systemd knows that the node is ready */
     enum service_exit code;
 };
 
