@@ -1,11 +1,11 @@
 /* The client's end of a link: one session over as many pairs of sockets as it takes.
  *
- *   CONNECTING  sockets dial, a hello poll (wait 0) is out; fresh sockets when no reply comes in time
+ *   CONNECTING  sockets dial, a hello poll (wait 0) is out; fresh sockets when that leads to nothing in time
  *   CONNECTED   the hello poll was answered and the pipeline is up: requests flow, a long poll is always out
  *
- * A failed poll, a broken pipeline or a poll that is overdue leads back to CONNECTING with fresh sockets at
- * once. What is sent again is decided by link_session.c when the first poll_reply comes. Nothing here is
- * fatal. */
+ * A broken connection leads back to CONNECTING with the same sockets, which dial by themselves; a poll that
+ * is overdue with fresh ones. Old sockets may still deliver requests: link.h says why that does no harm. What
+ * is sent again is decided by link_session.c when the first poll_reply comes. Nothing here is fatal. */
 #include "link.h"
 
 #include <assert.h>
@@ -26,7 +26,7 @@ enum {
 #define REPLACE_TCP_NS   NS_PER_S
 #define REPLACE_IPC_NS   (5 * NS_PER_S)
 #define OVERDUE_NS       (2 * NS_PER_S)
-#define REPOLL_NS        (5 * (int64_t)NS_PER_MS)
+#define REPOLL_FIRST_NS  (2 * (int64_t)NS_PER_MS)
 #define REFUSED_NS       NS_PER_S
 #define PUSH_RETRY_NS    NS_PER_MS
 #define LIMBO_NS         NS_PER_S
@@ -53,9 +53,11 @@ struct link_client {
 
     struct link_conn *conn;
     uint64_t generation;
-    bool connected, push_is_up;
+    bool connected;
+    int push_pipe;      /* nng's id of the pipeline's connection, 0: none */
     bool poll_is_out;   /* on the current sockets */
-    unsigned attempts;  /* pairs of sockets since the last reply */
+    unsigned attempts;  /* pairs of sockets that led to nothing since it was connected */
+    unsigned failures;  /* polls that failed since it was connected */
     int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
     struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
     /* Pairs that gave no reply in time. An ipc listener dies for good when a connection is closed before it
@@ -136,17 +138,6 @@ static void tell_state(struct link_client *c)
         c->options.on_state(c->options.arg, c->connected);
 }
 
-/* Returns whether it was connected. */
-static bool disconnect(struct link_client *c)
-{
-    bool was_connected = c->connected;
-    link_sender_lost(&c->sender);
-    c->connected = false;
-    if (was_connected)
-        c->attempts = 0;
-    return was_connected;
-}
-
 static int64_t replace_delay_ns(const struct link_client *c)
 {
     int64_t most = c->local ? REPLACE_IPC_NS : REPLACE_TCP_NS;
@@ -157,27 +148,18 @@ static int64_t replace_delay_ns(const struct link_client *c)
 static void connect_afresh(struct link_client *c)
 {
     c->conn = link_conn_open(c->in_url, c->out_url, c->options.message_bytes, ++c->generation, &c->mailbox);
-    c->push_is_up = false;
+    c->push_pipe = 0;
     c->poll_is_out = false;
     loop_timer_cancel(c->options.loop, &c->repoll_timer);
     loop_timer_cancel(c->options.loop, &c->push_timer);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
-    c->attempts++;
     send_poll(c, 0);
 }
 
 static void free_oldest_limbo(struct link_client *c)
 {
     link_conn_dispose(c->limbo[0]);
-    memmove(c->limbo, c->limbo + 1, --c->limbo_count * sizeof(struct link_conn *));
-}
-
-static void into_limbo(struct link_client *c)
-{
-    if (c->limbo_count == LIMBO_MAX)
-        free_oldest_limbo(c);
-    link_conn_mute(c->conn);
-    c->limbo[c->limbo_count++] = c->conn;
+    memmove(c->limbo, c->limbo + 1, --c->limbo_count * sizeof c->limbo[0]);
 }
 
 static void on_limbo_timer(void *arg)
@@ -187,7 +169,39 @@ static void on_limbo_timer(void *arg)
         free_oldest_limbo(c);
 }
 
-/* No reply in time, or none for too long: nng's dialer may be stuck, so other sockets are tried. */
+/* Puts away a pair that the far end has perhaps not accepted yet. */
+static void abandon(struct link_client *c)
+{
+    if (!c->local) {
+        link_conn_dispose(c->conn);
+        return;
+    }
+    if (c->limbo_count == LIMBO_MAX)
+        free_oldest_limbo(c);
+    link_conn_mute(c->conn);
+    c->limbo[c->limbo_count++] = c->conn;
+}
+
+/* Nothing counts any more that was heard on the connection. */
+static void disconnect(struct link_client *c)
+{
+    link_sender_lost(&c->sender);
+    if (!c->connected)
+        return;
+    c->connected = false;
+    loop_timer_cancel(c->options.loop, &c->limbo_timer);
+    loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
+    tell_state(c);
+}
+
+static void start_over(struct link_client *c)
+{
+    disconnect(c);
+    abandon(c);
+    connect_afresh(c);
+}
+
+/* It takes too long: nng's dialer may be stuck, so other sockets are tried. */
 static void on_replace_timer(void *arg)
 {
     struct link_client *c = arg;
@@ -196,35 +210,32 @@ static void on_replace_timer(void *arg)
         loop_timer_after(c->options.loop, &c->replace_timer, REPLACE_IPC_NS);
         return;
     }
-    bool was_connected = disconnect(c);
-    if (was_connected)
+    if (c->connected)
         log_warn("no answer to a poll", log_text("endpoint", c->options.endpoint));
-    if (c->local)
-        into_limbo(c);
     else
-        link_conn_dispose(c->conn);
-    connect_afresh(c);
-    if (was_connected)
-        tell_state(c);
-}
-
-/* The far end is gone. */
-static void on_lost(struct link_client *c)
-{
-    disconnect(c);
-    link_conn_dispose(c->conn);
-    connect_afresh(c);
-    tell_state(c);
+        c->attempts++;
+    start_over(c);
 }
 
 static void on_repoll_timer(void *arg)
 {
     struct link_client *c = arg;
-    if (c->poll_is_out)
-        return;
-    send_poll(c, 0);
+    if (!c->poll_is_out)
+        send_poll(c, 0);
     if (c->replace_timer.slot == 0)
         loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
+}
+
+/* The first hello goes out at once; a far end that keeps breaking off is asked more and more slowly. */
+static void on_poll_failed(struct link_client *c)
+{
+    disconnect(c);
+    if (c->failures++ == 0) {
+        send_poll(c, 0);
+        return;
+    }
+    int64_t delay = REPOLL_FIRST_NS << (c->failures < 8 ? c->failures : 8);
+    loop_timer_after(c->options.loop, &c->repoll_timer, delay);
 }
 
 /* ---- what the far end says ---- */
@@ -287,10 +298,9 @@ static void on_refused(struct link_client *c, const struct msg_error *error)
 {
     struct buf body = {0};
     complain(c, "the far end refuses this link", (enum sh_error)error->code, error->text);
+    disconnect(c);
     loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
     loop_timer_cancel(c->options.loop, &c->replace_timer);
-    if (disconnect(c))
-        tell_state(c);
     msg_encode(MSG_error, error, &body);
     for (uint64_t last = c->sender.last_number;;) {
         struct link_item *first = c->sender.outstanding.first;
@@ -318,13 +328,14 @@ static bool is_stalled(struct link_client *c, uint64_t accepted_before)
 
 static void become_connected(struct link_client *c)
 {
-    if (c->connected || !c->sender.greeted || !c->push_is_up)
+    if (c->connected || !c->sender.greeted || c->push_pipe == 0)
         return;
     c->connected = true;
     c->attempts = 0;
+    c->failures = 0;
     c->stalled_ns = 0;
     loop_timer_after(c->options.loop, &c->replace_timer, LINK_POLL_MS * (int64_t)NS_PER_MS + OVERDUE_NS);
-    if (c->limbo_count > 0)
+    if (c->limbo_count > 0 && c->limbo_timer.slot == 0)
         loop_timer_after(c->options.loop, &c->limbo_timer, LIMBO_NS);
     tell_state(c);
     flush(c);
@@ -340,7 +351,7 @@ static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *re
         loop_timer_after(c->options.loop, &c->replace_timer, LINK_POLL_MS * (int64_t)NS_PER_MS + OVERDUE_NS);
         if (is_stalled(c, accepted_before)) {
             complain(c, "the far end doesn't see the requests", SH_UNAVAILABLE, (struct slice){0});
-            on_lost(c);
+            start_over(c);
             return;
         }
     }
@@ -351,7 +362,7 @@ static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *re
     flush(c);
 }
 
-/* Bytes that make no sense are as good as no reply: the timer brings fresh sockets. */
+/* Bytes that make no sense are as good as no reply: replace_timer is left to run out. */
 static void on_reply_message(struct link_client *c, nng_msg *message)
 {
     struct msg_envelope e;
@@ -366,7 +377,6 @@ static void on_reply_message(struct link_client *c, nng_msg *message)
         on_refused(c, &(struct msg_error){.code = SH_VERSION_MISMATCH});
     } else {
         complain(c, "bad reply to a poll", SH_BAD_REQUEST, (struct slice){0});
-        loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
     }
 }
 
@@ -381,19 +391,19 @@ static void on_event(struct link_client *c, const struct link_event *event)
         return;
     case LINK_POLL_FAILED:
         c->poll_is_out = false;
-        if (c->connected)
-            on_lost(c);
-        else /* the sockets dial on; ask again as soon as they may be through */
-            loop_timer_after(c->options.loop, &c->repoll_timer, REPOLL_NS);
+        on_poll_failed(c);
         return;
-    case LINK_PUSH_IS_UP:
-        c->push_is_up = true;
+    case LINK_PUSH_UP:
+        if (c->push_pipe != 0)
+            disconnect(c); /* the end of the one before is still to be told */
+        c->push_pipe = event->pipe;
         become_connected(c);
         return;
-    case LINK_PUSH_IS_DOWN:
-        c->push_is_up = false;
-        if (c->connected)
-            on_lost(c);
+    case LINK_PUSH_DOWN:
+        if (c->push_pipe != event->pipe)
+            return;
+        c->push_pipe = 0;
+        disconnect(c);
         return;
     }
 }
@@ -507,7 +517,8 @@ void link_client_close(struct link_client *c)
 {
     struct loop *loop = c->options.loop;
     link_conn_dispose(c->conn);
-    on_limbo_timer(c);
+    while (c->limbo_count > 0)
+        free_oldest_limbo(c);
     c->generation++; /* the mail that is left means nothing any more */
     mailbox_close(&c->mailbox);
     loop_timer_cancel(loop, &c->replace_timer);

@@ -16,9 +16,9 @@
 #include "log.h"
 
 enum {
-    REDIAL_MS = 10,         /* a listener that comes back is seen within milliseconds */
-    REDIAL_MUTED_MS = 1000, /* a muted pair needn't see it */
-    PUSH_QUEUE = 1024,      /* messages inside nng; the credit keeps them fewer */
+    REDIAL_MS = 10,        /* a listener that comes back is seen within milliseconds */
+    REDIAL_MUTED_MS = 500, /* nng waits for a random part of it */
+    PUSH_QUEUE = 1024,     /* messages inside nng; the credit keeps them fewer */
     CLOSER_STACK = 128 << 10,
 };
 
@@ -50,10 +50,11 @@ void link_event_free(struct link_event *event)
 
 /* ---- nng's threads ---- */
 
-static void post(struct link_conn *conn, enum link_event_kind kind, nng_msg *message)
+static void post(struct link_conn *conn, struct link_event values)
 {
-    struct link_event *event = xcalloc(1, sizeof *event);
-    *event = (struct link_event){.generation = conn->generation, .kind = kind, .message = message};
+    struct link_event *event = xmalloc(sizeof *event);
+    *event = values;
+    event->generation = conn->generation;
     pthread_mutex_lock(&conn->lock);
     bool wanted = conn->mailbox != NULL;
     if (wanted)
@@ -67,15 +68,15 @@ static void on_reply(void *arg)
 {
     struct link_conn *conn = arg;
     if (nng_aio_result(conn->reply_aio) == 0)
-        post(conn, LINK_REPLIED, nng_aio_get_msg(conn->reply_aio));
+        post(conn, (struct link_event){.kind = LINK_REPLIED, .message = nng_aio_get_msg(conn->reply_aio)});
     else
-        post(conn, LINK_POLL_FAILED, NULL);
+        post(conn, (struct link_event){.kind = LINK_POLL_FAILED});
 }
 
 static void on_push_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
-    (void)pipe;
-    post(arg, event == NNG_PIPE_EV_ADD_POST ? LINK_PUSH_IS_UP : LINK_PUSH_IS_DOWN, NULL);
+    enum link_event_kind kind = event == NNG_PIPE_EV_ADD_POST ? LINK_PUSH_UP : LINK_PUSH_DOWN;
+    post(arg, (struct link_event){.kind = kind, .pipe = nng_pipe_id(pipe)});
 }
 
 /* ---- the loop's thread ---- */
@@ -139,13 +140,17 @@ static void mute(struct link_conn *conn)
     pthread_mutex_unlock(&conn->lock);
 }
 
+static void dial_rarely(nng_dialer dialer)
+{
+    need(nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS), NNG_OPT_RECONNMAXT);
+    need(nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS), NNG_OPT_RECONNMINT);
+}
+
 void link_conn_mute(struct link_conn *conn)
 {
     mute(conn);
-    nng_dialer_set_ms(conn->push_dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS);
-    nng_dialer_set_ms(conn->push_dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS);
-    nng_dialer_set_ms(conn->req_dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS);
-    nng_dialer_set_ms(conn->req_dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS);
+    dial_rarely(conn->push_dialer);
+    dial_rarely(conn->req_dialer);
 }
 
 static void free_unsent(nng_aio *aio)

@@ -10,10 +10,10 @@
 struct link_conn;
 
 enum link_event_kind {
-    LINK_REPLIED,      /* the poll's reply: message */
-    LINK_POLL_FAILED,  /* the poll will get no reply */
-    LINK_PUSH_IS_UP,   /* the pipeline is connected */
-    LINK_PUSH_IS_DOWN, /* and isn't any more: messages may be lost */
+    LINK_REPLIED,     /* the poll's reply: message */
+    LINK_POLL_FAILED, /* the poll gets no reply: its connection broke */
+    LINK_PUSH_UP,     /* the pipeline is connected: pipe */
+    LINK_PUSH_DOWN,   /* and no more: pipe. May come after the next one is up. */
 };
 
 /* The receiver frees it with link_event_free. */
@@ -21,11 +21,12 @@ struct link_event {
     struct mail mail;
     uint64_t generation; /* as given to link_conn_open */
     enum link_event_kind kind;
-    nng_msg *message; /* NULL but for LINK_REPLIED */
+    nng_msg *message;
+    int pipe;
 };
 void link_event_free(struct link_event *event);
 
-/* Connects in the background. */
+/* Connects in the background, and again whenever the connection breaks. */
 struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes,
                                  uint64_t generation, struct mailbox *mailbox);
 /* Sends a poll, takes the message; LINK_REPLIED or LINK_POLL_FAILED follows. One at a time. */
