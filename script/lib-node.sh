@@ -19,12 +19,13 @@ node_pid() {
     local pid
     pid=$(cat "$(pid_file "$1")" 2>/dev/null) || return 0
     [[ $pid =~ ^[0-9]+$ ]] || return 0
-    if tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -Fxq -- "$(topology)"; then
+    if { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -Fxq -- "$(topology)"; then
         echo "$pid"
     fi
 }
 
-# Prints "PORT ADMIN_PORT" for each node: from 4000 in steps of 10 and from 9090 on, stepping over what is taken.
+# Prints "PORT ADMIN_PORT" for each node: from 4000 in steps of 10, from 9090 in steps of 1; a pair of which anything is
+# taken is stepped over.
 pick_ports() {
     python3 - "$nodes" <<'EOF'
 import socket
@@ -44,13 +45,10 @@ def is_free(port):
             return False
 
 
-bases = (base for base in range(4000, 9000, 10) if all(is_free(base + i) for i in range(PORTS)))
-admins = (port for port in range(9090, 20000) if is_free(port))
+pairs = ((4000 + 10 * i, 9090 + i) for i in range(500))
+free = (pair for pair in pairs if all(map(is_free, [*range(pair[0], pair[0] + PORTS), pair[1]])))
 for _ in range(int(sys.argv[1])):
-    base, admin = next(bases, None), next(admins, None)
-    if base is None or admin is None:
-        sys.exit("no free ports between 4000 and 20000")
-    print(base, admin)
+    print(*next(free, None) or sys.exit("all ports from 4000 to 8994 are taken"))
 EOF
 }
 
@@ -160,20 +158,21 @@ stop_nodes() {
     return "$status"
 }
 
+# Their ids, in one line.
 running_nodes() {
-    local folder
+    local folder id ids=()
     for folder in "$dir"/n*/; do
-        if [[ -n $(node_pid "$(basename "$folder")") ]]; then
-            basename "$folder"
-        fi
+        id=$(basename "$folder")
+        [[ -z $(node_pid "$id") ]] || ids+=("$id")
     done
+    echo "${ids[*]}"
 }
 
 # Starts all and waits for all; stops all when one fails. One start at a time, so that two of them don't pick the same ports.
 start_nodes() {
     local id running
     running=$(running_nodes)
-    [[ -z $running ]] || fail "${running//$'\n'/, } runs already under $dir; stop it with script/run --stop --dir $dir"
+    [[ -z $running ]] || fail "$running runs already under $dir; stop it with script/run --stop --dir $dir"
     exec 9>"$top/build/.run.lock"
     flock 9
     write_topology
