@@ -34,8 +34,10 @@ enum sh_error segment_open(const struct vfs *fs, const char *dir, struct id16 lo
     if (error == SH_OK && (header->base_lsn != base_lsn || !id16_equal(header->log, log)))
         error = SH_CORRUPT;
     *file_bytes = (uint64_t)size;
-    if (error != SH_OK && *fd >= 0)
+    if (error != SH_OK && *fd >= 0) {
         fs->close(fs, *fd);
+        *fd = -1;
+    }
     return error;
 }
 

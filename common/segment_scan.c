@@ -87,39 +87,42 @@ enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_heade
     return result;
 }
 
-/* Puts offset at the next occurrence of the magic, or at the end. */
-static bool find_magic(struct segment_scan *scan)
+/* Puts offset at the next place where the magic begins before `until`, or at `until`. */
+static bool find_magic(struct segment_scan *scan, uint64_t until)
 {
-    while (scan->end - scan->offset >= sizeof magic) {
+    while (scan->offset < until) {
         struct slice bytes;
         if (!fill(scan, scan->offset, sizeof magic, &bytes))
             return false;
-        if (bytes.len < sizeof magic)
+        if (bytes.len < sizeof magic) {
+            scan->offset = until;
             break;
+        }
         const uint8_t *found = memmem(bytes.data, bytes.len, magic, sizeof magic);
         if (found != NULL) {
             scan->offset += (uint64_t)(found - bytes.data);
-            return true;
+            break;
         }
         scan->offset += bytes.len - (sizeof magic - 1);
     }
-    scan->offset = scan->end;
     return true;
 }
 
-enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, struct frame_header *h)
+enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, uint64_t until,
+                                   struct frame_header *h)
 {
     struct slice bytes;
-    while (scan->offset < scan->end) {
-        scan->offset++;
-        if (!find_magic(scan))
+    assert(until <= scan->end);
+    while (++scan->offset < until) {
+        if (!find_magic(scan, until))
             return SCAN_FAILED;
-        if (scan->offset == scan->end)
+        if (scan->offset >= until)
             break;
         enum scan_result result = frame_at(scan, scan->offset, h, &bytes);
         if (result == SCAN_FAILED || (result == SCAN_FRAME && h->durable_end <= position + scan->offset))
             return result;
     }
+    scan->offset = until;
     return SCAN_END;
 }
 

@@ -34,11 +34,11 @@ void segment_scan_free(struct segment_scan *scan);
 void segment_scan_forget(struct segment_scan *scan);
 /* The frame at offset; bytes (header and body) are borrowed until the next call. */
 enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_header *h, struct slice *bytes);
-/* Looks for the next valid frame from offset + 1 on and puts offset there: SCAN_FRAME with its header,
- * SCAN_END (offset
- * == end: there is none), SCAN_FAILED. The position of the segment, to refuse what claims to know a durable
- * end beyond itself. */
-enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, struct frame_header *h);
+/* Looks for the next valid frame that begins behind offset and before `until`, and puts offset there:
+ * SCAN_FRAME with its header, SCAN_END (there is none; offset is `until`), SCAN_FAILED. The position of the
+ * segment, to refuse what claims to know a durable end beyond itself. */
+enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, uint64_t until,
+                                   struct frame_header *h);
 /* Where the last byte that isn't zero lies, from offset (which stays) to `end`: *behind gets the offset
  * behind it, or offset when all are zero. False: a read failed. */
 bool segment_scan_extent(struct segment_scan *scan, uint64_t *behind);

@@ -104,7 +104,8 @@ static void pass_damage(struct verify *v, uint64_t end)
 {
     struct frame_header h;
     uint64_t bad = v->scan.offset;
-    bool found = segment_scan_find(&v->scan, v->segment.position, &h) == SCAN_FRAME && v->scan.offset < end;
+    uint64_t until = end < v->scan.end ? end : v->scan.end;
+    bool found = segment_scan_find(&v->scan, v->segment.position, until, &h) == SCAN_FRAME;
     if (!found)
         v->scan.offset = end;
     verify_damage(v, v->file, bad, v->scan.offset - bad, found ? h.base_lsn : 0,
@@ -121,12 +122,10 @@ static void look_behind(struct verify *v, uint64_t extent)
 {
     struct frame_header h;
     uint64_t bad = v->scan.offset;
-    v->scan.end = extent;
-    while (segment_scan_find(&v->scan, v->segment.position, &h) == SCAN_FRAME)
+    while (segment_scan_find(&v->scan, v->segment.position, extent, &h) == SCAN_FRAME)
         if (h.durable_end > v->durable_end)
             v->durable_end = h.durable_end;
     v->scan.offset = bad;
-    v->scan.end = v->end;
 }
 
 /* No valid frame at the offset of the newest segment: damage below the mark, or the end of what is written

@@ -185,10 +185,10 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
 {
     uint32_t count;
     bool needs_roll = !fits(c, a->entries.len);
-    if (needs_roll && c->next == WAL_NEXT_PREPARING)
-        return false;
     if (judge(c, token, a, &count) != SH_OK)
         return true;
+    if (needs_roll && c->next == WAL_NEXT_PREPARING)
+        return false;
     if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
         refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
         return true;

@@ -123,10 +123,8 @@ static enum sh_error open_newest(struct recovery *r, const uint64_t *bases, size
                   log_text("file", r->file));
     if (error == SH_CORRUPT)
         return damaged(r, 0, base, "the header of the newest segment is damaged");
-    if (error != SH_OK) {
-        log->fd = -1;
+    if (error != SH_OK)
         return error;
-    }
     log->chain = log_chain_of(&log->segment);
     segment_scan_open(&r->scan, log->fs, log->fd, log->segment.salt, log->limit);
     return SH_OK;
@@ -195,8 +193,7 @@ static enum sh_error walk(struct recovery *r)
     r->scan.offset = r->end;
     if (result == SCAN_FAILED || !segment_scan_extent(&r->scan, &r->extent))
         return failed(r->log, "cannot read the newest segment", r->scan.error);
-    r->scan.end = r->extent;
-    while ((result = segment_scan_find(&r->scan, r->log->segment.position, &h)) == SCAN_FRAME)
+    while ((result = segment_scan_find(&r->scan, r->log->segment.position, r->extent, &h)) == SCAN_FRAME)
         raise_mark(r, h.durable_end, h.durable_lsn);
     return result == SCAN_FAILED ? failed(r->log, "cannot read the newest segment", r->scan.error) : SH_OK;
 }
