@@ -23,8 +23,7 @@ enum {
     CLOSING_MAX = 64, /* closes that hang, before no more sockets are replaced */
 };
 #define REPLACE_FIRST_NS (100 * (int64_t)NS_PER_MS)
-#define REPLACE_TCP_NS   NS_PER_S
-#define REPLACE_IPC_NS   (5 * NS_PER_S)
+#define REPLACE_MOST_NS  (5 * NS_PER_S)
 #define OVERDUE_NS       (2 * NS_PER_S)
 #define REPOLL_FIRST_NS  (2 * (int64_t)NS_PER_MS)
 #define REFUSED_NS       NS_PER_S
@@ -45,7 +44,6 @@ struct link_client {
     struct link_client_options options;
     char in_url[LINK_ENDPOINT_MAX], out_url[LINK_ENDPOINT_MAX];
     struct buf cluster, sender_id, endpoint; /* what the options point to */
-    bool local;
     struct id16 session;
     struct link_sender sender;
     size_t queued_bytes;
@@ -60,9 +58,9 @@ struct link_client {
     unsigned failures;  /* polls that failed since it was connected */
     int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
     struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
-    /* Pairs that gave no reply in time. An ipc listener dies for good when a connection is closed before it
-     * was accepted (nng #1518), and a stopped or busy process accepts late: so they are kept until the far
-     * end answers. */
+    /* Pairs that led to nothing, kept until the far end answers. To close one while it dials is dangerous: an
+     * ipc listener dies for good when a connection ends before it was accepted (nng #1518; a stopped or busy
+     * process accepts late), and over tcp nng itself may crash (#1657). */
     struct link_conn *limbo[LIMBO_MAX];
     unsigned limbo_count;
     struct buf scratch;
@@ -140,9 +138,8 @@ static void tell_state(struct link_client *c)
 
 static int64_t replace_delay_ns(const struct link_client *c)
 {
-    int64_t most = c->local ? REPLACE_IPC_NS : REPLACE_TCP_NS;
-    int64_t delay = c->attempts < 8 ? REPLACE_FIRST_NS << c->attempts : most;
-    return delay < most ? delay : most;
+    int64_t delay = REPLACE_FIRST_NS << (c->attempts < 8 ? c->attempts : 8);
+    return delay < REPLACE_MOST_NS ? delay : REPLACE_MOST_NS;
 }
 
 static void connect_afresh(struct link_client *c)
@@ -169,19 +166,6 @@ static void on_limbo_timer(void *arg)
         free_oldest_limbo(c);
 }
 
-/* Puts away a pair that the far end has perhaps not accepted yet. */
-static void abandon(struct link_client *c)
-{
-    if (!c->local) {
-        link_conn_dispose(c->conn);
-        return;
-    }
-    if (c->limbo_count == LIMBO_MAX)
-        free_oldest_limbo(c);
-    link_conn_mute(c->conn);
-    c->limbo[c->limbo_count++] = c->conn;
-}
-
 /* Nothing counts any more that was heard on the connection. */
 static void disconnect(struct link_client *c)
 {
@@ -194,27 +178,27 @@ static void disconnect(struct link_client *c)
     tell_state(c);
 }
 
+/* The old pair is put away, not closed: see limbo. */
 static void start_over(struct link_client *c)
 {
     disconnect(c);
-    abandon(c);
+    link_conn_mute(c->conn);
+    c->limbo[c->limbo_count++] = c->conn;
     connect_afresh(c);
 }
 
-/* It takes too long: nng's dialer may be stuck, so other sockets are tried. */
+/* It takes too long: nng's dialer may be stuck, so other sockets are tried, but not for ever. */
 static void on_replace_timer(void *arg)
 {
     struct link_client *c = arg;
-    if (link_conn_closing() > CLOSING_MAX) {
-        log_error("connections don't close; not opening more", log_text("endpoint", c->options.endpoint));
-        loop_timer_after(c->options.loop, &c->replace_timer, REPLACE_IPC_NS);
-        return;
-    }
     if (c->connected)
         log_warn("no answer to a poll", log_text("endpoint", c->options.endpoint));
     else
         c->attempts++;
-    start_over(c);
+    if (c->limbo_count < LIMBO_MAX && link_conn_closing() <= CLOSING_MAX)
+        start_over(c);
+    else
+        loop_timer_after(c->options.loop, &c->replace_timer, REPLACE_MOST_NS);
 }
 
 static void on_repoll_timer(void *arg)
@@ -448,7 +432,6 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
         c->options.message_bytes = REPLY_BYTES_MIN;
     memcpy(c->in_url, in_url, sizeof in_url);
     memcpy(c->out_url, out_url, sizeof out_url);
-    c->local = strncmp(in_url, "ipc://", strlen("ipc://")) == 0;
     c->session = id16_random();
     mailbox_open(&c->mailbox, options->loop, on_mail, c);
     c->replace_timer = (struct loop_timer){.fn = on_replace_timer, .arg = c};

@@ -64,6 +64,19 @@ static void post(struct link_conn *conn, struct link_event values)
         link_event_free(event);
 }
 
+/* Receiving begins here and not with the send: nng 1.5.2 panics when the same aio sends again after a receive
+ * failed while its request had not gone out. */
+static void on_poll_sent(void *arg)
+{
+    struct link_conn *conn = arg;
+    if (nng_aio_result(conn->poll_aio) == 0) {
+        nng_recv_aio(conn->req, conn->reply_aio);
+        return;
+    }
+    nng_msg_free(nng_aio_get_msg(conn->poll_aio));
+    post(conn, (struct link_event){.kind = LINK_POLL_FAILED});
+}
+
 static void on_reply(void *arg)
 {
     struct link_conn *conn = arg;
@@ -102,7 +115,7 @@ struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t
     need(nng_push0_open(&conn->push), "nng_push0_open");
     need(nng_req0_open(&conn->req), "nng_req0_open");
     need(nng_aio_alloc(&conn->push_aio, NULL, NULL), "nng_aio_alloc");
-    need(nng_aio_alloc(&conn->poll_aio, NULL, NULL), "nng_aio_alloc");
+    need(nng_aio_alloc(&conn->poll_aio, on_poll_sent, conn), "nng_aio_alloc");
     need(nng_aio_alloc(&conn->reply_aio, on_reply, conn), "nng_aio_alloc");
     nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
     need(nng_socket_set_int(conn->push, NNG_OPT_SENDBUF, PUSH_QUEUE), NNG_OPT_SENDBUF);
@@ -116,12 +129,10 @@ struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t
     return conn;
 }
 
-/* The receive is posted with the send, not from its callback: one change of threads less for each poll. */
 void link_conn_poll(struct link_conn *conn, nng_msg *message)
 {
     nng_aio_set_msg(conn->poll_aio, message);
     nng_send_aio(conn->req, conn->poll_aio);
-    nng_recv_aio(conn->req, conn->reply_aio);
 }
 
 /* With its timeout of zero the send is over when the call returns. */
@@ -153,12 +164,6 @@ void link_conn_mute(struct link_conn *conn)
     dial_rarely(conn->req_dialer);
 }
 
-static void free_unsent(nng_aio *aio)
-{
-    if (nng_aio_result(aio) != 0 && nng_aio_get_msg(aio) != NULL)
-        nng_msg_free(nng_aio_get_msg(aio));
-}
-
 static void *close_conn(void *arg)
 {
     struct link_conn *conn = arg;
@@ -166,7 +171,6 @@ static void *close_conn(void *arg)
     nng_close(conn->push);
     nng_aio_stop(conn->poll_aio);
     nng_aio_stop(conn->reply_aio);
-    free_unsent(conn->poll_aio);
     nng_aio_free(conn->poll_aio);
     nng_aio_free(conn->reply_aio);
     nng_aio_free(conn->push_aio);
