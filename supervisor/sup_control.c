@@ -151,7 +151,7 @@ static int listen_at(const char *path)
     mode_t before = umask(0177);
     int failed = bind(fd, (struct sockaddr *)&address, sizeof address);
     umask(before);
-    if (failed == 0 && listen(fd, SUP_CONTROL_MOST) == 0)
+    if (failed == 0 && listen(fd, SUP_CONTROL_BACKLOG) == 0)
         return fd;
     int error = errno;
     close(fd);

@@ -10,6 +10,7 @@
 
 enum {
     SUP_CONTROL_MOST = 16,
+    SUP_CONTROL_BACKLOG = 64,
     SUP_CONTROL_BYTES = 4096,
     SUP_REPLY_BYTES = 128 << 10,
     SUP_TEXT_BYTES = 1024 /* of svc_reply's text; longer ones are cut */

@@ -211,8 +211,15 @@ class Supervised:
     def connect(self, timeout=10):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(timeout)
+
+        def connected():
+            try:
+                connection.connect(os.path.join(self.run, "supervisor.sock"))
+                return True
+            except BlockingIOError:  # the backlog is full for a moment
+                return False
         try:
-            connection.connect(os.path.join(self.run, "supervisor.sock"))
+            wait_for(connected, "a connection", timeout, 0.001)
         except OSError:
             connection.close()
             raise
@@ -273,6 +280,10 @@ class Supervised:
 
     def wait_event(self, text, count=1, timeout=20):
         self.wait(lambda: self.story().count(text) >= count, f"{count} of '{text}'", timeout)
+
+    def maps(self):
+        with open(f"/proc/{self.process.pid}/maps", encoding="ascii") as file:
+            return file.read()
 
     def log_text(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:

@@ -33,6 +33,7 @@ class Commands(unittest.TestCase):
     def test_shutdown(self):
         with Supervised(THREE) as s:
             s.start()
+            s.wait_event("c ready")
             self.assertEqual(s.call("shutdown")[1], 0)
             self.assertEqual(s.wait_exit(), 0)
             self.assertEqual(s.story()[6:], ["c term", "b term", "a term"])
@@ -109,7 +110,8 @@ class BadInput(unittest.TestCase):
                     packet[rng.randrange(len(packet))] = rng.randrange(256)
                 self.ask(s, bytes(packet) if rng.random() < 0.7 else rng.randbytes(rng.randrange(1, 6000)))
             self.assertEqual(s.node("a")["state"], "running")
-            self.assertLess(self.memory_kib(s), before + 1024)
+            allowed = 65536 if "libasan" in s.maps() else 1024  # freed memory is kept in quarantine there
+            self.assertLess(self.memory_kib(s), before + allowed)
 
     def memory_kib(self, s):
         with open(f"/proc/{s.process.pid}/status", encoding="ascii") as file:
