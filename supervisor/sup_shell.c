@@ -67,6 +67,14 @@ static void log_note(struct sup_shell *shell, const struct sup_action *a)
             log_text("last_exit", text), log_int("service_pid", s->alive ? s->process.pid : 0));
 }
 
+static void log_death(const struct sup_service *s, const struct sup_action *a)
+{
+    char cause[SUP_EXIT_TEXT];
+    log_warn("death", log_text("name", s->spec->name),
+             log_text("cause", sup_exit_text(a->cause, &a->exit, cause)),
+             log_text("core", a->exit.core ? "dumped" : "none"), log_uint("restarts", a->restarts));
+}
+
 static void tell_systemd(struct sup_shell *shell)
 {
     char summary[SUP_STATUS_MAX + 1];
@@ -97,13 +105,15 @@ static void tell_people(struct sup_shell *shell, const struct sup_actions *actio
     bool moved = false;
     for (unsigned i = 0; i < actions->count; i++) {
         const struct sup_action *a = &actions->list[i];
-        const char *name = sup_core_view(shell->core, a->node).spec->name;
-        if (a->kind == SUP_DO_NOTE)
+        const struct sup_service *s = &shell->services[a->node];
+        if (a->kind == SUP_DO_NOTE) {
             log_note(shell, a);
-        else if (a->kind == SUP_DO_OBITUARY)
-            sup_obituary_write(shell->obituary_dir, name, clock_real_ns(), obituary);
-        else if (a->kind == SUP_DO_EXIT)
+        } else if (a->kind == SUP_DO_OBITUARY) {
+            log_death(s, a);
+            sup_obituary_write(shell->obituary_dir, s->spec->name, clock_real_ns(), obituary);
+        } else if (a->kind == SUP_DO_EXIT) {
             end(shell, a->code);
+        }
         moved |= a->kind == SUP_DO_NOTE;
     }
     if (moved)

@@ -131,7 +131,7 @@ static void start_supervisor(struct sup_core *core, int i)
 void sup_start(struct sup_core *core, int i)
 {
     struct sup_node *n = &core->nodes[i];
-    assert(sup_at_rest(n));
+    assert(!n->alive && n->step == STEP_IDLE);
     n->due = n->asked = false;
     n->ready_ns = 0;
     if (sup_is_service(n))
@@ -230,14 +230,15 @@ static void restart(struct sup_core *core, int p, int c)
     child->restarts++;
     int64_t delay = next_backoff(core, c);
     enum tree_strategy strategy = core->nodes[p].spec->strategy;
-    if (strategy == TREE_ONE_FOR_ONE) {
-        sup_set_state(core, c, SUP_BACKOFF);
-        child->deadline_ns = core->now_ns + delay;
-        if (delay == 0)
-            sup_start(core, c);
+    if (strategy == TREE_ONE_FOR_ONE && delay == 0) {
+        sup_start(core, c);
         return;
     }
     sup_set_state(core, c, SUP_BACKOFF);
+    if (strategy == TREE_ONE_FOR_ONE) {
+        child->deadline_ns = core->now_ns + delay;
+        return;
+    }
     child->deadline_ns = SUP_NEVER; /* the group's start brings it back */
     restart_group(core, p, strategy == TREE_ONE_FOR_ALL ? next_child(core, p, p) : c, delay);
 }

@@ -83,7 +83,7 @@ struct sup_action *sup_add_action(struct sup_core *core, enum sup_action_kind ki
 void sup_send_signal(struct sup_core *core, int i, int signal);
 void sup_set_state(struct sup_core *core, int i, enum sup_state state);
 
-/* Starts a node that is at rest. */
+/* Starts a node that is down. */
 void sup_start(struct sup_core *core, int i);
 /* Spawns a service that is starting. */
 void sup_spawn_node(struct sup_core *core, int i);

@@ -102,6 +102,36 @@ static void test_group_stops_at_once_and_starts_after_the_backoff(void **unused)
     expect("spawn a ");
 }
 
+static void test_widened_group_restart_keeps_the_longer_backoff(void **unused)
+{
+    (void)unused;
+    plant(TREE_REST_FOR_ONE, 10);
+    up();
+    exits("c", 1);
+    exits("c", 1); /* waits for its backoff */
+    story[0] = 0;
+    int64_t due_ns = sup_core_deadline(core);
+    exits("a", 1); /* its own restart would be at once */
+    exits("b", 0);
+    expect("obituary a TERM b ");
+    assert_int_equal(sup_core_deadline(core), due_ns);
+    tick();
+    expect("spawn a ");
+}
+
+static void test_tries_on_a_directory_in_use_cost_no_backoff_later(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ONE, 10);
+    begin();
+    exits("a", EXIT_IN_USE);
+    tick();
+    ready("a");
+    story[0] = 0;
+    exits("a", 1);
+    expect("obituary a spawn a ");
+}
+
 static void test_shutdown_during_backoff_starts_nothing_more(void **unused)
 {
     (void)unused;
@@ -475,6 +505,8 @@ int main(void)
         T(test_without_backoff_every_restart_is_at_once),
         T(test_backoff_is_reset_after_5_s_up),
         T(test_group_stops_at_once_and_starts_after_the_backoff),
+        T(test_widened_group_restart_keeps_the_longer_backoff),
+        T(test_tries_on_a_directory_in_use_cost_no_backoff_later),
         T(test_shutdown_during_backoff_starts_nothing_more),
         T(test_hung_service_is_aborted_killed_and_restarted),
         T(test_watchdog_ping_moves_the_deadline),
