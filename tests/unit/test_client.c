@@ -1,27 +1,33 @@
 /* libshanghai against a node that the tests control: a link server with a log in memory, which answers late,
- * refuses, forgets and dies as it is told. */
+ * refuses, forgets and gets killed. It is a process of its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <assert.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include "crc32c.h"
 #include "frame.h"
 #include "link.h"
 #include "shanghai.h"
 
 /* ================================================================ the node */
 
+enum { FRAMES_MAX = 20000, HELD_MAX = 1024, ARENA_BYTES = 64 << 20 };
+
 struct stored {
-    struct buf body; /* the frame's body */
+    size_t at, len; /* the frame's body in the arena */
     uint64_t lsn;
     uint32_t count;
     struct id16 producer;
@@ -33,49 +39,47 @@ struct held {
     struct msg_append_reply reply;
 };
 
+/* Lives in memory that the test and the node's process share. A process that dies takes its links and what it
+ * holds along; the log stays, as on a disk. */
 struct node {
     char dir[32], query[64], wal[64];
-    pthread_t thread;
-    struct loop *loop;
-    struct mailbox mailbox;
-    struct link_server *server;
+    pid_t pid;
     struct id16 log;
 
     pthread_mutex_t lock;
-    struct stored *frames;
-    size_t frame_count;
+    struct stored frames[FRAMES_MAX];
+    size_t frame_count, arena_used;
     uint64_t next_lsn, first_lsn;
     uint64_t corrupt_lsn; /* the frame that holds it is sent with a wrong byte */
     /* orders */
-    bool offer_wal, hold, deaf, forget_producers;
+    bool offer_wal, hold, forget_producers;
     enum sh_error refuse;  /* with this... */
     uint32_t refuse_count; /* ...so many appends... */
     uint32_t refuse_after; /* ...after so many accepted ones */
     /* what it saw */
     uint32_t appends, conflicts;
-    bool by_wal;
-    struct held *held;
     size_t held_count;
+    struct held held[HELD_MAX];
+    uint8_t arena[ARENA_BYTES];
 };
 
-struct order {
-    struct mail mail;
-    void (*fn)(struct node *n);
-    atomic_bool done;
-};
+/* Of the node's process alone: */
+static struct loop *node_loop;
+static struct link_server *node_server;
+static struct loop_timer node_timer;
 
-static void answer(struct node *n, struct link_token token, uint32_t type, const void *message)
+static void answer(struct link_token token, uint32_t type, const void *message)
 {
     struct buf body = {0};
     msg_encode(type, message, &body);
-    link_server_answer(n->server, token, type, buf_slice(&body));
+    link_server_answer(node_server, token, type, buf_slice(&body));
     buf_free(&body);
 }
 
-static void refuse(struct node *n, struct link_token token, enum sh_error code, uint64_t expected)
+static void refuse(struct link_token token, enum sh_error code, uint64_t expected)
 {
     struct msg_error e = {.code = code, .text = slice_str("as the test wants"), .expected = expected};
-    link_server_refuse(n->server, token, &e);
+    link_server_refuse(node_server, token, &e);
 }
 
 /* The highest sequence of the producer, and the frame with this one. */
@@ -96,12 +100,17 @@ static uint64_t find_sequence(struct node *n, const struct msg_append *m, const 
 static const struct stored *store(struct node *n, const struct msg_append *m)
 {
     uint32_t count;
-    assert_int_equal(entries_check(m->entries, &count), SH_OK);
-    n->frames = xrealloc(n->frames, (n->frame_count + 1) * sizeof *n->frames);
+    enum sh_error e = entries_check(m->entries, &count);
+    assert(e == SH_OK && n->frame_count < FRAMES_MAX && n->arena_used + m->entries.len <= ARENA_BYTES);
     struct stored *s = &n->frames[n->frame_count++];
-    *s =
-        (struct stored){.lsn = n->next_lsn, .count = count, .producer = m->producer, .sequence = m->sequence};
-    buf_append(&s->body, m->entries.data, m->entries.len);
+    *s = (struct stored){.at = n->arena_used,
+                         .len = m->entries.len,
+                         .lsn = n->next_lsn,
+                         .count = count,
+                         .producer = m->producer,
+                         .sequence = m->sequence};
+    memcpy(n->arena + s->at, m->entries.data, s->len);
+    n->arena_used += s->len;
     n->next_lsn += count;
     return s;
 }
@@ -110,7 +119,8 @@ static void on_append(struct node *n, const struct link_request *request)
 {
     struct msg_append m;
     const struct stored *s;
-    assert_int_equal(msg_decode(MSG_append, request->body, &m), SH_OK);
+    enum sh_error e = msg_decode(MSG_append, request->body, &m);
+    assert(e == SH_OK);
     n->appends++;
     if (n->forget_producers) {
         n->forget_producers = false;
@@ -120,35 +130,34 @@ static void on_append(struct node *n, const struct link_request *request)
     uint64_t highest = find_sequence(n, &m, &s);
     if (s == NULL && m.sequence != highest + 1) {
         n->conflicts++;
-        refuse(n, request->token, highest == 0 ? SH_SEQUENCE_EXPIRED : SH_CONFLICT, highest + 1);
+        refuse(request->token, highest == 0 ? SH_SEQUENCE_EXPIRED : SH_CONFLICT, highest + 1);
         return;
     }
     if (n->refuse_after > 0) {
         n->refuse_after--;
     } else if (n->refuse_count > 0) {
         n->refuse_count--;
-        refuse(n, request->token, n->refuse, 0);
+        refuse(request->token, n->refuse, 0);
         return;
     }
     if (s == NULL)
         s = store(n, &m);
     struct msg_append_reply reply = {.log = n->log, .lsn = s->lsn, .count = s->count};
-    if (n->hold) {
-        n->held = xrealloc(n->held, (n->held_count + 1) * sizeof *n->held);
+    if ((n->hold || n->held_count > 0) && n->held_count < HELD_MAX)
         n->held[n->held_count++] = (struct held){request->token, reply};
-        return;
-    }
-    answer(n, request->token, MSG_append_reply, &reply);
+    else
+        answer(request->token, MSG_append_reply, &reply);
 }
 
 static void pack_frame(struct node *n, const struct stored *s, struct buf *out)
 {
     uint8_t header[FRAME_HEADER_BYTES];
+    struct slice body = slice_of(n->arena + s->at, s->len);
     struct frame_header h = {
-        .body_bytes = (uint32_t)s->body.len, .base_lsn = s->lsn, .count = s->count, .hlc = s->lsn << 16};
-    frame_encode(&h, 7, buf_slice(&s->body), header);
+        .body_bytes = (uint32_t)s->len, .base_lsn = s->lsn, .count = s->count, .hlc = s->lsn << 16};
+    frame_encode(&h, 7, body, header);
     buf_append(out, header, sizeof header);
-    buf_append(out, s->body.data, s->body.len);
+    buf_append(out, body.data, body.len);
     if (n->corrupt_lsn >= s->lsn && n->corrupt_lsn < s->lsn + s->count)
         out->data[out->len - 1] ^= 1;
 }
@@ -157,9 +166,10 @@ static void on_read(struct node *n, const struct link_request *request)
 {
     struct msg_read m;
     struct buf frames = {0};
-    assert_int_equal(msg_decode(MSG_read, request->body, &m), SH_OK);
+    enum sh_error e = msg_decode(MSG_read, request->body, &m);
+    assert(e == SH_OK);
     if (m.from < n->first_lsn) {
-        refuse(n, request->token, SH_TRIMMED, n->first_lsn);
+        refuse(request->token, SH_TRIMMED, n->first_lsn);
         return;
     }
     struct msg_read_reply reply = {.log = n->log, .salt = 7, .next = m.from, .durable_lsn = n->next_lsn - 1};
@@ -171,7 +181,7 @@ static void on_read(struct node *n, const struct link_request *request)
         reply.next = s->lsn + s->count;
     }
     reply.frames = buf_slice(&frames);
-    answer(n, request->token, MSG_read_reply, &reply);
+    answer(request->token, MSG_read_reply, &reply);
     buf_free(&frames);
 }
 
@@ -189,132 +199,153 @@ static void on_request(void *arg, const struct link_request *request)
                                       .version = slice_str("1"),
                                       .log = n->log,
                                       .writable = true,
-                                      .first_lsn = 1,
-                                      .durable_lsn = n->next_lsn - 1};
+                                      .first_lsn = 1};
     pthread_mutex_lock(&n->lock);
-    if (n->deaf)
-        ; /* never answered */
-    else if (request->type == MSG_append)
+    status.durable_lsn = n->next_lsn - 1;
+    if (request->type == MSG_append)
         on_append(n, request);
     else if (request->type == MSG_read)
         on_read(n, request);
     else if (request->type == MSG_status)
-        answer(n, request->token, MSG_status_reply, &status);
+        answer(request->token, MSG_status_reply, &status);
     else if (request->type == MSG_hello) {
         hello.wal_link = n->offer_wal ? slice_str(n->wal) : (struct slice){0};
-        answer(n, request->token, MSG_hello_reply, &hello);
+        answer(request->token, MSG_hello_reply, &hello);
     }
     pthread_mutex_unlock(&n->lock);
 }
 
-static void node_listen(struct node *n)
+/* Answers what is held once it needn't be any more. */
+static void on_node_timer(void *arg)
 {
-    struct link_server_options options = {.loop = n->loop,
+    struct node *n = arg;
+    pthread_mutex_lock(&n->lock);
+    for (size_t i = 0; i < n->held_count && !n->hold; i++)
+        answer(n->held[i].token, MSG_append_reply, &n->held[i].reply);
+    n->held_count = n->hold ? n->held_count : 0;
+    pthread_mutex_unlock(&n->lock);
+    loop_timer_after(node_loop, &node_timer, 2 * NS_PER_MS);
+}
+
+static _Noreturn void node_main(struct node *n)
+{
+    node_loop = loop_open();
+    struct link_server_options options = {.loop = node_loop,
                                           .limits = link_server_default_limits(),
                                           .cluster = slice_str("12345678"),
                                           .node = slice_str("n1"),
                                           .boot = id16_random(),
                                           .on_request = on_request,
                                           .arg = n};
-    n->server = link_server_open(&options);
-    assert_int_equal(link_server_listen(n->server, n->query), SH_OK);
-    assert_int_equal(link_server_listen(n->server, n->wal), SH_OK);
+    node_server = link_server_open(&options);
+    if (link_server_listen(node_server, n->query) != SH_OK ||
+        link_server_listen(node_server, n->wal) != SH_OK)
+        _exit(1);
+    node_timer = (struct loop_timer){.fn = on_node_timer, .arg = n};
+    on_node_timer(n);
+    loop_run(node_loop);
+    _exit(0);
 }
 
-static void node_deafen(struct node *n)
+/* ---- processes: nng must not be used on both sides of a fork, so all nodes are forked by a helper that was
+ * itself forked before nng was used at all ---- */
+
+static int helper = -1;
+static struct node *nodes; /* all there may be, in shared memory */
+enum { NODES_MAX = 64 };
+static size_t nodes_used;
+
+static _Noreturn void helper_main(int channel)
 {
-    link_server_close(n->server);
-    n->server = NULL;
+    uint32_t index;
+    signal(SIGCHLD, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (read(channel, &index, sizeof index) == sizeof index) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            close(channel);
+            node_main(&nodes[index]);
+        }
+        if (write(channel, &pid, sizeof pid) != sizeof pid)
+            break;
+    }
+    _exit(0);
 }
 
-static void node_restart(struct node *n)
+static int start_helper(void **state)
 {
-    if (n->server != NULL)
-        link_server_close(n->server);
-    n->held_count = 0;
-    node_listen(n);
+    int pair[2];
+    (void)state;
+    nodes = mmap(NULL, NODES_MAX * sizeof *nodes, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(nodes != MAP_FAILED);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        close(pair[0]);
+        helper_main(pair[1]);
+    }
+    close(pair[1]);
+    helper = pair[0];
+    return 0;
 }
 
-static void node_release(struct node *n)
+static void node_spawn(struct node *n)
+{
+    uint32_t index = (uint32_t)(n - nodes);
+    assert_int_equal(write(helper, &index, sizeof index), sizeof index);
+    assert_int_equal(read(helper, &n->pid, sizeof n->pid), sizeof n->pid);
+    assert_true(n->pid > 0);
+}
+
+/* SIGKILL; with the lock, so that the process doesn't take it along. */
+static void node_kill(struct node *n)
 {
     pthread_mutex_lock(&n->lock);
-    n->hold = false;
-    for (size_t i = 0; i < n->held_count; i++)
-        answer(n, n->held[i].token, MSG_append_reply, &n->held[i].reply);
+    kill(n->pid, SIGKILL);
+    while (kill(n->pid, 0) == 0)
+        usleep(1000);
     n->held_count = 0;
     pthread_mutex_unlock(&n->lock);
 }
 
-static void node_quit(struct node *n)
+static void node_restart(struct node *n)
 {
-    if (n->server != NULL)
-        link_server_close(n->server);
-    loop_stop(n->loop);
-}
-
-static void on_orders(void *arg, struct mail *first)
-{
-    while (first != NULL) {
-        struct order *order = (struct order *)first;
-        first = first->next;
-        order->fn(arg);
-        atomic_store(&order->done, true);
-    }
-}
-
-static void *node_run(void *arg)
-{
-    struct node *n = arg;
-    node_listen(n);
-    loop_run(n->loop);
-    return NULL;
-}
-
-static void node_do(struct node *n, void (*fn)(struct node *n))
-{
-    struct order order = {.fn = fn};
-    mailbox_put(&n->mailbox, &order.mail);
-    for (int i = 0; i < 10000 && !atomic_load(&order.done); i++)
-        usleep(1000);
-    assert_true(atomic_load(&order.done));
+    node_kill(n);
+    node_spawn(n);
 }
 
 static struct node *node_start(void)
 {
-    struct node *n = xcalloc(1, sizeof *n);
+    assert_true(nodes_used < NODES_MAX);
+    struct node *n = &nodes[nodes_used++];
+    pthread_mutexattr_t shared;
     snprintf(n->dir, sizeof n->dir, "/tmp/shcXXXXXX");
     assert_non_null(mkdtemp(n->dir));
     snprintf(n->query, sizeof n->query, "ipc://%s/query", n->dir);
     snprintf(n->wal, sizeof n->wal, "ipc://%s/wal", n->dir);
-    n->loop = loop_open();
-    mailbox_open(&n->mailbox, n->loop, on_orders, n);
-    pthread_mutex_init(&n->lock, NULL);
+    pthread_mutexattr_init(&shared);
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&n->lock, &shared);
     n->log = id16_random();
     n->next_lsn = n->first_lsn = 1;
-    pthread_create(&n->thread, NULL, node_run, n);
+    node_spawn(n);
     return n;
 }
 
 static void node_stop(struct node *n)
 {
-    struct order order = {.fn = node_quit};
-    char path[64];
-    mailbox_put(&n->mailbox, &order.mail);
-    pthread_join(n->thread, NULL);
-    mailbox_close(&n->mailbox);
-    loop_close(n->loop);
-    for (size_t i = 0; i < n->frame_count; i++)
-        buf_free(&n->frames[i].body);
-    free(n->frames);
-    free(n->held);
     static const char *const names[] = {"query.in", "query.out", "wal.in", "wal.out"};
+    char path[64];
+    node_kill(n);
     for (size_t i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s/%s", n->dir, names[i]);
         unlink(path);
     }
     rmdir(n->dir);
-    pthread_mutex_destroy(&n->lock);
-    free(n);
+    madvise(n, sizeof *n, MADV_REMOVE);
 }
 
 /* Waits until the condition holds, with the node's lock. */
@@ -463,9 +494,9 @@ static void test_entries_have_the_bytes_that_everybody_writes(void **state)
             msgpack_pack_array(&pk, 1);
             entry_pack(&pk, &same);
             assert_int_equal(sh_append(c, &e, 1, SH_ACK_LOCAL, NULL), SH_OK);
-            struct buf *got = &n->frames[n->frame_count - 1].body;
+            const struct stored *got = &n->frames[n->frame_count - 1];
             assert_int_equal(got->len, wanted.len);
-            assert_memory_equal(got->data, wanted.data, wanted.len);
+            assert_memory_equal(n->arena + got->at, wanted.data, wanted.len);
             buf_free(&wanted);
             stream[len] = 's';
         }
@@ -487,7 +518,7 @@ static void test_what_waits_goes_out_as_one_frame(void **state)
     NODE_WAIT(n, n->appends >= 2);
     append_numbers(c, &t, 5, 1000);
     NODE_WAIT(n, n->held_count > 0);
-    node_do(n, node_release);
+    NODE_SET(n, n->hold = false);
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.called, 1000);
     assert_int_equal(t.failed, 0);
@@ -681,7 +712,7 @@ static void test_expired_after_an_unknown_outcome_is_told(void **state)
     append_numbers(c, &t, 2, 2);
     NODE_WAIT(n, n->held_count == 1);
     NODE_SET(n, (n->forget_producers = true, n->hold = false));
-    node_do(n, node_restart); /* its answer is lost, and so is the memory of the producer */
+    node_restart(n); /* its answer is lost, and so is the memory of the producer */
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.failed, 1);
     assert_int_equal(t.error, SH_SEQUENCE_EXPIRED);
@@ -759,7 +790,7 @@ static void test_a_full_queue_makes_appends_wait(void **state)
     assert_int_equal(append_async(c, &t, "123456789"), SH_TIMEOUT);
     assert_true(clock_mono_ns() - before_ns >= 290 * NS_PER_MS);
     NODE_WAIT(n, n->held_count == 1);
-    node_do(n, node_release);
+    NODE_SET(n, n->hold = false);
     assert_int_equal(append_async(c, &t, "123456789"), SH_OK);
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.called, 2);
@@ -819,7 +850,7 @@ static void test_no_answer_in_time_is_unknown_and_a_late_one_harmless(void **sta
     NODE_WAIT(n, t.called == 1);
     assert_int_equal(t.error, SH_TIMEOUT);
     NODE_WAIT(n, n->held_count == 2);
-    node_do(n, node_release);
+    NODE_SET(n, n->hold = false);
     assert_int_equal(append(c, "3", NULL), SH_OK);
     assert_int_equal(t.called, 1);
     check_numbers(c, 1, 1, 3);
@@ -912,7 +943,7 @@ static void test_restarts_neither_lose_nor_double_nor_reorder(void **state)
             NODE_WAIT(n, n->held_count > 0);
             NODE_SET(n, n->hold = false);
         }
-        node_do(n, node_restart);
+        node_restart(n);
     }
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.called, 6000);
@@ -934,7 +965,7 @@ static void test_appends_move_to_another_link_of_the_same_log(void **state)
     append_numbers(c, &t, 2, 3);
     NODE_WAIT(n, n->held_count > 0);
     NODE_SET(n, (n->offer_wal = true, n->hold = false));
-    node_do(n, node_restart);
+    node_restart(n);
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.failed, 0);
     check_numbers(c, 1, 1, 3);
@@ -964,7 +995,7 @@ static void test_what_may_have_landed_never_goes_to_another_node(void **state)
     NODE_SET(a, a->hold = true);
     append_numbers(c, &t, 2, 2);
     NODE_WAIT(a, a->held_count == 1);
-    node_do(a, node_deafen);
+    node_kill(a);
     assert_int_equal(sh_status(c, &status), SH_OK); /* by the second node */
     assert_memory_equal(status.log, b->log.bytes, 16);
     NODE_WAIT(a, t.called == 1);
@@ -989,7 +1020,7 @@ static void test_at_least_once_goes_to_another_node(void **state)
     NODE_SET(a, a->hold = true);
     append_numbers(c, &t, 2, 2);
     NODE_WAIT(a, a->held_count == 1);
-    node_do(a, node_deafen);
+    node_kill(a);
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.failed, 0);
     assert_int_equal(b->frame_count, 1);
@@ -1135,7 +1166,7 @@ static void test_reads_go_on_over_restarts(void **state)
     assert_int_equal(sh_read_open(c, &(struct sh_read_options){.fetch_bytes = 1}, &r), SH_OK);
     for (unsigned i = 1; i <= 400; i++) {
         if (i % 100 == 0)
-            node_do(n, node_restart);
+            node_restart(n);
         assert_int_equal(sh_read_next(r, 0, &e), SH_OK);
         assert_int_equal(e.lsn, i);
     }
@@ -1178,5 +1209,5 @@ int main(void)
         cmocka_unit_test(test_a_frame_damaged_on_its_way_is_noticed),
         cmocka_unit_test(test_reads_go_on_over_restarts),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, start_helper, NULL);
 }
