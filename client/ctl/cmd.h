@@ -1,0 +1,15 @@
+/* The commands: one table row each, beside the code that runs it. */
+#ifndef CTL_CMD_H
+#define CTL_CMD_H
+
+#include "ctl.h"
+
+extern const struct ctl_command cmd_append;                                                 /* cmd_append.c */
+extern const struct ctl_command cmd_read, cmd_tail;                                         /* cmd_read.c */
+extern const struct ctl_command cmd_status, cmd_version, cmd_config_check, cmd_config_show; /* cmd_node.c */
+extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
+extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
+extern const struct ctl_command cmd_log_info, cmd_log_verify, cmd_log_dump;                 /* cmd_log.c */
+extern const struct ctl_command cmd_bench_append, cmd_bench_read;                           /* cmd_bench.c */
+
+#endif

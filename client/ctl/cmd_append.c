@@ -1,0 +1,358 @@
+/* append: values, or lines of standard input, many batches under way at a time.
+ *
+ * A batch goes out when it is full, or when no more input is ready: a slow writer at the other end of a pipe
+ * sees its lines durable at once. */
+#include "cmd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "histogram.h"
+
+enum {
+    BATCHES_UNDER_WAY = 64,
+    BATCH_BYTES_MAX = 1 << 20,
+    READ_BYTES = 256 << 10,
+    LINE_BYTES_MAX = 64 << 20,
+    IDLE_MS = 5, /* without input for so long, what is there is sent */
+    PROGRESS_MS = 100,
+};
+
+/* What the callbacks and the sender share, under the lock. */
+struct append_run {
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    int under_way;
+    uint64_t entries; /* acknowledged */
+    struct sh_append_result first, last;
+    enum sh_ack ack; /* the lowest level reached */
+    enum sh_error error;
+    char detail[256];
+    struct histogram latency_us;
+    /* The sender's own: */
+    struct ctl *ctl;
+    struct sh_client *client;
+    const char *stream;
+    enum sh_ack wanted;
+    uint32_t batch;
+    uint64_t bytes, sent;
+    struct sh_entry *entry; /* offsets into the input while a batch gathers */
+    uint32_t count;
+    size_t batch_bytes;
+    int64_t started_ns;
+    struct ctl_progress progress;
+};
+
+struct batch_mark {
+    struct append_run *run;
+    int64_t sent_ns;
+};
+
+static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
+{
+    struct batch_mark *mark = arg;
+    struct append_run *run = mark->run;
+    int64_t took_us = (clock_mono_ns() - mark->sent_ns) / NS_PER_US;
+    pthread_mutex_lock(&run->lock);
+    run->under_way--;
+    if (error == SH_OK) {
+        if (run->entries == 0 || result->first_lsn < run->first.first_lsn)
+            run->first = *result;
+        if (run->entries == 0 || result->first_lsn > run->last.first_lsn)
+            run->last = *result;
+        run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
+        run->entries += result->count;
+        histogram_add(&run->latency_us, (uint64_t)took_us);
+    } else if (run->error == SH_OK) {
+        run->error = error;
+        snprintf(run->detail, sizeof run->detail, "%s", sh_last_error_detail());
+    }
+    pthread_cond_signal(&run->answered);
+    pthread_mutex_unlock(&run->lock);
+    free(mark);
+}
+
+static void show_progress(struct append_run *run)
+{
+    char entries[CTL_TEXT_MAX], rate[CTL_TEXT_MAX], note[96];
+    double seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
+    snprintf(note, sizeof note, "%s entries durable, %s/s", ctl_grouped(run->entries, entries),
+             ctl_rate(seconds > 0 ? (double)run->entries / seconds : 0, rate));
+    ctl_progress_show(&run->progress, run->entries, 0, note);
+}
+
+/* Waits until at most `most` batches are under way; false when one has failed. */
+static bool wait_for_room(struct append_run *run, int most)
+{
+    pthread_mutex_lock(&run->lock);
+    while (run->under_way > most) {
+        int64_t due_ns = clock_real_ns() + (int64_t)PROGRESS_MS * NS_PER_MS;
+        struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
+        pthread_cond_timedwait(&run->answered, &run->lock, &due);
+        show_progress(run);
+    }
+    bool good = run->error == SH_OK;
+    pthread_mutex_unlock(&run->lock);
+    return good;
+}
+
+static void fail(struct append_run *run, enum sh_error error)
+{
+    pthread_mutex_lock(&run->lock);
+    if (run->error == SH_OK) {
+        run->error = error;
+        snprintf(run->detail, sizeof run->detail, "%s", sh_last_error_detail());
+    }
+    pthread_mutex_unlock(&run->lock);
+}
+
+static bool send_batch(struct append_run *run)
+{
+    if (run->count == 0)
+        return true;
+    if (!wait_for_room(run, BATCHES_UNDER_WAY - 1))
+        return false;
+    struct batch_mark *mark = xmalloc(sizeof *mark);
+    *mark = (struct batch_mark){run, clock_mono_ns()};
+    pthread_mutex_lock(&run->lock);
+    run->under_way++;
+    pthread_mutex_unlock(&run->lock);
+    enum sh_error error =
+        sh_append_async(run->client, run->entry, run->count, run->wanted, on_appended, mark);
+    if (error != SH_OK) {
+        free(mark);
+        fail(run, error);
+        pthread_mutex_lock(&run->lock);
+        run->under_way--;
+        pthread_mutex_unlock(&run->lock);
+        return false;
+    }
+    run->sent += run->count;
+    run->bytes += run->batch_bytes;
+    run->count = 0;
+    run->batch_bytes = 0;
+    return true;
+}
+
+static bool add(struct append_run *run, const void *payload, size_t bytes)
+{
+    if (run->count > 0 && (run->count == run->batch || run->batch_bytes + bytes > BATCH_BYTES_MAX) &&
+        !send_batch(run))
+        return false;
+    run->entry[run->count++] =
+        (struct sh_entry){.stream = run->stream, .payload = payload, .payload_bytes = bytes};
+    run->batch_bytes += bytes;
+    return run->count < run->batch || send_batch(run);
+}
+
+/* Adds the whole lines of the input; *used gets their bytes. */
+static bool add_lines(struct append_run *run, const struct buf *input, size_t searched, size_t *used)
+{
+    *used = 0;
+    for (;;) {
+        size_t from = *used > searched ? *used : searched;
+        const uint8_t *newline = memchr(input->data + from, '\n', input->len - from);
+        if (newline == NULL)
+            return true;
+        size_t end = (size_t)(newline - input->data);
+        if (!add(run, input->data + *used, end - *used))
+            return false;
+        *used = end + 1;
+    }
+}
+
+/* Entries of a batch point into the input, so a batch goes out before the input moves. */
+static bool consume(struct append_run *run, struct buf *input, size_t searched)
+{
+    size_t used;
+    if (!add_lines(run, input, searched, &used))
+        return false;
+    if (used == 0)
+        return true;
+    if (!send_batch(run))
+        return false;
+    memmove(input->data, input->data + used, input->len - used);
+    input->len -= used;
+    return true;
+}
+
+static bool input_is_ready(void)
+{
+    struct pollfd fd = {.fd = STDIN_FILENO, .events = POLLIN};
+    return poll(&fd, 1, IDLE_MS) != 0;
+}
+
+static bool append_input(struct append_run *run)
+{
+    struct buf input = {0};
+    bool good = true;
+    while (good) {
+        if (!input_is_ready()) {
+            show_progress(run);
+            continue;
+        }
+        /* Enough for many batches before the rest of a line has to move. */
+        size_t before = input.len;
+        ssize_t got = read(STDIN_FILENO, buf_reserve(&input, READ_BYTES), READ_BYTES);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            fprintf(stderr, "shanghaictl: standard input: %s\n", strerror(errno));
+        if (got <= 0) {
+            good = got == 0;
+            break;
+        }
+        input.len += (size_t)got;
+        good = consume(run, &input, before);
+        if (good && input.len > LINE_BYTES_MAX) {
+            fail(run, SH_TOO_LARGE);
+            good = false;
+        }
+    }
+    if (good && input.len > 0)
+        good = add(run, input.data, input.len) && send_batch(run);
+    wait_for_room(run, 0);
+    buf_free(&input);
+    return good;
+}
+
+static bool append_values(struct append_run *run)
+{
+    bool good = true;
+    for (int i = 0; good && i < run->ctl->value_count; i++)
+        good = add(run, run->ctl->values[i], strlen(run->ctl->values[i]));
+    good = good && send_batch(run);
+    wait_for_room(run, 0);
+    return good;
+}
+
+static void json_position(struct ctl_json *j, const char *key, const struct sh_append_result *at,
+                          uint64_t lsn, bool known)
+{
+    if (!known) {
+        json_null(j, key);
+        return;
+    }
+    json_open(j, key, '{');
+    json_uuid(j, "log", at->log);
+    json_uint(j, "lsn", lsn);
+    json_close(j, '}');
+}
+
+static const char *const ack_names[] = {"local", "quorum", "all"};
+
+static void print_json(const struct append_run *run, double seconds)
+{
+    struct ctl_json j = {0};
+    bool any = run->entries > 0;
+    json_open(&j, NULL, '{');
+    json_uint(&j, "entries", run->entries);
+    json_uint(&j, "bytes", run->bytes);
+    json_position(&j, "first", &run->first, run->first.first_lsn, any);
+    json_position(&j, "last", &run->last, run->last.first_lsn + run->last.count - 1, any);
+    json_text(&j, "ack", ack_names[any ? run->ack : run->wanted]);
+    json_real(&j, "seconds", seconds, 6);
+    json_real(&j, "rate", (double)run->entries / seconds, 1);
+    json_uint(&j, "p50_us", histogram_quantile(&run->latency_us, 0.5));
+    json_uint(&j, "p99_us", histogram_quantile(&run->latency_us, 0.99));
+    json_close(&j, '}');
+    json_print(&j);
+}
+
+static void print_text(const struct append_run *run, double seconds)
+{
+    char entries[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX], rate[CTL_TEXT_MAX];
+    if (run->entries == 0) {
+        puts("nothing to append");
+        return;
+    }
+    printf("%s %s durable (%s), %s, LSN %" PRIu64 " to %" PRIu64
+           ", in %.3f s: %s/s, p50 %.2f ms, p99 %.2f ms\n",
+           ctl_grouped(run->entries, entries), run->entries == 1 ? "entry" : "entries", ack_names[run->ack],
+           ctl_bytes(run->bytes, bytes), run->first.first_lsn, run->last.first_lsn + run->last.count - 1,
+           seconds, ctl_rate((double)run->entries / seconds, rate),
+           (double)histogram_quantile(&run->latency_us, 0.5) / 1000,
+           (double)histogram_quantile(&run->latency_us, 0.99) / 1000);
+}
+
+static int report(struct append_run *run, bool read_all)
+{
+    double seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
+    ctl_progress_end(&run->progress);
+    if (run->error == SH_OK && read_all) {
+        if (run->ctl->format == CTL_JSON)
+            print_json(run, seconds);
+        else
+            print_text(run, seconds);
+        return CTL_DONE;
+    }
+    char what[160];
+    if (run->entries == 0)
+        snprintf(what, sizeof what, "append: nothing was acknowledged");
+    else
+        snprintf(what, sizeof what,
+                 "append: %" PRIu64 " of %" PRIu64 " entries were acknowledged, the last is LSN %" PRIu64,
+                 run->entries, run->sent, run->last.first_lsn + run->last.count - 1);
+    return ctl_fail(run->ctl, what, run->error != SH_OK ? run->error : SH_INTERNAL, run->detail);
+}
+
+static bool read_ack(const struct ctl *ctl, enum sh_ack *ack)
+{
+    const char *word = ctl_word(ctl, "ack", "local");
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(word, ack_names[i]) == 0) {
+            *ack = (enum sh_ack)i;
+            return true;
+        }
+    }
+    ctl_usage(ctl, "--ack is local, quorum or all, not %s", word);
+    return false;
+}
+
+static int run_append(struct ctl *ctl)
+{
+    struct append_run *run = xcalloc(1, sizeof *run);
+    bool from_input = ctl->value_count == 1 && strcmp(ctl->values[0], "-") == 0;
+    run->ctl = ctl;
+    run->stream = ctl_word(ctl, "stream", "");
+    run->batch = (uint32_t)ctl_number(ctl, "batch", 100);
+    int code = read_ack(ctl, &run->wanted) ? ctl_open(ctl, &run->client) : CTL_USAGE;
+    if (code == CTL_DONE) {
+        pthread_mutex_init(&run->lock, NULL);
+        pthread_cond_init(&run->answered, NULL);
+        run->entry = xcalloc(run->batch, sizeof *run->entry);
+        run->started_ns = clock_mono_ns();
+        ctl_progress_start(&run->progress, "append");
+        bool good = from_input ? append_input(run) : append_values(run);
+        code = report(run, good);
+        sh_close(run->client);
+        free(run->entry);
+    }
+    free(run);
+    return code;
+}
+
+static const struct ctl_option append_options[] = {
+    {"stream", 's', CTL_WORD, "S", "stream of the events; the empty one without it", 0, 0},
+    {"ack", 'a', CTL_WORD, "LEVEL", "local, quorum or all: how far an entry must be durable", 0, 0},
+    {"batch", 'b', CTL_NUMBER, "N", "entries in a batch, 100 without it", 1, 65536},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct ctl_command cmd_append = {
+    .name = "append",
+    .values = "VALUE... | -",
+    .summary = "Append events and wait until they are durable",
+    .more = "Each VALUE is one event. With -, each line of standard input is one: without its newline, an\n"
+            "empty line too; the last newline may be missing. A retry after a restart of the node never\n"
+            "appends anything twice.",
+    .options = append_options,
+    .values_least = 1,
+    .values_most = -1,
+    .run = run_append,
+};

@@ -1,0 +1,271 @@
+/* log info (asks the node), log verify and log dump (read a data directory, running or not). */
+#include "cmd.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "log_verify.h"
+
+/* ---------------------------------------------------------------- info */
+
+static void print_info_json(const struct sh_log_info *info)
+{
+    struct ctl_json j = {0};
+    json_open(&j, NULL, '{');
+    json_uuid(&j, "log", info->log);
+    json_uint(&j, "first_lsn", info->first_lsn);
+    json_uint(&j, "durable_lsn", info->durable_lsn);
+    json_uint(&j, "durable_end", info->durable_end);
+    json_open(&j, "segments", '[');
+    for (size_t i = 0; i < info->segment_count; i++) {
+        const struct sh_segment *s = &info->segments[i];
+        json_open(&j, NULL, '{');
+        json_uint(&j, "base_lsn", s->base_lsn);
+        json_uint(&j, "position", s->position);
+        json_uint(&j, "file_bytes", s->file_bytes);
+        json_uint(&j, "created_ms", (uint64_t)(s->created_ns / NS_PER_MS));
+        json_bool(&j, "sealed", s->sealed);
+        json_close(&j, '}');
+    }
+    json_close(&j, ']');
+    json_close(&j, '}');
+    json_print(&j);
+}
+
+static void print_info_text(const struct ctl *ctl, const struct sh_log_info *info)
+{
+    static const char *const heads[] = {">first LSN", ">position", ">size", "created", "state"};
+    struct ctl_table table = {0};
+    char a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
+    ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(info->first_lsn, a),
+             ctl_grouped(info->durable_lsn, b));
+    ctl_line(ctl, "durable", "%s", ctl_bytes(info->durable_end, a));
+    puts("");
+    ctl_table_head(&table, 5, heads);
+    for (size_t i = 0; i < info->segment_count; i++) {
+        const struct sh_segment *s = &info->segments[i];
+        ctl_table_cell(&table, "%" PRIu64, s->base_lsn);
+        ctl_table_cell(&table, "%" PRIu64, s->position);
+        ctl_table_cell(&table, "%s", ctl_bytes(s->file_bytes, a));
+        ctl_table_cell(&table, "%s", ctl_time(s->created_ns, b));
+        ctl_table_cell(&table, "%s", s->sealed ? "sealed" : "being written");
+    }
+    ctl_table_print(ctl, &table);
+}
+
+static int run_info(struct ctl *ctl)
+{
+    struct sh_client *client;
+    struct sh_log_info info;
+    int code = ctl_open(ctl, &client);
+    if (code != CTL_DONE)
+        return code;
+    enum sh_error e = sh_log_info(client, &info);
+    if (e != SH_OK) {
+        code = ctl_fail(ctl, "log info", e, sh_last_error_detail());
+    } else {
+        if (ctl->format == CTL_JSON)
+            print_info_json(&info);
+        else
+            print_info_text(ctl, &info);
+        sh_log_info_free(&info);
+    }
+    sh_close(client);
+    return code;
+}
+
+const struct ctl_command cmd_log_info = {
+    .name = "log info", .values = "", .summary = "The log's segments", .run = run_info};
+
+/* ---------------------------------------------------------------- verify */
+
+struct walk {
+    const struct ctl *ctl;
+    struct ctl_progress progress;
+    struct ctl_json json; /* damages, or one frame */
+    uint64_t left;        /* frames to dump */
+};
+
+static void on_damage(void *arg, const struct log_damage *d)
+{
+    struct walk *w = arg;
+    if (w->ctl->format != CTL_JSON) {
+        ctl_progress_end(&w->progress);
+        printf("%sdamage%s  %s  offset %" PRIu64 "  bytes %" PRIu64 "  from LSN %" PRIu64 ": %s\n",
+               ctl_style(w->ctl, CTL_RED), ctl_style(w->ctl, CTL_PLAIN), d->file, d->offset, d->bytes,
+               d->first_lsn, d->what);
+        return;
+    }
+    json_open(&w->json, NULL, '{');
+    json_uuid(&w->json, "log", d->log.bytes);
+    json_text(&w->json, "file", d->file);
+    json_uint(&w->json, "offset", d->offset);
+    json_uint(&w->json, "bytes", d->bytes);
+    json_uint(&w->json, "first_lsn", d->first_lsn);
+    json_uint(&w->json, "next_lsn", d->next_lsn);
+    json_text(&w->json, "what", d->what);
+    json_close(&w->json, '}');
+}
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct walk *w = arg;
+    char a[CTL_TEXT_MAX], b[CTL_TEXT_MAX], note[80];
+    snprintf(note, sizeof note, "%s of %s", ctl_bytes(done, a), ctl_bytes(total, b));
+    ctl_progress_show(&w->progress, done, total, note);
+}
+
+static void print_report_json(struct walk *w, const struct log_verify_report *r)
+{
+    json_close(&w->json, ']');
+    json_uint(&w->json, "logs", r->logs);
+    json_uint(&w->json, "segments", r->segments);
+    json_uint(&w->json, "frames", r->frames);
+    json_uint(&w->json, "entries", r->entries);
+    json_uint(&w->json, "bytes", r->bytes);
+    json_uint(&w->json, "unsynced_bytes", r->unsynced_bytes);
+    json_uint(&w->json, "last_lsn", r->last_lsn);
+    json_close(&w->json, '}');
+    json_print(&w->json);
+}
+
+static void print_report_text(const struct walk *w, const struct log_verify_report *r)
+{
+    char entries[CTL_TEXT_MAX], frames[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX];
+    bool good = r->damages == 0;
+    printf("%s%s%s: %s entries in %s frames, %" PRIu64 " segment%s, %s%s\n",
+           ctl_style(w->ctl, good ? CTL_GREEN : CTL_RED), good ? "good" : "damaged",
+           ctl_style(w->ctl, CTL_PLAIN), ctl_grouped(r->entries, entries), ctl_grouped(r->frames, frames),
+           r->segments, r->segments == 1 ? "" : "s", ctl_bytes(r->bytes, bytes),
+           r->unsynced_bytes > 0 ? " (and bytes not known to be synced, which is no damage)" : "");
+}
+
+static int exit_of(const struct ctl *ctl, enum sh_error e, const char *data)
+{
+    if (e == SH_OK || e == SH_CORRUPT)
+        return e == SH_OK ? CTL_DONE : CTL_NO;
+    return ctl_fail(ctl, data, e, e == SH_NOT_FOUND ? "no log there: is it a data directory?" : "");
+}
+
+static int run_verify(struct ctl *ctl)
+{
+    struct walk w = {.ctl = ctl};
+    struct log_verify_report report;
+    struct log_verify_options options = {.on_damage = on_damage, .on_progress = on_progress, .arg = &w};
+    const char *data = ctl_word(ctl, "data", NULL);
+    if (data == NULL)
+        return ctl_usage(ctl, "which data directory? Give --data DIR");
+    ctl_progress_start(&w.progress, "verify");
+    json_open(&w.json, NULL, '{');
+    json_open(&w.json, "damages", '[');
+    enum sh_error e = log_verify(vfs_posix(), data, &options, &report);
+    ctl_progress_end(&w.progress);
+    if (e == SH_OK || e == SH_CORRUPT) {
+        if (ctl->format == CTL_JSON)
+            print_report_json(&w, &report);
+        else
+            print_report_text(&w, &report);
+    }
+    if (ctl->format != CTL_JSON)
+        buf_free(&w.json.out);
+    return exit_of(ctl, e, data);
+}
+
+static const struct ctl_option verify_options[] = {
+    {"data", 'd', CTL_WORD, "DIR", "the node's data directory", 0, 0},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct ctl_command cmd_log_verify = {
+    .name = "log verify",
+    .values = "",
+    .summary = "Check every frame of a data directory",
+    .more = "Needs no node, takes no lock, and works beside a running one: what isn't synced yet is no\n"
+            "damage. Exit 1 when there is damage: file, offset and LSN are named.",
+    .options = verify_options,
+    .run = run_verify,
+};
+
+/* ---------------------------------------------------------------- dump */
+
+static const char *kind_name(uint8_t kind)
+{
+    static const char *const names[] = {"data", "checkpoint", "clock", "close", "loss"};
+    return kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
+}
+
+static void dump_json(struct walk *w, const struct log_frame *f)
+{
+    json_open(&w->json, NULL, '{');
+    json_uuid(&w->json, "log", f->log.bytes);
+    json_text(&w->json, "file", f->file);
+    json_uint(&w->json, "offset", f->offset);
+    json_text(&w->json, "kind", kind_name(f->header->kind));
+    json_uint(&w->json, "lsn", f->header->base_lsn);
+    json_uint(&w->json, "count", f->header->count);
+    json_uint(&w->json, "body_bytes", f->header->body_bytes);
+    json_uint(&w->json, "checksum", f->header->checksum);
+    json_uint(&w->json, "hlc", f->header->hlc);
+    json_uuid(&w->json, "producer", f->header->producer.bytes);
+    json_uint(&w->json, "epoch", f->header->epoch);
+    json_uint(&w->json, "sequence", f->header->sequence);
+    json_uint(&w->json, "durable_end", f->header->durable_end);
+    json_bool(&w->json, "durable", f->durable);
+    json_close(&w->json, '}');
+    json_print(&w->json);
+    w->json = (struct ctl_json){0};
+}
+
+static bool on_frame(void *arg, const struct log_frame *f)
+{
+    struct walk *w = arg;
+    const struct frame_header *h = f->header;
+    char name[SEGMENT_NAME_MAX];
+    if (h->base_lsn + h->count <= ctl_number(w->ctl, "from", 0))
+        return true;
+    if (w->left-- == 0)
+        return false;
+    if (w->ctl->format == CTL_JSON) {
+        dump_json(w, f);
+        return true;
+    }
+    segment_name(f->segment->base_lsn, name);
+    printf("%s %10" PRIu64 "  %-10s lsn %-10" PRIu64 " count %-6u bytes %-8u crc %08x  sequence %" PRIu64
+           "%s\n",
+           name, f->offset, kind_name(h->kind), h->base_lsn, h->count, h->body_bytes, h->checksum,
+           h->sequence, f->durable ? "" : "  not known to be synced");
+    return true;
+}
+
+static void on_dump_damage(void *arg, const struct log_damage *d)
+{
+    (void)arg;
+    fprintf(stderr, "shanghaictl: damage in %s at offset %" PRIu64 ": %s\n", d->file, d->offset, d->what);
+}
+
+static int run_dump(struct ctl *ctl)
+{
+    struct walk w = {.ctl = ctl, .left = ctl_number(ctl, "count", UINT64_MAX)};
+    struct log_verify_report report;
+    struct log_verify_options options = {
+        .from_lsn = ctl_number(ctl, "from", 0), .on_damage = on_dump_damage, .on_frame = on_frame, .arg = &w};
+    const char *data = ctl_word(ctl, "data", NULL);
+    if (data == NULL)
+        return ctl_usage(ctl, "which data directory? Give --data DIR");
+    return exit_of(ctl, log_verify(vfs_posix(), data, &options, &report), data);
+}
+
+static const struct ctl_option dump_options[] = {
+    {"data", 'd', CTL_WORD, "DIR", "the node's data directory", 0, 0},
+    {"from", 'F', CTL_NUMBER, "LSN", "first entry whose frame is shown", 0, UINT64_MAX},
+    {"count", 'n', CTL_NUMBER, "N", "most frames shown", 0, UINT64_MAX},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct ctl_command cmd_log_dump = {
+    .name = "log dump",
+    .values = "",
+    .summary = "List the frames of a data directory, a line each",
+    .options = dump_options,
+    .run = run_dump,
+};

@@ -1,0 +1,177 @@
+/* status, version, config check and config show. */
+#include "cmd.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+
+static void print_status_json(const struct sh_status *s)
+{
+    struct ctl_json j = {0};
+    json_open(&j, NULL, '{');
+    json_text(&j, "cluster", s->cluster);
+    json_text(&j, "node", s->node);
+    json_text(&j, "version", s->version);
+    json_uuid(&j, "log", s->log);
+    json_bool(&j, "writable", s->writable);
+    json_uint(&j, "first_lsn", s->first_lsn);
+    json_uint(&j, "durable_lsn", s->durable_lsn);
+    json_uint(&j, "durable_end", s->durable_end);
+    json_uint(&j, "segments", s->segments);
+    json_uint(&j, "disk_bytes", s->disk_bytes);
+    json_uint(&j, "uptime_ms", s->uptime_ms);
+    json_uint(&j, "clients", s->clients);
+    json_uint(&j, "commits", s->commits);
+    json_close(&j, '}');
+    json_print(&j);
+}
+
+static void print_status_text(const struct ctl *ctl, const struct sh_status *s)
+{
+    struct id16 log;
+    char uuid[ID_TEXT], a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
+    memcpy(log.bytes, s->log, sizeof log.bytes);
+    id16_format(log, uuid);
+    ctl_line(ctl, "node", "%s of cluster %s, version %s", s->node, s->cluster, s->version);
+    ctl_line(ctl, "log", "%s", uuid);
+    ctl_line(ctl, "writes", "%s%s%s", ctl_style(ctl, s->writable ? CTL_GREEN : CTL_RED),
+             s->writable ? "yes" : "no: walsvc does not answer", ctl_style(ctl, CTL_PLAIN));
+    ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(s->first_lsn, a), ctl_grouped(s->durable_lsn, b));
+    ctl_line(ctl, "on disk", "%s in %u segment%s", ctl_bytes(s->disk_bytes, a), s->segments,
+             s->segments == 1 ? "" : "s");
+    ctl_line(ctl, "up", "%s, %u client%s", ctl_duration((int64_t)s->uptime_ms * NS_PER_MS, a), s->clients,
+             s->clients == 1 ? "" : "s");
+}
+
+static int run_status(struct ctl *ctl)
+{
+    struct sh_client *client;
+    struct sh_status status;
+    int code = ctl_open(ctl, &client);
+    if (code != CTL_DONE)
+        return code;
+    enum sh_error e = sh_status(client, &status);
+    if (e != SH_OK)
+        code = ctl_fail(ctl, "status", e, sh_last_error_detail());
+    else if (ctl->format == CTL_JSON)
+        print_status_json(&status);
+    else
+        print_status_text(ctl, &status);
+    sh_close(client);
+    return code;
+}
+
+const struct ctl_command cmd_status = {
+    .name = "status", .values = "", .summary = "How the node is", .run = run_status};
+
+static int run_version(struct ctl *ctl)
+{
+#ifdef SHANGHAI_FAILPOINTS
+    bool failpoints = true;
+#else
+    bool failpoints = false;
+#endif
+    if (ctl->format != CTL_JSON) {
+        printf("shanghaictl %s%s\n", SHANGHAI_VERSION, failpoints ? " (with failpoints, for tests)" : "");
+        return CTL_DONE;
+    }
+    struct ctl_json j = {0};
+    json_open(&j, NULL, '{');
+    json_text(&j, "version", SHANGHAI_VERSION);
+    json_bool(&j, "failpoints", failpoints);
+    json_close(&j, '}');
+    json_print(&j);
+    return CTL_DONE;
+}
+
+const struct ctl_command cmd_version = {
+    .name = "version", .values = "", .summary = "Version of this tool", .run = run_version};
+
+/* ---------------------------------------------------------------- the configuration */
+
+/* Loads the file named by the value or by --config. */
+static int load(struct ctl *ctl, struct config *config, struct buf *errors)
+{
+    const char *file =
+        ctl->value_count > 0 ? ctl->values[0] : ctl_word(ctl, "config", getenv("SHANGHAI_CONFIG"));
+    if (file == NULL)
+        return ctl_usage(ctl, "which file? Give it, --config or $SHANGHAI_CONFIG");
+    return config_load(file, ctl_word(ctl, "node", NULL), config, errors) ? CTL_DONE : CTL_NO;
+}
+
+static void print_check_json(const struct buf *errors, bool good)
+{
+    struct ctl_json j = {0};
+    json_open(&j, NULL, '{');
+    json_bool(&j, "valid", good);
+    json_open(&j, "errors", '[');
+    for (size_t at = 0; at < errors->len;) {
+        const uint8_t *newline = memchr(errors->data + at, '\n', errors->len - at);
+        size_t end = newline != NULL ? (size_t)(newline - errors->data) : errors->len;
+        json_slice(&j, NULL, slice_of(errors->data + at, end - at));
+        at = end + 1;
+    }
+    json_close(&j, ']');
+    json_close(&j, '}');
+    json_print(&j);
+}
+
+static int run_check(struct ctl *ctl)
+{
+    struct config config;
+    struct buf errors = {0};
+    int code = load(ctl, &config, &errors);
+    if (ctl->format == CTL_JSON && code != CTL_USAGE)
+        print_check_json(&errors, code == CTL_DONE);
+    else if (code == CTL_NO)
+        fwrite(errors.data, 1, errors.len, stderr);
+    else if (code == CTL_DONE)
+        printf("%s: good, %zu node%s\n", config.file, config.node_count, config.node_count == 1 ? "" : "s");
+    if (code == CTL_DONE)
+        config_free(&config);
+    buf_free(&errors);
+    return code;
+}
+
+const struct ctl_command cmd_config_check = {
+    .name = "config check",
+    .values = "[FILE]",
+    .summary = "Check a topology file: all errors at once, with line and column",
+    .values_most = 1,
+    .run = run_check,
+};
+
+static int run_show(struct ctl *ctl)
+{
+    struct config config;
+    struct buf errors = {0}, text = {0};
+    int code = load(ctl, &config, &errors);
+    if (code == CTL_NO)
+        fwrite(errors.data, 1, errors.len, stderr);
+    if (code == CTL_DONE) {
+        config_show(&config, &text);
+        if (ctl->format == CTL_JSON) {
+            struct ctl_json j = {0};
+            json_open(&j, NULL, '{');
+            json_slice(&j, "yaml", buf_slice(&text));
+            json_close(&j, '}');
+            json_print(&j);
+        } else {
+            fwrite(text.data, 1, text.len, stdout);
+        }
+        config_free(&config);
+    }
+    buf_free(&errors);
+    buf_free(&text);
+    return code;
+}
+
+const struct ctl_command cmd_config_show = {
+    .name = "config show",
+    .values = "[FILE]",
+    .summary = "Show what a topology file comes to, defaults included",
+    .values_most = 1,
+    .run = run_show,
+};

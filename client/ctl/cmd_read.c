@@ -1,0 +1,128 @@
+/* read and tail: entries of the log to standard output. */
+#include "cmd.h"
+
+#include <inttypes.h>
+
+enum { FOLLOW_WAIT_MS = 5000 };
+
+struct print_run {
+    const struct ctl *ctl;
+    struct sh_reader *reader;
+    struct buf scratch;
+    uint64_t left; /* entries to print */
+};
+
+static bool may_come_back(enum sh_error e)
+{
+    return e == SH_TIMEOUT || e == SH_UNAVAILABLE;
+}
+
+/* Prints until the end, the count or an error. When following, what is printed is flushed before waiting. */
+static enum sh_error print_all(struct print_run *p, bool follow)
+{
+    struct sh_event event;
+    enum sh_error e = SH_OK;
+    while (p->left > 0) {
+        e = sh_read_next(p->reader, 0, &event);
+        if (follow && may_come_back(e)) {
+            if (fflush(stdout) != 0)
+                return SH_OK; /* nobody reads any more; ctl_finish says so */
+            e = sh_read_next(p->reader, FOLLOW_WAIT_MS, &event);
+            if (may_come_back(e))
+                continue;
+        }
+        if (e != SH_OK)
+            break;
+        ctl_print_event(p->ctl, &event, &p->scratch);
+        p->left--;
+    }
+    return e == SH_NOT_FOUND ? SH_OK : e;
+}
+
+static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, uint64_t count, bool follow)
+{
+    struct print_run p = {.ctl = ctl, .left = count};
+    struct sh_read_options options = {
+        .from = from, .stream = ctl_word(ctl, "stream", NULL), .follow = follow};
+    enum sh_error e = sh_read_open(client, &options, &p.reader);
+    if (e == SH_OK)
+        e = print_all(&p, follow);
+    int code = CTL_DONE;
+    if (e != SH_OK) {
+        char what[64];
+        uint64_t at = p.reader != NULL ? sh_read_position(p.reader) : from;
+        snprintf(what, sizeof what, "%s: LSN %" PRIu64, ctl->command->name, at);
+        fflush(stdout);
+        code = ctl_fail(ctl, what, e, sh_last_error_detail());
+    }
+    if (p.reader != NULL)
+        sh_read_close(p.reader);
+    buf_free(&p.scratch);
+    return code;
+}
+
+static int run_read(struct ctl *ctl)
+{
+    struct sh_client *client;
+    int code = ctl_open(ctl, &client);
+    if (code != CTL_DONE)
+        return code;
+    code = print_from(ctl, client, ctl_number(ctl, "from", 1), ctl_number(ctl, "count", UINT64_MAX), false);
+    sh_close(client);
+    return code;
+}
+
+static int run_tail(struct ctl *ctl)
+{
+    struct sh_client *client;
+    struct sh_status status;
+    int code = ctl_open(ctl, &client);
+    if (code != CTL_DONE)
+        return code;
+    enum sh_error e = sh_status(client, &status);
+    if (e == SH_OK) {
+        uint64_t lines = ctl_number(ctl, "lines", 10);
+        uint64_t from = status.durable_lsn >= lines ? status.durable_lsn - lines + 1 : 1;
+        from = from > status.first_lsn ? from : status.first_lsn;
+        code = print_from(ctl, client, from, UINT64_MAX, ctl_has(ctl, "follow"));
+    } else {
+        code = ctl_fail(ctl, "tail", e, sh_last_error_detail());
+    }
+    sh_close(client);
+    return code;
+}
+
+static const struct ctl_option read_options[] = {
+    {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX},
+    {"count", 'n', CTL_NUMBER, "N", "most entries printed", 0, UINT64_MAX},
+    {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct ctl_command cmd_read = {
+    .name = "read",
+    .values = "",
+    .summary = "Read entries of the log",
+    .more = "--format raw prints each payload and a newline; --format json one object a line, with\n"
+            "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
+    .options = read_options,
+    .raw = true,
+    .run = run_read,
+};
+
+static const struct ctl_option tail_options[] = {
+    {"lines", 'n', CTL_NUMBER, "N", "start N entries before the end of the log, 10 without it", 0,
+     UINT64_MAX},
+    {"follow", 'f', CTL_FLAG, NULL, "wait for more, until Ctrl-C; over restarts of the node too", 0, 0},
+    {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct ctl_command cmd_tail = {
+    .name = "tail",
+    .values = "",
+    .summary = "Print the newest entries, and with -f those that come",
+    .options = tail_options,
+    .raw = true,
+    .run = run_tail,
+};
