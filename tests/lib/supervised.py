@@ -82,7 +82,10 @@ for i in range(int(600 / pause)):
         event("silent")
         while True:
             time.sleep(600)
-    tell("WATCHDOG=1")
+    try:
+        tell("WATCHDOG=1")
+    except OSError:
+        event("alone")  # the supervisor is gone: this process should be, too
 '''
 
 

@@ -199,6 +199,7 @@ class Obituaries(unittest.TestCase):
                 s.wait_new_pid("a", s.kill("a"))
             deaths = s.obituaries(limit=100)
             self.assertGreater(len(deaths), 5)
+            self.assertLessEqual(sum(len(line) for death in deaths for line in death["lines"]), 128 << 10)
             self.assertEqual([len(line) for line in deaths[0]["lines"]], [512] * 20)
 
 

@@ -29,6 +29,7 @@
 #include "control.h"
 #include "sup_notify.h"
 #include "sup_output.h"
+#include "sup_service.h"
 #include "sup_shell.h"
 
 static char self[512], dir[64];
@@ -155,10 +156,16 @@ static void test_program_that_does_not_exist_is_a_configuration_error(void **unu
 
 /* ------------------------------------------------------------ a whole shell whose fork fails */
 
-/* The played service: its first life ends after READY=1, later ones last. */
-static int play_service(void)
+/* The played service: its first life ends after READY=1, later ones last. With a "configuration" of that name
+ * it has its say and ends. */
+static int play_service(const char *config)
 {
     char mark[128];
+    if (strcmp(config, "last words") == 0) {
+        sd_notify(0, "READY=1");
+        dprintf(STDERR_FILENO, "farewell\n");
+        return 5;
+    }
     snprintf(mark, sizeof mark, "%s/mark", getenv("TEST_DIR"));
     int fd = open(mark, O_CREAT | O_EXCL | O_WRONLY, 0600);
     sd_notify(0, "READY=1");
@@ -280,6 +287,50 @@ static void test_fork_that_fails_on_and_on_gives_up(void **unused)
     intensity = 3;
     assert_int_equal(exit_code_of(start_shell(1, 1000)), EXIT_GAVE_UP);
     intensity = 10;
+}
+
+/* ------------------------------------------------------------ one service */
+
+static struct sup_event heard[8];
+static unsigned heard_count;
+
+static void hear(void *unused, const struct sup_event *event)
+{
+    (void)unused;
+    assert_true(heard_count < 8);
+    heard[heard_count++] = *event;
+}
+
+static void test_last_words_count_whatever_is_noticed_first(void **unused)
+{
+    (void)unused;
+    struct loop *loop = loop_open();
+    struct sup_service *s = xcalloc(1, sizeof *s);
+    struct tree_node spec = {.kind = TREE_SERVICE, .name = "svc"};
+    const struct sup_setting setting = {.loop = loop,
+                                        .os = sup_os_linux(),
+                                        .config_file = "last words",
+                                        .node_id = "n1",
+                                        .run_dir = dir,
+                                        .log_dir = dir,
+                                        .program_dir = "/nonexistent",
+                                        .on_event = hear};
+    snprintf(spec.program, sizeof spec.program, "%s", self);
+    heard_count = 0;
+    assert_true(sup_service_open(s, &setting, &spec, 1));
+    assert_int_equal(sup_service_spawn(s), 0);
+    struct pollfd watch = {.fd = s->process.pidfd, .events = POLLIN};
+    assert_int_equal(poll(&watch, 1, 20000), 1);
+    s->death.fn(s->death.arg, 0); /* before its notices and its output were looked at */
+    assert_int_equal(heard_count, 2);
+    assert_int_equal(heard[0].kind, SUP_READY);
+    assert_int_equal(heard[1].kind, SUP_EXITED);
+    assert_int_equal(heard[1].exit.code, 5);
+    assert_int_equal(sup_output_kept(&s->lines), 1);
+    assert_true(slice_is(sup_output_line(&s->lines, 0), "farewell"));
+    sup_service_close(s);
+    free(s);
+    loop_close(loop);
 }
 
 /* ------------------------------------------------------------ the control socket's client */
@@ -420,8 +471,8 @@ static void test_output_is_cut_into_lines_however_it_comes(void **unused)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "--config") == 0)
-        return play_service();
+    if (argc > 2 && strcmp(argv[1], "--config") == 0)
+        return play_service(argv[2]);
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n <= 0)
         return 1;
@@ -433,6 +484,7 @@ int main(int argc, char **argv)
         T(test_fork_failure_of_a_restart_is_tried_again),
         T(test_fork_failure_at_startup_gives_up),
         T(test_fork_that_fails_on_and_on_gives_up),
+        T(test_last_words_count_whatever_is_noticed_first),
         T(test_control_call_names_what_went_wrong),
         T(test_control_call_takes_no_strange_answer),
         T(test_notice_lines_are_told_apart),
