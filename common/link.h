@@ -28,7 +28,7 @@ struct link_server_limits {
     size_t session_bytes;      /* credit: unanswered request bytes of one session */
     uint32_t session_requests; /* credit: unanswered requests of one session */
     size_t total_bytes;        /* request and answer bytes held for all sessions; beyond: overloaded */
-    uint32_t sessions;         /* most sessions; the one that has not polled for longest goes first */
+    uint32_t sessions;         /* most sessions; one that is quiet makes room for a new one, which else must wait */
     uint32_t polls;            /* most parked polls; beyond, the oldest is answered empty */
     int64_t session_idle_ns;   /* a session that doesn't poll for so long is dropped */
 };

@@ -35,6 +35,7 @@ enum {
 struct request {
     struct link_out out; /* first */
     uint32_t type;
+    bool was_sent; /* at least once */
     uint64_t correlation;
     size_t len;
     uint8_t body[];
@@ -124,6 +125,7 @@ static void flush(struct link_client *c)
             loop_timer_after(c->options.loop, &c->push_timer, PUSH_RETRY_NS);
             return;
         }
+        request->was_sent = true;
         link_sender_sent(&c->sender);
     }
 }
@@ -276,23 +278,33 @@ static void complain(struct link_client *c, const char *what, enum sh_error code
              log_slice("text", text));
 }
 
-/* The far end will have nothing to do with us (another version, another cluster): what waits is told so.
- * Those that were sent once may have been done, perhaps by a predecessor that thought otherwise. */
-static void on_refused(struct link_client *c, const struct msg_error *error)
+/* Tells all that waits. Of what was sent once nobody knows whether it was done, perhaps by a predecessor. */
+static void refuse_all(struct link_client *c, const struct msg_error *error)
 {
-    struct buf body = {0};
-    complain(c, "the far end refuses this link", (enum sh_error)error->code, error->text);
-    disconnect(c);
-    loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
-    loop_timer_cancel(c->options.loop, &c->replace_timer);
-    msg_encode(MSG_error, error, &body);
+    const struct msg_error unknown = {.code = SH_UNAVAILABLE, .text = error->text};
+    struct buf bodies[2] = {0};
+    msg_encode(MSG_error, error, &bodies[false]);
+    msg_encode(MSG_error, &unknown, &bodies[true]);
     for (uint64_t last = c->sender.last_number;;) {
         struct link_item *first = c->sender.outstanding.first;
         if (first == NULL || first->number > last)
             break;
-        deliver(c, first->number, MSG_error, buf_slice(&body));
+        deliver(c, first->number, MSG_error, buf_slice(&bodies[((struct request *)first)->was_sent]));
     }
-    buf_free(&body);
+    buf_free(&bodies[false]);
+    buf_free(&bodies[true]);
+}
+
+/* The far end will have nothing to do with us (another version, another cluster), or it has too many clients;
+ * then we wait. */
+static void on_refused(struct link_client *c, const struct msg_error *error)
+{
+    complain(c, "the far end refuses this link", (enum sh_error)error->code, error->text);
+    disconnect(c);
+    loop_timer_after(c->options.loop, &c->repoll_timer, REFUSED_NS);
+    loop_timer_cancel(c->options.loop, &c->replace_timer);
+    if (error->code != SH_OVERLOADED)
+        refuse_all(c, error);
 }
 
 /* Whether the pipeline swallows what is sent: a reply each poll, yet nothing of what was sent is accepted. */
@@ -453,6 +465,7 @@ enum sh_error link_client_send(struct link_client *c, uint32_t type, uint64_t co
         return SH_OVERLOADED;
     struct request *request = xmalloc(sizeof *request + len);
     request->type = type;
+    request->was_sent = false;
     request->correlation = correlation;
     request->len = len;
     memcpy(request->body, head.data, head.len);

@@ -24,6 +24,7 @@ enum {
 #define ACTIVE_NS                                                                                            \
     (5 * NS_PER_S) /* a session without requests for so long leaves its credit to the others                 \
                     */
+#define QUIET_NS    NS_PER_S
 #define LOG_EACH_NS (5 * NS_PER_S)
 
 /* A place in one of the server's lists. */
@@ -191,13 +192,20 @@ static void session_drop(struct link_server *server, struct session *s, const ch
     free(s);
 }
 
-/* The one that was quiet for longest; one with a parked poll is there, so those come last. */
-static struct session *quietest(struct link_server *server)
+/* Makes room for one more session: the one that was quiet for longest goes, unless even that one is there.
+ * Then the newcomer has to wait, since taking turns would leave nobody time to be answered. */
+static bool make_room(struct link_server *server)
 {
-    for (struct place *p = server->by_age.next; p != &server->by_age; p = p->next)
-        if (p->session->poll == NULL)
-            return p->session;
-    return server->by_age.next->session;
+    if (server->free_count > 0)
+        return true;
+    int64_t now = loop_now_ns(server->options.loop);
+    for (struct place *p = server->by_age.next; p != &server->by_age; p = p->next) {
+        if (p->session->poll == NULL && now - p->session->seen_ns >= QUIET_NS) {
+            session_drop(server, p->session, "too many sessions");
+            return true;
+        }
+    }
+    return false;
 }
 
 static void session_seen(struct link_server *server, struct session *s)
@@ -206,10 +214,11 @@ static void session_seen(struct link_server *server, struct session *s)
     place_last(&server->by_age, &s->by_age, s);
 }
 
+/* NULL: there are too many. */
 static struct session *session_open(struct link_server *server, const struct id16 *id)
 {
-    if (server->free_count == 0)
-        session_drop(server, quietest(server), "too many sessions");
+    if (!make_room(server))
+        return NULL;
     struct session *s = xcalloc(1, sizeof *s);
     uint32_t slot = server->free_slots[--server->free_count];
     s->id = *id;
@@ -278,6 +287,18 @@ static void reply_to_poll(struct link_server *server, struct session *s)
     server->stats.parked_polls--;
     session_seen(server, s);
     link_context_reply(poll, message);
+}
+
+static void count_refused(struct link_server *server, enum sh_error code, const char *what,
+                          struct slice sender)
+{
+    int64_t now = loop_now_ns(server->options.loop);
+    server->stats.refused_messages++;
+    if (server->complained_ns != 0 && now - server->complained_ns < LOG_EACH_NS)
+        return;
+    server->complained_ns = now;
+    log_warn("message refused", log_text("what", what), log_text("error", sh_error_name(code)),
+             log_slice("sender", sender), log_uint("refused_so_far", server->stats.refused_messages));
 }
 
 static void refuse_poll(struct link_server *server, struct link_context *context, const struct id16 *session,
@@ -366,6 +387,11 @@ static void on_poll(struct link_server *server, struct link_context *context, co
     struct session *s = session_find(server, &e->session);
     if (s == NULL)
         s = session_open(server, &e->session);
+    if (s == NULL) {
+        count_refused(server, SH_OVERLOADED, "poll of a session too many", e->sender);
+        refuse_poll(server, context, &e->session, SH_OVERLOADED, "too many sessions");
+        return;
+    }
     if (s->poll != NULL)
         reply_to_poll(server, s); /* from a connection that is gone; whatever it carries is put back below */
     size_t before = s->receiver.answer_bytes;
@@ -386,18 +412,6 @@ static bool is_foreign(const struct link_server *server, const struct msg_envelo
 {
     struct slice own = server->options.cluster;
     return e->cluster.len > 0 && own.len > 0 && !slice_equal(e->cluster, own);
-}
-
-static void count_refused(struct link_server *server, enum sh_error code, const char *what,
-                          struct slice sender)
-{
-    int64_t now = loop_now_ns(server->options.loop);
-    server->stats.refused_messages++;
-    if (server->complained_ns != 0 && now - server->complained_ns < LOG_EACH_NS)
-        return;
-    server->complained_ns = now;
-    log_warn("message refused", log_text("what", what), log_text("error", sh_error_name(code)),
-             log_slice("sender", sender), log_uint("refused_so_far", server->stats.refused_messages));
 }
 
 static void on_poll_arrival(struct link_server *server, struct link_arrival *arrival)
@@ -493,8 +507,10 @@ static void on_request_arrival(struct link_server *server, struct link_arrival *
     struct session *s = session_find(server, &e.session);
     if (s == NULL)
         s = session_open(server, &e.session);
-    if (!link_receiver_accept(&s->receiver, e.number, e.previous)) {
-        link_arrival_free(arrival); /* stale, or a gap before it: the client sends again what is missing */
+    if (s == NULL || !link_receiver_accept(&s->receiver, e.number, e.previous)) {
+        /* One session too many, a stale message, or a gap before it: the client sends again what is missing.
+         */
+        link_arrival_free(arrival);
         return;
     }
     arrival->body_bytes = e.body.len;
