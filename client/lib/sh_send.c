@@ -320,17 +320,24 @@ static void arm_tick(struct sh_client *c)
 
 static void try_move(struct sh_client *c);
 
+static bool has_batches(struct sh_client *c)
+{
+    pthread_mutex_lock(&c->queue.lock);
+    bool any = c->queue.head != NULL;
+    pthread_mutex_unlock(&c->queue.lock);
+    return any;
+}
+
+/* The link for appends is opened for the first one only: a client that just reads, and is soon gone, must not
+ * connect to walsvc and close at once, which ends an ipc listener (nng #1518). */
 void shc_pump(struct sh_client *c)
 {
     struct shc_batch *b;
-    if (c->sender.move)
+    if (c->sender.move && has_batches(c))
         try_move(c);
     while ((b = choose(c)) != NULL)
         send_batch(c, b);
-    pthread_mutex_lock(&c->queue.lock);
-    bool waiting = c->queue.head != NULL;
-    pthread_mutex_unlock(&c->queue.lock);
-    if (waiting)
+    if (has_batches(c))
         arm_tick(c);
 }
 

@@ -22,13 +22,13 @@ class Stream:
             node.ctl_command("--format", "json", "--timeout", "60s", "append", "--batch", "100", "-", endpoint=endpoint),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.sent = 0
-        self.piece = LINES // pieces
+        self.piece = -(-LINES // pieces)
         self.feeder = None
 
     def feed(self):
         """Starts sending the next piece; it goes on while the test kills something."""
         self.join()
-        first, self.sent = self.sent, self.sent + self.piece
+        first, self.sent = self.sent, min(LINES, self.sent + self.piece)
         data = b"".join(b"%d\n" % i for i in range(first + 1, self.sent + 1))
 
         def write():
