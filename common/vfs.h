@@ -1,4 +1,5 @@
-/* All file calls of the log go through one table of functions, so that tests run the real code on a simulated disk.
+/* All file calls of the log go through one table of functions, so that tests run the real code on a simulated
+ * disk.
  *
  * Functions return 0 (or a count) or -errno, and never touch errno's meaning otherwise. */
 #ifndef COMMON_VFS_H
@@ -19,6 +20,8 @@ struct vfs {
     /* May be short. */
     ssize_t (*pwritev)(const struct vfs *fs, int fd, const struct iovec *iov, int count, int64_t offset);
     int (*fdatasync)(const struct vfs *fs, int fd);
+    /* Has a range written out and waits for it, to have less to do in the next sync. Promises nothing. */
+    int (*write_out)(const struct vfs *fs, int fd, int64_t offset, int64_t len);
     int (*fsync)(const struct vfs *fs, int fd);
     int (*truncate)(const struct vfs *fs, int fd, int64_t size);
     int (*allocate)(const struct vfs *fs, int fd, int64_t offset, int64_t size);
@@ -38,17 +41,18 @@ struct vfs {
 /* The real one. */
 const struct vfs *vfs_posix(void);
 
-/* "dir/name". Both were bounded before (VFS_DIR_MAX bytes are enough for every folder of a data directory), so
- * that it fits. */
+/* "dir/name". Both were bounded before (VFS_DIR_MAX bytes are enough for every folder of a data directory),
+ * so that it fits. */
 enum { VFS_DIR_MAX = 3072 };
 void vfs_path(char path[PATH_MAX], const char *dir, const char *name);
-/* Whole transfers over short ones. vfs_write_all: 0 or -errno. vfs_read_full: the bytes read, short only at the end of
- * the file, or -errno. */
+/* Whole transfers over short ones. vfs_write_all: 0 or -errno. vfs_read_full: the bytes read, short only at
+ * the end of the file, or -errno. */
 int vfs_write_all(const struct vfs *fs, int fd, const void *data, size_t len, int64_t offset);
-int vfs_writev_all(const struct vfs *fs, int fd, struct iovec *iov, int count, int64_t offset); /* changes iov */
+int vfs_writev_all(const struct vfs *fs, int fd, struct iovec *iov, int count,
+                   int64_t offset); /* changes iov */
 ssize_t vfs_read_full(const struct vfs *fs, int fd, void *out, size_t len, int64_t offset);
-/* Replaces a small file so that a crash leaves the old or the new one: temporary file, fsync, rename, sync of the
- * directory. dir without a trailing slash. */
+/* Replaces a small file so that a crash leaves the old or the new one: temporary file, fsync, rename, sync of
+ * the directory. dir without a trailing slash. */
 int vfs_replace_file(const struct vfs *fs, const char *dir, const char *name, const void *data, size_t len);
 
 #endif

@@ -3,20 +3,16 @@
 #include "wal_log.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { ZEROS_BYTES = 1 << 20 };
 
-int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to, const _Atomic bool *stop)
+int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to)
 {
     static const uint8_t zeros[ZEROS_BYTES];
     int result = 0;
     while (from < to && result == 0) {
-        if (stop != NULL && atomic_load(stop))
-            return -ECANCELED;
         size_t len = to - from < sizeof zeros ? (size_t)(to - from) : sizeof zeros;
         result = vfs_write_all(fs, fd, zeros, len, (int64_t)from);
         from += len;

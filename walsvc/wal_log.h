@@ -53,7 +53,7 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
 /* Writes the durable mark, when it would say something new. */
 int wal_log_write_mark(struct wal_log *log);
 
-/* Writes zeros from one offset to another, until *stop is true. */
-int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to, const _Atomic bool *stop);
+/* Writes zeros from one offset to another. */
+int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to);
 
 #endif

@@ -14,7 +14,13 @@
 #include "wal_fatal.h"
 #include "wal_log.h"
 
-enum { FILE_MODE = 0640 };
+enum {
+    FILE_MODE = 0640,
+    CHUNK_BYTES = 512 << 10,
+    LATE_CHUNK_BYTES = 4 << 20,
+    LEAD_BYTES = 16 << 20,
+    PAUSE_MS = 2
+};
 
 struct wal_prepare {
     const struct vfs *fs;
@@ -25,7 +31,8 @@ struct wal_prepare {
     void *arg;
     pthread_t thread;
     _Atomic bool stop;
-    pthread_mutex_t lock; /* over what follows */
+    _Atomic uint64_t filled; /* the active segment's share of bytes used, times segment_size */
+    pthread_mutex_t lock;    /* over what follows */
     pthread_cond_t wake;
     bool wanted;
     int ready; /* the prepared file, or -1 */
@@ -43,6 +50,44 @@ static void seal(struct wal_prepare *p, int fd, uint64_t end)
     p->fs->close(p->fs, fd);
 }
 
+/* Waits until the end comes or the time is over. */
+static void pause_for(struct wal_prepare *p, int64_t pause_ns)
+{
+    int64_t due_ns = clock_mono_ns() + pause_ns;
+    struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
+    pthread_mutex_lock(&p->lock);
+    int result = 0;
+    while (!atomic_load(&p->stop) && result != ETIMEDOUT)
+        result = pthread_cond_timedwait(&p->wake, &p->lock, &due);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Fills the file in pieces that are written out one by one, and keeps some way ahead of the active segment,
+ * no more: what the preparer has under way stands in front of every commit. Only when it has fallen behind
+ * are the pieces large. */
+static int fill_file(struct wal_prepare *p, int fd)
+{
+    int result = 0;
+    for (uint64_t at = 0, len; at < p->segment_size && result == 0; at += len) {
+        uint64_t left = p->segment_size - at, filled = atomic_load(&p->filled);
+        len = at < filled ? LATE_CHUNK_BYTES : CHUNK_BYTES;
+        len = left < len ? left : len;
+        if (atomic_load(&p->stop))
+            return -ECANCELED;
+        result = wal_write_zeros(p->fs, fd, at, at + len);
+        if (result == 0)
+            result = p->fs->write_out(p->fs, fd, (int64_t)at, (int64_t)len);
+        if (at >= filled + LEAD_BYTES)
+            pause_for(p, PAUSE_MS * (int64_t)NS_PER_MS);
+    }
+    return result == 0 ? p->fs->fsync(p->fs, fd) : result;
+}
+
+void wal_prepare_keep_pace(struct wal_prepare *p, uint64_t offset, uint64_t limit)
+{
+    atomic_store(&p->filled, (uint64_t)((double)offset / (double)limit * (double)p->segment_size));
+}
+
 /* The prepared file, or -errno; nothing is left behind on a full disk. */
 static int make_file(struct wal_prepare *p)
 {
@@ -54,28 +99,13 @@ static int make_file(struct wal_prepare *p)
     int fd = p->fs->open(p->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     if (fd < 0)
         return fd;
-    int result = wal_write_zeros(p->fs, fd, 0, p->segment_size, &p->stop);
-    if (result == 0)
-        result = p->fs->fsync(p->fs, fd);
+    int result = fill_file(p, fd);
     if (result == 0)
         return fd;
     p->fs->close(p->fs, fd);
     if (result == -ENOSPC || result == -EDQUOT)
         p->fs->unlink(p->fs, path);
     return result;
-}
-
-static void wait_a_moment(struct wal_prepare *p)
-{
-    struct timespec due;
-    clock_gettime(CLOCK_MONOTONIC, &due);
-    int64_t due_ns = (int64_t)due.tv_sec * NS_PER_S + due.tv_nsec + p->retry_ns;
-    due = (struct timespec){due_ns / NS_PER_S, due_ns % NS_PER_S};
-    pthread_mutex_lock(&p->lock);
-    int result = 0;
-    while (!atomic_load(&p->stop) && result != ETIMEDOUT)
-        result = pthread_cond_timedwait(&p->wake, &p->lock, &due);
-    pthread_mutex_unlock(&p->lock);
 }
 
 /* Tries until there is a file or the end has come. */
@@ -98,7 +128,7 @@ static int prepare(struct wal_prepare *p)
                      log_text("dir", p->dir), log_uint("segment_size", p->segment_size));
         told = true;
         p->on_next(p->arg, WAL_NEXT_DISK_FULL);
-        wait_a_moment(p);
+        pause_for(p, p->retry_ns);
     }
     return -1;
 }

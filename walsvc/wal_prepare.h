@@ -28,6 +28,8 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *options)
 int wal_prepare_take(struct wal_prepare *prepare);
 /* After that: seals the former segment (takes `old`), and prepares another one. */
 void wal_prepare_next(struct wal_prepare *prepare, int old, uint64_t old_end);
+/* How full the active segment is: the next one is filled at the same pace. From any thread. */
+void wal_prepare_keep_pace(struct wal_prepare *prepare, uint64_t offset, uint64_t limit);
 /* Finishes a seal; a half-prepared file stays behind and is made anew by the next start. */
 void wal_prepare_stop(struct wal_prepare *prepare);
 

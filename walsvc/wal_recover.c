@@ -61,7 +61,7 @@ static enum sh_error create_first_segment(struct wal_log *log, struct wal_state 
     struct buf body = {0};
     vfs_path(path, log->dir, "next.tmp");
     int fd = log->fs->open(log->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
-    int result = fd < 0 ? fd : wal_write_zeros(log->fs, fd, 0, log->segment_size, NULL);
+    int result = fd < 0 ? fd : wal_write_zeros(log->fs, fd, 0, log->segment_size);
     if (result == 0)
         result = log->fs->fsync(log->fs, fd);
     if (result == 0) {
@@ -269,7 +269,7 @@ static enum sh_error cut_tail(struct recovery *r)
     log_warn("torn tail cut: bytes that were written but never acknowledged", log_text("dir", log->dir),
              log_text("file", r->file), log_uint("offset", r->end), log_uint("bytes", r->extent - r->end),
              log_uint("next_lsn", log->chain.next_lsn), log_text("kept", kept));
-    result = wal_write_zeros(log->fs, log->fd, r->end, r->extent, NULL);
+    result = wal_write_zeros(log->fs, log->fd, r->end, r->extent);
     return result == 0 ? SH_OK : failed(log, "cannot cut a torn tail", result);
 }
 
@@ -282,7 +282,7 @@ static enum sh_error make_durable(struct recovery *r)
     int result = copy_range(log->fs, log->fd, from, r->end, log->fd, from);
     if (result == 0 && log->limit < log->segment_size) {
         changed = true;
-        result = wal_write_zeros(log->fs, log->fd, log->limit, log->segment_size, NULL);
+        result = wal_write_zeros(log->fs, log->fd, log->limit, log->segment_size);
         if (result == 0)
             log->limit = log->segment_size;
         else if (result == -ENOSPC || result == -EDQUOT)

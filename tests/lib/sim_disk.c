@@ -212,6 +212,12 @@ static int sim_sync(const struct vfs *fs, int fd)
     return unlock_disk(d, 0);
 }
 
+static int sim_write_out(const struct vfs *fs, int fd, int64_t offset, int64_t len)
+{
+    (void)fs, (void)fd, (void)offset, (void)len;
+    return 0;
+}
+
 static int sim_truncate(const struct vfs *fs, int fd, int64_t size)
 {
     struct sim_disk *d = lock_disk(fs);
@@ -327,9 +333,24 @@ struct sim_disk *sim_disk_open(void)
 {
     struct sim_disk *d = xcalloc(1, sizeof *d);
     d->fs = (struct vfs){
-        sim_open,     sim_close,    sim_pread, sim_pwritev,    sim_sync,   sim_sync,
-        sim_truncate, sim_allocate, sim_size,  sim_rename,     sim_unlink, sim_mkdir,
-        sim_sync_dir, sim_list,     sim_lock,  sim_free_bytes, d,
+        .open = sim_open,
+        .close = sim_close,
+        .pread = sim_pread,
+        .pwritev = sim_pwritev,
+        .fdatasync = sim_sync,
+        .write_out = sim_write_out,
+        .fsync = sim_sync,
+        .truncate = sim_truncate,
+        .allocate = sim_allocate,
+        .size = sim_size,
+        .rename = sim_rename,
+        .unlink = sim_unlink,
+        .mkdir = sim_mkdir,
+        .sync_dir = sim_sync_dir,
+        .list = sim_list,
+        .lock = sim_lock,
+        .free_bytes = sim_free_bytes,
+        .state = d,
     };
     d->stop_at = UINT64_MAX;
     pthread_mutex_init(&d->lock, NULL);

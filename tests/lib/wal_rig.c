@@ -168,7 +168,7 @@ bool rig_prepare(struct wal_rig *rig)
         return true;
     vfs_path(path, rig->log.dir, "next.tmp");
     int fd = rig->fs->open(rig->fs, path, O_RDWR | O_CREAT | O_TRUNC, 0640);
-    int result = fd < 0 ? fd : wal_write_zeros(rig->fs, fd, 0, rig->log.segment_size, NULL);
+    int result = fd < 0 ? fd : wal_write_zeros(rig->fs, fd, 0, rig->log.segment_size);
     if (result == 0)
         result = rig->fs->fsync(rig->fs, fd);
     if (result == 0) {
