@@ -86,6 +86,7 @@ struct link_server_stats {
     uint64_t requests, answers, refused_messages, dropped_sessions;
 };
 struct link_server_stats link_server_stats(const struct link_server *server);
+/* Not from one of its callbacks; calls on_drop for each session that is left. */
 void link_server_close(struct link_server *server);
 
 /* ------------------------------------------------------------ the client's end */
@@ -95,7 +96,7 @@ struct link_client;
 struct link_client_options {
     struct loop *loop;
     const char *endpoint;
-    size_t message_bytes; /* RECVMAXSZ, and the most bytes of a request */
+    size_t message_bytes; /* RECVMAXSZ, and the most bytes of a request, envelope included; not more than the server's */
     size_t queue_bytes;   /* requests held here, sent and unsent; beyond: SH_OVERLOADED */
     struct slice cluster; /* 8 bytes, or empty when not known yet */
     struct slice sender;  /* node id, or empty */
@@ -107,7 +108,9 @@ struct link_client_options {
     void *arg;
 };
 
-/* Connects in the background and for ever. SH_BAD_REQUEST: the endpoint is malformed. */
+/* Connects in the background and for ever. SH_BAD_REQUEST: the endpoint is malformed. The client sends nothing before the
+ * loop runs. When the far end refuses the link (another version or cluster), all requests are answered with its error, those
+ * that were sent once with SH_UNAVAILABLE, and it is asked again each second. */
 enum sh_error link_client_open(const struct link_client_options *options, struct link_client **out);
 /* Queues a request and sends it as soon as credit allows; both head and rest are copied, the body is head followed by
  * rest (one msgpack map together; rest may be empty). SH_OVERLOADED: queue_bytes. SH_TOO_LARGE: message_bytes. */
@@ -121,6 +124,7 @@ bool link_client_has_credit(const struct link_client *client, size_t bytes);
 size_t link_client_unanswered(const struct link_client *client);
 bool link_client_is_connected(const struct link_client *client);
 void link_client_set_cluster(struct link_client *client, struct slice cluster);
+/* Not from one of its callbacks. What is unanswered is forgotten without a callback. */
 void link_client_close(struct link_client *client);
 
 /* "ipc:///x/query" to "ipc:///x/query.in" and "….out"; "tcp://h:7" to ports 7 and 8. An ipc path must fit into the

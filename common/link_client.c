@@ -47,10 +47,10 @@ struct link_client {
     struct buf cluster, sender_id, endpoint; /* what the options point to */
     struct id16 session;
     struct link_sender sender;
-    size_t queued_bytes;
+    size_t queued_bytes, reply_bytes;
     struct mailbox mailbox;
 
-    struct link_conn *conn;
+    struct link_conn *conn; /* NULL: none could be opened */
     uint64_t generation;
     bool connected;
     int push_pipe;      /* nng's id of the pipeline's connection, 0: none */
@@ -144,15 +144,20 @@ static int64_t replace_delay_ns(const struct link_client *c)
     return delay < REPLACE_MOST_NS ? delay : REPLACE_MOST_NS;
 }
 
-static void connect_afresh(struct link_client *c)
+static enum sh_error connect_afresh(struct link_client *c)
 {
-    c->conn = link_conn_open(c->in_url, c->out_url, c->options.message_bytes, ++c->generation, &c->mailbox);
+    enum sh_error e =
+        link_conn_open(c->in_url, c->out_url, c->reply_bytes, ++c->generation, &c->mailbox, &c->conn);
     c->push_pipe = 0;
     c->poll_is_out = false;
     loop_timer_cancel(c->options.loop, &c->repoll_timer);
     loop_timer_cancel(c->options.loop, &c->push_timer);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
-    send_poll(c, 0);
+    if (e == SH_OK)
+        send_poll(c, 0);
+    else
+        c->conn = NULL; /* tried again by the timer */
+    return e;
 }
 
 static void free_oldest_limbo(struct link_client *c)
@@ -184,8 +189,10 @@ static void disconnect(struct link_client *c)
 static void start_over(struct link_client *c)
 {
     disconnect(c);
-    link_conn_mute(c->conn);
-    c->limbo[c->limbo_count++] = c->conn;
+    if (c->conn != NULL) {
+        link_conn_mute(c->conn);
+        c->limbo[c->limbo_count++] = c->conn;
+    }
     connect_afresh(c);
 }
 
@@ -440,8 +447,7 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
     c->options.endpoint = buf_cstr(&c->endpoint);
     c->options.cluster = keep(&c->cluster, options->cluster);
     c->options.sender = keep(&c->sender_id, options->sender);
-    if (c->options.message_bytes < REPLY_BYTES_MIN)
-        c->options.message_bytes = REPLY_BYTES_MIN;
+    c->reply_bytes = options->message_bytes > REPLY_BYTES_MIN ? options->message_bytes : REPLY_BYTES_MIN;
     memcpy(c->in_url, in_url, sizeof in_url);
     memcpy(c->out_url, out_url, sizeof out_url);
     c->session = id16_random();
@@ -450,7 +456,10 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
     c->repoll_timer = (struct loop_timer){.fn = on_repoll_timer, .arg = c};
     c->push_timer = (struct loop_timer){.fn = on_push_timer, .arg = c};
     c->limbo_timer = (struct loop_timer){.fn = on_limbo_timer, .arg = c};
-    connect_afresh(c);
+    if (connect_afresh(c) == SH_BAD_REQUEST) {
+        link_client_close(c);
+        return SH_BAD_REQUEST;
+    }
     *out = c;
     return SH_OK;
 }
@@ -512,7 +521,8 @@ void link_client_set_cluster(struct link_client *c, struct slice cluster)
 void link_client_close(struct link_client *c)
 {
     struct loop *loop = c->options.loop;
-    link_conn_dispose(c->conn);
+    if (c->conn != NULL)
+        link_conn_dispose(c->conn);
     while (c->limbo_count > 0)
         free_oldest_limbo(c);
     c->generation++; /* the mail that is left means nothing any more */

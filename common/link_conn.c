@@ -33,14 +33,6 @@ struct link_conn {
 
 static atomic_uint closing;
 
-static void need(int rv, const char *what)
-{
-    if (rv == 0)
-        return;
-    log_error("nng failed", log_text("call", what), log_text("error", nng_strerror(rv)));
-    abort();
-}
-
 void link_event_free(struct link_event *event)
 {
     if (event->message != NULL)
@@ -94,39 +86,70 @@ static void on_push_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 
 /* ---- the loop's thread ---- */
 
-static nng_dialer dial(nng_socket socket, const char *url)
+static int dial(nng_socket socket, const char *url, nng_dialer *dialer)
 {
-    nng_dialer dialer;
-    need(nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_MS), NNG_OPT_RECONNMINT);
-    need(nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MS), NNG_OPT_RECONNMAXT);
-    need(nng_dialer_create(&dialer, socket, url), "nng_dialer_create");
-    nng_dialer_set_bool(dialer, NNG_OPT_TCP_KEEPALIVE, true); /* means nothing over ipc */
-    need(nng_dialer_start(dialer, NNG_FLAG_NONBLOCK), "nng_dialer_start");
-    return dialer;
+    int rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_MS);
+    if (rv == 0)
+        rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MS);
+    if (rv == 0)
+        rv = nng_dialer_create(dialer, socket, url);
+    if (rv != 0)
+        return rv;
+    nng_dialer_set_bool(*dialer, NNG_OPT_TCP_KEEPALIVE, true); /* means nothing over ipc */
+    return nng_dialer_start(*dialer, NNG_FLAG_NONBLOCK);
 }
 
-struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes,
-                                 uint64_t generation, struct mailbox *mailbox)
+static int open_push(struct link_conn *conn, const char *url)
+{
+    int rv = nng_push0_open(&conn->push);
+    if (rv == 0)
+        rv = nng_aio_alloc(&conn->push_aio, NULL, NULL);
+    if (rv == 0)
+        rv = nng_socket_set_int(conn->push, NNG_OPT_SENDBUF, PUSH_QUEUE);
+    if (rv == 0)
+        rv = nng_pipe_notify(conn->push, NNG_PIPE_EV_ADD_POST, on_push_pipe, conn);
+    if (rv == 0)
+        rv = nng_pipe_notify(conn->push, NNG_PIPE_EV_REM_POST, on_push_pipe, conn);
+    if (rv != 0)
+        return rv;
+    nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
+    return dial(conn->push, url, &conn->push_dialer);
+}
+
+static int open_req(struct link_conn *conn, const char *url, size_t reply_bytes)
+{
+    int rv = nng_req0_open(&conn->req);
+    if (rv == 0)
+        rv = nng_aio_alloc(&conn->poll_aio, on_poll_sent, conn);
+    if (rv == 0)
+        rv = nng_aio_alloc(&conn->reply_aio, on_reply, conn);
+    /* Never resend by itself: a lost connection is an error at once. */
+    if (rv == 0)
+        rv = nng_socket_set_ms(conn->req, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
+    if (rv == 0)
+        rv = nng_socket_set_size(conn->req, NNG_OPT_RECVMAXSZ, reply_bytes);
+    return rv == 0 ? dial(conn->req, url, &conn->req_dialer) : rv;
+}
+
+enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes, uint64_t generation,
+                             struct mailbox *mailbox, struct link_conn **out)
 {
     struct link_conn *conn = xcalloc(1, sizeof *conn);
     conn->generation = generation;
     conn->mailbox = mailbox;
     pthread_mutex_init(&conn->lock, NULL);
-    need(nng_push0_open(&conn->push), "nng_push0_open");
-    need(nng_req0_open(&conn->req), "nng_req0_open");
-    need(nng_aio_alloc(&conn->push_aio, NULL, NULL), "nng_aio_alloc");
-    need(nng_aio_alloc(&conn->poll_aio, on_poll_sent, conn), "nng_aio_alloc");
-    need(nng_aio_alloc(&conn->reply_aio, on_reply, conn), "nng_aio_alloc");
-    nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
-    need(nng_socket_set_int(conn->push, NNG_OPT_SENDBUF, PUSH_QUEUE), NNG_OPT_SENDBUF);
-    /* Never resend by itself: a lost connection is an error at once. */
-    need(nng_socket_set_ms(conn->req, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE), NNG_OPT_REQ_RESENDTIME);
-    need(nng_socket_set_size(conn->req, NNG_OPT_RECVMAXSZ, reply_bytes), NNG_OPT_RECVMAXSZ);
-    need(nng_pipe_notify(conn->push, NNG_PIPE_EV_ADD_POST, on_push_pipe, conn), "nng_pipe_notify");
-    need(nng_pipe_notify(conn->push, NNG_PIPE_EV_REM_POST, on_push_pipe, conn), "nng_pipe_notify");
-    conn->push_dialer = dial(conn->push, in_url);
-    conn->req_dialer = dial(conn->req, out_url);
-    return conn;
+    int rv = open_push(conn, in_url);
+    if (rv == 0)
+        rv = open_req(conn, out_url, reply_bytes);
+    if (rv == 0) {
+        *out = conn;
+        return SH_OK;
+    }
+    link_conn_dispose(conn);
+    if (rv == NNG_EINVAL || rv == NNG_EADDRINVAL || rv == NNG_ENOTSUP)
+        return SH_BAD_REQUEST;
+    log_error("cannot open a connection", log_text("url", in_url), log_text("error", nng_strerror(rv)));
+    return SH_UNAVAILABLE;
 }
 
 void link_conn_poll(struct link_conn *conn, nng_msg *message)
@@ -153,8 +176,8 @@ static void mute(struct link_conn *conn)
 
 static void dial_rarely(nng_dialer dialer)
 {
-    need(nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS), NNG_OPT_RECONNMAXT);
-    need(nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS), NNG_OPT_RECONNMINT);
+    nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MUTED_MS);
+    nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MUTED_MS);
 }
 
 void link_conn_mute(struct link_conn *conn)
@@ -164,16 +187,19 @@ void link_conn_mute(struct link_conn *conn)
     dial_rarely(conn->req_dialer);
 }
 
+/* Whatever was not opened is all zero, which nng takes for none. */
 static void *close_conn(void *arg)
 {
     struct link_conn *conn = arg;
+    nng_aio *aios[] = {conn->push_aio, conn->poll_aio, conn->reply_aio};
     nng_close(conn->req);
     nng_close(conn->push);
-    nng_aio_stop(conn->poll_aio);
-    nng_aio_stop(conn->reply_aio);
-    nng_aio_free(conn->poll_aio);
-    nng_aio_free(conn->reply_aio);
-    nng_aio_free(conn->push_aio);
+    for (size_t i = 0; i < sizeof aios / sizeof aios[0]; i++) {
+        if (aios[i] == NULL)
+            continue;
+        nng_aio_stop(aios[i]);
+        nng_aio_free(aios[i]);
+    }
     pthread_mutex_destroy(&conn->lock);
     free(conn);
     atomic_fetch_sub(&closing, 1);

@@ -26,9 +26,10 @@ struct link_event {
 };
 void link_event_free(struct link_event *event);
 
-/* Connects in the background, and again whenever the connection breaks. */
-struct link_conn *link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes,
-                                 uint64_t generation, struct mailbox *mailbox);
+/* Connects in the background, and again whenever the connection breaks. SH_BAD_REQUEST: nng makes nothing of
+ * the URLs; SH_UNAVAILABLE: out of descriptors or memory. */
+enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes, uint64_t generation,
+                             struct mailbox *mailbox, struct link_conn **out);
 /* Sends a poll, takes the message; LINK_REPLIED or LINK_POLL_FAILED follows. One at a time. */
 void link_conn_poll(struct link_conn *conn, nng_msg *message);
 /* Sends a request. False: the queue inside nng is full, the message stays the caller's. */

@@ -364,15 +364,19 @@ static void on_poll_timer(void *arg)
         loop_timer_set(server->options.loop, &server->poll_timer, next);
 }
 
-static void park(struct link_server *server, struct session *s, struct link_context *context,
-                 uint64_t wait_ms)
+static void park(struct link_server *server, struct session *s, struct link_context *context)
 {
     s->poll = context;
-    s->poll_due_ns = loop_now_ns(server->options.loop) + (int64_t)wait_ms * NS_PER_MS;
     place_last(&server->parked, &s->parked, s);
     server->stats.parked_polls++;
+}
+
+static void wait_with_poll(struct link_server *server, struct session *s, uint64_t wait_ms)
+{
+    s->poll_due_ns = loop_now_ns(server->options.loop) + (int64_t)wait_ms * NS_PER_MS;
     if (server->poll_timer.slot == 0 || s->poll_due_ns < server->poll_timer.due_ns)
         loop_timer_set(server->options.loop, &server->poll_timer, s->poll_due_ns);
+    touch(server, s);
 }
 
 static void note_answer_bytes(struct link_server *server, size_t before, size_t after)
@@ -399,11 +403,11 @@ static void on_poll(struct link_server *server, struct link_context *context, co
     note_answer_bytes(server, before, s->receiver.answer_bytes);
     s->poll_correlation = e->correlation;
     session_seen(server, s);
-    park(server, s, context, poll->wait_ms);
+    park(server, s, context);
     if (!known || poll->wait_ms == 0)
         reply_to_poll(server, s);
     else
-        touch(server, s);
+        wait_with_poll(server, s, poll->wait_ms);
 }
 
 /* ---- what comes in ---- */

@@ -39,6 +39,20 @@ static void test_bad_endpoints_are_refused(void **state)
     assert_int_equal(link_endpoint_urls(ipc, in, out), SH_OK);
 }
 
+static void test_an_endpoint_that_nng_cannot_parse_opens_no_client(void **state)
+{
+    (void)state;
+    struct ends ends = {.loop = loop_open()};
+    static const char *const bad[] = {"tcp://[::1:4000", "tcp://[nonsense]x:4000"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct link_client *client;
+        struct link_client_options options = {
+            .loop = ends.loop, .endpoint = bad[i], .message_bytes = 1 << 20, .queue_bytes = 1 << 20};
+        assert_int_equal(link_client_open(&options, &client), SH_BAD_REQUEST);
+    }
+    loop_close(ends.loop);
+}
+
 /* ---- requests and answers ---- */
 
 static void test_echoes_come_back_in_order(void **state)
@@ -436,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_endpoint_names_two_sockets),
         cmocka_unit_test(test_bad_endpoints_are_refused),
+        cmocka_unit_test(test_an_endpoint_that_nng_cannot_parse_opens_no_client),
         cmocka_unit_test(test_echoes_come_back_in_order),
         cmocka_unit_test(test_a_request_arrives_whole_and_its_answers_in_any_order),
         cmocka_unit_test(test_an_answer_from_a_hook_goes_out_at_once),

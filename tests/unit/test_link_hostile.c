@@ -189,6 +189,30 @@ static void test_an_oversized_message_ends_only_its_connection(void **state)
     close_ends(&ends);
 }
 
+/* Connections are counted by nng's events: each must be counted off again, those too that were turned away.
+ */
+static void test_connections_beyond_the_limit_are_closed_and_room_comes_back(void **state)
+{
+    (void)state;
+    enum { CONNECTIONS = 100 }; /* the limit: 8 sessions and 64 */
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    static struct raw raws[CONNECTIONS];
+    open_ends(&ends, &limits, no_rest);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < CONNECTIONS; i++)
+            open_raw(&raws[i], &ends);
+        for (int i = 0; i < CONNECTIONS; i++)
+            close_raw(&raws[i]);
+    }
+    open_caller(&caller, &ends, no_rest);
+    send_bytes(&caller, MSG_echo, 1000);
+    WAIT_UNTIL(&ends, caller.answered == 1);
+    link_client_close(caller.client);
+    close_ends(&ends);
+}
+
 static void test_a_client_of_another_cluster_is_told_so(void **state)
 {
     (void)state;
@@ -234,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_bad_requests_are_dropped_and_counted),
         cmocka_unit_test(test_a_session_beyond_its_credit_is_told_so),
         cmocka_unit_test(test_an_oversized_message_ends_only_its_connection),
+        cmocka_unit_test(test_connections_beyond_the_limit_are_closed_and_room_comes_back),
         cmocka_unit_test(test_a_client_of_another_cluster_is_told_so),
         cmocka_unit_test(test_a_request_of_another_cluster_is_refused),
     };
