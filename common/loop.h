@@ -1,7 +1,7 @@
 /* The one loop of a service or client: file descriptors, timers, hooks, and mail from other threads.
  *
- * Everything here belongs to the thread that runs the loop, except loop_stop and mailbox_put. Callbacks may add and
- * remove anything, themselves included. Failures of epoll and eventfd are fatal. */
+ * Everything here belongs to the thread that runs the loop, except loop_stop and mailbox_put. Callbacks may
+ * add and remove anything, themselves included. Failures of epoll and eventfd are fatal. */
 #ifndef COMMON_LOOP_H
 #define COMMON_LOOP_H
 
@@ -64,7 +64,8 @@ struct mailbox {
     void (*fn)(void *arg, struct mail *first); /* a list, oldest first; the receiver owns it */
     void *arg;
 };
-void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, struct mail *first), void *arg);
+void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, struct mail *first),
+                  void *arg);
 /* Mail that was not delivered is handed to fn(arg, first) before the end. */
 void mailbox_close(struct mailbox *box);
 /* From any thread. */

@@ -37,7 +37,7 @@ wait_durable() {
 
 # run_demo WORK: WORK is a directory for its files.
 run_demo() {
-    local work=$1 words lines half before walsvc first status=0
+    local work=$1 words lines half before walsvc first restarts status=0
     words=$(find_words)
     lines=$(wc -l <"$words")
     half=$((lines / 2 - lines / 2 % 100)) # a whole number of batches: all of it can be acknowledged while the rest is held back
@@ -63,7 +63,9 @@ run_demo() {
     ((status == 0)) || fail "the append failed with exit code $status"
     say "summary: $(cat "$work/summary")"
     (($(json 'd["entries"]' <"$work/summary") == lines)) || fail "the summary does not count $lines entries"
-    say "walsvc runs again as process $(service_field walsvc pid), restarts: $(service_field walsvc restarts)"
+    restarts=$(service_field walsvc restarts)
+    say "walsvc runs again as process $(service_field walsvc pid), restarts: $restarts"
+    ((restarts == 1)) || fail "walsvc was restarted $restarts times; its log says why"
 
     first=$(json 'd["first"]["lsn"]' <"$work/summary")
     say "reading $lines entries back from LSN $first"

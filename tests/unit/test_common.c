@@ -53,9 +53,9 @@ static void test_ids_survive_their_text_form(void **state)
 static void test_cursor_reads_what_msgpack_c_packs(void **state)
 {
     (void)state;
-    static const int64_t numbers[] = {0,      1,         127,       128,        255,       256,       65535,
-                                      65536,  INT64_MAX, -1,        -32,        -33,       -128,      -129,
-                                      -32768, -32769,    INT32_MIN, INT64_MIN, UINT32_MAX, INT32_MAX, -2147483649LL};
+    static const int64_t numbers[] = {
+        0,   1,    127,  128,    255,    256,       65535,     65536,      INT64_MAX, -1,           -32,
+        -33, -128, -129, -32768, -32769, INT32_MIN, INT64_MIN, UINT32_MAX, INT32_MAX, -2147483649LL};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         struct buf b = {0};
         msgpack_packer pk;
@@ -193,10 +193,12 @@ static void test_unknown_keys_are_skipped_and_needed_ones_are_missed(void **stat
     struct msg_echo echo;
     struct msg_watermark watermark;
     /* {99: [1, {2: 3}], 1: bin "x"} */
-    assert_int_equal(msg_decode(MSG_echo, BYTES(0x82, 99, 0x92, 1, 0x81, 2, 3, 1, 0xc4, 1, 'x'), &echo), SH_OK);
+    assert_int_equal(msg_decode(MSG_echo, BYTES(0x82, 99, 0x92, 1, 0x81, 2, 3, 1, 0xc4, 1, 'x'), &echo),
+                     SH_OK);
     assert_true(slice_is(echo.payload, "x"));
     assert_int_equal(msg_decode(MSG_watermark, BYTES(0x81, 1, 7), &watermark), SH_BAD_REQUEST);
-    assert_int_equal(msg_decode(MSG_watermark, BYTES(0x82, 1, 7, 2, 0xcd, 0xff, 0xff), &watermark), SH_TOO_LARGE);
+    assert_int_equal(msg_decode(MSG_watermark, BYTES(0x82, 1, 7, 2, 0xcd, 0xff, 0xff), &watermark),
+                     SH_TOO_LARGE);
     assert_int_equal(msg_decode(MSG_watermark, BYTES(0x82, 1, 0xa1, 'x', 2, 1), &watermark), SH_BAD_REQUEST);
     assert_int_equal(msg_decode(12345, BYTES(0x80), &echo), SH_BAD_REQUEST);
 }
