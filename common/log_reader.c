@@ -174,7 +174,6 @@ static enum step step(struct log_reader *r, struct log_read *read, struct frame_
         *error = learn_end(r, read);
     if (*error != SH_OK || r->fd < 0)
         return STEP_FAILED;
-    segment_scan_forget(&r->scan);
     return try_step(r, read->durable_end, h, bytes);
 }
 

@@ -103,12 +103,11 @@ static void roll(struct wal_core *c, int64_t now_real_ns)
 {
     struct buf body = {0};
     assert(c->next == WAL_NEXT_READY);
-    c->state.hlc = hlc_next(c->state.hlc, now_real_ns);
     wal_state_checkpoint(&c->state, frame_body_most(c->segment_size), &body);
     struct wal_frame *frame = new_frame(c, FRAME_CHECKPOINT, buf_slice(&body), now_real_ns);
     frame->owned = body.data;
     frame->opens_segment = true;
-    frame->header.hlc = c->state.hlc;
+    c->state.hlc = frame->header.hlc;
     c->next = WAL_NEXT_PREPARING;
     c->limit = c->segment_size;
     c->offset = SEGMENT_HEADER_BYTES;

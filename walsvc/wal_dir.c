@@ -98,18 +98,31 @@ static enum service_exit find_identity(struct wal_dir *d, const char *logs, cons
     return EXIT_CONFIG;
 }
 
+/* The folder above, "/" at the top. */
+static void parent_of(const char *path, char parent[PATH_MAX])
+{
+    snprintf(parent, PATH_MAX, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL)
+        snprintf(parent, PATH_MAX, ".");
+    else
+        slash[slash == parent ? 1 : 0] = 0;
+}
+
+/* Writing the identity syncs the data directory, and with it the name of the folder of logs. */
 static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
 {
-    char uuid[ID_TEXT];
+    char uuid[ID_TEXT], parent[PATH_MAX];
     id16_format(d->identity.log, uuid);
     vfs_path(d->log, logs, uuid);
     if (!d->is_new)
         return EXIT_DONE;
+    parent_of(d->data, parent);
     int result = make_dir(d->fs, d->log);
     if (result == 0)
         result = d->fs->sync_dir(d->fs, logs);
     if (result == 0)
-        result = d->fs->sync_dir(d->fs, d->data);
+        result = d->fs->sync_dir(d->fs, parent);
     return result == 0 ? EXIT_DONE : fault("cannot make the log's folder", d->log, result);
 }
 
@@ -150,6 +163,13 @@ static enum service_exit write_identity(struct wal_dir *d, const struct wal_stat
     return EXIT_DONE;
 }
 
+/* Whoever wrote it may have been killed before it could. */
+static enum service_exit sync_identity(struct wal_dir *d)
+{
+    int result = d->fs->sync_dir(d->fs, d->data);
+    return result == 0 ? EXIT_DONE : fault("cannot sync the data directory", d->data, result);
+}
+
 enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint64_t segment_size,
                                    struct wal_state *state)
 {
@@ -159,7 +179,7 @@ enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint6
         return EXIT_CONFIG;
     if (error != SH_OK)
         return EXIT_FAULT;
-    enum service_exit code = d->is_new ? write_identity(d, state) : EXIT_DONE;
+    enum service_exit code = d->is_new ? write_identity(d, state) : sync_identity(d);
     if (code != EXIT_DONE)
         wal_log_close(log);
     return code;

@@ -62,9 +62,7 @@ static enum sh_error create_first_segment(struct wal_log *log, struct wal_state 
     vfs_path(path, log->dir, "next.tmp");
     int fd = log->fs->open(log->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     int result = fd < 0 ? fd : wal_write_zeros(log->fs, fd, 0, log->segment_size);
-    if (result == 0)
-        result = log->fs->fsync(log->fs, fd);
-    if (result == 0) {
+    if (result == 0) { /* which syncs it */
         int old;
         uint64_t old_end;
         wal_state_checkpoint(state, frame_body_most(log->segment_size), &body);
@@ -273,23 +271,25 @@ static enum sh_error cut_tail(struct recovery *r)
     return result == 0 ? SH_OK : failed(log, "cannot cut a torn tail", result);
 }
 
-/* Writes the good frames above M again, fills up a file that was cut short, syncs. */
+/* Writes the good frames above M again, fills up a file that was cut short, syncs the file and its name:
+ * whoever wrote them may have been killed before it could. */
 static enum sh_error make_durable(struct recovery *r)
 {
     struct wal_log *log = r->log;
     uint64_t from = r->mark - log->segment.position;
-    bool changed = r->extent > r->end || from < r->end;
+    assert(from >= r->first_end && from <= r->end);
     int result = copy_range(log->fs, log->fd, from, r->end, log->fd, from);
     if (result == 0 && log->limit < log->segment_size) {
-        changed = true;
         result = wal_write_zeros(log->fs, log->fd, log->limit, log->segment_size);
         if (result == 0)
             log->limit = log->segment_size;
         else if (result == -ENOSPC || result == -EDQUOT)
             result = 0; /* it ends where it ended */
     }
-    if (result == 0 && changed)
+    if (result == 0)
         result = log->fs->fsync(log->fs, log->fd);
+    if (result == 0)
+        result = log->fs->sync_dir(log->fs, log->dir);
     if (result < 0)
         return failed(log, "cannot make the recovered tail durable", result);
     log->offset = r->end;

@@ -13,6 +13,7 @@ enum { NAMES_MAX = 512, INODES_MAX = 4096, FDS_MAX = 4096, OPS_MAX = 4096, PATH_
 
 struct inode {
     struct buf now, durable;
+    struct buf dirty; /* a byte for each sector: written since the last sync */
     bool is_dir;
 };
 struct name {
@@ -39,7 +40,7 @@ struct sim_disk {
     size_t op_count;
     struct inode *fds[FDS_MAX];
     uint64_t calls, stop_at, random;
-    bool is_full;
+    bool is_full, fail_next_sync;
 };
 
 static struct sim_disk *lock_disk(const struct vfs *fs)
@@ -108,7 +109,7 @@ static void apply_op(struct sim_disk *d, const struct name_op *op)
 
 static bool is_in(const char *path, const char *dir)
 {
-    size_t len = strlen(dir);
+    size_t len = strcmp(dir, "/") == 0 ? 0 : strlen(dir);
     return strncmp(path, dir, len) == 0 && path[len] == '/' && strchr(path + len + 1, '/') == NULL;
 }
 
@@ -180,6 +181,15 @@ static void resize(struct buf *data, size_t len)
     data->len = len;
 }
 
+static void mark_dirty(struct inode *inode, size_t from, size_t to)
+{
+    size_t sectors = (to + SECTOR - 1) / SECTOR;
+    if (sectors > inode->dirty.len)
+        resize(&inode->dirty, sectors);
+    for (size_t at = from / SECTOR; at < sectors; at++)
+        inode->dirty.data[at] = 1;
+}
+
 static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov, int count, int64_t offset)
 {
     struct sim_disk *d = lock_disk(fs);
@@ -193,6 +203,7 @@ static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov
         return unlock_disk(d, -ENOSPC);
     if (at + total > data->len)
         resize(data, at + total);
+    mark_dirty(d->fds[fd], at, at + total);
     for (int i = 0; i < count; i++) {
         memcpy(data->data + at, iov[i].iov_base, iov[i].iov_len);
         at += iov[i].iov_len;
@@ -201,14 +212,30 @@ static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov
     return (ssize_t)total;
 }
 
+/* Brings the dirty sectors and the size to the disk. */
+static void write_back(struct inode *inode)
+{
+    resize(&inode->durable, inode->now.len);
+    for (size_t at = 0; at < inode->dirty.len && at * SECTOR < inode->now.len; at++) {
+        size_t left = inode->now.len - at * SECTOR, len = left < SECTOR ? left : SECTOR;
+        if (inode->dirty.data[at])
+            memcpy(inode->durable.data + at * SECTOR, inode->now.data + at * SECTOR, len);
+    }
+    inode->dirty.len = 0;
+}
+
 static int sim_sync(const struct vfs *fs, int fd)
 {
     struct sim_disk *d = lock_disk(fs);
     struct inode *inode = d->fds[fd];
     if (!may_change(d))
         return unlock_disk(d, -EIO);
-    inode->durable.len = 0;
-    buf_append(&inode->durable, inode->now.data, inode->now.len);
+    if (d->fail_next_sync) {
+        d->fail_next_sync = false;
+        inode->dirty.len = 0;
+        return unlock_disk(d, -EIO);
+    }
+    write_back(inode);
     return unlock_disk(d, 0);
 }
 
@@ -362,6 +389,7 @@ void sim_disk_close(struct sim_disk *d)
     for (size_t i = 0; i < d->inode_count; i++) {
         buf_free(&d->inodes[i].now);
         buf_free(&d->inodes[i].durable);
+        buf_free(&d->inodes[i].dirty);
     }
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -380,6 +408,11 @@ uint64_t sim_disk_calls(const struct sim_disk *d)
 void sim_disk_stop_after(struct sim_disk *d, uint64_t calls)
 {
     d->stop_at = d->calls + calls;
+}
+
+void sim_disk_fail_next_sync(struct sim_disk *d)
+{
+    d->fail_next_sync = true;
 }
 
 void sim_disk_set_full(struct sim_disk *d, bool full)
@@ -419,29 +452,36 @@ static void lose_some(struct sim_disk *d, struct inode *inode)
     resize(&inode->now, next_random(d) % 2 == 0 ? most : least);
 }
 
+static void lose_names(struct sim_disk *d, enum sim_loss loss)
+{
+    size_t kept = loss == SIM_LOSE_SOME ? next_random(d) % (d->op_count + 1) : 0;
+    for (size_t i = 0; i < kept; i++)
+        apply_op(d, &d->ops[i]);
+    d->op_count = 0;
+    d->now = d->durable;
+}
+
+static void lose_bytes(struct sim_disk *d, struct inode *inode, enum sim_loss loss)
+{
+    if (loss == SIM_LOSE_SOME)
+        lose_some(d, inode);
+    struct buf *from = loss == SIM_LOSE_SOME ? &inode->now : &inode->durable;
+    struct buf *to = loss == SIM_LOSE_SOME ? &inode->durable : &inode->now;
+    to->len = 0;
+    buf_append(to, from->data, from->len);
+    inode->dirty.len = 0;
+}
+
 void sim_disk_crash(struct sim_disk *d, enum sim_loss loss, uint64_t seed)
 {
     d->random = seed * 2 + 1;
     memset(d->fds, 0, sizeof d->fds);
     d->stop_at = UINT64_MAX;
-    size_t kept = loss == SIM_LOSE_NOTHING ? d->op_count
-                  : loss == SIM_LOSE_ALL   ? 0
-                                           : next_random(d) % (d->op_count + 1);
-    for (size_t i = 0; i < kept; i++)
-        apply_op(d, &d->ops[i]);
-    d->op_count = 0;
-    d->now = d->durable;
-    for (size_t i = 0; i < d->inode_count; i++) {
-        struct inode *inode = &d->inodes[i];
-        if (loss == SIM_LOSE_ALL) {
-            inode->now.len = 0;
-            buf_append(&inode->now, inode->durable.data, inode->durable.len);
-        } else if (loss == SIM_LOSE_SOME) {
-            lose_some(d, inode);
-        }
-        inode->durable.len = 0;
-        buf_append(&inode->durable, inode->now.data, inode->now.len);
-    }
+    if (loss == SIM_LOSE_NOTHING)
+        return;
+    lose_names(d, loss);
+    for (size_t i = 0; i < d->inode_count; i++)
+        lose_bytes(d, &d->inodes[i], loss);
 }
 
 struct slice sim_disk_file(struct sim_disk *d, const char *path)
@@ -455,6 +495,6 @@ void sim_disk_resize(struct sim_disk *d, const char *path, size_t len)
     struct name *name = find_name(&d->now, path);
     assert(name != NULL);
     resize(&name->inode->now, len);
-    name->inode->durable.len = 0;
-    buf_append(&name->inode->durable, name->inode->now.data, len);
+    mark_dirty(name->inode, 0, len);
+    write_back(name->inode);
 }

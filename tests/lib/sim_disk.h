@@ -13,7 +13,7 @@
 struct sim_disk;
 
 enum sim_loss {
-    SIM_LOSE_NOTHING, /* the process was killed */
+    SIM_LOSE_NOTHING, /* the process was killed: what isn't synced is there, and still isn't synced */
     SIM_LOSE_ALL,     /* power loss: nothing that wasn't synced is there */
     SIM_LOSE_SOME,    /* power loss: each sector and name by chance; some sectors garbled */
 };
@@ -27,6 +27,9 @@ uint64_t sim_disk_calls(const struct sim_disk *disk);
 void sim_disk_stop_after(struct sim_disk *disk, uint64_t calls);
 /* The process is gone (all descriptors are closed), the disk comes back as it may be then. */
 void sim_disk_crash(struct sim_disk *disk, enum sim_loss loss, uint64_t seed);
+/* The next sync of a file fails with -EIO, and what it should have written is never written by a later one.
+ */
+void sim_disk_fail_next_sync(struct sim_disk *disk);
 /* Writes that make a file longer fail with -ENOSPC. */
 void sim_disk_set_full(struct sim_disk *disk, bool full);
 /* The bytes of a file, for tests that damage it; NULL when there is none. The size is fixed. */

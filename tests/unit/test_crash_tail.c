@@ -154,6 +154,22 @@ static size_t extent_of(const struct buf *segment)
     return extent;
 }
 
+/* What was cut lies in the quarantine, byte for byte. */
+static void check_kept(const struct image *image, const struct buf *segment, const struct vfs *fs,
+                       unsigned whole)
+{
+    size_t end = whole > 0 ? image->ends[whole - 1] : image->acknowledged_end, extent = extent_of(segment);
+    struct kept kept = {.fs = fs};
+    fs->list(fs, "/data/quarantine", note_kept, &kept);
+    if (extent > end) {
+        assert_int_equal(kept.files, 1);
+        assert_true(slice_equal(buf_slice(&kept.bytes), slice_of(segment->data + end, extent - end)));
+    } else {
+        assert_int_equal(kept.files, 0);
+    }
+    buf_free(&kept.bytes);
+}
+
 /* Starts on the harmed segment; `whole` torn frames are untouched by the harm. */
 static void check_start(const struct image *image, const struct buf *segment, payload_fn payload,
                         unsigned whole)
@@ -167,16 +183,7 @@ static void check_start(const struct image *image, const struct buf *segment, pa
     assert_int_equal(e.seen, rig.log.durable.lsn);
     assert_int_equal(e.seen, ACKNOWLEDGED + whole);
 
-    size_t end = whole > 0 ? image->ends[whole - 1] : image->acknowledged_end, extent = extent_of(segment);
-    struct kept kept = {.fs = fs};
-    fs->list(fs, "/data/quarantine", note_kept, &kept);
-    if (extent > end) {
-        assert_int_equal(kept.files, 1);
-        assert_true(slice_equal(buf_slice(&kept.bytes), slice_of(segment->data + end, extent - end)));
-    } else {
-        assert_int_equal(kept.files, 0);
-    }
-    buf_free(&kept.bytes);
+    check_kept(image, segment, fs, whole);
 
     /* It goes on, and nothing of the old tail comes back after the next crash. */
     rig_append(&rig, 7, 1, ACKNOWLEDGED + whole + 1, payload(ACKNOWLEDGED + whole + 1));
@@ -187,6 +194,7 @@ static void check_start(const struct image *image, const struct buf *segment, pa
     e.seen = 0;
     assert_int_equal(rig_read_all(fs, data, rig.log.durable.end, check_entry, &e), SH_OK);
     assert_int_equal(e.seen, ACKNOWLEDGED + whole + 1);
+    check_kept(image, segment, fs, whole);
     struct log_verify_options options = {0};
     struct log_verify_report report;
     assert_int_equal(log_verify(fs, data, &options, &report), SH_OK);

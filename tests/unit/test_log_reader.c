@@ -101,6 +101,29 @@ static uint8_t *segment_bytes(uint64_t base, char path[PATH_MAX])
     return (uint8_t *)(uintptr_t)file.data;
 }
 
+struct found {
+    unsigned count;
+    uint64_t offset, first_lsn, next_lsn;
+    char file[PATH_MAX];
+};
+
+static void note_damage(void *arg, const struct log_damage *damage)
+{
+    struct found *found = arg;
+    found->count++;
+    found->offset = damage->offset;
+    found->first_lsn = damage->first_lsn;
+    found->next_lsn = damage->next_lsn;
+    snprintf(found->file, sizeof found->file, "%s", damage->file);
+}
+
+static enum sh_error verify(struct found *found, struct log_verify_report *report)
+{
+    *found = (struct found){0};
+    struct log_verify_options options = {.on_damage = note_damage, .arg = found};
+    return log_verify(sim_disk_vfs(disk), data, &options, report);
+}
+
 /* ---------------------------------------------------------------- */
 
 static void test_an_empty_log(void **state)
@@ -285,6 +308,79 @@ static void test_a_damaged_segment_header_is_corrupt_not_missing(void **state)
     free(bases);
 }
 
+/* A frame with a right checksum in the place of another: the one behind it doesn't continue it. */
+static void test_an_exchanged_frame_breaks_the_chain(void **state)
+{
+    (void)state;
+    append_frames(10);
+    assert_int_equal(wal_log_write_mark(&rig.log), 0);
+    char path[PATH_MAX];
+    uint8_t *bytes = segment_bytes(1, path);
+    struct frame_header h;
+    size_t size, at = SEGMENT_HEADER_BYTES;
+    do {
+        assert_int_equal(
+            frame_verify(slice_of(bytes + at, SEGMENT), rig.log.segment.salt, SEGMENT, &h, &size), SH_OK);
+        at += size;
+    } while (h.base_lsn + h.count <= 2 * BATCH);
+    uint8_t *frame = bytes + at - size;
+    frame[size - 1] ^= 1;
+    frame_encode(&h, rig.log.segment.salt, slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes), frame);
+    struct result r = read_from(1, end(), 1 << 20, 1000);
+    assert_int_equal(r.last, h.base_lsn + h.count - 1);
+    r = read_from(r.read.next, end(), 1 << 20, 1000);
+    assert_int_equal(r.error, SH_CORRUPT);
+    assert_int_equal(r.read.bad_offset, at);
+    struct found found;
+    struct log_verify_report report;
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_int_equal(found.offset, at);
+}
+
+/* The same with a segment's header. */
+static void test_an_exchanged_segment_breaks_the_chain(void **state)
+{
+    (void)state;
+    append_frames(500);
+    uint64_t *bases;
+    size_t count;
+    char path[PATH_MAX];
+    assert_int_equal(segment_list(sim_disk_vfs(disk), rig.dir.log, &bases, &count), 0);
+    uint8_t *bytes = segment_bytes(bases[1], path);
+    struct segment_header h;
+    assert_int_equal(segment_header_decode(slice_of(bytes, SEGMENT_HEADER_BYTES), &h), SH_OK);
+    h.previous_checksum ^= 1;
+    segment_header_encode(&h, bytes);
+    uint64_t next = 1;
+    struct result r;
+    do {
+        r = read_from(next, end(), 1 << 20, 1000);
+        next = r.read.next;
+    } while (r.error == SH_OK && r.frames > 0);
+    assert_int_equal(r.error, SH_CORRUPT);
+    assert_int_equal(next, bases[1]);
+    struct found found;
+    struct log_verify_report report;
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_string_equal(found.file, path);
+    free(bases);
+}
+
+/* No frame is durable beyond its own start. */
+static void test_a_frame_that_claims_too_much_is_refused(void **state)
+{
+    (void)state;
+    struct log_chain chain = {.next_lsn = 5, .checksum = 6, .position = 1000};
+    struct frame_header h = {
+        .base_lsn = 5, .count = 2, .previous_checksum = 6, .checksum = 9, .durable_end = 1001};
+    assert_false(log_chain_follow(&chain, &h));
+    h.durable_end = 1000;
+    assert_true(log_chain_follow(&chain, &h));
+    assert_int_equal(chain.next_lsn, 7);
+    assert_int_equal(chain.checksum, 9);
+    assert_int_equal(chain.position, 1000 + FRAME_HEADER_BYTES);
+}
+
 static void test_a_missing_segment_is_corrupt_not_the_end(void **state)
 {
     (void)state;
@@ -336,29 +432,6 @@ static void test_the_durable_end_that_the_disk_shows(void **state)
 
 /* ---------------------------------------------------------------- verify */
 
-struct found {
-    unsigned count;
-    uint64_t offset, first_lsn, next_lsn;
-    char file[PATH_MAX];
-};
-
-static void note_damage(void *arg, const struct log_damage *damage)
-{
-    struct found *found = arg;
-    found->count++;
-    found->offset = damage->offset;
-    found->first_lsn = damage->first_lsn;
-    found->next_lsn = damage->next_lsn;
-    snprintf(found->file, sizeof found->file, "%s", damage->file);
-}
-
-static enum sh_error verify(struct found *found, struct log_verify_report *report)
-{
-    *found = (struct found){0};
-    struct log_verify_options options = {.on_damage = note_damage, .arg = found};
-    return log_verify(sim_disk_vfs(disk), data, &options, report);
-}
-
 static void test_verify_names_every_flipped_byte_below_the_mark(void **state)
 {
     (void)state;
@@ -402,6 +475,38 @@ static void test_verify_takes_unsynced_bytes_for_no_damage(void **state)
     assert_int_equal(verify(&found, &report), SH_OK);
     assert_int_equal(report.unsynced_bytes, 1000);
     assert_int_equal(report.entries, 10 * BATCH);
+}
+
+/* The end of the newest segment is being written while it is read: the first look sees nothing there. */
+static unsigned blind_reads;
+static uint64_t blind_from;
+static ssize_t blind_pread(const struct vfs *fs, int fd, void *out, size_t len, int64_t offset)
+{
+    (void)fs;
+    ssize_t got = sim_disk_vfs(disk)->pread(sim_disk_vfs(disk), fd, out, len, offset);
+    if (blind_reads > 0 && offset + got > (int64_t)blind_from && len > FRAME_HEADER_BYTES && got > 0) {
+        size_t keep = blind_from > (uint64_t)offset ? blind_from - (uint64_t)offset : 0;
+        memset((char *)out + keep, 0, (size_t)got - keep);
+        blind_reads--;
+    }
+    return got;
+}
+
+static void test_verify_looks_twice_beside_a_writer(void **state)
+{
+    (void)state;
+    append_frames(10);
+    assert_int_equal(wal_log_write_mark(&rig.log), 0);
+    struct vfs blind = *sim_disk_vfs(disk);
+    blind.pread = blind_pread;
+    struct log_verify_options options = {0};
+    struct log_verify_report report;
+    for (unsigned reads = 1; reads <= 2; reads++) {
+        blind_reads = reads;
+        blind_from = rig.log.offset - 500;
+        assert_int_equal(log_verify(&blind, data, &options, &report), SH_OK);
+        assert_int_equal(report.entries, 10 * BATCH);
+    }
 }
 
 static void test_verify_sees_cut_and_missing_files(void **state)
@@ -461,10 +566,14 @@ int main(void)
         READER_TEST(test_trimmed_is_told_apart_from_not_found),
         READER_TEST(test_damage_costs_only_the_damaged_frame),
         READER_TEST(test_a_damaged_segment_header_is_corrupt_not_missing),
+        READER_TEST(test_an_exchanged_frame_breaks_the_chain),
+        READER_TEST(test_an_exchanged_segment_breaks_the_chain),
+        READER_TEST(test_a_frame_that_claims_too_much_is_refused),
         READER_TEST(test_a_missing_segment_is_corrupt_not_the_end),
         READER_TEST(test_the_durable_end_that_the_disk_shows),
         READER_TEST(test_verify_names_every_flipped_byte_below_the_mark),
         READER_TEST(test_verify_takes_unsynced_bytes_for_no_damage),
+        READER_TEST(test_verify_looks_twice_beside_a_writer),
         READER_TEST(test_verify_sees_cut_and_missing_files),
         READER_TEST(test_dump_starts_at_an_lsn_and_ends_when_told),
     };

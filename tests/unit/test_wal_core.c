@@ -360,8 +360,10 @@ static void test_appends_wait_for_the_next_segment_in_order(void **state)
     wal_core_next_segment(core, WAL_NEXT_READY, now_ns);
     assert_non_null(first);
     assert_true(first->opens_segment);
+    uint64_t hlc = answers[before].reply.hlc;
     assert_int_equal(first->header.kind, FRAME_CHECKPOINT);
     assert_int_equal(first->header.base_lsn, sequence + 1);
+    assert_true(first->header.hlc > hlc && first->next->header.hlc > first->header.hlc);
     commit();
     assert_done(&answers[before + 1], sequence + 1);
     assert_done(&answers[before + 2], sequence + 2);

@@ -76,7 +76,7 @@ static uint64_t check_recovered(const struct vfs *fs, uint64_t acknowledged)
 }
 
 /* false: the work was done before the disk stopped. */
-static bool crash_at(uint64_t calls, enum sim_loss loss, uint64_t seed)
+static bool crash_at(uint64_t calls, enum sim_loss first, enum sim_loss second, uint64_t seed)
 {
     struct sim_disk *disk = sim_disk_open();
     const struct vfs *fs = sim_disk_vfs(disk);
@@ -86,14 +86,14 @@ static bool crash_at(uint64_t calls, enum sim_loss loss, uint64_t seed)
     bool crashed = rig.opened;
     if (crashed) {
         rig_kill(&rig);
-        sim_disk_crash(disk, loss, seed);
+        sim_disk_crash(disk, first, seed);
         uint64_t recovered = check_recovered(fs, acknowledged);
         /* A second crash while it goes on. */
         sim_disk_stop_after(disk, 5 + seed % 23);
         acknowledged = work(recovered);
         if (rig.opened)
             rig_kill(&rig);
-        sim_disk_crash(disk, loss, seed + 1);
+        sim_disk_crash(disk, second, seed + 1);
         check_recovered(fs, acknowledged);
         rig_kill(&rig);
     }
@@ -101,13 +101,13 @@ static bool crash_at(uint64_t calls, enum sim_loss loss, uint64_t seed)
     return crashed;
 }
 
-static void crash_everywhere(enum sim_loss loss, uint64_t seeds)
+static void crash_everywhere(enum sim_loss first, enum sim_loss second, uint64_t seeds)
 {
     uint64_t calls = 0;
     for (bool crashed = true; crashed; calls++) {
         crashed = false;
         for (uint64_t seed = 1; seed <= seeds; seed++)
-            crashed |= crash_at(calls, loss, calls * 100 + seed);
+            crashed |= crash_at(calls, first, second, calls * 100 + seed);
     }
     assert_true(calls > 100);
 }
@@ -115,19 +115,26 @@ static void crash_everywhere(enum sim_loss loss, uint64_t seeds)
 static void test_kill_at_every_step(void **state)
 {
     (void)state;
-    crash_everywhere(SIM_LOSE_NOTHING, 1);
+    crash_everywhere(SIM_LOSE_NOTHING, SIM_LOSE_NOTHING, 1);
+}
+
+/* What the killed process had not synced must be synced before anything that stands on it counts. */
+static void test_kill_at_every_step_then_power_loss(void **state)
+{
+    (void)state;
+    crash_everywhere(SIM_LOSE_NOTHING, SIM_LOSE_ALL, 23);
 }
 
 static void test_power_loss_at_every_step(void **state)
 {
     (void)state;
-    crash_everywhere(SIM_LOSE_ALL, 1);
+    crash_everywhere(SIM_LOSE_ALL, SIM_LOSE_ALL, 1);
 }
 
 static void test_power_loss_with_torn_and_garbled_sectors_at_every_step(void **state)
 {
     (void)state;
-    crash_everywhere(SIM_LOSE_SOME, 8);
+    crash_everywhere(SIM_LOSE_SOME, SIM_LOSE_SOME, 8);
 }
 
 /* Recovery itself is cut short at each of its calls, again and again, and must still come to the same end. */
@@ -164,6 +171,7 @@ int main(void)
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill_at_every_step),
+        cmocka_unit_test(test_kill_at_every_step_then_power_loss),
         cmocka_unit_test(test_power_loss_at_every_step),
         cmocka_unit_test(test_power_loss_with_torn_and_garbled_sectors_at_every_step),
         cmocka_unit_test(test_power_loss_at_every_step_of_recovery),
