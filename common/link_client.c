@@ -203,7 +203,9 @@ static void on_replace_timer(void *arg)
     if (c->connected)
         log_warn("no answer to a poll", log_text("endpoint", c->options.endpoint));
     else
-        c->attempts++;
+        log_debug("no connection yet", log_text("endpoint", c->options.endpoint),
+                  log_uint("attempts", ++c->attempts),
+                  log_text("missing", c->push_pipe == 0 ? "pipeline" : "reply"));
     if (c->limbo_count < LIMBO_MAX && link_conn_closing() <= CLOSING_MAX)
         start_over(c);
     else
