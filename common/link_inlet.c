@@ -39,8 +39,6 @@ struct link_inlet {
     bool local;
     atomic_size_t waiting_bytes;
     atomic_uint receiving; /* contexts that can take a poll */
-    atomic_uint pull_pipes, rep_pipes;
-    unsigned connections;
     struct link_context **contexts;
     uint32_t context_count, context_max;
 };
@@ -163,32 +161,6 @@ void link_context_reply(struct link_context *context, nng_msg *message)
 
 /* ---- opening and closing ---- */
 
-static void count_pipe(atomic_uint *pipes, unsigned most, nng_pipe pipe, nng_pipe_ev event)
-{
-    if (event == NNG_PIPE_EV_REM_POST)
-        atomic_fetch_sub(pipes, 1);
-    else if (atomic_fetch_add(pipes, 1) >= most)
-        nng_pipe_close(pipe);
-}
-
-static void on_pull_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
-{
-    struct link_inlet *inlet = arg;
-    count_pipe(&inlet->pull_pipes, inlet->connections, pipe, event);
-}
-
-static void on_rep_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
-{
-    struct link_inlet *inlet = arg;
-    count_pipe(&inlet->rep_pipes, inlet->connections, pipe, event);
-}
-
-static void watch_pipes(nng_socket socket, nng_pipe_cb fn, struct link_inlet *inlet)
-{
-    need(nng_pipe_notify(socket, NNG_PIPE_EV_ADD_PRE, fn, inlet), "nng_pipe_notify");
-    need(nng_pipe_notify(socket, NNG_PIPE_EV_REM_POST, fn, inlet), "nng_pipe_notify");
-}
-
 static enum sh_error listen_on(nng_socket socket, const char *url, size_t message_bytes)
 {
     nng_listener listener;
@@ -215,14 +187,11 @@ enum sh_error link_inlet_open(const struct link_inlet_options *options, struct l
     struct link_inlet *inlet = xcalloc(1, sizeof *inlet);
     inlet->mailbox = options->mailbox;
     inlet->local = strncmp(in, "ipc://", strlen("ipc://")) == 0;
-    inlet->connections = options->connections;
     inlet->context_max = options->contexts;
     inlet->contexts = xcalloc(options->contexts, sizeof(struct link_context *));
     need(nng_pull0_open(&inlet->pull), "nng_pull0_open");
     need(nng_rep0_open(&inlet->rep), "nng_rep0_open");
     need(nng_aio_alloc(&inlet->pull_aio, on_pulled, inlet), "nng_aio_alloc");
-    watch_pipes(inlet->pull, on_pull_pipe, inlet);
-    watch_pipes(inlet->rep, on_rep_pipe, inlet);
     e = listen_on(inlet->pull, in, options->message_bytes);
     if (e == SH_OK)
         e = listen_on(inlet->rep, reply, POLL_BYTES_MAX);

@@ -27,7 +27,6 @@ struct link_inlet_options {
     struct mailbox *mailbox;
     size_t message_bytes; /* RECVMAXSZ of requests */
     uint32_t contexts;    /* most polls at a time */
-    uint32_t connections; /* most of them for each socket; beyond, new ones are closed */
 };
 
 /* SH_BAD_REQUEST: the endpoint; SH_UNAVAILABLE: could not listen (logged). Polls and requests arrive from now

@@ -17,7 +17,6 @@ enum {
     CREDIT_SLACK = 2, /* a client may not have heard of a smaller credit yet */
     REPLY_OVERHEAD = 256,
     OVERLOADED_RETRY_MS = 20,
-    SPARE_CONNECTIONS = 64, /* beyond one for each session: old ones that are closing */
     SLOT_BITS = 20,         /* of a session's number: its place in the table */
 };
 #define SWEEP_NS NS_PER_S
@@ -646,7 +645,6 @@ enum sh_error link_server_listen(struct link_server *server, const char *endpoin
         .mailbox = &server->mailbox,
         .message_bytes = l->message_bytes,
         .contexts = l->polls,
-        .connections = l->sessions + SPARE_CONNECTIONS,
     };
     struct link_inlet *inlet;
     enum sh_error e = link_inlet_open(&options, &inlet);
