@@ -452,12 +452,27 @@ static void lose_some(struct sim_disk *d, struct inode *inode)
     resize(&inode->now, next_random(d) % 2 == 0 ? most : least);
 }
 
+/* A file whose folder is gone is gone. */
+static void drop_orphans(struct names *names)
+{
+    for (size_t i = 0; i < names->count;) {
+        char parent[PATH_BYTES];
+        snprintf(parent, sizeof parent, "%s", names->all[i].path);
+        *strrchr(parent, '/') = 0;
+        bool keep = parent[0] == 0 || find_name(names, parent) != NULL;
+        if (!keep)
+            names->all[i] = names->all[--names->count];
+        i = keep ? i + 1 : 0;
+    }
+}
+
 static void lose_names(struct sim_disk *d, enum sim_loss loss)
 {
     size_t kept = loss == SIM_LOSE_SOME ? next_random(d) % (d->op_count + 1) : 0;
     for (size_t i = 0; i < kept; i++)
         apply_op(d, &d->ops[i]);
     d->op_count = 0;
+    drop_orphans(&d->durable);
     d->now = d->durable;
 }
 

@@ -42,12 +42,13 @@ static struct slice zero_payload(uint64_t n)
     return slice_of(zeros, zero_bytes + (size_t)n % 3);
 }
 
-/* Bytes that look like a frame, but are the payload of a client. */
+/* Bytes that are a valid frame of this segment, but the payload of a client. */
+static uint32_t salt;
 static struct slice frame_payload(uint64_t n)
 {
     static uint8_t bytes[FRAME_HEADER_BYTES];
     struct frame_header h = {.kind = FRAME_CLOCK, .base_lsn = n, .durable_end = UINT64_C(1) << 40};
-    frame_encode(&h, 1, (struct slice){0}, bytes);
+    frame_encode(&h, salt, (struct slice){0}, bytes);
     return slice_of(bytes, sizeof bytes);
 }
 
@@ -63,6 +64,7 @@ static void make_image(struct image *image, payload_fn payload)
     struct sim_disk *disk = sim_disk_open();
     *image = (struct image){0};
     assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_DONE);
+    salt = rig.log.segment.salt;
     for (uint64_t n = 1; n <= ACKNOWLEDGED; n++) {
         rig_append(&rig, 7, 1, n, payload(n));
         assert_true(rig_commit(&rig));
@@ -104,7 +106,7 @@ static struct sim_disk *disk_of(const struct image *image, const struct buf *seg
     fs->mkdir(fs, data, 0);
     fs->mkdir(fs, "/data/log", 0);
     fs->mkdir(fs, image->dir, 0);
-    fs->sync_dir(fs, "");
+    fs->sync_dir(fs, "/");
     fs->sync_dir(fs, data);
     fs->sync_dir(fs, "/data/log");
     put_file(fs, image->dir, "00000000000000000001.seg", segment->data, segment->len);

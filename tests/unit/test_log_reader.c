@@ -209,15 +209,22 @@ static void test_reading_while_writing_over_rolls(void **state)
     assert_true(rig.log.segment.base_lsn > 1);
 }
 
-static void test_a_frame_larger_than_the_window(void **state)
+/* Starts over with segments of 4 MiB. */
+static void use_large_segments(void)
 {
-    (void)state;
     rig_kill(&rig);
     log_reader_close(reader);
     sim_disk_close(disk);
     disk = sim_disk_open();
     assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, 4 << 20), EXIT_DONE);
+    assert_true(rig_prepare(&rig));
     reader = log_reader_open(sim_disk_vfs(disk), rig.dir.log, rig.dir.identity.log);
+}
+
+static void test_a_frame_larger_than_the_window(void **state)
+{
+    (void)state;
+    use_large_segments();
     static uint8_t large[900 << 10];
     for (unsigned i = 0; i < 3; i++) {
         append_frames(10);
@@ -227,6 +234,28 @@ static void test_a_frame_larger_than_the_window(void **state)
     struct result r = read_from(1, end(), 8 << 20, 1000);
     assert_int_equal(r.frames, 33);
     assert_int_equal(read_from(10 * BATCH + 1, end(), 1, 1).frames, 1);
+}
+
+/* The places that the reader remembers lie a MiB apart, in several segments. */
+static void test_reading_hither_and_thither_in_large_segments(void **state)
+{
+    (void)state;
+    use_large_segments();
+    static uint8_t large[50 << 10];
+    enum { FRAMES = 300 };
+    for (unsigned i = 0; i < FRAMES; i++) {
+        rig_append(&rig, 0, 1, 0, slice_of(large, sizeof large));
+        assert_true(rig_commit(&rig));
+    }
+    assert_true(rig.log.segment.base_lsn > FRAMES / 2);
+    for (unsigned i = 0; i < 4 * FRAMES; i++) {
+        uint64_t from = 1 + (uint64_t)i * 7919 % FRAMES;
+        struct result r = read_from(from, end(), 1, 1);
+        assert_int_equal(r.error, SH_OK);
+        assert_int_equal(r.first, from);
+    }
+    for (uint64_t from = FRAMES; from > 0; from--)
+        assert_int_equal(read_from(from, end(), 1, 1).first, from);
 }
 
 static void test_trimmed_is_told_apart_from_not_found(void **state)
@@ -335,6 +364,27 @@ static void test_an_exchanged_frame_breaks_the_chain(void **state)
     struct log_verify_report report;
     assert_int_equal(verify(&found, &report), SH_CORRUPT);
     assert_int_equal(found.offset, at);
+}
+
+/* The last one has none behind it, but the mark knows it. */
+static void test_verify_sees_an_exchanged_last_frame(void **state)
+{
+    (void)state;
+    append_frames(10);
+    uint64_t at = rig.log.offset;
+    append_frames(1);
+    assert_int_equal(wal_log_write_mark(&rig.log), 0);
+    char path[PATH_MAX];
+    uint8_t *frame = segment_bytes(1, path) + at;
+    struct frame_header h;
+    size_t size;
+    assert_int_equal(frame_verify(slice_of(frame, SEGMENT), rig.log.segment.salt, SEGMENT, &h, &size), SH_OK);
+    frame[size - 1] ^= 1;
+    frame_encode(&h, rig.log.segment.salt, slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes), frame);
+    struct found found;
+    struct log_verify_report report;
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_int_equal(found.count, 1);
 }
 
 /* The same with a segment's header. */
@@ -526,6 +576,15 @@ static void test_verify_sees_cut_and_missing_files(void **state)
     assert_int_equal(verify(&found, &report), SH_CORRUPT);
     assert_int_equal(found.count, 1);
     assert_int_equal(report.entries, 500 * BATCH - BATCH);
+    char newest[PATH_MAX];
+    segment_bytes(bases[count - 1], newest);
+    sim_disk_resize(disk, newest, rig.log.offset - 1000); /* whole frames and a part of one are gone */
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_int_equal(found.count, 2);
+    assert_string_equal(found.file, newest);
+    sim_disk_resize(disk, newest, SEGMENT_HEADER_BYTES);
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_string_equal(found.file, newest);
     sim_disk_vfs(disk)->unlink(sim_disk_vfs(disk), path);
     assert_int_equal(verify(&found, &report), SH_CORRUPT);
     free(bases);
@@ -563,10 +622,12 @@ int main(void)
         READER_TEST(test_nothing_beyond_the_durable_end),
         READER_TEST(test_reading_while_writing_over_rolls),
         READER_TEST(test_a_frame_larger_than_the_window),
+        READER_TEST(test_reading_hither_and_thither_in_large_segments),
         READER_TEST(test_trimmed_is_told_apart_from_not_found),
         READER_TEST(test_damage_costs_only_the_damaged_frame),
         READER_TEST(test_a_damaged_segment_header_is_corrupt_not_missing),
         READER_TEST(test_an_exchanged_frame_breaks_the_chain),
+        READER_TEST(test_verify_sees_an_exchanged_last_frame),
         READER_TEST(test_an_exchanged_segment_breaks_the_chain),
         READER_TEST(test_a_frame_that_claims_too_much_is_refused),
         READER_TEST(test_a_missing_segment_is_corrupt_not_the_end),

@@ -348,6 +348,9 @@ static void test_missing_segments_are_refused(void **state)
     const struct vfs *fs = sim_disk_vfs(disk);
     assert_int_equal(fs->unlink(fs, path), 0);
     assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
+    assert_int_equal(fs->rename(fs, "/data/node", "/data/kept"), 0);
+    assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
+    assert_int_equal(fs->rename(fs, "/data/kept", "/data/node"), 0);
     vfs_path(path, rig.dir.log, "mark");
     assert_int_equal(fs->unlink(fs, path), 0);
     assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
@@ -367,6 +370,19 @@ static void test_a_damaged_mark_file_costs_nothing_but_itself(void **state)
         memset(file_bytes(path), 0x5a, length);
         open_rig();
         assert_log_holds(4);
+    }
+}
+
+static void test_the_newer_slot_is_the_mark(void **state)
+{
+    (void)state;
+    open_rig();
+    for (uint64_t n = 1; n <= 5; n++) {
+        struct log_mark mark;
+        append_entries(n, n);
+        assert_int_equal(wal_log_write_mark(&rig.log), 0);
+        assert_int_equal(log_mark_read(sim_disk_vfs(disk), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
+        assert_int_equal(mark.durable_lsn, n);
     }
 }
 
@@ -424,21 +440,35 @@ static void test_a_lost_identity_never_starts_a_second_log(void **state)
     assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
 }
 
-static void test_a_first_start_cut_short_is_taken_up_again(void **state)
+static void cut_first_start_short(bool power_loss)
 {
-    (void)state;
-    for (uint64_t calls = 0; !rig.opened; calls++) {
+    const struct vfs *fs = sim_disk_vfs(disk);
+    for (uint64_t calls = 0;; calls++) {
         sim_disk_stop_after(disk, calls);
-        enum service_exit code = rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT);
+        enum service_exit code = rig_open(&rig, fs, data, SEGMENT);
         sim_disk_stop_after(disk, UINT64_MAX / 2);
         if (code == EXIT_DONE)
             break;
         assert_int_equal(code, EXIT_FAULT);
-        sim_disk_crash(disk, calls % 2 == 0 ? SIM_LOSE_ALL : SIM_LOSE_NOTHING, calls);
+        sim_disk_crash(disk, power_loss ? SIM_LOSE_ALL : SIM_LOSE_NOTHING, calls);
     }
     assert_true(rig_prepare(&rig));
     append_entries(1, 3);
+    crash(SIM_LOSE_ALL);
+    open_rig();
     assert_log_holds(3);
+}
+
+static void test_a_first_start_that_was_killed_is_taken_up_again(void **state)
+{
+    (void)state;
+    cut_first_start_short(false);
+}
+
+static void test_a_first_start_cut_by_power_loss_is_taken_up_again(void **state)
+{
+    (void)state;
+    cut_first_start_short(true);
 }
 
 static void test_a_full_disk_refuses_what_needs_room_and_nothing_else(void **state)
@@ -515,11 +545,13 @@ int main(void)
         WAL_TEST(test_another_frame_in_place_of_the_marked_one_is_refused),
         WAL_TEST(test_missing_segments_are_refused),
         WAL_TEST(test_a_damaged_mark_file_costs_nothing_but_itself),
+        WAL_TEST(test_the_newer_slot_is_the_mark),
         WAL_TEST(test_one_bad_slot_leaves_the_other_mark),
         WAL_TEST(test_a_foreign_node_is_refused),
         WAL_TEST(test_a_damaged_identity_is_refused_and_nothing_deleted),
         WAL_TEST(test_a_lost_identity_never_starts_a_second_log),
-        WAL_TEST(test_a_first_start_cut_short_is_taken_up_again),
+        WAL_TEST(test_a_first_start_that_was_killed_is_taken_up_again),
+        WAL_TEST(test_a_first_start_cut_by_power_loss_is_taken_up_again),
         WAL_TEST(test_a_full_disk_refuses_what_needs_room_and_nothing_else),
         WAL_TEST(test_a_torn_tail_is_cut_even_when_it_cannot_be_kept),
         WAL_TEST(test_smaller_segments_after_a_change_of_the_setting),
