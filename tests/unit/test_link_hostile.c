@@ -2,6 +2,8 @@
  * counted. */
 #include "link_ends.h"
 
+#include <stdatomic.h>
+
 #include <nng/nng.h>
 #include <nng/protocol/pipeline0/push.h>
 #include <nng/protocol/reqrep0/req.h>

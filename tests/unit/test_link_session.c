@@ -37,7 +37,7 @@ static unsigned numbers_in(struct slice answers, uint64_t *numbers, unsigned roo
 static void assert_reply(struct link_receiver *r, uint64_t reply, unsigned count, const uint64_t *expected)
 {
     uint64_t number, numbers[64];
-    unsigned got = numbers_in(link_receiver_reply(r, &number), numbers, 64);
+    unsigned got = numbers_in(link_receiver_reply(r, &number, INT64_MAX - 1), numbers, 64);
     assert_int_equal(number, reply);
     assert_int_equal(got, count);
     for (unsigned i = 0; i < count; i++)
@@ -112,17 +112,17 @@ static void test_answers_are_kept_until_a_poll_has_them(void **state)
     struct link_receiver r = {.incarnation = 9};
     link_receiver_answer(&r, 2, 4, empty_map, 0);
     link_receiver_answer(&r, 1, 4, empty_map, 0);
-    assert_true(link_receiver_on_poll(&r, 9, 0));
+    assert_true(link_receiver_on_poll(&r, 9, 0, 0));
     assert_answers(&r, 1, 2, 1);
-    assert_false(link_receiver_is_ready(&r)); /* on its way */
+    assert_true(link_receiver_ready_ns(&r) == INT64_MAX); /* on its way */
     link_receiver_answer(&r, 3, 4, empty_map, 0);
 
-    assert_true(link_receiver_on_poll(&r, 9, 0)); /* reply 1 was lost */
+    assert_true(link_receiver_on_poll(&r, 9, 0, 0)); /* reply 1 was lost */
     assert_answers(&r, 2, 2, 1);
-    assert_true(link_receiver_on_poll(&r, 9, 2));
+    assert_true(link_receiver_on_poll(&r, 9, 2, 0));
     assert_answers(&r, 3, 3);
-    assert_true(link_receiver_on_poll(&r, 9, 3));
-    assert_false(link_receiver_is_ready(&r));
+    assert_true(link_receiver_on_poll(&r, 9, 3, 0));
+    assert_true(link_receiver_ready_ns(&r) == INT64_MAX);
     assert_int_equal(r.answer_bytes, 0);
     assert_reply(&r, 3, 0, NULL);
     link_receiver_free(&r);
@@ -133,15 +133,53 @@ static void test_a_stale_poll_acknowledges_nothing(void **state)
     (void)state;
     struct link_receiver r = {.incarnation = 9};
     link_receiver_answer(&r, 1, 4, empty_map, 0);
-    link_receiver_on_poll(&r, 9, 0);
+    link_receiver_on_poll(&r, 9, 0, 0);
     assert_answers(&r, 1, 1);
-    link_receiver_on_poll(&r, 9, 1);
+    link_receiver_on_poll(&r, 9, 1, 0);
     link_receiver_answer(&r, 2, 4, empty_map, 0);
     assert_answers(&r, 2, 2);
-    link_receiver_on_poll(&r, 9, 0); /* sent before either, arrives late: 2 stays */
+    link_receiver_on_poll(&r, 9, 0, 0); /* sent before either, arrives late: 2 stays */
     assert_answers(&r, 3, 2);
-    assert_false(link_receiver_on_poll(&r, 8, 3)); /* of another incarnation: says nothing about ours */
+    assert_false(link_receiver_on_poll(&r, 8, 3, 0)); /* of another incarnation: says nothing about ours */
     assert_answers(&r, 4, 2);
+    link_receiver_free(&r);
+}
+
+static void test_answers_that_are_never_acknowledged_are_sent_more_and_more_rarely(void **state)
+{
+    (void)state;
+    struct link_receiver r = {.incarnation = 9};
+    uint64_t reply;
+    int64_t now_ns = NS_PER_S, end_ns = now_ns + 100 * NS_PER_S;
+    unsigned carried = 0;
+    link_receiver_answer(&r, 1, 4, empty_map, now_ns);
+    for (; now_ns < end_ns; now_ns += NS_PER_MS) {
+        link_receiver_on_poll(&r, 9, 0, now_ns);
+        bool due = link_receiver_ready_ns(&r) <= now_ns;
+        struct slice answers = link_receiver_reply(&r, &reply, now_ns);
+        assert_int_equal(answers.len > 1, due);
+        carried += due;
+        assert_true(carried >= 3 || now_ns < 2 * NS_PER_S); /* the first ones at once */
+    }
+    assert_in_range(carried, 20, 40);
+    link_receiver_free(&r);
+}
+
+static void test_an_empty_reply_after_a_lost_one_acknowledges_nothing(void **state)
+{
+    (void)state;
+    struct link_receiver r = {.incarnation = 9};
+    uint64_t reply;
+    link_receiver_answer(&r, 1, 4, empty_map, 0);
+    for (int i = 0; i < 3; i++) {
+        assert_answers(&r, i + 1, 1); /* and lost */
+        link_receiver_on_poll(&r, 9, 0, 0);
+    }
+    assert_int_equal(link_receiver_reply(&r, &reply, 0).len, 1); /* not due yet */
+    link_receiver_on_poll(&r, 9, reply, 0);
+    assert_answers(&r, 4, 1);
+    link_receiver_on_poll(&r, 9, 4, 0);
+    assert_int_equal(r.answer_bytes, 0);
     link_receiver_free(&r);
 }
 
@@ -161,11 +199,11 @@ static void test_a_reply_is_bounded_but_holds_one_answer_at_least(void **state)
     link_receiver_answer(&r, 3, 4, buf_slice(&large), 0);
     link_receiver_answer(&r, 4, 4, empty_map, 0);
     assert_answers(&r, 1, 1);
-    link_receiver_on_poll(&r, 9, 1);
+    link_receiver_on_poll(&r, 9, 1, 0);
     assert_answers(&r, 2, 2);
-    link_receiver_on_poll(&r, 9, 2);
+    link_receiver_on_poll(&r, 9, 2, 0);
     assert_answers(&r, 3, 3);
-    link_receiver_on_poll(&r, 9, 3);
+    link_receiver_on_poll(&r, 9, 3, 0);
     assert_answers(&r, 4, 4);
     link_receiver_free(&r);
     buf_free(&large);
@@ -317,6 +355,7 @@ struct flying {
 
 struct world {
     uint32_t seed;
+    int64_t now_ns;
     struct link_sender client;
     struct link_receiver server;
     struct flying wires[4][64]; /* old connections may still deliver; the last is the present one */
@@ -347,9 +386,9 @@ static void deliver_one(struct world *w, unsigned wire)
 static void poll_once(struct world *w)
 {
     uint64_t reply, numbers[256];
-    link_receiver_on_poll(&w->server, w->client.incarnation, w->client.received);
+    link_receiver_on_poll(&w->server, w->client.incarnation, w->client.received, w->now_ns);
     struct link_news news = {w->server.incarnation, 0, w->server.accepted, 20, 5 + dice(w, 10)};
-    unsigned count = numbers_in(link_receiver_reply(&w->server, &reply), numbers, 256);
+    unsigned count = numbers_in(link_receiver_reply(&w->server, &reply, w->now_ns), numbers, 256);
     if (dice(w, 4) == 0)
         return; /* lost on its way */
     news.reply = reply;
@@ -397,6 +436,7 @@ static void live(struct world *w, unsigned total)
             assert_true(calm++ < 5000);
         else if (dice(w, 3) == 0)
             link_sender_add(&w->client, &w->requests[w->client.last_number], 1 + dice(w, 6));
+        w->now_ns += NS_PER_S;
         send_some(w);
         for (unsigned i = dice(w, 6); i > 0; i--)
             deliver_one(w, dice(w, 4));
@@ -438,6 +478,8 @@ int main(void)
         cmocka_unit_test(test_a_number_that_makes_no_sense_is_dropped),
         cmocka_unit_test(test_answers_are_kept_until_a_poll_has_them),
         cmocka_unit_test(test_a_stale_poll_acknowledges_nothing),
+        cmocka_unit_test(test_answers_that_are_never_acknowledged_are_sent_more_and_more_rarely),
+        cmocka_unit_test(test_an_empty_reply_after_a_lost_one_acknowledges_nothing),
         cmocka_unit_test(test_a_reply_is_bounded_but_holds_one_answer_at_least),
         cmocka_unit_test(test_nothing_is_sent_before_the_far_end_has_spoken),
         cmocka_unit_test(test_credit_bounds_bytes_and_requests_but_one_may_always_go),
