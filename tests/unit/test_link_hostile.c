@@ -202,26 +202,6 @@ static void test_an_oversized_message_ends_only_its_connection(void **state)
 
 /* Connections are counted by nng's events: each must be counted off again, those too that were turned away.
  */
-static void test_a_client_of_another_cluster_is_told_so(void **state)
-{
-    (void)state;
-    struct ends ends;
-    struct caller caller;
-    struct link_server_limits limits = small_limits();
-    open_ends(&ends, &limits, own_cluster);
-    open_caller(&caller, &ends, other_cluster);
-    send_bytes(&caller, MSG_echo, 1);
-    WAIT_UNTIL(&ends, caller.answered == 1);
-    assert_int_equal(caller.codes[0], SH_BAD_REQUEST);
-    assert_int_equal(caller.ups, 0);
-    link_client_set_cluster(caller.client, own_cluster);
-    send_bytes(&caller, MSG_echo, 1);
-    WAIT_UNTIL(&ends, caller.answered == 2); /* asks again after a second */
-    assert_int_equal(caller.types[1], MSG_echo);
-    link_client_close(caller.client);
-    close_ends(&ends);
-}
-
 static void test_a_request_of_another_cluster_is_refused(void **state)
 {
     (void)state;
@@ -247,7 +227,6 @@ int main(void)
         cmocka_unit_test(test_bad_requests_are_dropped_and_counted),
         cmocka_unit_test(test_a_session_beyond_its_credit_is_told_so),
         cmocka_unit_test(test_an_oversized_message_ends_only_its_connection),
-        cmocka_unit_test(test_a_client_of_another_cluster_is_told_so),
         cmocka_unit_test(test_a_request_of_another_cluster_is_refused),
     };
     log_setup("test_link_hostile", "test");
