@@ -17,7 +17,7 @@ enum {
     CREDIT_SLACK = 2, /* a client may not have heard of a smaller credit yet */
     REPLY_OVERHEAD = 256,
     OVERLOADED_RETRY_MS = 20,
-    SLOT_BITS = 20, /* of a session's number: its place in the table */
+    SLOT_BITS = 20,         /* of a session's number: its place in the table */
 };
 #define SWEEP_NS NS_PER_S
 #define ACTIVE_NS                                                                                            \
@@ -277,7 +277,7 @@ static void reply_to_poll(struct link_server *server, struct session *s)
         .credit_requests = server->options.limits.session_requests,
         .boot = server->options.boot,
     };
-    reply.answers = link_receiver_reply(&s->receiver, &reply.reply);
+    reply.answers = link_receiver_reply(&s->receiver, &reply.reply, loop_now_ns(server->options.loop));
     size_t bound = reply.answers.len + REPLY_OVERHEAD + MSG_ENVELOPE_MAX;
     nng_msg *message = message_of(server, MSG_poll_reply, s->poll_correlation, &s->id, &reply, bound);
     struct link_context *poll = s->poll;
@@ -330,7 +330,7 @@ static void on_round_end(void *arg)
     while (server->touched.next != &server->touched) {
         struct session *s = server->touched.next->session;
         place_take(&s->touched);
-        if (s->poll != NULL && link_receiver_is_ready(&s->receiver))
+        if (s->poll != NULL && link_receiver_ready_ns(&s->receiver) <= loop_now_ns(server->options.loop))
             reply_to_poll(server, s);
     }
     loop_timer_cancel(server->options.loop, &server->answer_timer);
@@ -372,7 +372,10 @@ static void park(struct link_server *server, struct session *s, struct link_cont
 
 static void wait_with_poll(struct link_server *server, struct session *s, uint64_t wait_ms)
 {
+    int64_t ready_ns = link_receiver_ready_ns(&s->receiver);
     s->poll_due_ns = loop_now_ns(server->options.loop) + (int64_t)wait_ms * NS_PER_MS;
+    if (ready_ns < s->poll_due_ns && ready_ns > 0)
+        s->poll_due_ns = ready_ns;
     if (server->poll_timer.slot == 0 || s->poll_due_ns < server->poll_timer.due_ns)
         loop_timer_set(server->options.loop, &server->poll_timer, s->poll_due_ns);
     touch(server, s);
@@ -398,7 +401,8 @@ static void on_poll(struct link_server *server, struct link_context *context, co
     if (s->poll != NULL)
         reply_to_poll(server, s); /* from a connection that is gone; whatever it carries is put back below */
     size_t before = s->receiver.answer_bytes;
-    bool known = link_receiver_on_poll(&s->receiver, poll->incarnation, poll->received);
+    bool known = link_receiver_on_poll(&s->receiver, poll->incarnation, poll->received,
+                                       loop_now_ns(server->options.loop));
     note_answer_bytes(server, before, s->receiver.answer_bytes);
     s->poll_correlation = e->correlation;
     session_seen(server, s);

@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "mp.h"
+
+#define RESEND_FIRST_NS (50 * (int64_t)NS_PER_MS)
+#define RESEND_MOST_NS  (5 * NS_PER_S)
 
 /* ---- numbered things ---- */
 
@@ -100,16 +104,28 @@ static void drop_first_chunk(struct link_receiver *r)
     free(chunk);
 }
 
-/* A reply carries one chunk and the next reply waits for the next poll, so the poll that names a reply, or a
- * later one, has its answers; and one that names an earlier reply hasn't. */
-bool link_receiver_on_poll(struct link_receiver *r, uint64_t incarnation, uint64_t received)
+/* The first two times are for connections that break; more often only somebody sends who does not read. */
+static int64_t resend_delay_ns(uint32_t sends)
+{
+    if (sends < 3)
+        return 0;
+    return sends < 9 ? RESEND_FIRST_NS << (sends - 3) : RESEND_MOST_NS;
+}
+
+/* A reply carries one chunk and the next one waits for the next poll; a reply without answers repeats the
+ * number of the last that had some. So the poll that names a reply, or a later one, has its answers; and one
+ * that names an earlier reply hasn't. */
+bool link_receiver_on_poll(struct link_receiver *r, uint64_t incarnation, uint64_t received, int64_t now_ns)
 {
     bool known = incarnation == r->incarnation;
-    if (r->first != NULL && r->first->reply != 0) {
-        if (known && received >= r->first->reply)
-            drop_first_chunk(r);
-        else
-            r->first->reply = 0;
+    struct link_chunk *chunk = r->first;
+    if (chunk == NULL || chunk->reply == 0)
+        return known;
+    if (known && received >= chunk->reply) {
+        drop_first_chunk(r);
+    } else {
+        chunk->reply = 0;
+        chunk->not_before_ns = now_ns + resend_delay_ns(chunk->sends);
     }
     return known;
 }
@@ -119,7 +135,7 @@ enum { ARRAY_HEADER = 5 };
 static struct link_chunk *chunk_for(struct link_receiver *r, size_t bytes, int64_t now_ns)
 {
     struct link_chunk *last = r->last;
-    if (last != NULL && last->reply == 0 && last->array.len + bytes <= LINK_CHUNK_BYTES)
+    if (last != NULL && last->sends == 0 && last->array.len + bytes <= LINK_CHUNK_BYTES)
         return last;
     struct link_chunk *chunk = xcalloc(1, sizeof *chunk);
     chunk->since_ns = now_ns;
@@ -157,18 +173,19 @@ void link_receiver_answer(struct link_receiver *r, uint64_t number, uint32_t typ
     r->answer_bytes += chunk->array.len - before;
 }
 
-bool link_receiver_is_ready(const struct link_receiver *r)
+int64_t link_receiver_ready_ns(const struct link_receiver *r)
 {
-    return r->first != NULL && r->first->reply == 0;
+    return r->first != NULL && r->first->reply == 0 ? r->first->not_before_ns : INT64_MAX;
 }
 
-struct slice link_receiver_reply(struct link_receiver *r, uint64_t *reply)
+struct slice link_receiver_reply(struct link_receiver *r, uint64_t *reply, int64_t now_ns)
 {
-    if (!link_receiver_is_ready(r)) {
+    if (link_receiver_ready_ns(r) > now_ns) {
         *reply = r->replies;
         return slice_of("\x90", 1);
     }
     r->first->reply = ++r->replies;
+    r->first->sends++;
     *reply = r->replies;
     return buf_slice(&r->first->array);
 }

@@ -36,8 +36,10 @@ struct link_chunk {
     struct link_chunk *next;
     uint64_t reply; /* number of the reply that carries it; 0: none yet, or that one was lost */
     uint32_t count;
-    int64_t since_ns; /* when its first answer came */
-    struct buf array; /* the answers as one msgpack array */
+    uint32_t sends;        /* replies that have carried it */
+    int64_t not_before_ns; /* when the next may */
+    int64_t since_ns;      /* when its first answer came */
+    struct buf array;      /* the answers as one msgpack array */
 };
 
 struct link_receiver {
@@ -53,15 +55,16 @@ struct link_receiver {
 /* Whether a request is the next one in order; if so it counts as accepted from now on. */
 bool link_receiver_accept(struct link_receiver *r, uint64_t number, uint64_t previous);
 /* A poll has arrived: forgets the answers that it says have arrived, puts back the others. Returns whether
- * the client knows this session; if not, it must be told at once. */
-bool link_receiver_on_poll(struct link_receiver *r, uint64_t incarnation, uint64_t received);
+ * the client knows this session; if not, it must be told at once. What was put back is due again after a
+ * while that grows, since each reply that nobody reads costs its connection's memory. */
+bool link_receiver_on_poll(struct link_receiver *r, uint64_t incarnation, uint64_t received, int64_t now_ns);
 /* Keeps an answer until the client has it. */
 void link_receiver_answer(struct link_receiver *r, uint64_t number, uint32_t type, struct slice body,
                           int64_t now_ns);
-/* Whether a reply has something to carry. */
-bool link_receiver_is_ready(const struct link_receiver *r);
+/* When a reply has something to carry: at once (0), from then on, or not as things are (INT64_MAX). */
+int64_t link_receiver_ready_ns(const struct link_receiver *r);
 /* The answers for the next reply (a msgpack array, possibly empty), and its number. */
-struct slice link_receiver_reply(struct link_receiver *r, uint64_t *reply);
+struct slice link_receiver_reply(struct link_receiver *r, uint64_t *reply, int64_t now_ns);
 void link_receiver_free(struct link_receiver *r);
 
 /* ---- the client's end ---- */
