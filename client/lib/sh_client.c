@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static _Thread_local char last_detail[SHC_DETAIL_MAX];
 
@@ -169,10 +170,24 @@ enum sh_error sh_open(const struct sh_options *options, struct sh_client **clien
     return SH_OK;
 }
 
+enum { CLOSE_WAIT_MS = 250 };
+
+/* Connecting to an ipc socket and closing at once can end its listener for good (nng #1518). So a client that
+ * is closed right after it was opened first waits for the node's hello, which says that both of its
+ * connections are taken; not for long, since there may be no node. */
+static void await_hello(struct sh_client *c)
+{
+    int64_t due_ns = clock_mono_ns() + (int64_t)CLOSE_WAIT_MS * NS_PER_MS;
+    const struct timespec pause = {0, NS_PER_MS};
+    while (atomic_load(&c->most_bytes) == 0 && clock_mono_ns() < due_ns)
+        nanosleep(&pause, NULL);
+}
+
 void sh_close(struct sh_client *c)
 {
     if (c == NULL)
         return;
+    await_hello(c);
     shc_post(c, &c->quit);
     pthread_join(c->thread, NULL);
     mailbox_close(&c->mailbox);
