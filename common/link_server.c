@@ -17,7 +17,7 @@ enum {
     CREDIT_SLACK = 2, /* a client may not have heard of a smaller credit yet */
     REPLY_OVERHEAD = 256,
     OVERLOADED_RETRY_MS = 20,
-    SLOT_BITS = 20,         /* of a session's number: its place in the table */
+    SLOT_BITS = 20, /* of a session's number: its place in the table */
 };
 #define SWEEP_NS NS_PER_S
 #define ACTIVE_NS                                                                                            \
