@@ -1,7 +1,7 @@
 /* libshanghai: the C client library of Shanghai.
  *
- * All functions are thread-safe except that one iterator belongs to one thread at a time. A client runs one
- * thread of its own for connections. No function ends the process; out of memory does. */
+ * All functions are thread-safe except that one iterator belongs to one thread at a time. A client runs
+ * threads of its own for connections. No function ends the process; out of memory does. */
 #ifndef SHANGHAI_H
 #define SHANGHAI_H
 
@@ -64,9 +64,9 @@ struct sh_append_result {
 enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                         enum sh_ack ack, struct sh_append_result *result);
 
-/* The same without waiting; fn is called once, on the client's own thread, and must not block or call
- * sh_close. Waits only while queue_bytes is used up (SH_TIMEOUT after timeout_ms; fn is not called then).
- * Entries are copied. Calls made by one thread are appended in their order. */
+/* The same without waiting; fn is called once, on a thread of the client's, one at a time, and must not block
+ * or call sh_close. Waits only while queue_bytes is used up (SH_TIMEOUT after timeout_ms; fn is not called
+ * then). Entries are copied. Calls made by one thread are appended in their order. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);

@@ -360,10 +360,10 @@ static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *re
             return;
         }
     }
-    send_poll(c, LINK_POLL_MS);
     become_connected(c);
-    if (!deliver_all(c, reply->answers))
+    if (!deliver_all(c, reply->answers)) /* before the poll: somebody waits for them */
         complain(c, "bad answers", SH_BAD_REQUEST, (struct slice){0});
+    send_poll(c, LINK_POLL_MS);
     flush(c);
 }
 

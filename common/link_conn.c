@@ -1,6 +1,6 @@
 /* The nng side of a link's client end.
  *
- * nng's callbacks run on nng's threads and only post events. A wedged nng (see docs/architecture.md, "The
+ * nng's callbacks run on nng's threads and post events. A wedged nng (see docs/architecture.md, "The
  * link") may keep a close from ever returning, so sockets are closed by a thread that nobody waits for, and
  * what belongs to them is freed by that thread or never; such a pair no longer knows its client. Fatal: nng
  * running out of memory or descriptors while it opens sockets. */
@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <nng/protocol/pipeline0/push.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,18 +43,26 @@ void link_event_free(struct link_event *event)
 
 /* ---- nng's threads ---- */
 
+/* Replies are dealt with here and now when nobody has the loop's turn; of what nng reports while it puts up
+ * or takes down a connection, the loop's thread hears. */
 static void post(struct link_conn *conn, struct link_event values)
 {
     struct link_event *event = xmalloc(sizeof *event);
+    bool has_turn = false;
     *event = values;
     event->generation = conn->generation;
     pthread_mutex_lock(&conn->lock);
-    bool wanted = conn->mailbox != NULL;
-    if (wanted)
-        mailbox_put(conn->mailbox, &event->mail);
+    struct mailbox *mailbox = conn->mailbox;
+    struct loop *loop = mailbox != NULL ? mailbox->loop : NULL;
+    if (mailbox != NULL && event->kind == LINK_REPLIED)
+        has_turn = mailbox_put_turn(mailbox, &event->mail);
+    else if (mailbox != NULL)
+        mailbox_put(mailbox, &event->mail);
     pthread_mutex_unlock(&conn->lock);
-    if (!wanted)
+    if (mailbox == NULL)
         link_event_free(event);
+    else if (has_turn)
+        loop_turn(loop);
 }
 
 /* Receiving begins here and not with the send: nng 1.5.2 panics when the same aio sends again after a receive
@@ -215,6 +224,9 @@ void link_conn_dispose(struct link_conn *conn)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, CLOSER_STACK);
+    sigset_t all; /* whichever thread has the turn: signals are none of the closer's business */
+    sigfillset(&all);
+    pthread_attr_setsigmask_np(&attributes, &all);
     int rv = pthread_create(&thread, &attributes, close_conn, conn);
     if (rv != 0) /* out of threads: the pair is left open, and counted */
         log_error("cannot start a thread to close a connection", log_text("error", strerror(rv)));

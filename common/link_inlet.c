@@ -1,9 +1,10 @@
 /* The nng side of a link's daemon end.
  *
- * nng's callbacks run on nng's threads and do nothing but hand messages to the loop's mailbox. Requests: one
- * receive that is armed again after the hand-over, so their order is kept; when too many bytes wait in the
- * mailbox, the loop arms it again once it has caught up, and the senders wait in their sockets. Polls: one
- * context each, from the arrival to the reply. Fatal: nng running out of memory while it opens things. */
+ * nng's callbacks run on nng's threads, put messages into the loop's mailbox, and take the loop's turn when
+ * it is free. Requests: one receive that is armed again after the hand-over, so their order is kept; when too
+ * many bytes wait in the mailbox, the loop arms it again once it has caught up, and the senders wait in their
+ * sockets. Polls: one context each, from the arrival to the reply. Fatal: nng running out of memory while it
+ * opens things. */
 #include "link_inlet.h"
 
 #include <assert.h>
@@ -82,9 +83,12 @@ static void on_pulled(void *arg)
     size_t len = nng_msg_len(arrival->message);
     bool hold_back = atomic_fetch_add(&inlet->waiting_bytes, len) + len > WAITING_BYTES_MAX;
     arrival->held_back = hold_back;
-    mailbox_put(inlet->mailbox, &arrival->mail);
-    if (!hold_back)
+    struct loop *loop = inlet->mailbox->loop;
+    bool has_turn = mailbox_put_turn(inlet->mailbox, &arrival->mail);
+    if (!hold_back) /* before the turn: what comes next must not wait for it */
         nng_recv_aio(inlet->pull, inlet->pull_aio);
+    if (has_turn)
+        loop_turn(loop);
 }
 
 void link_inlet_taken(struct link_inlet *inlet, struct link_arrival *arrival)
@@ -127,7 +131,9 @@ static void on_context(void *arg)
         return;
     }
     context->state = CONTEXT_PARKED;
-    mailbox_put(inlet->mailbox, &arrival_of(inlet, context, context->aio)->mail);
+    struct loop *loop = inlet->mailbox->loop;
+    if (mailbox_put_turn(inlet->mailbox, &arrival_of(inlet, context, context->aio)->mail))
+        loop_turn(loop);
 }
 
 static void context_open(struct link_inlet *inlet)

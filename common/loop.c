@@ -1,12 +1,15 @@
 /* The loop: epoll for descriptors, a binary heap for timers, a list of hooks, mailboxes on eventfd.
  *
- * One round: wait, run ready descriptors, run timers that are due, run hooks. Fatal: a failure of epoll or
- * eventfd, which can only mean a fault in here or a process out of resources. */
+ * One round: wait, run ready descriptors, run timers that are due, run hooks. The turn is a semaphore, since
+ * it is not always given back by the thread that took it. Fatal: a failure of epoll or eventfd, which can
+ * only mean a fault in here or a process out of resources. */
 #include "loop.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,16 +24,29 @@
 
 enum { LOOP_BATCH = 64 };
 
+/* A watched descriptor. What epoll reports names slot and serial, since the descriptor may be removed by
+ * another thread's turn, and its slot used again, before the loop has its turn back. */
+struct watch {
+    struct loop_fd *fd; /* NULL: free */
+    uint32_t serial;
+};
+
 struct loop {
+    sem_t turn;
+    atomic_bool pending; /* mail has come for whoever has the turn */
+    atomic_bool wanted;  /* the loop's thread waits for the turn: nobody goes before it */
+    atomic_uint guests;  /* other threads that have had the turn and may still look at this */
     int epoll;
-    int64_t now_ns; /* of the last wait; 0: not in a round */
+    int64_t now_ns;  /* of the round or turn; 0: in none */
+    int64_t wake_ns; /* when the wait ends by itself; INT64_MAX: it doesn't */
     atomic_bool stopping;
     struct loop_fd stop_wake;
-    struct epoll_event batch[LOOP_BATCH]; /* of this round; a removed descriptor's pointer is cleared */
-    int batch_count;
+    struct watch *watches;
+    unsigned watch_count;
     struct loop_timer **heap; /* heap[0] is due first; a timer's slot is its index + 1 */
     unsigned timer_count, timer_cap;
     struct loop_hook *hooks, *next_hook; /* next_hook: where the round goes on */
+    struct mailbox *boxes, *next_box;
 };
 
 static _Noreturn void die(const char *what)
@@ -55,6 +71,14 @@ static void wake_fd_ring(int fd)
         die("write to eventfd");
 }
 
+/* Whose turn this thread has. */
+static _Thread_local struct loop *mine;
+
+bool loop_is_mine(const struct loop *loop)
+{
+    return mine == loop;
+}
+
 static void ignore_event(void *arg, uint32_t events)
 {
     (void)arg;
@@ -67,6 +91,7 @@ struct loop *loop_open(void)
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll < 0)
         die("epoll_create1");
+    sem_init(&loop->turn, 0, 0); /* taken */
     loop->stop_wake = (struct loop_fd){.fd = wake_fd_open(), .fn = ignore_event};
     loop_fd_add(loop, &loop->stop_wake, EPOLLIN | EPOLLET);
     return loop;
@@ -76,9 +101,13 @@ void loop_close(struct loop *loop)
 {
     assert(loop->timer_count == 0);
     assert(loop->hooks == NULL);
+    while (atomic_load(&loop->guests) > 0)
+        sched_yield(); /* they have given the turn back, and are about to leave */
     loop_fd_remove(loop, &loop->stop_wake);
     close(loop->stop_wake.fd);
     close(loop->epoll);
+    sem_destroy(&loop->turn);
+    free(loop->watches);
     free(loop->heap);
     free(loop);
 }
@@ -90,20 +119,41 @@ int64_t loop_now_ns(const struct loop *loop)
 
 /* ---- descriptors ---- */
 
+static unsigned free_slot(struct loop *loop)
+{
+    unsigned slot = 0;
+    while (slot < loop->watch_count && loop->watches[slot].fd != NULL)
+        slot++;
+    if (slot == loop->watch_count) {
+        loop->watches = xrealloc(loop->watches, ++loop->watch_count * sizeof *loop->watches);
+        loop->watches[slot] = (struct watch){0};
+    }
+    return slot;
+}
+
 void loop_fd_add(struct loop *loop, struct loop_fd *fd, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.ptr = fd};
+    fd->slot = free_slot(loop);
+    struct watch *watch = &loop->watches[fd->slot];
+    watch->fd = fd;
+    struct epoll_event event = {.events = events, .data.u64 = (uint64_t)++watch->serial << 32 | fd->slot};
     if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd->fd, &event) != 0)
         die("epoll_ctl add");
 }
 
 void loop_fd_remove(struct loop *loop, struct loop_fd *fd)
 {
+    assert(loop->watches[fd->slot].fd == fd);
     if (epoll_ctl(loop->epoll, EPOLL_CTL_DEL, fd->fd, NULL) != 0)
         die("epoll_ctl del");
-    for (int i = 0; i < loop->batch_count; i++)
-        if (loop->batch[i].data.ptr == fd)
-            loop->batch[i].data.ptr = NULL;
+    loop->watches[fd->slot].fd = NULL;
+}
+
+static void run_event(struct loop *loop, const struct epoll_event *event)
+{
+    const struct watch *watch = &loop->watches[(uint32_t)event->data.u64];
+    if (watch->fd != NULL && watch->serial == event->data.u64 >> 32)
+        watch->fd->fn(watch->fd->arg, event->events);
 }
 
 /* ---- timers ---- */
@@ -215,48 +265,114 @@ static void run_hooks(struct loop *loop)
     loop->next_hook = NULL;
 }
 
+/* ---- turns ---- */
+
+static bool take_turn(struct loop *loop)
+{
+    return !atomic_load(&loop->wanted) && sem_trywait(&loop->turn) == 0;
+}
+
+static bool enter(struct loop *loop)
+{
+    bool has_turn = take_turn(loop);
+    if (has_turn)
+        atomic_fetch_add(&loop->guests, 1);
+    return has_turn;
+}
+
+static void deliver(struct mailbox *box)
+{
+    pthread_mutex_lock(&box->lock);
+    struct mail *first = box->head;
+    box->head = NULL;
+    box->tail = &box->head;
+    pthread_mutex_unlock(&box->lock);
+    if (first != NULL)
+        box->fn(box->arg, first);
+}
+
+static void deliver_all(struct loop *loop)
+{
+    atomic_store(&loop->pending, false);
+    for (struct mailbox *box = loop->boxes; box != NULL; box = loop->next_box) {
+        loop->next_box = box->next;
+        deliver(box);
+    }
+    loop->next_box = NULL;
+}
+
+/* Mail that came while we had the turn was left to us, unless somebody else has it by now. Who left it has
+ * set `pending` before he saw that the turn was taken, so looking after it was given back misses nothing. */
+void loop_turn(struct loop *loop)
+{
+    struct loop *before = mine;
+    mine = loop;
+    do {
+        loop->now_ns = clock_mono_ns();
+        deliver_all(loop);
+        run_hooks(loop);
+        loop->now_ns = 0;
+        if (loop->timer_count > 0 && loop->heap[0]->due_ns < loop->wake_ns) {
+            loop->wake_ns = 0; /* once is enough */
+            wake_fd_ring(loop->stop_wake.fd);
+        }
+        sem_post(&loop->turn);
+    } while (atomic_load(&loop->pending) && take_turn(loop));
+    mine = before;
+    atomic_fetch_sub(&loop->guests, 1);
+}
+
 /* ---- rounds ---- */
 
-/* Waits until the next timer, at most timeout_ns (negative: for ever). */
-static int wait_for_events(struct loop *loop, int64_t timeout_ns)
+/* Waits until the next timer, at most until until_ns, without the turn. */
+static int wait_for_events(struct loop *loop, struct epoll_event batch[LOOP_BATCH], int64_t until_ns)
 {
-    if (loop->timer_count > 0) {
-        int64_t left = loop->heap[0]->due_ns - clock_mono_ns();
-        left = left > 0 ? left : 0;
-        if (timeout_ns < 0 || left < timeout_ns)
-            timeout_ns = left;
+    if (loop->timer_count > 0 && loop->heap[0]->due_ns < until_ns)
+        until_ns = loop->heap[0]->due_ns;
+    loop->wake_ns = until_ns;
+    mine = NULL;
+    sem_post(&loop->turn);
+    if (atomic_load(&loop->pending) && enter(loop)) {
+        loop_turn(loop);
+        until_ns = 0; /* see to timers */
     }
-    struct timespec ts = {.tv_sec = timeout_ns / NS_PER_S, .tv_nsec = timeout_ns % NS_PER_S};
-    int count = epoll_pwait2(loop->epoll, loop->batch, LOOP_BATCH, timeout_ns < 0 ? NULL : &ts, NULL);
+    int64_t left = until_ns == INT64_MAX ? 0 : until_ns - clock_mono_ns();
+    left = left > 0 ? left : 0;
+    struct timespec ts = {.tv_sec = left / NS_PER_S, .tv_nsec = left % NS_PER_S};
+    int count = epoll_pwait2(loop->epoll, batch, LOOP_BATCH, until_ns == INT64_MAX ? NULL : &ts, NULL);
     if (count < 0 && errno != EINTR)
         die("epoll_pwait2");
+    atomic_store(&loop->wanted, true);
+    while (sem_wait(&loop->turn) != 0)
+        continue; /* a signal */
+    atomic_store(&loop->wanted, false);
+    mine = loop;
     return count < 0 ? 0 : count;
 }
 
-static void run_round(struct loop *loop, int64_t timeout_ns)
+static void run_round(struct loop *loop, int64_t until_ns)
 {
-    loop->batch_count = wait_for_events(loop, timeout_ns);
+    struct epoll_event batch[LOOP_BATCH];
+    struct loop *before = mine;
+    int count = wait_for_events(loop, batch, until_ns);
     loop->now_ns = clock_mono_ns();
-    for (int i = 0; i < loop->batch_count; i++) {
-        struct loop_fd *fd = loop->batch[i].data.ptr;
-        if (fd != NULL)
-            fd->fn(fd->arg, loop->batch[i].events);
-    }
-    loop->batch_count = 0;
+    for (int i = 0; i < count; i++)
+        run_event(loop, &batch[i]);
     run_timers(loop);
     run_hooks(loop);
     loop->now_ns = 0;
+    mine = before;
 }
 
 void loop_step(struct loop *loop, int timeout_ms)
 {
-    run_round(loop, (int64_t)timeout_ms * NS_PER_MS);
+    run_round(loop, clock_mono_ns() + (int64_t)timeout_ms * NS_PER_MS);
 }
 
 void loop_run(struct loop *loop)
 {
     while (!atomic_load(&loop->stopping))
-        run_round(loop, -1);
+        run_round(loop, INT64_MAX);
     atomic_store(&loop->stopping, false);
 }
 
@@ -268,17 +384,10 @@ void loop_stop(struct loop *loop)
 
 /* ---- mail ---- */
 
-static void mailbox_deliver(void *arg, uint32_t events)
+static void on_wake(void *arg, uint32_t events)
 {
-    struct mailbox *box = arg;
     (void)events;
-    pthread_mutex_lock(&box->lock);
-    struct mail *first = box->head;
-    box->head = NULL;
-    box->tail = &box->head;
-    pthread_mutex_unlock(&box->lock);
-    if (first != NULL)
-        box->fn(box->arg, first);
+    deliver(arg);
 }
 
 void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, struct mail *first),
@@ -287,27 +396,58 @@ void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, 
     *box = (struct mailbox){.loop = loop, .fn = fn, .arg = arg};
     box->tail = &box->head;
     pthread_mutex_init(&box->lock, NULL);
-    box->wake = (struct loop_fd){.fd = wake_fd_open(), .fn = mailbox_deliver, .arg = box};
+    box->wake = (struct loop_fd){.fd = wake_fd_open(), .fn = on_wake, .arg = box};
     loop_fd_add(loop, &box->wake, EPOLLIN | EPOLLET);
+    box->next = loop->boxes;
+    loop->boxes = box;
+}
+
+static void take_out(struct mailbox *box)
+{
+    struct mailbox **at = &box->loop->boxes;
+    while (*at != box)
+        at = &(*at)->next;
+    *at = box->next;
+    if (box->loop->next_box == box)
+        box->loop->next_box = box->next;
 }
 
 void mailbox_close(struct mailbox *box)
 {
-    mailbox_deliver(box, 0);
+    take_out(box);
+    deliver(box);
     loop_fd_remove(box->loop, &box->wake);
     close(box->wake.fd);
     pthread_mutex_destroy(&box->lock);
 }
 
-void mailbox_put(struct mailbox *box, struct mail *mail)
+static bool add_mail(struct mailbox *box, struct mail *mail)
 {
-    mail->next = NULL;
-    pthread_mutex_lock(&box->lock);
     bool was_empty = box->head == NULL;
+    mail->next = NULL;
     *box->tail = mail;
     box->tail = &mail->next;
-    /* Inside the lock, so that the box may be closed by whoever got the mail. */
-    if (was_empty)
+    return was_empty;
+}
+
+/* Both keep the lock until the end, so that the box may be closed by whoever got the mail. */
+void mailbox_put(struct mailbox *box, struct mail *mail)
+{
+    pthread_mutex_lock(&box->lock);
+    if (add_mail(box, mail))
         wake_fd_ring(box->wake.fd);
     pthread_mutex_unlock(&box->lock);
+}
+
+bool mailbox_put_turn(struct mailbox *box, struct mail *mail)
+{
+    pthread_mutex_lock(&box->lock);
+    add_mail(box, mail);
+    bool has_turn = enter(box->loop);
+    if (!has_turn) {
+        atomic_store(&box->loop->pending, true);
+        has_turn = enter(box->loop); /* whoever had it may have looked before */
+    }
+    pthread_mutex_unlock(&box->lock);
+    return has_turn;
 }

@@ -1,7 +1,12 @@
 /* The one loop of a service or client: file descriptors, timers, hooks, and mail from other threads.
  *
- * Everything here belongs to the thread that runs the loop, except loop_stop and mailbox_put. Callbacks may
- * add and remove anything, themselves included. Failures of epoll and eventfd are fatal. */
+ * Everything here, and all that the loop's callbacks own, belongs to whoever has the loop's turn. The thread
+ * that opened the loop has it first, then the one that runs it, but for the time that it waits. Then a thread
+ * that brings mail may take the turn and deal with the mail at once, where it stands: a hand-over to a
+ * sleeping thread costs more than most mail does (docs/adr/0003). Who has the turn deals with all the mail
+ * that comes meanwhile. Without the turn only loop_stop, mailbox_put, mailbox_put_turn, loop_turn and
+ * loop_is_mine may be called. Callbacks may add and remove anything, themselves included. Failures of epoll
+ * and eventfd are fatal. */
 #ifndef COMMON_LOOP_H
 #define COMMON_LOOP_H
 
@@ -12,7 +17,7 @@
 struct loop;
 
 struct loop *loop_open(void);
-/* Everything added must have been removed. */
+/* Everything added must have been removed. With the turn. */
 void loop_close(struct loop *loop);
 /* Runs until loop_stop. */
 void loop_run(struct loop *loop);
@@ -20,6 +25,8 @@ void loop_run(struct loop *loop);
 void loop_step(struct loop *loop, int timeout_ms);
 /* From any thread or callback. */
 void loop_stop(struct loop *loop);
+/* Whether the calling thread has the turn, so that nothing it waits for may need it. */
+bool loop_is_mine(const struct loop *loop);
 /* CLOCK_MONOTONIC in ns, read once after each wait; outside of a round it is read anew. */
 int64_t loop_now_ns(const struct loop *loop);
 
@@ -28,6 +35,7 @@ struct loop_fd {
     int fd;
     void (*fn)(void *arg, uint32_t events); /* EPOLLIN and so on */
     void *arg;
+    unsigned slot; /* the loop's: place in its table */
 };
 void loop_fd_add(struct loop *loop, struct loop_fd *fd, uint32_t events);
 void loop_fd_remove(struct loop *loop, struct loop_fd *fd);
@@ -43,7 +51,7 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, int64_t due_ns)
 void loop_timer_after(struct loop *loop, struct loop_timer *timer, int64_t delay_ns);
 void loop_timer_cancel(struct loop *loop, struct loop_timer *timer);
 
-/* Called once after each round of callbacks, before the loop waits again: to send in one go what gathered. */
+/* Called once after each round of callbacks or turn with mail: to send in one go what gathered. */
 struct loop_hook {
     void (*fn)(void *arg);
     void *arg;
@@ -63,12 +71,18 @@ struct mailbox {
     struct loop *loop;
     void (*fn)(void *arg, struct mail *first); /* a list, oldest first; the receiver owns it */
     void *arg;
+    struct mailbox *next;
 };
 void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, struct mail *first),
                   void *arg);
 /* Mail that was not delivered is handed to fn(arg, first) before the end. */
 void mailbox_close(struct mailbox *box);
-/* From any thread. */
+/* From any thread: the mail is dealt with by the thread that runs the loop. */
 void mailbox_put(struct mailbox *box, struct mail *mail);
+/* The same, but takes the loop's turn when it is free; when it isn't, whoever has it sees to the mail. True:
+ * the caller must call loop_turn next, having let go of all locks; until then nothing of the loop can go. */
+bool mailbox_put_turn(struct mailbox *box, struct mail *mail);
+/* Deals with all mail, runs the hooks and gives the turn back. */
+void loop_turn(struct loop *loop);
 
 #endif

@@ -1,7 +1,10 @@
 /* The committer. Whatever fails here is fatal: nobody is acknowledged.
  *
  *   idle --put--> gathering (delay) --> writing --> synced: on_durable --> idle
- *   idle for 100 ms after a sync: the durable mark is written, once */
+ *   idle --now--> writing, by the caller --> synced --> idle
+ *   idle for 100 ms after a sync: the durable mark is written, once
+ *
+ * Whoever has set `writing` owns the log's files until it is reset. */
 #include "wal_commit.h"
 
 #include <assert.h>
@@ -15,21 +18,27 @@
 #include "wal_fatal.h"
 
 #define MARK_IDLE_NS (100 * (int64_t)NS_PER_MS)
+/* What the caller's thread, which is the loop's, may be kept busy with: beyond, the committer's own thread
+ * has it. */
+#define NOW_SYNC_NS (2 * (int64_t)NS_PER_MS)
+enum { NOW_BYTES = 32 << 10 };
 
 struct wal_commit {
     struct wal_log *log;
     struct wal_prepare *prepare;
-    void (*on_durable)(void *arg, const struct wal_durable *durable);
+    void (*on_durable)(void *arg, const struct wal_durable *durable, bool idle);
     void *arg;
     pthread_t thread;
-    bool mark_due;        /* the thread's own: there is something new to say */
-    bool syncs_skipped;   /* the thread's own: by failpoint; nothing is durable any more */
+    bool syncs_skipped;   /* the writer's own: by failpoint; nothing is durable any more */
     pthread_mutex_t lock; /* over what follows */
-    pthread_cond_t wake;  /* frames or stop */
+    pthread_cond_t wake;  /* frames, stop, or the mark has become due */
     pthread_cond_t written;
     struct wal_frame *first, **last; /* waiting */
     bool writing, stop;
-    uint64_t groups; /* begun */
+    bool mark_due;     /* the mark has something new to say, */
+    int64_t synced_ns; /* 100 ms after this */
+    int64_t took_ns;   /* the last group's write and sync */
+    uint64_t groups;   /* begun */
     int64_t delay_ns;
 };
 
@@ -64,15 +73,6 @@ static void roll(struct wal_commit *c, struct wal_frame *checkpoint)
     wal_prepare_next(c->prepare, old, old_end);
 }
 
-static void tell(struct wal_commit *c)
-{
-    if (c->syncs_skipped)
-        return;
-    c->mark_due = true;
-    struct wal_durable durable = c->log->durable;
-    c->on_durable(c->arg, &durable);
-}
-
 /* Takes the frames that go to one segment off the list. */
 static struct wal_frame *take_part(struct wal_frame **rest)
 {
@@ -85,26 +85,53 @@ static struct wal_frame *take_part(struct wal_frame **rest)
     return first;
 }
 
-static void commit_all(struct wal_commit *c, struct wal_frame *rest)
+static void commit_part(struct wal_commit *c, struct wal_frame *part)
 {
-    while (rest != NULL) {
-        struct wal_frame *part = take_part(&rest);
-        if (!part->opens_segment)
-            write_group(c, part);
-        else if (!c->syncs_skipped)
-            roll(c, part);
-        tell(c);
-        while (part != NULL) {
-            struct wal_frame *next = part->next;
-            wal_frame_free(part);
-            part = next;
-        }
+    if (!part->opens_segment)
+        write_group(c, part);
+    else if (!c->syncs_skipped)
+        roll(c, part);
+    while (part != NULL) {
+        struct wal_frame *next = part->next;
+        wal_frame_free(part);
+        part = next;
     }
 }
 
-static struct timespec deadline_after(int64_t delay_ns)
+/* Commits them all and tells of all but the last part. */
+static void commit_group(struct wal_commit *c, struct wal_frame *group)
 {
-    int64_t due_ns = clock_mono_ns() + delay_ns;
+    for (;;) {
+        commit_part(c, take_part(&group));
+        if (group == NULL)
+            return;
+        if (!c->syncs_skipped)
+            c->on_durable(c->arg, &c->log->durable, false);
+    }
+}
+
+/* ---- with the lock ---- */
+
+static void begin_writing(struct wal_commit *c)
+{
+    assert(!c->writing);
+    c->writing = true;
+    c->groups++;
+}
+
+/* Returns whether there is something new to tell: *durable. */
+static bool end_writing(struct wal_commit *c, int64_t began_ns, struct wal_durable *durable)
+{
+    c->writing = false;
+    c->synced_ns = clock_mono_ns();
+    c->took_ns = c->synced_ns - began_ns;
+    c->mark_due = c->mark_due || !c->syncs_skipped;
+    *durable = c->log->durable;
+    return !c->syncs_skipped;
+}
+
+static struct timespec timespec_of(int64_t due_ns)
+{
     return (struct timespec){due_ns / NS_PER_S, due_ns % NS_PER_S};
 }
 
@@ -112,25 +139,31 @@ static struct timespec deadline_after(int64_t delay_ns)
 static void write_mark(struct wal_commit *c)
 {
     c->mark_due = false;
+    c->writing = true;
     pthread_mutex_unlock(&c->lock);
     int result = wal_log_write_mark(c->log);
     if (result < 0)
         wal_fatal("cannot write the durable mark; ending at once", c->log->dir, result);
     pthread_mutex_lock(&c->lock);
+    c->writing = false;
+    pthread_cond_broadcast(&c->written);
 }
 
 /* Waits for frames; false: the end. Called with the lock. */
 static bool wait_for_frames(struct wal_commit *c)
 {
-    struct timespec due = deadline_after(MARK_IDLE_NS);
     while (c->first == NULL && !c->stop) {
-        if (!c->mark_due)
+        int64_t due_ns = c->synced_ns + MARK_IDLE_NS;
+        struct timespec due = timespec_of(due_ns);
+        if (!c->mark_due || c->writing)
             pthread_cond_wait(&c->wake, &c->lock);
-        else if (pthread_cond_timedwait(&c->wake, &c->lock, &due) == ETIMEDOUT && c->first == NULL)
+        else if (clock_mono_ns() >= due_ns)
             write_mark(c);
+        else
+            pthread_cond_timedwait(&c->wake, &c->lock, &due);
     }
     if (c->first != NULL && c->delay_ns > 0 && !c->stop) {
-        due = deadline_after(c->delay_ns);
+        struct timespec due = timespec_of(clock_mono_ns() + c->delay_ns);
         while (!c->stop && pthread_cond_timedwait(&c->wake, &c->lock, &due) != ETIMEDOUT)
             continue;
     }
@@ -140,22 +173,49 @@ static bool wait_for_frames(struct wal_commit *c)
 static void *run(void *arg)
 {
     struct wal_commit *c = arg;
+    struct wal_durable durable;
     pthread_mutex_lock(&c->lock);
     while (wait_for_frames(c)) {
         struct wal_frame *group = c->first;
         c->first = NULL;
         c->last = &c->first;
-        c->writing = true;
-        c->groups++;
+        begin_writing(c);
         pthread_mutex_unlock(&c->lock);
-        commit_all(c, group);
+        int64_t began_ns = clock_mono_ns();
+        commit_group(c, group);
         pthread_mutex_lock(&c->lock);
-        c->writing = false;
+        bool tells = end_writing(c, began_ns, &durable), idle = c->first == NULL;
         pthread_cond_broadcast(&c->written);
+        pthread_mutex_unlock(&c->lock);
+        if (tells)
+            c->on_durable(c->arg, &durable, idle);
+        pthread_mutex_lock(&c->lock);
     }
     write_mark(c);
     pthread_mutex_unlock(&c->lock);
     return NULL;
+}
+
+bool wal_commit_now(struct wal_commit *c, struct wal_frame *frame, struct wal_durable *durable)
+{
+    bool is_small = frame->next == NULL && !frame->opens_segment && frame->body.len <= NOW_BYTES;
+    pthread_mutex_lock(&c->lock);
+    bool may = is_small && c->first == NULL && !c->writing && !c->syncs_skipped && c->delay_ns == 0 &&
+               c->took_ns < NOW_SYNC_NS;
+    if (may)
+        begin_writing(c);
+    pthread_mutex_unlock(&c->lock);
+    if (!may)
+        return false;
+    int64_t began_ns = clock_mono_ns();
+    commit_part(c, frame);
+    pthread_mutex_lock(&c->lock);
+    bool sleeps = !c->mark_due;
+    end_writing(c, began_ns, durable);
+    if (sleeps && c->mark_due)
+        pthread_cond_signal(&c->wake); /* the thread has to see to the mark */
+    pthread_mutex_unlock(&c->lock);
+    return true;
 }
 
 struct wal_commit *wal_commit_start(const struct wal_commit_options *o)

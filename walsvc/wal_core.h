@@ -64,6 +64,7 @@ void wal_core_append(struct wal_core *core, struct link_token token, const struc
 /* Answered when the durable end is newer, or when the wait is over. now_ns: CLOCK_MONOTONIC. */
 void wal_core_watermark(struct wal_core *core, struct link_token token, const struct msg_watermark *request,
                         int64_t now_ns);
+/* What is older than what was told before says nothing: two threads may tell in either order. */
 void wal_core_durable(struct wal_core *core, const struct wal_durable *durable);
 void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t now_real_ns);
 /* The session's requests that wait here are forgotten; frames that were handed out stay. */

@@ -1,6 +1,7 @@
 /* walsvc's shell. Requests come from the link into the core, frames go from the core to the committer (once a
- * turn of the loop), what the committer and the preparer report comes back by mail. Bad requests are refused;
- * what is fatal stands in wal_commit.c and wal_prepare.c. */
+ * turn of the loop; a single small one is committed in the turn itself), what the committer and the preparer
+ * report comes back by mail. Bad requests are refused; what is fatal stands in wal_commit.c and
+ * wal_prepare.c. */
 #include "wal_service.h"
 
 #include <stdio.h>
@@ -40,12 +41,16 @@ struct wal_mail {
 
 /* ---------------------------------------------------------------- from the threads */
 
-static void post_durable(void *arg, const struct wal_durable *durable)
+/* A committer that has nothing else to do gives the answers itself, when the loop's turn is free. */
+static void post_durable(void *arg, const struct wal_durable *durable, bool idle)
 {
     struct wal_service *w = arg;
     struct wal_mail *mail = xmalloc(sizeof *mail);
     *mail = (struct wal_mail){.is_durable = true, .durable = *durable};
-    mailbox_put(&w->mailbox, &mail->mail);
+    if (!idle)
+        mailbox_put(&w->mailbox, &mail->mail);
+    else if (mailbox_put_turn(&w->mailbox, &mail->mail))
+        loop_turn(w->service->loop);
 }
 
 static void post_next(void *arg, enum wal_next next)
@@ -89,14 +94,27 @@ static void queue_frame(void *arg, struct wal_frame *frame)
     w->last = &frame->next;
 }
 
+static struct wal_frame *take_frames(struct wal_service *w)
+{
+    struct wal_frame *first = w->first;
+    w->first = NULL;
+    w->last = &w->first;
+    return first;
+}
+
 static void flush(void *arg)
 {
     struct wal_service *w = arg;
-    if (w->first == NULL)
+    struct wal_durable durable;
+    struct wal_frame *first = take_frames(w);
+    if (first == NULL)
         return;
-    wal_commit_put(w->commit, w->first);
-    w->first = NULL;
-    w->last = &w->first;
+    if (wal_commit_now(w->commit, first, &durable)) {
+        wal_core_durable(w->core, &durable);
+        set_timer(w);
+    } else {
+        wal_commit_put(w->commit, first);
+    }
 }
 
 static void send_reply(void *arg, struct link_token token, const struct msg_append_reply *reply)
@@ -167,7 +185,9 @@ static void on_drop(void *arg, uint64_t session)
     wal_core_drop(w->core, session);
     if (w->commit == NULL)
         return;
-    flush(w);
+    struct wal_frame *first = take_frames(w); /* not now: nothing may be answered in here */
+    if (first != NULL)
+        wal_commit_put(w->commit, first);
     wal_commit_detach(w->commit, session);
 }
 

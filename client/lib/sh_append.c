@@ -58,7 +58,7 @@ static enum sh_error wait_for_room(struct sh_client *c, size_t bytes, int64_t de
     struct shc_queue *q = &c->queue;
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
     while (q->bytes > 0 && q->bytes + bytes > c->options.queue_bytes) {
-        if (pthread_equal(pthread_self(), c->thread))
+        if (shc_on_own_thread(c))
             return refuse(SH_OVERLOADED, "the client's queue is full, and a callback cannot wait for room");
         q->room_waiters++;
         int failed = pthread_cond_timedwait(&q->room, &q->lock, &until);
@@ -111,7 +111,7 @@ static struct shc_batch *add_entries(struct sh_client *c, const struct sh_entry 
         *wake = close_batch(q) || *wake;
     *wake = *wake || q->wake_on_entry;
     q->wake_on_entry = false;
-    if (*wake && q->woken)
+    if (q->woken || loop_is_mine(c->loop)) /* a callback's turn ends with a look at the queue */
         *wake = false;
     q->woken = q->woken || *wake;
     return b;
@@ -161,7 +161,7 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
     size_t bytes;
     bool wake;
-    if (pthread_equal(pthread_self(), c->thread))
+    if (shc_on_own_thread(c))
         return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
     enum sh_error e = check_call(c, entries, count, ack, &bytes);
     if (e != SH_OK)
@@ -178,7 +178,7 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&q->lock);
     if (wake)
-        shc_post(c, &q->wake);
+        shc_visit(c, &q->wake);
     if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b))
         e = take_result(b, first, count, result);
     else

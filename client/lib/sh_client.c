@@ -1,7 +1,7 @@
 /* Birth and death of a client, its thread, mail to it, and the calls about the node.
  *
- * Everything of nng happens on the client's own thread, which blocks all signals first: nng's threads inherit
- * that. Fatal: no thread to be had. */
+ * The client's own thread opens the links and blocks all signals first: nng's threads inherit that. Fatal: no
+ * thread to be had. */
 #include "sh_internal.h"
 
 #include <assert.h>
@@ -66,6 +66,19 @@ void shc_post(struct sh_client *c, struct shc_mail *mail)
     mailbox_put(&c->mailbox, &mail->mail);
 }
 
+void shc_visit(struct sh_client *c, struct shc_mail *mail)
+{
+    if (!mailbox_put_turn(&c->mailbox, &mail->mail))
+        return;
+    c->visited = true;
+    loop_turn(c->loop);
+}
+
+bool shc_on_own_thread(const struct sh_client *c)
+{
+    return loop_is_mine(c->loop) || pthread_equal(pthread_self(), c->thread);
+}
+
 static void on_mail(void *arg, struct mail *first)
 {
     struct sh_client *c = arg;
@@ -92,7 +105,9 @@ static void on_quit(struct sh_client *c, void *arg)
 
 static void on_round(void *arg)
 {
-    shc_pump(arg);
+    struct sh_client *c = arg;
+    shc_pump(c);
+    c->visited = false;
 }
 
 static void *run(void *arg)

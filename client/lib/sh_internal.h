@@ -7,8 +7,10 @@
  *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
  *   sh_read.c    readers
  *
- * Two kinds of threads: callers, and the client's own, which runs the loop and owns both links. They meet in
- * struct shc_queue (under its lock), in mail to the loop, and in words that a caller waits on (futexes). */
+ * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,
+ * or a caller on a visit, who sends what he has just added. They and the callers meet in struct shc_queue
+ * (under its lock), in mail to the loop, and in words that a caller waits on (futexes). Callbacks never run
+ * on a visit. */
 #ifndef CLIENT_SH_INTERNAL_H
 #define CLIENT_SH_INTERNAL_H
 
@@ -37,6 +39,10 @@ struct shc_mail {
     void *arg;
 };
 void shc_post(struct sh_client *c, struct shc_mail *mail);
+/* The same, but dealt with by the caller when the loop's turn is free. */
+void shc_visit(struct sh_client *c, struct shc_mail *mail);
+/* Whether this is a callback, which must not wait for anything. */
+bool shc_on_own_thread(const struct sh_client *c);
 
 /* ---------------------------------------------------------------- waiting on a word */
 
@@ -201,6 +207,7 @@ struct sh_client {
     struct loop *loop;
     struct mailbox mailbox;
     struct loop_hook hook;
+    bool visited; /* this turn is a caller's: no callbacks */
     struct shc_mail quit;
     struct shc_queue queue;
     struct shc_query query;

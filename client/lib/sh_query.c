@@ -126,13 +126,13 @@ void shc_call_start(struct sh_client *c, struct shc_call *call)
     call->expected = 0;
     call->start = (struct shc_mail){.fn = start_call, .arg = call};
     call->client = c;
-    shc_post(c, &call->start);
+    shc_visit(c, &call->start);
 }
 
 void shc_call_stop(struct sh_client *c, struct shc_call *call)
 {
     call->stop = (struct shc_mail){.fn = stop_call, .arg = call};
-    shc_post(c, &call->stop);
+    shc_visit(c, &call->stop);
     shc_wait(&call->done, 0, INT64_MAX);
     shc_wait(&call->done, 1, INT64_MAX); /* 2: the loop has seen the stop, and forgets the call */
 }
@@ -146,7 +146,7 @@ void shc_call_free(struct shc_call *call)
 enum sh_error shc_ask(struct sh_client *c, struct shc_call *call, uint32_t type, const void *message,
                       uint32_t reply_type, void *reply)
 {
-    if (pthread_equal(pthread_self(), c->thread)) {
+    if (shc_on_own_thread(c)) {
         shc_detail("a callback cannot wait for an answer");
         return SH_BAD_REQUEST;
     }

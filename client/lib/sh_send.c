@@ -274,37 +274,47 @@ static void append_head(struct sh_client *c, const struct shc_batch *b, struct b
     head->len -= sizeof placeholder;
 }
 
+/* What a caller on a visit leaves to the client's own thread, since it may call back. */
+static bool leave_to_own_thread(struct sh_client *c)
+{
+    if (c->visited)
+        loop_timer_after(c->loop, &c->sender.linger, 0);
+    return c->visited;
+}
+
 /* Nothing but the batch itself is affected: it got no sequence yet, or gives it back. */
-static void refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
+static bool refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
 {
     if (b->sequence > 0 && b->sequence + 1 == c->sender.next_sequence)
         c->sender.next_sequence--;
+    b->sequence = 0;
+    if (leave_to_own_thread(c))
+        return false;
     finish(c, b, error, detail);
+    return true;
 }
 
-static void send_batch(struct sh_client *c, struct shc_batch *b)
+/* False: no more can be sent in this turn. */
+static bool send_batch(struct sh_client *c, struct shc_batch *b)
 {
     struct shc_sender *s = &c->sender;
     struct slice entries = shc_batch_array(b);
     if (b->sequence == 0) {
         unsigned most = atomic_load(&c->most_bytes);
-        if (most > 0 && entries.len > most) {
-            refuse_unsent(c, b, SH_TOO_LARGE, "the entries exceed what the node takes in one append");
-            return;
-        }
+        if (most > 0 && entries.len > most)
+            return refuse_unsent(c, b, SH_TOO_LARGE, "the entries exceed what the node takes in one append");
         b->sequence = s->next_sequence++;
     }
     struct buf head = {0};
     append_head(c, b, &head);
     enum sh_error e = link_client_send(s->link, MSG_append, 0, buf_slice(&head), entries, &b->number);
     buf_free(&head);
-    if (e != SH_OK && !b->uncertain) {
-        refuse_unsent(c, b, e, "the append does not fit into a message");
-        return;
-    }
+    if (e != SH_OK && !b->uncertain)
+        return refuse_unsent(c, b, e, "the append does not fit into a message");
     assert(e == SH_OK);
     b->state = SHC_SENT;
     s->sent++;
+    return true;
 }
 
 static void arm_tick(struct sh_client *c)
@@ -333,10 +343,10 @@ static bool has_batches(struct sh_client *c)
 void shc_pump(struct sh_client *c)
 {
     struct shc_batch *b;
-    if (c->sender.move && has_batches(c))
+    if (c->sender.move && has_batches(c) && !leave_to_own_thread(c))
         try_move(c);
-    while ((b = choose(c)) != NULL)
-        send_batch(c, b);
+    while ((b = choose(c)) != NULL && send_batch(c, b))
+        continue;
     if (has_batches(c))
         arm_tick(c);
 }

@@ -217,6 +217,7 @@ static void on_letters(void *arg, struct mail *first)
 struct sender {
     struct office *office;
     unsigned name;
+    bool takes_turns;
 };
 
 static void *send_letters(void *arg)
@@ -226,21 +227,23 @@ static void *send_letters(void *arg)
         struct letter *letter = xcalloc(1, sizeof *letter);
         letter->sender = sender->name;
         letter->number = i;
-        mailbox_put(&sender->office->box, &letter->mail);
+        if (!sender->takes_turns)
+            mailbox_put(&sender->office->box, &letter->mail);
+        else if (mailbox_put_turn(&sender->office->box, &letter->mail))
+            loop_turn(sender->office->box.loop);
     }
     return NULL;
 }
 
-static void test_mail_of_many_threads_arrives_completely_and_in_each_ones_order(void **state)
+static void send_from_many_threads(unsigned takers)
 {
-    (void)state;
     struct loop *loop = loop_open();
     struct office office = {0};
     pthread_t threads[SENDERS];
     struct sender senders[SENDERS];
     mailbox_open(&office.box, loop, on_letters, &office);
     for (unsigned i = 0; i < SENDERS; i++) {
-        senders[i] = (struct sender){&office, i};
+        senders[i] = (struct sender){&office, i, i < takers};
         assert_int_equal(pthread_create(&threads[i], NULL, send_letters, &senders[i]), 0);
     }
     run_until(loop, &office.received, SENDERS * LETTERS);
@@ -248,6 +251,83 @@ static void test_mail_of_many_threads_arrives_completely_and_in_each_ones_order(
         pthread_join(threads[i], NULL);
     mailbox_close(&office.box);
     loop_close(loop);
+}
+
+static void test_mail_of_many_threads_arrives_completely_and_in_each_ones_order(void **state)
+{
+    (void)state;
+    for (unsigned takers = 0; takers <= SENDERS; takers++)
+        send_from_many_threads(takers);
+}
+
+/* A thread that brings mail until it has dealt with a piece of it itself. */
+struct visitor {
+    struct loop *loop;
+    struct mailbox box;
+    struct loop_timer timer;
+    struct loop_hook hook;
+    pthread_t thread;
+    bool has_thread, has_visited, was_mine;
+    unsigned hooks;
+};
+
+static void on_visit(void *arg, struct mail *first)
+{
+    struct visitor *v = arg;
+    for (struct mail *next; first != NULL; first = next) {
+        next = first->next;
+        free(first);
+    }
+    v->was_mine = loop_is_mine(v->loop);
+    if (v->has_visited || !v->has_thread || !pthread_equal(pthread_self(), v->thread))
+        return;
+    v->has_visited = true;
+    loop_timer_after(v->loop, &v->timer, 0); /* the loop's thread has to wake up for this */
+}
+
+static void on_visitors_timer(void *arg)
+{
+    struct visitor *v = arg;
+    assert_false(pthread_equal(pthread_self(), v->thread));
+    loop_stop(v->loop);
+}
+
+static void count_hook(void *arg)
+{
+    ((struct visitor *)arg)->hooks++;
+}
+
+static void *visit(void *arg)
+{
+    struct visitor *v = arg;
+    bool has_turn = false;
+    for (int64_t end = clock_mono_ns() + 5 * NS_PER_S; !has_turn && clock_mono_ns() < end;)
+        has_turn = mailbox_put_turn(&v->box, xcalloc(1, sizeof(struct mail)));
+    assert_true(has_turn);
+    v->thread = pthread_self();
+    v->has_thread = true;
+    loop_turn(v->loop);
+    assert_false(loop_is_mine(v->loop));
+    return NULL;
+}
+
+static void test_a_thread_with_mail_takes_the_turn_of_a_loop_that_waits(void **state)
+{
+    (void)state;
+    struct visitor v = {.loop = loop_open()};
+    pthread_t thread;
+    v.timer = (struct loop_timer){.fn = on_visitors_timer, .arg = &v};
+    v.hook = (struct loop_hook){.fn = count_hook, .arg = &v};
+    mailbox_open(&v.box, v.loop, on_visit, &v);
+    loop_hook_add(v.loop, &v.hook);
+    assert_int_equal(pthread_create(&thread, NULL, visit, &v), 0);
+    loop_run(v.loop);
+    pthread_join(thread, NULL);
+    assert_true(v.has_visited && v.was_mine);
+    assert_true(v.hooks >= 2); /* the visit's and the round's */
+    loop_hook_remove(v.loop, &v.hook);
+    mailbox_close(&v.box);
+    loop_close(v.loop);
 }
 
 static void test_mail_that_waits_is_delivered_when_the_box_closes(void **state)
@@ -291,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_a_descriptor_that_is_removed_in_its_round_is_not_called),
         cmocka_unit_test(test_hooks_run_once_a_round_and_may_remove_themselves),
         cmocka_unit_test(test_mail_of_many_threads_arrives_completely_and_in_each_ones_order),
+        cmocka_unit_test(test_a_thread_with_mail_takes_the_turn_of_a_loop_that_waits),
         cmocka_unit_test(test_mail_that_waits_is_delivered_when_the_box_closes),
         cmocka_unit_test(test_the_loop_is_stopped_by_another_thread_and_can_run_again),
     };

@@ -37,9 +37,10 @@ static char data[PATH_MAX];
 static struct vfs faulty;
 static _Atomic int64_t fail_pwritev_at, fail_fdatasync_at, room_bytes, slow_us;
 
-static void on_durable(void *arg, const struct wal_durable *durable)
+static void on_durable(void *arg, const struct wal_durable *durable, bool idle)
 {
     (void)arg;
+    (void)idle;
     pthread_mutex_lock(&inbox_lock);
     assert_true(durable->lsn >= inbox_durable.lsn && durable->end > inbox_durable.end);
     inbox_durable = *durable;
@@ -159,6 +160,20 @@ static void put(void)
     rig.last = &rig.first;
 }
 
+/* The way of a service's loop: a single small frame is committed here if the committer lets it. */
+static bool commit_now(void)
+{
+    struct wal_durable durable;
+    assert_non_null(rig.first);
+    bool done = wal_commit_now(commit, rig.first, &durable);
+    if (!done)
+        return false;
+    rig.first = NULL;
+    rig.last = &rig.first;
+    wal_core_durable(rig.core, &durable);
+    return true;
+}
+
 static void wait_for_answer(uint64_t request)
 {
     while (rig.answers[request].times == 0) {
@@ -201,6 +216,107 @@ static void assert_log_holds(uint64_t entries)
 
 /* ---------------------------------------------------------------- */
 
+static void append_mixed(uint64_t n, uint64_t *now)
+{
+    uint64_t request = rig_append(&rig, 7, 1, n, payload_of(n));
+    if (n % 4 != 0 && rig.first != NULL && commit_now()) {
+        assert_int_equal(rig.answers[request].times, 1);
+        ++*now;
+        return;
+    }
+    put();
+    if (n % 4 == 0) /* the next one meets a committer at work, or one that has just become idle */
+        return;
+    wait_for_answer(request);
+}
+
+static void test_commits_by_the_caller_and_by_the_committer_mix(void **state)
+{
+    (void)state;
+    uint64_t now = 0;
+    start();
+    for (uint64_t n = 1; n <= 2000; n++) {
+        append_mixed(n, &now);
+        while (take_mail(0))
+            put();
+    }
+    wait_for_answer(2000);
+    assert_true(now > 100);
+    assert_true(rig.log.segment.base_lsn > 1);
+    stop();
+    rig_kill(&rig);
+    assert_log_holds(2000);
+}
+
+static void test_the_caller_commits_no_more_than_one_small_frame(void **state)
+{
+    (void)state;
+    static uint8_t large[40 << 10];
+    start();
+    append_and_wait(1);
+    rig_append(&rig, 7, 1, 2, payload_of(2));
+    rig_append(&rig, 7, 1, 3, payload_of(3));
+    assert_false(commit_now()); /* two */
+    put();
+    wait_for_answer(3);
+    rig_append(&rig, 7, 1, 4, slice_of(large, sizeof large));
+    assert_false(commit_now()); /* a large one */
+    put();
+    wait_for_answer(4);
+    stop();
+}
+
+/* A disk that takes long keeps the committer's thread, not the loop's. */
+static void test_the_caller_leaves_a_slow_disk_to_the_committer(void **state)
+{
+    (void)state;
+    start();
+    append_and_wait(1);
+    slow_us = 5000;
+    rig_append(&rig, 7, 1, 2, payload_of(2));
+    if (!commit_now()) /* it can't know yet */
+        put();
+    wait_for_answer(2);
+    rig_append(&rig, 7, 1, 3, payload_of(3));
+    assert_false(commit_now());
+    put();
+    wait_for_answer(3);
+    stop();
+}
+
+static void test_the_caller_leaves_a_commit_with_a_delay_to_the_committer(void **state)
+{
+    (void)state;
+    start();
+    append_and_wait(1);
+    wal_commit_set_delay(commit, NS_PER_MS);
+    rig_append(&rig, 7, 1, 2, payload_of(2));
+    assert_false(commit_now());
+    put();
+    wait_for_answer(2);
+    stop();
+}
+
+/* The mark is written 100 ms after the last commit, whoever made it. */
+static void test_the_mark_follows_a_commit_by_the_caller(void **state)
+{
+    (void)state;
+    start();
+    for (uint64_t n = 1;; n++) {
+        rig_append(&rig, 7, 1, n, payload_of(n));
+        if (commit_now())
+            break;
+        put();
+        wait_for_answer(n);
+    }
+    int64_t end = clock_mono_ns() + WAIT_S * NS_PER_S;
+    struct log_mark mark = {0};
+    while (mark.durable_end != rig.log.durable.end && clock_mono_ns() < end)
+        assert_int_equal(log_mark_read(vfs_posix(), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
+    assert_int_equal(mark.durable_end, rig.log.durable.end);
+    stop();
+}
+
 static void test_many_groups_over_many_segments(void **state)
 {
     (void)state;
@@ -211,9 +327,11 @@ static void test_many_groups_over_many_segments(void **state)
             put();
         while (take_mail(0))
             put();
+        if (n % 500 == 0) { /* a slow disk must not fill the queue */
+            put();
+            wait_for_answer(n);
+        }
     }
-    put();
-    wait_for_answer(5000);
     for (uint64_t n = 1; n <= 5000; n++) {
         assert_int_equal(rig.answers[n].times, 1);
         assert_int_equal(rig.answers[n].code, SH_OK);
@@ -449,6 +567,11 @@ int main(void)
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
         COMMIT_TEST(test_many_groups_over_many_segments),
+        COMMIT_TEST(test_commits_by_the_caller_and_by_the_committer_mix),
+        COMMIT_TEST(test_the_caller_commits_no_more_than_one_small_frame),
+        COMMIT_TEST(test_the_caller_leaves_a_slow_disk_to_the_committer),
+        COMMIT_TEST(test_the_caller_leaves_a_commit_with_a_delay_to_the_committer),
+        COMMIT_TEST(test_the_mark_follows_a_commit_by_the_caller),
         COMMIT_TEST(test_what_waits_goes_out_in_one_group),
         COMMIT_TEST(test_a_quiet_log_gets_its_mark_and_stays_quiet),
         COMMIT_TEST(test_bytes_of_a_dropped_session_are_not_needed_any_more),
