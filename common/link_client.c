@@ -3,9 +3,10 @@
  *   CONNECTING  sockets dial, a hello poll (wait 0) is out; fresh sockets when that leads to nothing in time
  *   CONNECTED   the hello poll was answered and the pipeline is up: requests flow, a long poll is always out
  *
- * A broken connection leads back to CONNECTING with the same sockets, which dial by themselves; a poll that
- * is overdue with fresh ones. Old sockets may still deliver requests: link.h says why that does no harm. What
- * is sent again is decided by link_session.c when the first poll_reply comes. Nothing here is fatal. */
+ * A broken connection leads back to CONNECTING with the same REQ socket, which dials by itself, and a fresh
+ * PUSH socket; a poll that is overdue with fresh ones. Old sockets may still deliver requests: link.h says
+ * why that does no harm. What is sent again is decided by link_session.c when the first poll_reply comes.
+ * Nothing here is fatal. */
 #include "link.h"
 
 #include <assert.h>
@@ -53,7 +54,7 @@ struct link_client {
     struct link_conn *conn; /* NULL: none could be opened */
     uint64_t generation;
     bool connected;
-    int push_pipe;      /* nng's id of the pipeline's connection, 0: none */
+    bool push_is_up;
     bool poll_is_out;   /* on the current sockets */
     unsigned attempts;  /* pairs of sockets that led to nothing since it was connected */
     unsigned failures;  /* polls that failed since it was connected */
@@ -148,15 +149,17 @@ static enum sh_error connect_afresh(struct link_client *c)
 {
     enum sh_error e =
         link_conn_open(c->in_url, c->out_url, c->reply_bytes, ++c->generation, &c->mailbox, &c->conn);
-    c->push_pipe = 0;
+    c->push_is_up = false;
     c->poll_is_out = false;
     loop_timer_cancel(c->options.loop, &c->repoll_timer);
     loop_timer_cancel(c->options.loop, &c->push_timer);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
-    if (e == SH_OK)
+    if (e == SH_OK) {
         send_poll(c, 0);
-    else
-        c->conn = NULL; /* tried again by the timer */
+    } else {
+        c->conn = NULL;  /* tried again by the timer */
+        c->generation++; /* the half that was opened may have told something */
+    }
     return e;
 }
 
@@ -205,7 +208,7 @@ static void on_replace_timer(void *arg)
     else
         log_debug("no connection yet", log_text("endpoint", c->options.endpoint),
                   log_uint("attempts", ++c->attempts),
-                  log_text("missing", c->push_pipe == 0 ? "pipeline" : "reply"));
+                  log_text("missing", !c->push_is_up ? "pipeline" : "reply"));
     if (c->limbo_count < LIMBO_MAX && link_conn_closing() <= CLOSING_MAX)
         start_over(c);
     else
@@ -333,7 +336,7 @@ static bool is_stalled(struct link_client *c, uint64_t accepted_before)
 
 static void become_connected(struct link_client *c)
 {
-    if (c->connected || !c->sender.greeted || c->push_pipe == 0)
+    if (c->connected || !c->sender.greeted || !c->push_is_up)
         return;
     c->connected = true;
     c->attempts = 0;
@@ -399,16 +402,13 @@ static void on_event(struct link_client *c, const struct link_event *event)
         on_poll_failed(c);
         return;
     case LINK_PUSH_UP:
-        if (c->push_pipe != 0)
-            disconnect(c); /* the end of the one before is still to be told */
-        c->push_pipe = event->pipe;
+        c->push_is_up = true;
         become_connected(c);
         return;
     case LINK_PUSH_DOWN:
-        if (c->push_pipe != event->pipe)
-            return;
-        c->push_pipe = 0;
+        c->push_is_up = false;
         disconnect(c);
+        link_conn_renew_push(c->conn); /* or else replace_timer takes fresh sockets */
         return;
     }
 }

@@ -11,6 +11,7 @@
 #include <nng/protocol/reqrep0/req.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,11 +24,32 @@ enum {
     CLOSER_STACK = 128 << 10,
 };
 
+/* A PUSH socket for one connection.
+ *
+ * nng 1.5.2 may take a connection whose last message went out while it was being closed for one that can
+ * send, and free it (nng #1653). Whatever the socket sends next, and the connection that it gets next, would
+ * go through freed memory. So it gets no second connection, and sends nothing once the first is over:
+ *
+ *   reaper thread: REM_POST ── over = true ── dialer closed ── LINK_PUSH_DOWN ──► connection freed
+ *   loop's thread: ... sends under the lock ... ◄── over: nothing is sent ──► a fresh pipeline
+ *
+ * A dialer that is connected dials nobody, so it is safe to close it then (see link_client.c, limbo). */
+struct pipeline {
+    struct link_conn *conn;
+    nng_socket socket;
+    nng_dialer dialer;
+    pthread_mutex_t lock;
+    bool over; /* under the lock */
+};
+
 struct link_conn {
-    nng_socket push, req;
-    nng_dialer push_dialer, req_dialer;
+    char push_url[LINK_ENDPOINT_MAX];
+    struct pipeline *pipeline; /* NULL: none could be opened */
+    nng_socket req;
+    nng_dialer req_dialer;
     nng_aio *push_aio, *poll_aio, *reply_aio;
     uint64_t generation;
+    atomic_uint users; /* itself and its pipelines, those that are being closed too */
     pthread_mutex_t lock;
     struct mailbox *mailbox; /* NULL once muted; under the lock */
 };
@@ -87,10 +109,23 @@ static void on_reply(void *arg)
         post(conn, (struct link_event){.kind = LINK_POLL_FAILED});
 }
 
-static void on_push_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+static void on_push_up(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
-    enum link_event_kind kind = event == NNG_PIPE_EV_ADD_POST ? LINK_PUSH_UP : LINK_PUSH_DOWN;
-    post(arg, (struct link_event){.kind = kind, .pipe = nng_pipe_id(pipe)});
+    struct pipeline *pipeline = arg;
+    (void)pipe, (void)event;
+    post(pipeline->conn, (struct link_event){.kind = LINK_PUSH_UP});
+}
+
+/* nng may tell this before the other; but closing the dialer waits until that was told. */
+static void on_push_down(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    struct pipeline *pipeline = arg;
+    (void)pipe, (void)event;
+    pthread_mutex_lock(&pipeline->lock);
+    pipeline->over = true;
+    pthread_mutex_unlock(&pipeline->lock);
+    nng_dialer_close(pipeline->dialer);
+    post(pipeline->conn, (struct link_event){.kind = LINK_PUSH_DOWN});
 }
 
 /* ---- the loop's thread ---- */
@@ -108,21 +143,21 @@ static int dial(nng_socket socket, const char *url, nng_dialer *dialer)
     return nng_dialer_start(*dialer, NNG_FLAG_NONBLOCK);
 }
 
-static int open_push(struct link_conn *conn, const char *url)
+static int open_push(struct link_conn *conn)
 {
-    int rv = nng_push0_open(&conn->push);
+    struct pipeline *pipeline = xcalloc(1, sizeof *pipeline);
+    pipeline->conn = conn;
+    conn->pipeline = pipeline;
+    atomic_fetch_add(&conn->users, 1);
+    pthread_mutex_init(&pipeline->lock, NULL);
+    int rv = nng_push0_open(&pipeline->socket);
     if (rv == 0)
-        rv = nng_aio_alloc(&conn->push_aio, NULL, NULL);
+        rv = nng_socket_set_int(pipeline->socket, NNG_OPT_SENDBUF, PUSH_QUEUE);
     if (rv == 0)
-        rv = nng_socket_set_int(conn->push, NNG_OPT_SENDBUF, PUSH_QUEUE);
+        rv = nng_pipe_notify(pipeline->socket, NNG_PIPE_EV_ADD_POST, on_push_up, pipeline);
     if (rv == 0)
-        rv = nng_pipe_notify(conn->push, NNG_PIPE_EV_ADD_POST, on_push_pipe, conn);
-    if (rv == 0)
-        rv = nng_pipe_notify(conn->push, NNG_PIPE_EV_REM_POST, on_push_pipe, conn);
-    if (rv != 0)
-        return rv;
-    nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
-    return dial(conn->push, url, &conn->push_dialer);
+        rv = nng_pipe_notify(pipeline->socket, NNG_PIPE_EV_REM_POST, on_push_down, pipeline);
+    return rv == 0 ? dial(pipeline->socket, conn->push_url, &pipeline->dialer) : rv;
 }
 
 static int open_req(struct link_conn *conn, const char *url, size_t reply_bytes)
@@ -146,8 +181,14 @@ enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t rep
     struct link_conn *conn = xcalloc(1, sizeof *conn);
     conn->generation = generation;
     conn->mailbox = mailbox;
+    conn->users = 1;
+    snprintf(conn->push_url, sizeof conn->push_url, "%s", in_url);
     pthread_mutex_init(&conn->lock, NULL);
-    int rv = open_push(conn, in_url);
+    int rv = nng_aio_alloc(&conn->push_aio, NULL, NULL);
+    if (rv == 0) {
+        nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
+        rv = open_push(conn);
+    }
     if (rv == 0)
         rv = open_req(conn, out_url, reply_bytes);
     if (rv == 0) {
@@ -170,10 +211,19 @@ void link_conn_poll(struct link_conn *conn, nng_msg *message)
 /* With its timeout of zero the send is over when the call returns. */
 bool link_conn_push(struct link_conn *conn, nng_msg *message)
 {
-    nng_aio_set_msg(conn->push_aio, message);
-    nng_send_aio(conn->push, conn->push_aio);
-    nng_aio_wait(conn->push_aio);
-    return nng_aio_result(conn->push_aio) == 0;
+    struct pipeline *pipeline = conn->pipeline;
+    if (pipeline == NULL)
+        return false;
+    pthread_mutex_lock(&pipeline->lock);
+    bool sent = !pipeline->over;
+    if (sent) {
+        nng_aio_set_msg(conn->push_aio, message);
+        nng_send_aio(pipeline->socket, conn->push_aio);
+        nng_aio_wait(conn->push_aio);
+        sent = nng_aio_result(conn->push_aio) == 0;
+    }
+    pthread_mutex_unlock(&pipeline->lock);
+    return sent;
 }
 
 static void mute(struct link_conn *conn)
@@ -192,34 +242,57 @@ static void dial_rarely(nng_dialer dialer)
 void link_conn_mute(struct link_conn *conn)
 {
     mute(conn);
-    dial_rarely(conn->push_dialer);
+    if (conn->pipeline != NULL)
+        dial_rarely(conn->pipeline->dialer);
     dial_rarely(conn->req_dialer);
 }
 
+static void leave(struct link_conn *conn)
+{
+    if (atomic_fetch_sub(&conn->users, 1) > 1)
+        return;
+    pthread_mutex_destroy(&conn->lock);
+    free(conn);
+}
+
 /* Whatever was not opened is all zero, which nng takes for none. */
-static void *close_conn(void *arg)
+static void close_pipeline(struct pipeline *pipeline)
+{
+    nng_close(pipeline->socket);
+    pthread_mutex_destroy(&pipeline->lock);
+    leave(pipeline->conn);
+    free(pipeline);
+}
+
+static void *pipeline_closer(void *arg)
+{
+    close_pipeline(arg);
+    atomic_fetch_sub(&closing, 1);
+    return NULL;
+}
+
+static void *conn_closer(void *arg)
 {
     struct link_conn *conn = arg;
     nng_aio *aios[] = {conn->push_aio, conn->poll_aio, conn->reply_aio};
     nng_close(conn->req);
-    nng_close(conn->push);
+    if (conn->pipeline != NULL)
+        close_pipeline(conn->pipeline);
     for (size_t i = 0; i < sizeof aios / sizeof aios[0]; i++) {
         if (aios[i] == NULL)
             continue;
         nng_aio_stop(aios[i]);
         nng_aio_free(aios[i]);
     }
-    pthread_mutex_destroy(&conn->lock);
-    free(conn);
+    leave(conn);
     atomic_fetch_sub(&closing, 1);
     return NULL;
 }
 
-void link_conn_dispose(struct link_conn *conn)
+static void start_closer(void *(*closer)(void *arg), void *arg)
 {
     pthread_attr_t attributes;
     pthread_t thread;
-    mute(conn);
     atomic_fetch_add(&closing, 1);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -227,10 +300,30 @@ void link_conn_dispose(struct link_conn *conn)
     sigset_t all; /* whichever thread has the turn: signals are none of the closer's business */
     sigfillset(&all);
     pthread_attr_setsigmask_np(&attributes, &all);
-    int rv = pthread_create(&thread, &attributes, close_conn, conn);
-    if (rv != 0) /* out of threads: the pair is left open, and counted */
+    int rv = pthread_create(&thread, &attributes, closer, arg);
+    if (rv != 0) /* out of threads: what was to be closed is left open, and counted */
         log_error("cannot start a thread to close a connection", log_text("error", strerror(rv)));
     pthread_attr_destroy(&attributes);
+}
+
+bool link_conn_renew_push(struct link_conn *conn)
+{
+    if (conn->pipeline != NULL)
+        start_closer(pipeline_closer, conn->pipeline);
+    int rv = open_push(conn);
+    if (rv == 0)
+        return true;
+    log_error("cannot open a connection", log_text("url", conn->push_url),
+              log_text("error", nng_strerror(rv)));
+    start_closer(pipeline_closer, conn->pipeline);
+    conn->pipeline = NULL;
+    return false;
+}
+
+void link_conn_dispose(struct link_conn *conn)
+{
+    mute(conn);
+    start_closer(conn_closer, conn);
 }
 
 unsigned link_conn_closing(void)

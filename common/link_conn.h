@@ -1,5 +1,5 @@
-/* The nng side of a link's client end: one pair of sockets, PUSH and REQ. A link_client goes through many of
- * them. */
+/* The nng side of a link's client end: a REQ socket, and a PUSH socket that is good for one connection. A
+ * link_client goes through many of them. */
 #ifndef COMMON_LINK_CONN_H
 #define COMMON_LINK_CONN_H
 
@@ -12,8 +12,8 @@ struct link_conn;
 enum link_event_kind {
     LINK_REPLIED,     /* the poll's reply: message */
     LINK_POLL_FAILED, /* the poll gets no reply: its connection broke */
-    LINK_PUSH_UP,     /* the pipeline is connected: pipe */
-    LINK_PUSH_DOWN,   /* and no more: pipe. May come after the next one is up. */
+    LINK_PUSH_UP,     /* the pipeline is connected */
+    LINK_PUSH_DOWN,   /* and no more; without having been up, at times. To be renewed. */
 };
 
 /* The receiver frees it with link_event_free. */
@@ -22,18 +22,21 @@ struct link_event {
     uint64_t generation; /* as given to link_conn_open */
     enum link_event_kind kind;
     nng_msg *message;
-    int pipe;
 };
 void link_event_free(struct link_event *event);
 
-/* Connects in the background, and again whenever the connection breaks. SH_BAD_REQUEST: nng makes nothing of
+/* Connects in the background; REQ again whenever its connection breaks. SH_BAD_REQUEST: nng makes nothing of
  * the URLs; SH_UNAVAILABLE: out of descriptors or memory. */
 enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes, uint64_t generation,
                              struct mailbox *mailbox, struct link_conn **out);
 /* Sends a poll, takes the message; LINK_REPLIED or LINK_POLL_FAILED follows. One at a time. */
 void link_conn_poll(struct link_conn *conn, nng_msg *message);
-/* Sends a request. False: the queue inside nng is full, the message stays the caller's. */
+/* Sends a request. False: the queue inside nng is full, or the pipeline is down; the message stays the
+ * caller's. */
 bool link_conn_push(struct link_conn *conn, nng_msg *message);
+/* After LINK_PUSH_DOWN: a fresh PUSH socket, which connects in the background. False: out of descriptors or
+ * memory; there is no pipeline then. */
+bool link_conn_renew_push(struct link_conn *conn);
 /* No event comes after this, and it dials rarely from now on; for one that is kept until it is safe to close
  * it. */
 void link_conn_mute(struct link_conn *conn);

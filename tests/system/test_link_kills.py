@@ -66,6 +66,13 @@ class Kills(InDirectory):
         self.kill("tcp", 200)
 
 
+class Breaks(InDirectory):
+    def test_pipeline_that_breaks_off_while_nng_adds_it_or_sends_over_it(self):
+        """nng 1.5.2 keeps using such a connection after it was freed; the program makes that a crash."""
+        result = run("link_breaks", "-n", 2000, f"{self.dir}/link", timeout=120)
+        self.assertGreater(result["connected"], 1000)
+
+
 class Stops(InDirectory):
     def stop(self, kind, times, pause_ms):
         result = run("link_kills", "-s", 200, "-k", times, "-p", pause_ms, f"{BIN}/link_echo", self.endpoint(kind),
