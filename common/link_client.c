@@ -62,7 +62,8 @@ struct link_client {
     struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
     /* Pairs that led to nothing, kept until the far end answers. To close one while it dials is dangerous: an
      * ipc listener dies for good when a connection ends before it was accepted (nng #1518; a stopped or busy
-     * process accepts late), and over tcp nng itself may crash (#1657). */
+     * process accepts late), and over tcp nng itself may crash (#1657). The oldest of too many is closed all
+     * the same: a listener that is lost is noticed by its process, a client that waits for ever by nobody. */
     struct link_conn *limbo[LIMBO_MAX];
     unsigned limbo_count;
     struct buf scratch;
@@ -193,13 +194,16 @@ static void start_over(struct link_client *c)
 {
     disconnect(c);
     if (c->conn != NULL) {
+        if (c->limbo_count == LIMBO_MAX)
+            free_oldest_limbo(c);
         link_conn_mute(c->conn);
         c->limbo[c->limbo_count++] = c->conn;
     }
     connect_afresh(c);
 }
 
-/* It takes too long: nng's dialer may be stuck, so other sockets are tried, but not for ever. */
+/* It takes too long: nng's dialer may be stuck, so other sockets are tried; but no more of them while closes
+ * hang. */
 static void on_replace_timer(void *arg)
 {
     struct link_client *c = arg;
@@ -209,7 +213,7 @@ static void on_replace_timer(void *arg)
         log_debug("no connection yet", log_text("endpoint", c->options.endpoint),
                   log_uint("attempts", ++c->attempts),
                   log_text("missing", !c->push_is_up ? "pipeline" : "reply"));
-    if (c->limbo_count < LIMBO_MAX && link_conn_closing() <= CLOSING_MAX)
+    if (link_conn_closing() <= CLOSING_MAX)
         start_over(c);
     else
         loop_timer_after(c->options.loop, &c->replace_timer, REPLACE_MOST_NS);
