@@ -18,9 +18,12 @@
 #include "log.h"
 
 enum {
-    REDIAL_MS = 10,        /* a listener that comes back is seen within milliseconds */
-    REDIAL_MUTED_MS = 500, /* nng waits for a random part of it */
-    PUSH_QUEUE = 1024,     /* messages inside nng; the credit keeps them fewer */
+    /* nng doubles the time from try to try, and waits for a random part of it: a listener that comes back soon is
+     * seen within milliseconds, and one that stays away costs little. Each try costs a millisecond of work. */
+    REDIAL_FIRST_MS = 10,
+    REDIAL_MOST_MS = 500,
+    REDIAL_MUTED_MS = 60000,
+    PUSH_QUEUE = 1024, /* messages inside nng; the credit keeps them fewer */
     CLOSER_STACK = 128 << 10,
 };
 
@@ -132,9 +135,9 @@ static void on_push_down(nng_pipe pipe, nng_pipe_ev event, void *arg)
 
 static int dial(nng_socket socket, const char *url, nng_dialer *dialer)
 {
-    int rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_MS);
+    int rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_FIRST_MS);
     if (rv == 0)
-        rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MS);
+        rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MOST_MS);
     if (rv == 0)
         rv = nng_dialer_create(dialer, socket, url);
     if (rv != 0)
