@@ -16,8 +16,10 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "notify.h"
+#include "self_ping.h"
 
-enum { PING_MESSAGE_BYTES = 64 << 10, TICKS_PER_WATCHDOG = 4, TICKS_MISSED_MOST = 2 };
+enum { TICKS_PER_WATCHDOG = 4 };
 
 /* A running service and what the skeleton keeps beside it. */
 struct skeleton {
@@ -26,12 +28,9 @@ struct skeleton {
     const char *config_file, *node;
     struct config config;
     struct loop_fd signals;
-    /* The watchdog: */
-    int64_t tick_ns;
-    struct loop_timer tick, ping_done;
-    struct link_client *ping; /* NULL between two pings */
-    bool ping_answered;
-    unsigned ticks_missed;
+    int64_t tick_ns; /* of the watchdog */
+    struct loop_timer tick;
+    struct self_ping *ping; /* NULL: none */
 };
 
 /* ------------------------------------------------------------ arguments */
@@ -160,7 +159,9 @@ void service_stop(struct service *service, enum service_exit code)
 
 void service_status(const char *text)
 {
-    sd_notifyf(0, "STATUS=%.200s", text);
+    char notice[256];
+    snprintf(notice, sizeof notice, "STATUS=%.200s", text);
+    notify_try(notice);
 }
 
 /* A file with errors changes nothing. */
@@ -216,89 +217,38 @@ static void watch_signals(struct skeleton *s)
 
 /* ------------------------------------------------------------ the watchdog */
 
-static void close_ping(struct skeleton *s)
-{
-    if (s->ping != NULL)
-        link_client_close(s->ping);
-    s->ping = NULL;
-}
-
-/* Not in on_ping_answer itself: a client must not be closed in its own callback. */
-static void on_ping_done(void *arg)
-{
-    close_ping(arg);
-}
-
-/* Any answer will do, an error too. */
-static void on_ping_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
-{
-    struct skeleton *s = arg;
-    (void)number, (void)type, (void)body;
-    s->ping_answered = true;
-    loop_timer_after(s->service.loop, &s->ping_done, 0);
-}
-
-/* Each ping dials anew: connections that exist go on over a listener that accepts no more (nng #1518). It is
- * closed only once it was answered, for connecting and closing at once is what ends a listener. */
-static void send_ping(struct skeleton *s, const char *endpoint)
-{
-    static const struct msg_echo echo;
-    struct buf body = {0};
-    uint64_t number;
-    struct link_client_options options = {.loop = s->service.loop,
-                                          .endpoint = endpoint,
-                                          .message_bytes = PING_MESSAGE_BYTES,
-                                          .queue_bytes = PING_MESSAGE_BYTES,
-                                          .cluster = s->service.cluster,
-                                          .sender = slice_str(s->config.self->id),
-                                          .on_answer = on_ping_answer,
-                                          .arg = s};
-    s->ping_answered = false;
-    msg_encode(MSG_echo, &echo, &body);
-    if (link_client_open(&options, &s->ping) != SH_OK ||
-        link_client_send(s->ping, MSG_echo, 0, buf_slice(&body), (struct slice){0}, &number) != SH_OK)
-        log_error("the self-ping could not be sent", log_text("endpoint", endpoint));
-    buf_free(&body);
-}
-
 static void on_tick(void *arg)
 {
     struct skeleton *s = arg;
-    const char *endpoint = s->type->ping == NULL ? NULL : s->type->ping(&s->service);
     loop_timer_after(s->service.loop, &s->tick, s->tick_ns);
-    if (s->ping_answered) {
-        s->ticks_missed = 0;
-        sd_notify(0, "WATCHDOG=1");
-        close_ping(s);
-        if (endpoint != NULL)
-            send_ping(s, endpoint);
-        return;
-    }
-    log_warn("the self-ping is not answered", log_text("endpoint", endpoint),
-             log_uint("times", s->ticks_missed + 1));
-    if (++s->ticks_missed < TICKS_MISSED_MOST)
-        return;
+    notify_try("WATCHDOG=1");
+}
+
+static void on_dead_link(const char *endpoint)
+{
     log_error("the own link is dead, ending to get a fresh one", log_text("endpoint", endpoint));
     _exit(EXIT_FAULT); /* a clean stop would wait for what is dead */
 }
 
 static void start_watchdog(struct skeleton *s)
 {
+    const char *endpoint = s->type->ping == NULL ? NULL : s->type->ping(&s->service);
     uint64_t watchdog_us = 0;
     if (sd_watchdog_enabled(0, &watchdog_us) <= 0)
         return;
     s->tick_ns = (int64_t)watchdog_us * NS_PER_US / TICKS_PER_WATCHDOG;
-    s->ping_answered = true;
-    s->ping_done = (struct loop_timer){.fn = on_ping_done, .arg = s};
     s->tick = (struct loop_timer){.fn = on_tick, .arg = s};
     loop_timer_after(s->service.loop, &s->tick, s->tick_ns);
+    if (endpoint != NULL)
+        s->ping = self_ping_open(s->service.loop, endpoint, s->service.cluster, slice_str(s->config.self->id),
+                                 s->service.boot, on_dead_link);
 }
 
 static void stop_watchdog(struct skeleton *s)
 {
     loop_timer_cancel(s->service.loop, &s->tick);
-    loop_timer_cancel(s->service.loop, &s->ping_done);
-    close_ping(s);
+    if (s->ping != NULL)
+        self_ping_close(s->ping);
 }
 
 /* ------------------------------------------------------------ the whole life */
@@ -317,7 +267,7 @@ static enum service_exit run(struct skeleton *s)
         log_info("ready", log_text("version", SHANGHAI_VERSION));
         sd_notify(0, "READY=1");
         loop_run(service->loop);
-        sd_notify(0, "STOPPING=1");
+        notify_try("STOPPING=1");
         stop_watchdog(s);
         s->type->close(service);
         code = service->code;

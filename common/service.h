@@ -2,9 +2,9 @@
  *
  * service_main: arguments (--config FILE --node ID, --help, --version), configuration, logging, signals
  * (blocked and read by signalfd: SIGTERM and SIGINT stop, SIGHUP reloads), the loop, READY=1 by
- * $NOTIFY_SOCKET, clean stop. WATCHDOG=1 goes out four times in $WATCHDOG_USEC as long as the loop turns and
- * the service's own link answers a self-ping over fresh sockets; when two in a row stay unanswered (nng
- * #1518), the process ends with EXIT_FAULT, so that the supervisor starts it with a fresh listener. With
+ * $NOTIFY_SOCKET, clean stop. With $WATCHDOG_USEC set, WATCHDOG=1 goes out four times in it as long as the
+ * loop turns, and the service pings its own link each second (self_ping.h); when that is dead (nng #1518),
+ * the process ends with EXIT_FAULT, so that the supervisor starts it with a fresh listener. With
  * $SHANGHAI_PARENT_PID set it dies with that parent (PR_SET_PDEATHSIG). */
 #ifndef COMMON_SERVICE_H
 #define COMMON_SERVICE_H

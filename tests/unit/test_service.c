@@ -24,6 +24,7 @@
 /* ------------------------------------------------------------ the service under test */
 
 static struct link_server *test_link;
+static struct link_client *test_guest;
 static char test_endpoint[LINK_ENDPOINT_MAX];
 
 static void no_request(void *arg, const struct link_request *request)
@@ -31,11 +32,27 @@ static void no_request(void *arg, const struct link_request *request)
     (void)arg, (void)request;
 }
 
-/* TEST_SERVICE: plain (no link), link, mute (pings where nobody listens), in_use (open fails), stops (on
- * SIGHUP). */
+static void no_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
+{
+    (void)arg, (void)number, (void)type, (void)body;
+}
+
+/* TEST_SERVICE: plain (no link), link, full (a link that has as many clients as it takes), mute (pings where
+ * nobody listens), in_use (open fails), stops (on SIGHUP). */
 static bool test_service_is(const char *kind)
 {
     return strcmp(getenv("TEST_SERVICE"), kind) == 0;
+}
+
+/* A link with one place, which is taken. */
+static void open_guest(struct service *service)
+{
+    struct link_client_options options = {.loop = service->loop,
+                                          .endpoint = test_endpoint,
+                                          .message_bytes = 64 << 10,
+                                          .queue_bytes = 64 << 10,
+                                          .on_answer = no_answer};
+    link_client_open(&options, &test_guest);
 }
 
 static enum service_exit test_open(struct service *service)
@@ -44,7 +61,7 @@ static enum service_exit test_open(struct service *service)
         return EXIT_IN_USE;
     snprintf(test_endpoint, sizeof test_endpoint, "ipc://%.*s/svc", SOCKET_PATH_MAX,
              service->config->run_dir);
-    if (!test_service_is("link"))
+    if (!test_service_is("link") && !test_service_is("full"))
         return EXIT_DONE;
     struct link_server_options options = {.loop = service->loop,
                                           .limits = link_server_default_limits(),
@@ -52,8 +69,14 @@ static enum service_exit test_open(struct service *service)
                                           .node = slice_str(service->config->self->id),
                                           .boot = service->boot,
                                           .on_request = no_request};
+    if (test_service_is("full"))
+        options.limits.sessions = 1;
     test_link = link_server_open(&options);
-    return link_server_listen(test_link, test_endpoint) == SH_OK ? EXIT_DONE : EXIT_FAULT;
+    if (link_server_listen(test_link, test_endpoint) != SH_OK)
+        return EXIT_FAULT;
+    if (test_service_is("full"))
+        open_guest(service);
+    return EXIT_DONE;
 }
 
 static void test_reload(struct service *service)
@@ -76,7 +99,7 @@ static void test_close(struct service *service)
 static const char *test_ping(const struct service *service)
 {
     (void)service;
-    return test_service_is("link") || test_service_is("mute") ? test_endpoint : NULL;
+    return test_service_is("plain") ? NULL : test_endpoint;
 }
 
 static int be_the_service(int argc, char **argv)
@@ -340,11 +363,36 @@ static void test_the_watchdog_is_fed_while_the_link_answers(void **state)
 static void test_a_link_that_does_not_answer_ends_the_service(void **state)
 {
     struct world *w = *state;
-    start(w, "mute", "WATCHDOG_USEC=400000", NULL);
+    start(w, "mute", "WATCHDOG_USEC=40000000", NULL);
     expect_notify(w, "READY=1");
-    expect_exit(w, EXIT_FAULT, "the own link is dead");
-    expect_notify(w, "WATCHDOG=1"); /* of the tick that sent the ping */
-    assert_false(has_notification(w));
+    expect_exit(w, EXIT_FAULT, "the own link is dead"); /* long before the watchdog's own time */
+}
+
+/* Time for three pings: the first one two have to be unanswered. */
+static void test_a_link_with_too_many_clients_is_not_taken_for_dead(void **state)
+{
+    struct world *w = *state;
+    start(w, "full", "WATCHDOG_USEC=4000000", NULL);
+    expect_notify(w, "READY=1");
+    for (int i = 0; i < 5; i++)
+        expect_notify(w, "WATCHDOG=1");
+}
+
+/* A datagram socket's queue is short: a supervisor that stands still must not hold its services too. */
+static void test_notices_that_nobody_takes_hold_nobody(void **state)
+{
+    struct world *w = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    start(w, "plain", "WATCHDOG_USEC=400000", NULL);
+    expect_notify(w, "READY=1");
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", w->notify);
+    while (sendto(fd, "X", 1, 0, (struct sockaddr *)&address, sizeof address) == 1)
+        ; /* until the queue is full */
+    assert_int_equal(errno, EAGAIN);
+    kill(w->service.pid, SIGTERM);
+    expect_exit(w, EXIT_DONE, "stopped");
+    close(fd);
 }
 
 /* nng #1518: whoever connects to an ipc listener and closes at once can end it. */
@@ -446,6 +494,8 @@ int main(int argc, char **argv)
         TEST(test_sighup_takes_over_what_may_change),
         TEST(test_the_watchdog_is_fed_while_the_link_answers),
         TEST(test_a_link_that_does_not_answer_ends_the_service),
+        TEST(test_a_link_with_too_many_clients_is_not_taken_for_dead),
+        TEST(test_notices_that_nobody_takes_hold_nobody),
         TEST(test_a_listener_killed_by_a_stranger_ends_the_service),
         TEST(test_sigabrt_ends_it_at_once),
         TEST(test_it_dies_with_its_parent),
