@@ -76,16 +76,12 @@ static void free_names(struct dirent **names, int count)
         free(names);
 }
 
-static void remove_oldest(const char *dir)
+/* A time behind all that are there, so that their order is that of the deaths also when the clock was set
+ * back. */
+static int64_t next_time_ns(struct dirent **names, int count, int64_t now_ns)
 {
-    struct dirent **names;
-    char path[OBITUARY_PATH_MAX];
-    int count = list_names(dir, &names);
-    for (int i = 0; i < count - SUP_OBITUARIES_KEPT; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
-        unlink(path);
-    }
-    free_names(names, count);
+    int64_t newest_ns = count > 0 ? strtoll(names[count - 1]->d_name, NULL, 10) : 0;
+    return now_ns <= newest_ns && newest_ns < INT64_MAX ? newest_ns + 1 : now_ns;
 }
 
 static bool write_file(const char *path, struct slice bytes)
@@ -107,15 +103,21 @@ static bool write_file(const char *path, struct slice bytes)
 bool sup_obituary_write(const char *dir, const char *service, int64_t time_ns, struct slice encoded)
 {
     char path[OBITUARY_PATH_MAX], temporary[OBITUARY_PATH_MAX];
+    struct dirent **names;
+    int count = list_names(dir, &names);
+    time_ns = next_time_ns(names, count, time_ns);
     snprintf(temporary, sizeof temporary, "%s/next.tmp", dir);
     snprintf(path, sizeof path, "%s/%020lld-%s%s", dir, (long long)time_ns, service, suffix);
-    if (!write_file(temporary, encoded) || rename(temporary, path) != 0) {
+    bool good = write_file(temporary, encoded) && rename(temporary, path) == 0;
+    if (!good)
         log_error("an obituary cannot be written", log_text("file", path),
                   log_text("error", strerror(errno)));
-        return false;
+    for (int i = 0; good && i <= count - SUP_OBITUARIES_KEPT; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
+        unlink(path);
     }
-    remove_oldest(dir);
-    return true;
+    free_names(names, count);
+    return good;
 }
 
 /* ------------------------------------------------------------ listing */

@@ -191,6 +191,32 @@ class Obituaries(unittest.TestCase):
             self.assertIn("notes.txt", os.listdir(folder))
             self.assertEqual([death["service"] for death in s.obituaries(limit=1000)], ["a"])
 
+    def test_clock_that_was_set_back_loses_no_obituary(self):
+        with Supervised("  intensity: 1000\n  backoff: false\n" + ONE) as s:
+            folder = os.path.join(s.data, "obituaries")
+            os.makedirs(folder)
+            for i in range(100):
+                with open(f"{folder}/{4 * 10**18 + i:020d}-old.obituary", "wb") as file:
+                    file.write(b"\xc1 written in 2096")
+            s.start()
+            for _ in range(3):
+                s.wait_new_pid("a", s.kill("a"))
+            self.assertEqual([death["restarts"] for death in s.obituaries()], [2, 1, 0])
+            self.assertEqual(len(os.listdir(folder)), 100)
+
+    def test_obituaries_that_cannot_be_written_keep_nothing_down(self):
+        with Supervised("  intensity: 1000\n  backoff: false\n" + ONE) as s:
+            s.start()
+            s.wait_new_pid("a", s.kill("a"))
+            folder = os.path.join(s.data, "obituaries")
+            os.rename(folder, folder + ".away")
+            s.wait_new_pid("a", s.kill("a"))
+            self.assertTrue(s.logged("an obituary cannot be written"))
+            self.assertEqual(s.obituaries(), [])
+            os.rename(folder + ".away", folder)
+            s.wait_new_pid("a", s.kill("a"))
+            self.assertEqual([death["restarts"] for death in s.obituaries()], [2, 0])
+
     def test_obituaries_fit_into_one_answer(self):
         with Supervised("  intensity: 1000\n  backoff: false\n" + ONE) as s:
             s.play("a", says=("x" * 2000 + "\n") * 30)
