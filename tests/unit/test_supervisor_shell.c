@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -152,6 +153,33 @@ static void test_program_that_does_not_exist_is_a_configuration_error(void **unu
     struct sup_exit exit = collect(&process, said, sizeof said);
     assert_int_equal(exit.code, EXIT_CONFIG);
     assert_non_null(strstr(said, "/nonexistent/program"));
+}
+
+/* The child goes on only when its parent is gone. */
+static pid_t late_fork(void)
+{
+    pid_t parent = getpid(), pid = fork();
+    while (pid == 0 && getppid() == parent)
+        poll(NULL, 0, 1);
+    return pid;
+}
+
+static void test_child_whose_parent_is_gone_is_never_executed(void **unused)
+{
+    (void)unused;
+    static const struct sup_os late = {late_fork, pidfd_open};
+    const char *const arguments[] = {"/bin/sh", "-c", "exit 3", NULL};
+    int status;
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* the orphan is ours then */
+    pid_t parent = fork();
+    if (parent == 0) {
+        struct sup_process process;
+        _exit(sup_spawn(&late, &(struct sup_program){"/bin/sh", arguments, "/nonexistent", 0}, &process));
+    }
+    assert_int_equal(waitpid(parent, &status, 0), parent);
+    assert_true(waitpid(-1, &status, 0) > 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), EXIT_FAULT);
 }
 
 /* ------------------------------------------------------------ a whole shell whose fork fails */
@@ -481,6 +509,7 @@ int main(int argc, char **argv)
         T(test_pidfd_failure_leaves_nothing_behind),
         T(test_process_is_spawned_and_reaped),
         T(test_program_that_does_not_exist_is_a_configuration_error),
+        T(test_child_whose_parent_is_gone_is_never_executed),
         T(test_fork_failure_of_a_restart_is_tried_again),
         T(test_fork_failure_at_startup_gives_up),
         T(test_fork_that_fails_on_and_on_gives_up),
