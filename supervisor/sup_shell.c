@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "notify.h"
 #include "sup_dirs.h"
 
 /* ------------------------------------------------------------ actions */
@@ -77,11 +78,13 @@ static void log_death(const struct sup_service *s, const struct sup_action *a)
 
 static void tell_systemd(struct sup_shell *shell)
 {
-    char summary[SUP_STATUS_MAX + 1];
+    char summary[SUP_STATUS_MAX + 1], notice[SUP_STATUS_MAX + 16];
     enum sup_state root = sup_core_view(shell->core, 0).state;
     sup_summary(shell->core, summary);
-    if (strcmp(summary, shell->summary) != 0)
-        sd_notifyf(0, "STATUS=%s", summary);
+    if (strcmp(summary, shell->summary) != 0) {
+        snprintf(notice, sizeof notice, "STATUS=%s", summary);
+        notify_try(notice);
+    }
     memcpy(shell->summary, summary, sizeof summary);
     if (root == SUP_RUNNING && !shell->up) {
         shell->up = true;
@@ -176,10 +179,16 @@ static void on_tick(void *arg)
     step(shell, SUP_TICK);
 }
 
+/* Starting and stopping may take what the topology says: systemd's own timeouts are for a supervisor that
+ * hangs. */
 static void on_ping(void *arg)
 {
     struct sup_shell *shell = arg;
-    sd_notify(0, "WATCHDOG=1");
+    char notice[80] = "WATCHDOG=1";
+    if (sup_core_view(shell->core, 0).state != SUP_RUNNING)
+        snprintf(notice, sizeof notice, "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=%lld",
+                 (long long)(4 * shell->ping_ns / NS_PER_US));
+    notify_try(notice);
     loop_timer_after(shell->loop, &shell->ping, shell->ping_ns);
 }
 
@@ -245,6 +254,7 @@ static bool watch_signals(struct sup_shell *shell)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored, as it may be inherited, nobody could be waited for */
     sigprocmask(SIG_SETMASK, &set, NULL);
     shell->signals =
         (struct loop_fd){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .fn = on_signal, .arg = shell};

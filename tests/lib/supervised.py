@@ -187,10 +187,11 @@ class Supervised:
         with open(os.path.join(self.dir, name + ".json"), "w", encoding="ascii") as file:
             json.dump(what, file)
 
-    def start(self, wait=True, stderr=None):
+    def start(self, wait=True, stderr=None, **options):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", "n1"],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log, env=self.env)
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log, env=self.env,
+                                            **options)
         if wait:
             self.wait_state("root", "running")
         return self
@@ -337,9 +338,11 @@ class SystemdSocket:
         while data := self.socket.recv(65536):
             self.lines += data.decode().splitlines()
 
+    def count(self, text):
+        return sum(line.startswith(text) for line in list(self.lines))
+
     def wait_line(self, text, count=1):
-        wait_for(lambda: sum(line.startswith(text) for line in list(self.lines)) >= count,
-                 f"'{text}' among {self.lines}")
+        wait_for(lambda: self.count(text) >= count, f"'{text}' among {self.lines}")
 
     def close(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:

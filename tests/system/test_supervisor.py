@@ -1,6 +1,7 @@
 """shanghaid with played services: order, restarts, watchdog, configuration errors, signals, processes."""
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -299,6 +300,44 @@ class Processes(unittest.TestCase):
             self.assertEqual(int(seen["ignored"], 16) & 1 << signal.SIGHUP - 1, 0)
             self.assertEqual(seen["session"], s.node("b")["pid"])
 
+    def test_ignored_signals_of_whoever_starts_it_do_no_harm(self):
+        def ignore():
+            for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_IGN)
+        with Supervised(ONE) as s:
+            s.start(preexec_fn=ignore)
+            s.wait_new_pid("a", s.kill("a"))
+            s.process.send_signal(signal.SIGHUP)
+            s.wait_event("a hup")
+            self.assertEqual(s.stop(), 0)
+
+    def test_no_orphan_whenever_the_supervisor_is_killed(self):
+        """Also between fork and exec: two of its services end and start all the time."""
+        seed = int(os.environ.get("SEED", random.randrange(1 << 32)))
+        print(f"seed {seed}")
+        rng = random.Random(seed)
+        with Supervised("  intensity: 1000000\n  backoff: false\n" + THREE) as s:
+            programs = [os.path.join(s.dir, name) for name in "bc"]
+            for _ in range(20):
+                s.start()
+                for program in programs:
+                    os.rename(program, program + ".player")
+                    os.symlink("/bin/true", program)
+                    s.kill(os.path.basename(program))
+                self.pass_time(rng.random() / 20)
+                s.process.kill()
+                s.process.wait(20)
+                wait_for(lambda: not self.left_of(s), "all processes to be gone")
+                for program in programs:
+                    os.replace(program + ".player", program)
+
+    def pass_time(self, seconds):
+        end = time.monotonic() + seconds
+        wait_for(lambda: time.monotonic() > end, "time to pass", pause=0.001)
+
+    def left_of(self, s):
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and process_exists(pid) and s.is_ours(pid)]
+
     def test_what_a_service_leaves_behind_is_killed(self):
         with Supervised(ONE) as s:
             s.play("a", child=True)
@@ -342,6 +381,7 @@ class Systemd(unittest.TestCase):
             s.start(wait=False)
             s.wait_event("c start")
             systemd.wait_line("WATCHDOG=1", 3)
+            systemd.wait_line("EXTEND_TIMEOUT_USEC=400000", 3)  # as long as the start takes
             self.assertNotIn("READY=1", systemd.lines)
             s.process.terminate()
             s.wait_exit()
@@ -353,8 +393,16 @@ class Systemd(unittest.TestCase):
             systemd.wait_line("RELOADING=1")
             systemd.wait_line("MONOTONIC_USEC=")
             systemd.wait_line("READY=1", 2)
-            self.assertEqual(s.stop(), 0)
+            systemd.wait_line("WATCHDOG=1", systemd.count("WATCHDOG=1") + 2)
+            extended = systemd.count("EXTEND")
+            systemd.wait_line("WATCHDOG=1", systemd.count("WATCHDOG=1") + 2)
+            self.assertEqual(systemd.count("EXTEND"), extended)
+            s.play("b", ignores_term=True)
+            s.wait_new_pid("b", s.kill("b"))
+            s.process.terminate()
             systemd.wait_line("STOPPING=1")
+            systemd.wait_line("EXTEND_TIMEOUT_USEC=400000", extended + 3)
+            s.process.kill()
 
 
 if __name__ == "__main__":
