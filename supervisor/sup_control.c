@@ -4,14 +4,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "log.h"
+#include "sup_dirs.h"
 
 struct connection {
     struct loop_fd watch; /* fd -1: free */
@@ -135,34 +133,10 @@ static void on_connection(void *arg, uint32_t events)
 
 /* ------------------------------------------------------------ life */
 
-static int listen_at(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    if (len >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(address.sun_path, path, len + 1);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -1;
-    unlink(path);
-    mode_t before = umask(0177);
-    int failed = bind(fd, (struct sockaddr *)&address, sizeof address);
-    umask(before);
-    if (failed == 0 && listen(fd, SUP_CONTROL_BACKLOG) == 0)
-        return fd;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-}
-
 struct sup_control *sup_control_open(const struct sup_control_options *options)
 {
-    int fd = listen_at(options->path);
-    if (fd < 0)
+    int fd = sup_bind(SOCK_SEQPACKET, options->path);
+    if (fd < 0 || listen(fd, SUP_CONTROL_BACKLOG) != 0)
         return NULL;
     struct sup_control *control = xcalloc(1, sizeof *control);
     control->options = *options;

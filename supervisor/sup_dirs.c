@@ -1,4 +1,4 @@
-/* Directories and locks. Nothing is fatal here; the caller ends the process with the code it gets. */
+/* Directories, locks, sockets. Nothing is fatal here; the caller ends the process with the code it gets. */
 #include "sup_dirs.h"
 
 #include <errno.h>
@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "config.h"
@@ -60,4 +62,26 @@ enum service_exit sup_lock_dir(const char *dir, int *fd)
     if (*fd >= 0)
         close(*fd);
     return EXIT_FAULT;
+}
+
+int sup_bind(int type, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    unlink(path);
+    mode_t before = umask(0177);
+    int failed = bind(fd, (struct sockaddr *)&address, sizeof address), error = errno;
+    umask(before);
+    if (failed == 0)
+        return fd;
+    close(fd);
+    errno = error;
+    return -1;
 }

@@ -1,39 +1,18 @@
 /* Notices of the services. Whatever comes in, nothing here is fatal. */
 #include "sup_notify.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-static int bind_to(int fd, const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    int on = 1;
-    if (len >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(address.sun_path, path, len + 1);
-    unlink(path);
-    mode_t before = umask(0177);
-    int failed = bind(fd, (struct sockaddr *)&address, sizeof address);
-    umask(before);
-    return failed != 0 ? failed : setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-}
+#include "sup_dirs.h"
 
 int sup_notify_open(const char *path)
 {
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind_to(fd, path) == 0)
-        return fd;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
+    const int on = 1;
+    int fd = sup_bind(SOCK_DGRAM, path);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+    return fd;
 }
 
 static void take_status(struct slice value, struct sup_notice *out)
