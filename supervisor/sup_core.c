@@ -157,7 +157,6 @@ static void forgive_lateness(struct sup_core *core)
     int64_t due = sup_core_deadline(core);
     if (due == SUP_NEVER || core->now_ns - due < (int64_t)SUP_LATE_MS * NS_PER_MS)
         return;
-    int64_t late = core->now_ns - due;
     for (int i = 0; i < core->count; i++) {
         struct sup_node *n = &core->nodes[i];
         if (!sup_is_service(n) || !n->alive)
@@ -165,7 +164,7 @@ static void forgive_lateness(struct sup_core *core)
         if (n->state == SUP_RUNNING)
             n->deadline_ns = watchdog_deadline(core, n);
         if (n->state == SUP_STARTING)
-            n->deadline_ns = n->start_by_ns = sup_later(n->start_by_ns, late);
+            n->deadline_ns = n->start_by_ns = sup_start_deadline(core, n);
     }
 }
 

@@ -107,8 +107,7 @@ static void start_service(struct sup_core *core, int i)
     n->ending = ENDING_NONE;
     n->reload_due = false;
     n->tries = 0;
-    n->start_by_ns =
-        n->spec->start_timeout_ns > 0 ? sup_later(core->now_ns, n->spec->start_timeout_ns) : SUP_NEVER;
+    n->start_by_ns = sup_start_deadline(core, n);
     sup_set_state(core, i, SUP_STARTING);
     sup_spawn_node(core, i);
 }

@@ -73,6 +73,13 @@ static inline int64_t sup_later(int64_t now_ns, int64_t delay_ns)
     return delay_ns > SUP_NEVER - now_ns ? SUP_NEVER : now_ns + delay_ns;
 }
 
+/* Until when a service that starts now must be ready. */
+static inline int64_t sup_start_deadline(const struct sup_core *core, const struct sup_node *service)
+{
+    int64_t timeout_ns = service->spec->start_timeout_ns;
+    return timeout_ns > 0 ? sup_later(core->now_ns, timeout_ns) : SUP_NEVER;
+}
+
 static inline uint32_t sup_ring_size(const struct tree_node *supervisor)
 {
     return supervisor->intensity < SUP_INTENSITY_MAX ? supervisor->intensity : SUP_INTENSITY_MAX;

@@ -101,7 +101,7 @@ class Restarts(unittest.TestCase):
             self.assertTrue(name.endswith("-a.obituary"))
 
     def test_readiness_timeout_of_a_restart_is_tried_again(self):
-        with Supervised("  children:\n    - {service: a@, start_timeout: 300ms}\n") as s:
+        with Supervised("  children:\n    - {service: a@, start_timeout: 2s}\n") as s:
             s.start()
             s.play("a", ready=False)
             pid = s.kill("a")

@@ -208,6 +208,19 @@ static void test_late_tick_accuses_nobody(void **unused)
     expect("ABRT a ABRT b ABRT c ");
 }
 
+static void test_late_tick_gives_a_service_that_starts_its_time_again(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ONE, 10);
+    begin();
+    pass_s(10 + 3);
+    step((struct sup_event){.kind = SUP_TICK});
+    expect("spawn a ");
+    assert_int_equal(sup_core_deadline(core) - now_ns, S(10));
+    tick();
+    expect("ABRT a ");
+}
+
 /* ------------------------------------------------------------ configuration errors */
 
 static void test_configuration_error_at_startup_holds_the_service_and_starts_the_rest(void **unused)
@@ -512,6 +525,7 @@ int main(void)
         T(test_watchdog_ping_moves_the_deadline),
         T(test_hung_service_that_exits_cleanly_on_abort_is_still_hung),
         T(test_late_tick_accuses_nobody),
+        T(test_late_tick_gives_a_service_that_starts_its_time_again),
         T(test_configuration_error_at_startup_holds_the_service_and_starts_the_rest),
         T(test_held_service_comes_back_with_a_reload),
         T(test_held_service_comes_back_with_a_start_command),
