@@ -259,6 +259,19 @@ class Output(unittest.TestCase):
                 numbers = [int(line.split()[1]) for line in old.read().splitlines() + new.read().splitlines()]
             self.assertEqual(numbers, list(range(numbers[0], 400000)))
 
+    def test_service_that_closes_its_output_lives_on(self):
+        with Supervised(ONE) as s:
+            s.play("a", says="last words\n", closes_output=True)
+            s.start()
+
+            def pipes():
+                folder = f"/proc/{s.process.pid}/fd"
+                return [fd for fd in os.listdir(folder) if "pipe:" in os.readlink(os.path.join(folder, fd))]
+            s.wait(lambda: not pipes(), "the supervisor to close its end")
+            self.assertEqual(s.node("a")["state"], "running")
+            s.wait_new_pid("a", s.kill("a"))
+            self.assertEqual(s.obituaries()[0]["lines"], ["last words"])
+
     def test_nobody_reads_standard_error_and_it_works_on(self):
         with Supervised(ONE) as s:
             s.play("a", lines=50000)

@@ -170,6 +170,24 @@ static void test_one_for_all_stops_all_in_reverse_and_starts_in_order(void **unu
     assert_int_equal(sup_core_view(core, node("b")).restarts, 1);
 }
 
+static void test_one_for_all_during_the_start_begins_the_start_again(void **unused)
+{
+    (void)unused;
+    plant(TREE_ONE_FOR_ALL, 10);
+    begin();
+    ready("a");
+    exits("a", 1); /* b is starting, c was never up */
+    expect("spawn a spawn b obituary a TERM b ");
+    dies("b", SIGTERM);
+    ready("a");
+    ready("b");
+    expect("spawn a spawn b spawn c ");
+    expect_state("root", SUP_STARTING);
+    ready("c");
+    expect_state("root", SUP_RUNNING);
+    assert_int_equal(sup_core_view(core, node("c")).restarts, 0);
+}
+
 static void test_rest_for_one_restarts_the_child_and_those_behind_it(void **unused)
 {
     (void)unused;
@@ -666,6 +684,7 @@ int main(void)
         T(test_one_for_one_restarts_only_the_child),
         T(test_one_for_one_slow_start_delays_no_other_restart),
         T(test_one_for_all_stops_all_in_reverse_and_starts_in_order),
+        T(test_one_for_all_during_the_start_begins_the_start_again),
         T(test_rest_for_one_restarts_the_child_and_those_behind_it),
         T(test_rest_for_one_earlier_death_during_a_restart_widens_it),
         T(test_death_of_a_sibling_that_stops_anyway_counts_no_restart),
