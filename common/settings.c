@@ -124,7 +124,9 @@ static void unknown_unit(enum setting_kind kind, const char *text, const char *u
     buf_free(&hint);
 }
 
-static bool parse_number(enum setting_kind kind, const char *text, uint64_t *value, struct buf *problem)
+/* *beyond: the number is larger than any range. */
+static bool parse_number(enum setting_kind kind, const char *text, uint64_t *value, bool *beyond,
+                         struct buf *problem)
 {
     size_t digits = strspn(text, "0123456789"), count;
     const struct unit *units = units_of(kind, &count), *unit = NULL;
@@ -147,34 +149,33 @@ static bool parse_number(enum setting_kind kind, const char *text, uint64_t *val
         unknown_unit(kind, text, text + digits, problem);
         return false;
     }
-    *value = number;
     if (errno != 0 || __builtin_mul_overflow(number, unit->factor, value))
-        *value = UINT64_MAX; /* beyond every range */
+        *beyond = true;
     return true;
 }
 
-static bool check_range(enum setting_kind kind, uint64_t least, uint64_t most, const char *text,
-                        uint64_t value, struct buf *problem)
+static void out_of_range(enum setting_kind kind, uint64_t least, uint64_t most, const char *text,
+                         struct buf *problem)
 {
-    if (value >= least && value <= most)
-        return true;
     buf_append_str(problem, "must be between ");
     setting_format(kind, least, problem);
     buf_append_str(problem, " and ");
     setting_format(kind, most, problem);
     buf_printf(problem, ", not `%s`", doc_show(text).text);
-    return false;
 }
 
 bool setting_parse(enum setting_kind kind, uint64_t least, uint64_t most, const char *text, uint64_t *value,
                    struct buf *problem)
 {
     uint64_t parsed = 0;
+    bool beyond = false;
     if (is_word_kind(kind) ? !parse_word(kind, text, &parsed, problem)
-                           : !parse_number(kind, text, &parsed, problem))
+                           : !parse_number(kind, text, &parsed, &beyond, problem))
         return false;
-    if (!check_range(kind, least, most, text, parsed, problem))
+    if (beyond || parsed < least || parsed > most) {
+        out_of_range(kind, least, most, text, problem);
         return false;
+    }
     *value = parsed;
     return true;
 }
