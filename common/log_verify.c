@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
 #include "log_reader.h"
 #include "segment_verify.h"
 
@@ -60,7 +59,7 @@ static void read_mark(struct verify *v)
     if (error == SH_CORRUPT)
         verify_damage(v, path, 0, 0, 0, "the durable mark is damaged");
     if (error == SH_INTERNAL)
-        v->error = error;
+        verify_fail(v, error, path, 0);
     v->durable_end = v->mark.durable_end;
 }
 
@@ -94,8 +93,7 @@ static void walk_log(struct verify *v, const char *logs, struct id16 log, bool m
     read_mark(v); /* before the list of segments: it must not know of a newer one */
     int result = segment_list(v->fs, dir, &bases, &count);
     if (result < 0) {
-        log_error("cannot list a log's segments", log_text("dir", dir), log_text("error", strerror(-result)));
-        v->error = SH_INTERNAL;
+        verify_fail(v, SH_INTERNAL, dir, -result);
     } else if (count > 0) {
         walk_segments(v, bases, count);
     } else if (must_have_segments || v->mark.counter > 0) {
@@ -150,8 +148,8 @@ enum sh_error log_verify(const struct vfs *fs, const char *data_dir, const struc
     int result = fs->list(fs, logs, add_log, &ids);
     enum sh_error error = SH_NOT_FOUND;
     if (result < 0 && result != -ENOENT && result != -ENOTDIR) {
-        log_error("cannot list the logs", log_text("dir", logs), log_text("error", strerror(-result)));
         error = SH_INTERNAL;
+        verify_fail(&v, error, logs, -result);
     } else if (ids.count > 0) {
         error = walk_logs(&v, data_dir, logs, &ids);
     }

@@ -40,6 +40,9 @@ struct log_verify_report {
     uint64_t
         unsynced_bytes; /* above the durable mark: valid frames not known to be synced, torn ones, garbage */
     uint64_t last_lsn;  /* of the newest valid entry seen, of whichever log */
+    /* With SH_INTERNAL and SH_VERSION_MISMATCH: the file or folder, and errno of what failed (0: none). */
+    char failed_path[PATH_MAX];
+    int failed_errno;
 };
 
 /* Any callback may be NULL; all are called on the caller's thread. */
@@ -56,8 +59,8 @@ struct log_verify_options {
 };
 
 /* SH_OK: walked, no damage. SH_CORRUPT: walked, report->damages > 0. SH_NOT_FOUND: no data directory, no log
- * in it, or not the one asked for. SH_INTERNAL: a file call failed (logged). The report is filled in every
- * case. */
+ * in it, or not the one asked for. SH_INTERNAL: a file call failed. SH_VERSION_MISMATCH: a segment is of
+ * another format version, which is no damage. The report is filled in every case. */
 enum sh_error log_verify(const struct vfs *fs, const char *data_dir, const struct log_verify_options *options,
                          struct log_verify_report *report);
 

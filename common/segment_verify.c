@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "log.h"
-
 enum { PROGRESS_BYTES = 1 << 20 };
 
 void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
@@ -30,6 +28,13 @@ void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t
     v->report->damages++;
     if (v->options->on_damage != NULL)
         v->options->on_damage(v->options->arg, &d);
+}
+
+void verify_fail(struct verify *v, enum sh_error error, const char *path, int failed_errno)
+{
+    v->error = error;
+    v->report->failed_errno = failed_errno;
+    snprintf(v->report->failed_path, sizeof v->report->failed_path, "%s", path);
 }
 
 void verify_progress(struct verify *v, uint64_t bytes)
@@ -157,9 +162,7 @@ static void walk_frames(struct verify *v)
             break;
     }
     if (v->scan.error < 0) {
-        log_error("cannot read a segment", log_text("file", v->file),
-                  log_text("error", strerror(-v->scan.error)));
-        v->error = SH_INTERNAL;
+        verify_fail(v, SH_INTERNAL, v->file, -v->scan.error);
     }
 }
 
@@ -196,10 +199,13 @@ static int open_file(struct verify *v, uint64_t base)
         error = SH_CORRUPT;
     if (error == SH_OK)
         return fd;
+    if (error == SH_VERSION_MISMATCH) {
+        verify_fail(v, error, v->file, 0);
+        v->fs->close(v->fs, fd);
+        return -EPROTO;
+    }
     v->chain.next_lsn = base;
-    verify_damage(v, v->file, 0, SEGMENT_HEADER_BYTES, base,
-                  error == SH_CORRUPT ? "the segment's header is damaged"
-                                      : "the segment is of another version");
+    verify_damage(v, v->file, 0, SEGMENT_HEADER_BYTES, base, "the segment's header is damaged");
     replace_header(v, base);
     return fd;
 }
@@ -248,8 +254,8 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     v->file = path;
     int fd = open_file(v, base);
     if (fd < 0) {
-        log_error("cannot read a segment", log_text("file", path), log_text("error", strerror(-fd)));
-        v->error = SH_INTERNAL;
+        if (v->error == SH_OK)
+            verify_fail(v, SH_INTERNAL, path, -fd);
         return;
     }
     compare_with_chain(v);

@@ -12,7 +12,7 @@ struct verify {
     struct log_verify_report *report;
     uint64_t done_bytes, told_bytes, total_bytes;
     bool stopped;        /* by on_frame */
-    enum sh_error error; /* a file call failed */
+    enum sh_error error; /* a file call failed, or a version is unknown: the walk ends */
     /* the log */
     struct id16 log;
     const char *dir;
@@ -33,6 +33,8 @@ struct verify {
 void verify_segment(struct verify *v, uint64_t base, uint64_t next_base);
 void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
                    const char *what);
+/* Ends the walk. failed_errno 0: no file call was it. */
+void verify_fail(struct verify *v, enum sh_error error, const char *path, int failed_errno);
 void verify_progress(struct verify *v, uint64_t bytes);
 
 #endif
