@@ -73,6 +73,10 @@ enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *e
 /* Waits until everything appended so far has been answered. SH_TIMEOUT after timeout_ms of the options. */
 enum sh_error sh_flush(struct sh_client *client);
 
+/* Most bytes of one append, where an entry takes its payload, its stream and at most 10 bytes more; 0 before
+ * the node has been met. Larger ones get SH_TOO_LARGE. */
+size_t sh_append_bytes_max(const struct sh_client *client);
+
 /* ---- reading ---- */
 struct sh_read_options {
     uint8_t log[16];      /* all zero: the node's own log */

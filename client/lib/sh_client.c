@@ -216,6 +216,12 @@ void sh_close(struct sh_client *c)
 
 /* ---------------------------------------------------------------- the node */
 
+size_t sh_append_bytes_max(const struct sh_client *c)
+{
+    unsigned most = atomic_load(&c->most_bytes);
+    return most > SHC_ARRAY_HEAD ? most - SHC_ARRAY_HEAD : 0;
+}
+
 static void copy_text(char *out, size_t size, struct slice text)
 {
     snprintf(out, size, "%.*s", (int)text.len, (const char *)text.data);
