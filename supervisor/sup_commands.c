@@ -60,9 +60,11 @@ static void command_node(struct sup_shell *shell, const struct msg_svc_command *
         refuse(reply, SH_NOT_FOUND, "there is no service or supervisor of that name in the tree");
         return;
     }
+    struct sup_view view = sup_core_view(shell->core, node);
+    if (kind == SUP_COMMAND_START && view.spec->kind == TREE_SERVICE && view.state == SUP_RUNNING)
+        done = "runs already";
     enum sh_error error = sup_shell_step(shell, &(struct sup_event){.kind = kind, .node = node}, &text);
-    buf_printf(&reply->text, "%s: %s", sup_core_view(shell->core, node).spec->name,
-               error == SH_OK ? done : text);
+    buf_printf(&reply->text, "%s: %s", view.spec->name, error == SH_OK ? done : text);
     answer(reply, error);
 }
 
