@@ -24,10 +24,11 @@ node_pid() {
     fi
 }
 
-# Prints "PORT ADMIN_PORT" for each node: from 4000 in steps of 10, from 9090 in steps of 1; a pair of which anything is
-# taken is stepped over.
+# Prints "PORT ADMIN_PORT" for each node: those that the topology has, when they are free; else from 4000 in steps of 10
+# and from 9090 in steps of 1, where a pair of which anything is taken is stepped over.
 pick_ports() {
-    python3 - "$nodes" <<'EOF'
+    python3 - "$(topology)" $(node_ids) <<'EOF'
+import re
 import socket
 import sys
 
@@ -45,10 +46,28 @@ def is_free(port):
             return False
 
 
+def is_free_pair(pair):
+    return all(map(is_free, [*range(pair[0], pair[0] + PORTS), pair[1]]))
+
+
+def overlaps(pair, others):
+    return any(abs(pair[0] - port) < PORTS or pair[1] == admin for port, admin in others)
+
+
+try:
+    with open(sys.argv[1], encoding="utf-8", errors="replace") as file:
+        text = file.read()
+except FileNotFoundError:
+    text = ""
+pattern = r"- \{id: (\w+), host: 127\.0\.0\.1, port: (\d+), admin_port: (\d+)\}"
+before = {name: (int(port), int(admin)) for name, port, admin in re.findall(pattern, text)}
+chosen = {name: before[name] for name in sys.argv[2:] if name in before and is_free_pair(before[name])}
 pairs = ((4000 + 10 * i, 9090 + i) for i in range(500))
-free = (pair for pair in pairs if all(map(is_free, [*range(pair[0], pair[0] + PORTS), pair[1]])))
-for _ in range(int(sys.argv[1])):
-    print(*next(free, None) or sys.exit("all ports from 4000 to 8994 are taken"))
+free = (pair for pair in pairs if not overlaps(pair, chosen.values()) and is_free_pair(pair))
+for name in sys.argv[2:]:
+    if name not in chosen:
+        chosen[name] = next(free, None) or sys.exit("all ports from 4000 to 8994 are taken")
+    print(*chosen[name])
 EOF
 }
 
@@ -58,7 +77,8 @@ yaml_string() {
     printf '"%s"' "${text//\"/\\\"}"
 }
 
-# Written anew at each start, for ports may be taken that were free; $dir/settings.yaml is taken into it.
+# Written anew at each start, for ports may be taken that were free, and settings may have changed: $dir/settings.yaml is
+# taken into it.
 write_topology() {
     local ports port admin id
     ports=$(pick_ports) || fail "no free ports"
@@ -172,7 +192,7 @@ running_nodes() {
 start_nodes() {
     local id running
     running=$(running_nodes)
-    [[ -z $running ]] || fail "$running runs already under $dir; stop it with script/run --stop --dir $dir"
+    [[ -z $running ]] || fail "$running runs already under $dir; stop it with script/run --stop --dir $(quoted "$dir")"
     exec 9>"$top/build/.run.lock"
     flock 9
     write_topology

@@ -7,6 +7,9 @@ bin=$top/build/bin
 
 say() { printf '%s\n' "$*"; }
 
+# As a shell takes it back.
+quoted() { printf '%q' "$1"; }
+
 fail() {
     printf 'script/%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
