@@ -12,13 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "frame.h"
 #include "histogram.h"
 
 enum {
     BATCHES_UNDER_WAY = 64,
     BATCH_BYTES_MAX = 1 << 20,
+    UNKNOWN_BYTES_MAX = 256 << 10, /* of a batch while the node's own limit isn't known */
+    ENTRY_EXTRA_BYTES = 10,
     READ_BYTES = 256 << 10,
-    LINE_BYTES_MAX = 64 << 20,
     IDLE_MS = 5, /* without input for so long, what is there is sent */
     PROGRESS_MS = 100,
 };
@@ -30,9 +32,10 @@ struct append_run {
     int under_way;
     uint64_t entries; /* acknowledged */
     struct sh_append_result first, last;
-    enum sh_ack ack; /* the lowest level reached */
-    enum sh_error error;
+    enum sh_ack ack;     /* the lowest level reached */
+    enum sh_error error; /* the first one */
     char detail[256];
+    struct batch_mark *failed; /* what it befell, when it was a batch; freed at the end */
     struct histogram latency_us;
     /* The sender's own: */
     struct ctl *ctl;
@@ -41,9 +44,10 @@ struct append_run {
     enum sh_ack wanted;
     uint32_t batch;
     uint64_t bytes, sent;
-    struct sh_entry *entry; /* offsets into the input while a batch gathers */
+    struct sh_entry *entry; /* point into the input while a batch gathers */
     uint32_t count;
-    size_t batch_bytes;
+    size_t batch_bytes;   /* payloads */
+    size_t encoded_bytes; /* at most */
     int64_t started_ns;
     struct ctl_progress progress;
 };
@@ -51,7 +55,30 @@ struct append_run {
 struct batch_mark {
     struct append_run *run;
     int64_t sent_ns;
+    uint64_t first; /* number of its first line or value */
+    uint32_t count;
+    size_t bytes;
 };
+
+/* Keeps the first failure, with the run's lock. Takes the mark, which may be NULL. */
+static void keep_failure(struct append_run *run, enum sh_error error, const char *detail,
+                         struct batch_mark *mark)
+{
+    if (run->error != SH_OK) {
+        free(mark);
+        return;
+    }
+    run->error = error;
+    run->failed = mark;
+    snprintf(run->detail, sizeof run->detail, "%s", detail);
+}
+
+static void fail(struct append_run *run, enum sh_error error, const char *detail, struct batch_mark *mark)
+{
+    pthread_mutex_lock(&run->lock);
+    keep_failure(run, error, detail, mark);
+    pthread_mutex_unlock(&run->lock);
+}
 
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
@@ -68,13 +95,12 @@ static void on_appended(void *arg, enum sh_error error, const struct sh_append_r
         run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
         run->entries += result->count;
         histogram_add(&run->latency_us, (uint64_t)took_us);
-    } else if (run->error == SH_OK) {
-        run->error = error;
-        snprintf(run->detail, sizeof run->detail, "%s", sh_last_error_detail());
+        free(mark);
+    } else {
+        keep_failure(run, error, sh_last_error_detail(), mark);
     }
     pthread_cond_signal(&run->answered);
     pthread_mutex_unlock(&run->lock);
-    free(mark);
 }
 
 static void show_progress(struct append_run *run)
@@ -101,16 +127,6 @@ static bool wait_for_room(struct append_run *run, int most)
     return good;
 }
 
-static void fail(struct append_run *run, enum sh_error error)
-{
-    pthread_mutex_lock(&run->lock);
-    if (run->error == SH_OK) {
-        run->error = error;
-        snprintf(run->detail, sizeof run->detail, "%s", sh_last_error_detail());
-    }
-    pthread_mutex_unlock(&run->lock);
-}
-
 static bool send_batch(struct append_run *run)
 {
     if (run->count == 0)
@@ -118,15 +134,14 @@ static bool send_batch(struct append_run *run)
     if (!wait_for_room(run, BATCHES_UNDER_WAY - 1))
         return false;
     struct batch_mark *mark = xmalloc(sizeof *mark);
-    *mark = (struct batch_mark){run, clock_mono_ns()};
+    *mark = (struct batch_mark){run, clock_mono_ns(), run->sent + 1, run->count, run->batch_bytes};
     pthread_mutex_lock(&run->lock);
     run->under_way++;
     pthread_mutex_unlock(&run->lock);
     enum sh_error error =
         sh_append_async(run->client, run->entry, run->count, run->wanted, on_appended, mark);
     if (error != SH_OK) {
-        free(mark);
-        fail(run, error);
+        fail(run, error, sh_last_error_detail(), mark);
         pthread_mutex_lock(&run->lock);
         run->under_way--;
         pthread_mutex_unlock(&run->lock);
@@ -136,17 +151,26 @@ static bool send_batch(struct append_run *run)
     run->bytes += run->batch_bytes;
     run->count = 0;
     run->batch_bytes = 0;
+    run->encoded_bytes = 0;
     return true;
+}
+
+/* Of a batch: an entry that is too large for the node is in one of its own. */
+static size_t batch_bytes_max(const struct append_run *run)
+{
+    size_t most = sh_append_bytes_max(run->client);
+    return most == 0 ? UNKNOWN_BYTES_MAX : most < BATCH_BYTES_MAX ? most : BATCH_BYTES_MAX;
 }
 
 static bool add(struct append_run *run, const void *payload, size_t bytes)
 {
-    if (run->count > 0 && (run->count == run->batch || run->batch_bytes + bytes > BATCH_BYTES_MAX) &&
-        !send_batch(run))
+    size_t encoded = bytes + strlen(run->stream) + ENTRY_EXTRA_BYTES;
+    if (run->count > 0 && run->encoded_bytes + encoded > batch_bytes_max(run) && !send_batch(run))
         return false;
     run->entry[run->count++] =
         (struct sh_entry){.stream = run->stream, .payload = payload, .payload_bytes = bytes};
     run->batch_bytes += bytes;
+    run->encoded_bytes += encoded;
     return run->count < run->batch || send_batch(run);
 }
 
@@ -187,7 +211,19 @@ static bool input_is_ready(void)
     return poll(&fd, 1, IDLE_MS) != 0;
 }
 
-static bool append_input(struct append_run *run)
+static void fail_input(struct append_run *run, int error)
+{
+    char detail[128];
+    if (error == EISDIR)
+        snprintf(detail, sizeof detail, "standard input is a directory");
+    else if (error == EBADF)
+        snprintf(detail, sizeof detail, "standard input is closed");
+    else
+        snprintf(detail, sizeof detail, "standard input: %s", strerror(error));
+    fail(run, SH_BAD_REQUEST, detail, NULL);
+}
+
+static void append_input(struct append_run *run)
 {
     struct buf input = {0};
     bool good = true;
@@ -202,33 +238,34 @@ static bool append_input(struct append_run *run)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            fprintf(stderr, "shanghaictl: standard input: %s\n", strerror(errno));
+            fail_input(run, errno);
         if (got <= 0) {
             good = got == 0;
             break;
         }
         input.len += (size_t)got;
         good = consume(run, &input, before);
-        if (good && input.len > LINE_BYTES_MAX) {
-            fail(run, SH_TOO_LARGE);
+        if (good && input.len > FRAME_BYTES_MAX) { /* no line that large can be appended */
+            struct batch_mark *mark = xmalloc(sizeof *mark);
+            *mark = (struct batch_mark){run, 0, run->sent + 1, 1, input.len};
+            fail(run, SH_TOO_LARGE, "", mark);
             good = false;
         }
     }
     if (good && input.len > 0)
-        good = add(run, input.data, input.len) && send_batch(run);
+        (void)(add(run, input.data, input.len) && send_batch(run));
     wait_for_room(run, 0);
     buf_free(&input);
-    return good;
 }
 
-static bool append_values(struct append_run *run)
+static void append_values(struct append_run *run)
 {
     bool good = true;
     for (int i = 0; good && i < run->ctl->value_count; i++)
         good = add(run, run->ctl->values[i], strlen(run->ctl->values[i]));
-    good = good && send_batch(run);
+    if (good)
+        send_batch(run);
     wait_for_room(run, 0);
-    return good;
 }
 
 static void json_position(struct ctl_json *j, const char *key, const struct sh_append_result *at,
@@ -280,25 +317,47 @@ static void print_text(const struct append_run *run, double seconds)
            (double)histogram_quantile(&run->latency_us, 0.99) / 1000);
 }
 
-static int report(struct append_run *run, bool read_all)
+/* Which line it was, and what would have been possible. */
+static void describe_too_large(struct append_run *run, bool from_input)
 {
-    double seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
-    ctl_progress_end(&run->progress);
-    if (run->error == SH_OK && read_all) {
-        if (run->ctl->format == CTL_JSON)
-            print_json(run, seconds);
-        else
-            print_text(run, seconds);
-        return CTL_DONE;
-    }
+    const struct batch_mark *mark = run->failed;
+    size_t most = sh_append_bytes_max(run->client);
+    char bytes[CTL_TEXT_MAX], limit[CTL_TEXT_MAX];
+    if (mark == NULL || mark->count != 1)
+        return;
+    snprintf(run->detail, sizeof run->detail,
+             "%s %" PRIu64 " has %s%s bytes, and the node takes at most %s in one append",
+             from_input ? "line" : "value", mark->first, mark->sent_ns == 0 ? "more than " : "",
+             ctl_grouped(mark->bytes, bytes), ctl_grouped(most > 0 ? most : FRAME_BYTES_MAX, limit));
+}
+
+static int report_failure(struct append_run *run, bool from_input)
+{
     char what[160];
+    if (run->error == SH_TOO_LARGE)
+        describe_too_large(run, from_input);
     if (run->entries == 0)
         snprintf(what, sizeof what, "append: nothing was acknowledged");
     else
         snprintf(what, sizeof what,
-                 "append: %" PRIu64 " of %" PRIu64 " entries were acknowledged, the last is LSN %" PRIu64,
+                 "append: %" PRIu64 " of %" PRIu64
+                 " entries sent were acknowledged, the last is LSN %" PRIu64,
                  run->entries, run->sent, run->last.first_lsn + run->last.count - 1);
-    return ctl_fail(run->ctl, what, run->error != SH_OK ? run->error : SH_INTERNAL, run->detail);
+    free(run->failed);
+    return ctl_fail_node(run->ctl, what, run->error, run->detail);
+}
+
+static int report(struct append_run *run, bool from_input)
+{
+    double seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
+    ctl_progress_end(&run->progress);
+    if (run->error != SH_OK)
+        return report_failure(run, from_input);
+    if (run->ctl->format == CTL_JSON)
+        print_json(run, seconds);
+    else
+        print_text(run, seconds);
+    return CTL_DONE;
 }
 
 static bool read_ack(const struct ctl *ctl, enum sh_ack *ack)
@@ -310,26 +369,46 @@ static bool read_ack(const struct ctl *ctl, enum sh_ack *ack)
             return true;
         }
     }
-    ctl_usage(ctl, "--ack is local, quorum or all, not %s", word);
+    ctl_usage(ctl, "--ack must be local, quorum or all, not `%s`", word);
+    return false;
+}
+
+/* Whether the values are the input, and everything else is as it should be. */
+static bool check_values(const struct ctl *ctl, bool *from_input)
+{
+    *from_input = false;
+    for (int i = 0; i < ctl->value_count; i++)
+        *from_input = *from_input || strcmp(ctl->values[i], "-") == 0;
+    if (!*from_input || ctl->value_count == 1)
+        return true;
+    ctl_usage(ctl, "append: - stands alone: it means the lines of standard input");
     return false;
 }
 
 static int run_append(struct ctl *ctl)
 {
+    bool from_input;
+    const char *stream;
+    enum sh_ack wanted;
+    if (!check_values(ctl, &from_input) || !ctl_stream(ctl, &stream) || !read_ack(ctl, &wanted))
+        return CTL_USAGE;
     struct append_run *run = xcalloc(1, sizeof *run);
-    bool from_input = ctl->value_count == 1 && strcmp(ctl->values[0], "-") == 0;
     run->ctl = ctl;
-    run->stream = ctl_word(ctl, "stream", "");
+    run->wanted = wanted;
+    run->stream = stream != NULL ? stream : "";
     run->batch = (uint32_t)ctl_number(ctl, "batch", 100);
-    int code = read_ack(ctl, &run->wanted) ? ctl_open(ctl, &run->client) : CTL_USAGE;
+    int code = ctl_open(ctl, &run->client);
     if (code == CTL_DONE) {
         pthread_mutex_init(&run->lock, NULL);
         pthread_cond_init(&run->answered, NULL);
         run->entry = xcalloc(run->batch, sizeof *run->entry);
         run->started_ns = clock_mono_ns();
         ctl_progress_start(&run->progress, "append");
-        bool good = from_input ? append_input(run) : append_values(run);
-        code = report(run, good);
+        if (from_input)
+            append_input(run);
+        else
+            append_values(run);
+        code = report(run, from_input);
         sh_close(run->client);
         free(run->entry);
     }
@@ -349,8 +428,8 @@ const struct ctl_command cmd_append = {
     .values = "VALUE... | -",
     .summary = "Append events and wait until they are durable",
     .more = "Each VALUE is one event. With -, each line of standard input is one: without its newline, an\n"
-            "empty line too; the last newline may be missing. A retry after a restart of the node never\n"
-            "appends anything twice.",
+            "empty line too; the last newline may be missing. An event that is just - can only come that\n"
+            "way. A retry after a restart of the node never appends anything twice.",
     .options = append_options,
     .values_least = 1,
     .values_most = -1,

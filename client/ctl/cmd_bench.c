@@ -2,11 +2,13 @@
  */
 #include "cmd.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench_limits.h"
 #include "histogram.h"
@@ -25,7 +27,8 @@ struct bench {
     pthread_cond_t answered;
     int under_way;
     uint64_t appended, errors;
-    enum sh_error error;
+    enum sh_error error; /* the first one */
+    char detail[256];
     struct histogram latency_us;
     struct histogram group_bytes; /* bytes of log for each commit, by samples of the status */
 };
@@ -68,9 +71,9 @@ static void record(struct bench *b, enum sh_error error, int64_t sent_ns, uint32
     if (error == SH_OK) {
         b->appended += count;
         histogram_add(&b->latency_us, (uint64_t)(now_ns - sent_ns) / NS_PER_US);
-    } else {
-        b->errors++;
+    } else if (b->errors++ == 0) {
         b->error = error;
+        snprintf(b->detail, sizeof b->detail, "%s", sh_last_error_detail());
     }
 }
 
@@ -205,15 +208,17 @@ static int measure_append(struct bench *b)
     struct sh_append_result first;
     enum sh_error error = sh_append(b->client, b->entries, 1, SH_ACK_LOCAL, &first); /* connects */
     if (error != SH_OK)
-        return ctl_fail(b->ctl, "bench append", error, sh_last_error_detail());
+        return ctl_fail_node(b->ctl, "bench append", error, sh_last_error_detail());
     run_load(b, (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S));
     if (b->errors > 0)
-        return ctl_fail(b->ctl, "bench append", b->error, "an append failed");
+        return ctl_fail_node(b->ctl, "bench append", b->error, b->detail);
     const char *dir = ctl_word(b->ctl, "disk-dir", ".");
     f.seconds = (double)(b->stopped_ns - b->start_ns) / 1e9;
     f.rate = (double)b->appended / f.seconds;
     f.bytes_per_s = f.rate * (double)b->size;
     f.group_bytes = histogram_quantile(&b->group_bytes, 0.5);
+    if (f.group_bytes == 0)
+        f.group_bytes = b->size * b->batch; /* too short a run for a sample */
     f.rtt_us = bench_nng_rtt_us("/tmp");
     if (!bench_bare_disk(dir, f.group_bytes, &f.disk))
         return CTL_FAILED;
@@ -226,6 +231,9 @@ static int measure_append(struct bench *b)
 
 static int run_bench_append(struct ctl *ctl)
 {
+    const char *dir = ctl_word(ctl, "disk-dir", ".");
+    if (access(dir, W_OK | X_OK) != 0)
+        return ctl_usage(ctl, "--disk-dir %s: %s", dir, strerror(errno));
     struct bench *b = xcalloc(1, sizeof *b);
     b->ctl = ctl;
     b->size = (size_t)ctl_number(ctl, "size", 128);
@@ -320,7 +328,8 @@ static int run_bench_read(struct ctl *ctl)
     }
     double seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     if (error != SH_OK)
-        code = ctl_fail(ctl, "bench read", error, entries == 0 ? "the log is empty" : sh_last_error_detail());
+        code = ctl_fail_node(ctl, "bench read", error,
+                             error == SH_NOT_FOUND ? "there are no entries to read" : sh_last_error_detail());
     else
         code = report_read(ctl, entries, bytes, seconds);
     sh_close(client);
@@ -328,7 +337,7 @@ static int run_bench_read(struct ctl *ctl)
 }
 
 static const struct ctl_option read_options[] = {
-    {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX},
+    {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX - 1},
     {"duration", 'd', CTL_TIME, "T", "how long, 5s without it", 1000000, UINT64_C(3600000000000)},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };

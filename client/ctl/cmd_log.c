@@ -1,10 +1,48 @@
-/* log info (asks the node), log verify and log dump (read a data directory, running or not). */
+/* log info (asks the node, or reads a data directory), log verify and log dump (read a data directory). All
+ * but the question to the node work whether it runs or not. */
 #include "cmd.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "config.h"
+#include "log.h"
+#include "log_reader.h"
 #include "log_verify.h"
+
+#define DATA_OPTION                                                                                          \
+    {                                                                                                        \
+        "data", 'd', CTL_WORD, "DIR", "the node's data directory; without it, that of --config", 0, 0        \
+    }
+
+/* Says why a data directory holds no log that could be read. Not an answer of 1: nothing was looked at. */
+static int fail_no_log(const struct ctl *ctl, const char *data)
+{
+    char text[CONFIG_PATH_MAX + 64];
+    struct stat about;
+    if (stat(data, &about) != 0)
+        snprintf(text, sizeof text, "%s", strerror(errno));
+    else if (!S_ISDIR(about.st_mode))
+        snprintf(text, sizeof text, "not a directory");
+    else
+        snprintf(text, sizeof text, "there is no log in it; a data directory holds log/UUID/*.seg");
+    ctl_fail(ctl, data, SH_NOT_FOUND, text);
+    return CTL_FAILED;
+}
+
+/* A file call failed; failed_errno 0: it isn't known which error, so that the file is asked again. */
+static int fail_path(const struct ctl *ctl, const char *path, int failed_errno)
+{
+    if (failed_errno == 0 && access(path, R_OK) != 0)
+        failed_errno = errno;
+    bool forbidden = failed_errno == EACCES || failed_errno == EPERM;
+    return ctl_fail(ctl, path, forbidden ? SH_FORBIDDEN : SH_INTERNAL,
+                    failed_errno != 0 ? strerror(failed_errno) : "cannot be read");
+}
 
 /* ---------------------------------------------------------------- info */
 
@@ -37,6 +75,11 @@ static void print_info_text(const struct ctl *ctl, const struct sh_log_info *inf
     static const char *const heads[] = {">first LSN", ">position", ">size", "created", "state"};
     struct ctl_table table = {0};
     char a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
+    struct id16 log;
+    char uuid[ID_TEXT];
+    memcpy(log.bytes, info->log, sizeof log.bytes);
+    id16_format(log, uuid);
+    ctl_line(ctl, "log", "%s", uuid);
     ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(info->first_lsn, a),
              ctl_grouped(info->durable_lsn, b));
     ctl_line(ctl, "durable", "%s", ctl_bytes(info->durable_end, a));
@@ -53,29 +96,87 @@ static void print_info_text(const struct ctl *ctl, const struct sh_log_info *inf
     ctl_table_print(ctl, &table);
 }
 
+static void print_info(const struct ctl *ctl, const struct sh_log_info *info)
+{
+    if (ctl->format == CTL_JSON)
+        print_info_json(info);
+    else
+        print_info_text(ctl, info);
+}
+
+/* What the segment files alone tell. */
+static int info_of_data(const struct ctl *ctl, const char *data)
+{
+    struct node_identity node;
+    struct log_segment *segments = NULL;
+    struct sh_log_info info = {0};
+    char dir[PATH_MAX], path[PATH_MAX], uuid[ID_TEXT], bad[SEGMENT_NAME_MAX] = "";
+    struct stat about;
+    if (stat(data, &about) != 0 || !S_ISDIR(about.st_mode))
+        return fail_no_log(ctl, data);
+    snprintf(path, sizeof path, "%.*s/node", CONFIG_PATH_MAX, data);
+    enum sh_error e = node_identity_read(vfs_posix(), data, &node);
+    if (e == SH_NOT_FOUND)
+        return fail_no_log(ctl, data);
+    if (e != SH_OK)
+        return e == SH_CORRUPT ? ctl_fail(ctl, path, e, "") : fail_path(ctl, path, 0);
+    id16_format(node.log, uuid);
+    snprintf(dir, sizeof dir, "%.*s/log/%s", CONFIG_PATH_MAX, data, uuid);
+    e = log_list_segments(vfs_posix(), dir, node.log, &segments, &info.segment_count, bad);
+    if (e == SH_OK)
+        e = log_durable_end(vfs_posix(), dir, node.log, &info.durable_end, &info.durable_lsn);
+    if (e == SH_OK) {
+        memcpy(info.log, node.log.bytes, sizeof info.log);
+        info.first_lsn = segments[0].base_lsn;
+        info.segments = xcalloc(info.segment_count, sizeof *info.segments);
+        for (size_t i = 0; i < info.segment_count; i++)
+            info.segments[i] =
+                (struct sh_segment){segments[i].base_lsn, segments[i].position, segments[i].file_bytes,
+                                    segments[i].created_ns, segments[i].sealed};
+        print_info(ctl, &info);
+        free(info.segments);
+    }
+    free(segments);
+    snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX, dir, bad[0] != 0 ? "/" : "", bad);
+    return e == SH_OK         ? CTL_DONE
+           : e == SH_INTERNAL ? fail_path(ctl, path, 0)
+                              : ctl_fail(ctl, path, e, e == SH_CORRUPT ? "its header is damaged" : "");
+}
+
 static int run_info(struct ctl *ctl)
 {
     struct sh_client *client;
     struct sh_log_info info;
+    char data[CONFIG_PATH_MAX];
+    log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
+    if (ctl_has(ctl, "data"))
+        return ctl_data_dir(ctl, data, sizeof data) ? info_of_data(ctl, data) : CTL_USAGE;
     int code = ctl_open(ctl, &client);
     if (code != CTL_DONE)
         return code;
     enum sh_error e = sh_log_info(client, &info);
     if (e != SH_OK) {
-        code = ctl_fail(ctl, "log info", e, sh_last_error_detail());
+        code = ctl_fail_node(ctl, "log info", e, sh_last_error_detail());
     } else {
-        if (ctl->format == CTL_JSON)
-            print_info_json(&info);
-        else
-            print_info_text(ctl, &info);
+        print_info(ctl, &info);
         sh_log_info_free(&info);
     }
     sh_close(client);
     return code;
 }
 
+static const struct ctl_option info_options[] = {
+    {"data", 'd', CTL_WORD, "DIR", "read this data directory instead of asking the node", 0, 0},
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
+
 const struct ctl_command cmd_log_info = {
-    .name = "log info", .values = "", .summary = "The log's segments", .run = run_info};
+    .name = "log info",
+    .values = "",
+    .summary = "The log's segments",
+    .options = info_options,
+    .run = run_info,
+};
 
 /* ---------------------------------------------------------------- verify */
 
@@ -140,11 +241,16 @@ static void print_report_text(const struct walk *w, const struct log_verify_repo
            r->unsynced_bytes > 0 ? " (and bytes not known to be synced, which is no damage)" : "");
 }
 
-static int exit_of(const struct ctl *ctl, enum sh_error e, const char *data)
+static int exit_of(const struct ctl *ctl, enum sh_error e, const char *data,
+                   const struct log_verify_report *r)
 {
     if (e == SH_OK || e == SH_CORRUPT)
         return e == SH_OK ? CTL_DONE : CTL_NO;
-    return ctl_fail(ctl, data, e, e == SH_NOT_FOUND ? "no log there: is it a data directory?" : "");
+    if (e == SH_NOT_FOUND)
+        return fail_no_log(ctl, data);
+    if (e == SH_VERSION_MISMATCH)
+        return ctl_fail(ctl, r->failed_path, e, "it is of another format version than this tool");
+    return e == SH_INTERNAL ? fail_path(ctl, r->failed_path, r->failed_errno) : ctl_fail(ctl, data, e, "");
 }
 
 static int run_verify(struct ctl *ctl)
@@ -152,9 +258,10 @@ static int run_verify(struct ctl *ctl)
     struct walk w = {.ctl = ctl};
     struct log_verify_report report;
     struct log_verify_options options = {.on_damage = on_damage, .on_progress = on_progress, .arg = &w};
-    const char *data = ctl_word(ctl, "data", NULL);
-    if (data == NULL)
-        return ctl_usage(ctl, "which data directory? Give --data DIR");
+    char data[CONFIG_PATH_MAX];
+    log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
+    if (!ctl_data_dir(ctl, data, sizeof data))
+        return CTL_USAGE;
     ctl_progress_start(&w.progress, "verify");
     json_open(&w.json, NULL, '{');
     json_open(&w.json, "damages", '[');
@@ -168,11 +275,11 @@ static int run_verify(struct ctl *ctl)
     }
     if (ctl->format != CTL_JSON)
         buf_free(&w.json.out);
-    return exit_of(ctl, e, data);
+    return exit_of(ctl, e, data, &report);
 }
 
 static const struct ctl_option verify_options[] = {
-    {"data", 'd', CTL_WORD, "DIR", "the node's data directory", 0, 0},
+    DATA_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -181,7 +288,8 @@ const struct ctl_command cmd_log_verify = {
     .values = "",
     .summary = "Check every frame of a data directory",
     .more = "Needs no node, takes no lock, and works beside a running one: what isn't synced yet is no\n"
-            "damage. Exit 1 when there is damage: file, offset and LSN are named.",
+            "damage. Exit 1 when there is damage: file, offset and LSN are named. Exit 3 when it could not\n"
+            "be looked at: no log there, no permission, another format version.",
     .options = verify_options,
     .run = run_verify,
 };
@@ -223,7 +331,7 @@ static bool on_frame(void *arg, const struct log_frame *f)
     char name[SEGMENT_NAME_MAX];
     if (h->base_lsn + h->count <= ctl_number(w->ctl, "from", 0))
         return true;
-    if (w->left-- == 0)
+    if (w->left-- == 0 || !ctl_can_print())
         return false;
     if (w->ctl->format == CTL_JSON) {
         dump_json(w, f);
@@ -249,14 +357,16 @@ static int run_dump(struct ctl *ctl)
     struct log_verify_report report;
     struct log_verify_options options = {
         .from_lsn = ctl_number(ctl, "from", 0), .on_damage = on_dump_damage, .on_frame = on_frame, .arg = &w};
-    const char *data = ctl_word(ctl, "data", NULL);
-    if (data == NULL)
-        return ctl_usage(ctl, "which data directory? Give --data DIR");
-    return exit_of(ctl, log_verify(vfs_posix(), data, &options, &report), data);
+    char data[CONFIG_PATH_MAX];
+    log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
+    if (!ctl_data_dir(ctl, data, sizeof data))
+        return CTL_USAGE;
+    enum sh_error e = log_verify(vfs_posix(), data, &options, &report);
+    return exit_of(ctl, e, data, &report);
 }
 
 static const struct ctl_option dump_options[] = {
-    {"data", 'd', CTL_WORD, "DIR", "the node's data directory", 0, 0},
+    DATA_OPTION,
     {"from", 'F', CTL_NUMBER, "LSN", "first entry whose frame is shown", 0, UINT64_MAX},
     {"count", 'n', CTL_NUMBER, "N", "most frames shown", 0, UINT64_MAX},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},

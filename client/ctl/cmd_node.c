@@ -1,9 +1,12 @@
 /* status, version, config check and config show. */
 #include "cmd.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "config.h"
 
@@ -54,7 +57,7 @@ static int run_status(struct ctl *ctl)
         return code;
     enum sh_error e = sh_status(client, &status);
     if (e != SH_OK)
-        code = ctl_fail(ctl, "status", e, sh_last_error_detail());
+        code = ctl_fail_node(ctl, "status", e, sh_last_error_detail());
     else if (ctl->format == CTL_JSON)
         print_status_json(&status);
     else
@@ -98,6 +101,12 @@ static int load(struct ctl *ctl, struct config *config, struct buf *errors)
         ctl->value_count > 0 ? ctl->values[0] : ctl_word(ctl, "config", getenv("SHANGHAI_CONFIG"));
     if (file == NULL)
         return ctl_usage(ctl, "which file? Give it, --config or $SHANGHAI_CONFIG");
+    struct stat about;
+    bool is_dir = stat(file, &about) == 0 && S_ISDIR(about.st_mode);
+    if (is_dir || access(file, R_OK) != 0) {
+        fprintf(stderr, "shanghaictl: %s: %s\n", file, strerror(is_dir ? EISDIR : errno));
+        return CTL_FAILED;
+    }
     return config_load(file, ctl_word(ctl, "node", NULL), config, errors) ? CTL_DONE : CTL_NO;
 }
 
@@ -123,7 +132,7 @@ static int run_check(struct ctl *ctl)
     struct config config;
     struct buf errors = {0};
     int code = load(ctl, &config, &errors);
-    if (ctl->format == CTL_JSON && code != CTL_USAGE)
+    if (ctl->format == CTL_JSON && code <= CTL_NO)
         print_check_json(&errors, code == CTL_DONE);
     else if (code == CTL_NO)
         fwrite(errors.data, 1, errors.len, stderr);

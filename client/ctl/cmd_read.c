@@ -26,7 +26,7 @@ static enum sh_error print_all(struct print_run *p, bool follow)
         e = sh_read_next(p->reader, 0, &event);
         if (follow && may_come_back(e)) {
             if (fflush(stdout) != 0)
-                return SH_OK; /* nobody reads any more; ctl_finish says so */
+                return SH_OK;
             e = sh_read_next(p->reader, FOLLOW_WAIT_MS, &event);
             if (may_come_back(e))
                 continue;
@@ -34,6 +34,8 @@ static enum sh_error print_all(struct print_run *p, bool follow)
         if (e != SH_OK)
             break;
         ctl_print_event(p->ctl, &event, &p->scratch);
+        if (!ctl_can_print())
+            return SH_OK; /* ctl_finish says so */
         p->left--;
     }
     return e == SH_NOT_FOUND ? SH_OK : e;
@@ -53,7 +55,7 @@ static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, 
         uint64_t at = p.reader != NULL ? sh_read_position(p.reader) : from;
         snprintf(what, sizeof what, "%s: LSN %" PRIu64, ctl->command->name, at);
         fflush(stdout);
-        code = ctl_fail(ctl, what, e, sh_last_error_detail());
+        code = ctl_fail_node(ctl, what, e, sh_last_error_detail());
     }
     if (p.reader != NULL)
         sh_read_close(p.reader);
@@ -64,7 +66,8 @@ static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, 
 static int run_read(struct ctl *ctl)
 {
     struct sh_client *client;
-    int code = ctl_open(ctl, &client);
+    const char *stream;
+    int code = ctl_stream(ctl, &stream) ? ctl_open(ctl, &client) : CTL_USAGE;
     if (code != CTL_DONE)
         return code;
     code = print_from(ctl, client, ctl_number(ctl, "from", 1), ctl_number(ctl, "count", UINT64_MAX), false);
@@ -76,7 +79,8 @@ static int run_tail(struct ctl *ctl)
 {
     struct sh_client *client;
     struct sh_status status;
-    int code = ctl_open(ctl, &client);
+    const char *stream;
+    int code = ctl_stream(ctl, &stream) ? ctl_open(ctl, &client) : CTL_USAGE;
     if (code != CTL_DONE)
         return code;
     enum sh_error e = sh_status(client, &status);
@@ -86,14 +90,14 @@ static int run_tail(struct ctl *ctl)
         from = from > status.first_lsn ? from : status.first_lsn;
         code = print_from(ctl, client, from, UINT64_MAX, ctl_has(ctl, "follow"));
     } else {
-        code = ctl_fail(ctl, "tail", e, sh_last_error_detail());
+        code = ctl_fail_node(ctl, "tail", e, sh_last_error_detail());
     }
     sh_close(client);
     return code;
 }
 
 static const struct ctl_option read_options[] = {
-    {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX},
+    {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX - 1},
     {"count", 'n', CTL_NUMBER, "N", "most entries printed", 0, UINT64_MAX},
     {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},

@@ -18,8 +18,12 @@ static int call(struct ctl *ctl, const char *command, const char *service, uint6
     struct msg_svc_command message = {
         .command = slice_str(command), .service = slice_str(service), .limit = limit};
     enum sh_error e = control_call(path, &message, (int)ctl_timeout_ms(ctl), storage, reply);
+    if (e == SH_UNAVAILABLE) {
+        const char *problem = ctl_socket_problem(path);
+        return ctl_fail(ctl, path, e, problem != NULL ? problem : "nobody listens; is shanghaid running?");
+    }
     if (e != SH_OK)
-        return ctl_fail(ctl, path, e, "is shanghaid running there?");
+        return ctl_fail(ctl, path, e, "");
     if (reply->code == SH_OK)
         return CTL_DONE;
     char text[256];
@@ -109,7 +113,7 @@ static void tree_row(struct ctl_table *table, struct slice map)
     else
         ctl_table_cell(table, "-");
     ctl_table_cell(table, "%" PRId64, number_of(map, "restarts"));
-    ctl_table_cell(table, "%s", ctl_duration(number_of(map, "uptime_ms") * NS_PER_MS, up));
+    ctl_table_cell(table, "%s", pid > 0 ? ctl_duration(number_of(map, "uptime_ms") * NS_PER_MS, up) : "-");
     cell(table, text_of(map, "last_exit"));
     cell(table, text_of(map, "status"));
 }
@@ -178,9 +182,15 @@ static int run_obituary(struct ctl *ctl)
     if (code == CTL_DONE && ctl->format == CTL_JSON) {
         code = print_json_rows(ctl, reply.obituaries);
     } else if (code == CTL_DONE) {
-        ctl_table_head(&table, 6, heads);
-        code = print_rows(ctl, reply.obituaries, obituary_row, &table);
-        print_last_lines(reply.obituaries);
+        struct mp m = mp_of(reply.obituaries);
+        uint32_t count;
+        if (reply.obituaries.len == 0 || (mp_array(&m, &count) && count == 0)) {
+            puts("no service has died");
+        } else {
+            ctl_table_head(&table, 6, heads);
+            code = print_rows(ctl, reply.obituaries, obituary_row, &table);
+            print_last_lines(reply.obituaries);
+        }
     }
     buf_free(&storage);
     return code;

@@ -76,6 +76,8 @@ bool ctl_parse(struct ctl *ctl, int argc, char **argv, bool *help);
 bool ctl_has(const struct ctl *ctl, const char *option);
 const char *ctl_word(const struct ctl *ctl, const char *option, const char *otherwise);
 uint64_t ctl_number(const struct ctl *ctl, const char *option, uint64_t otherwise);
+/* --stream, NULL without it; false (said) when no stream can have that name. */
+bool ctl_stream(const struct ctl *ctl, const char **stream);
 /* Wrong usage: says so with a hint at the help; returns CTL_USAGE. */
 __attribute__((format(printf, 2, 3))) int ctl_usage(const struct ctl *ctl, const char *format, ...);
 /* The help of all commands, of those that start with a word, or of one. */
@@ -99,9 +101,16 @@ struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_end
 int ctl_open(const struct ctl *ctl, struct sh_client **client);
 /* The run directory of the node on this machine; false (said) when it can't be known. */
 bool ctl_run_dir(const struct ctl *ctl, char *out, size_t size);
+/* The data directory by --data or the configuration; false (said) when neither says. */
+bool ctl_data_dir(const struct ctl *ctl, char *out, size_t size);
 uint32_t ctl_timeout_ms(const struct ctl *ctl);
-/* Says what failed, on stderr, in the format asked for; returns the exit code that it means. */
+/* Says what failed, on stderr, in the format asked for; returns the exit code that it means. The detail, when
+ * there is one, stands for the first clause of the error's own text, which it says more exactly. */
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
+/* The same for an answer of the node: where it was looked for is added when it could not be reached. */
+int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
+/* Why a socket can't be used, as a clause with what to do; NULL: it is there and may be used. */
+const char *ctl_socket_problem(const char *path);
 int ctl_exit_of(enum sh_error error);
 
 /* ---------------------------------------------------------------- text */
@@ -136,7 +145,10 @@ const char *ctl_style(const struct ctl *ctl, const char *sequence);
 #define CTL_PLAIN  "\033[0m"
 /* Appends text so that it can't disturb a terminal: control characters and bad UTF-8 as \xNN. */
 void ctl_safe(struct buf *out, struct slice text);
-/* Flushes stdout; CTL_FAILED when that or any earlier write failed, code otherwise. */
+/* False once standard output has failed: whoever prints much stops then. */
+bool ctl_can_print(void);
+/* Flushes stdout; CTL_FAILED (said, but for a pipe that nobody reads) when that or any earlier write failed,
+ * code otherwise. */
 int ctl_finish(int code);
 
 /* ---------------------------------------------------------------- JSON */

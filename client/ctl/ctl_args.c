@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_doc.h"
+#include "frame.h"
+#include "log.h"
 #include "settings.h"
 
 const struct ctl_option ctl_global_options[] = {
@@ -54,6 +57,27 @@ static const struct ctl_option *find_option(const struct ctl *ctl, const char *n
     return found != NULL ? found : find_in(ctl_global_options, name, len, letter);
 }
 
+/* Says that there is no such option, and which one may be meant. */
+static void unknown_option(const struct ctl *ctl, const char *arg)
+{
+    const struct ctl_option *tables[] = {ctl->command != NULL ? ctl->command->options : NULL,
+                                         ctl_global_options};
+    const char *names[2 * CTL_OPTIONS_MAX];
+    size_t count = 0;
+    struct buf hint = {0};
+    char name[64];
+    for (size_t i = 0; i < 2; i++)
+        for (const struct ctl_option *o = tables[i]; o != NULL && o->name != NULL; o++)
+            names[count++] = o->name;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(arg + 1 + (arg[1] == '-'), "="),
+             arg + 1 + (arg[1] == '-'));
+    const char *near = strlen(name) > 1 ? doc_nearest(name, names, count) : NULL;
+    if (near != NULL)
+        buf_printf(&hint, "; did you mean --%s?", near);
+    ctl_usage(ctl, "no such option: %s%s", arg, buf_cstr(&hint));
+    buf_free(&hint);
+}
+
 static bool read_number(const struct ctl *ctl, struct ctl_given *g)
 {
     static const enum setting_kind kinds[] = {
@@ -64,7 +88,7 @@ static bool read_number(const struct ctl *ctl, struct ctl_given *g)
         return true;
     bool good = setting_parse(kinds[o->kind], o->least, o->most, g->text, &g->number, &problem);
     if (!good)
-        ctl_usage(ctl, "--%s %s: %s", o->name, g->text, buf_cstr(&problem));
+        ctl_usage(ctl, "--%s %s", o->name, buf_cstr(&problem));
     buf_free(&problem);
     return good;
 }
@@ -100,8 +124,12 @@ static bool parse_option(struct ctl *ctl, int argc, char **argv, int *i)
         option = find_option(ctl, NULL, 0, arg[1]);
         value = arg[2] != 0 ? arg + 2 : NULL;
     }
-    if (option == NULL || (option->kind == CTL_FLAG && value != NULL)) {
-        ctl_usage(ctl, "no such option: %s", arg);
+    if (option == NULL) {
+        unknown_option(ctl, arg);
+        return false;
+    }
+    if (option->kind == CTL_FLAG && value != NULL) {
+        ctl_usage(ctl, "--%s takes no value: %s", option->name, arg);
         return false;
     }
     if (option->kind != CTL_FLAG && value == NULL) {
@@ -124,8 +152,8 @@ static bool check_format(struct ctl *ctl)
     else if (strcmp(format, "raw") == 0 && ctl->command != NULL && ctl->command->raw)
         ctl->format = CTL_RAW;
     else {
-        ctl_usage(ctl, "--format %s: it is text or json%s", format,
-                  ctl->command != NULL && ctl->command->raw ? " or raw" : "");
+        bool raw = ctl->command != NULL && ctl->command->raw;
+        ctl_usage(ctl, "--format must be %s, not `%s`", raw ? "text, json or raw" : "text or json", format);
         return false;
     }
     return true;
@@ -135,7 +163,7 @@ static bool check_values(const struct ctl *ctl)
 {
     const struct ctl_command *command = ctl->command;
     if (ctl->value_count < command->values_least)
-        ctl_usage(ctl, "%s: %s is missing", command->name, command->values);
+        ctl_usage(ctl, "%s: missing: %s", command->name, command->values);
     else if (command->values_most >= 0 && ctl->value_count > command->values_most)
         ctl_usage(ctl, "%s: unexpected: %s", command->name, ctl->values[command->values_most]);
     else
@@ -171,6 +199,15 @@ static const struct ctl_given *find_given(const struct ctl *ctl, const char *opt
 bool ctl_has(const struct ctl *ctl, const char *option)
 {
     return find_given(ctl, option) != NULL;
+}
+
+bool ctl_stream(const struct ctl *ctl, const char **stream)
+{
+    *stream = ctl_word(ctl, "stream", NULL);
+    if (*stream == NULL || (strlen(*stream) <= STREAM_NAME_MAX && utf8_valid(slice_str(*stream))))
+        return true;
+    ctl_usage(ctl, "--stream must be at most %d bytes of UTF-8", STREAM_NAME_MAX);
+    return false;
 }
 
 const char *ctl_word(const struct ctl *ctl, const char *option, const char *otherwise)

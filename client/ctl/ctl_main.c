@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config_doc.h"
 #include "log.h"
 
 static void print_options(FILE *out, const struct ctl_option *options)
@@ -106,26 +107,49 @@ static int name_words(int argc, char **argv, const char *words[2], int places[2]
     return found;
 }
 
-static int unknown_command(const struct ctl *ctl, const char *word, bool help)
+/* Says that there is no such command, and which one may be meant. */
+static int no_such_command(const struct ctl *ctl, const char *const *words, int count)
 {
+    const char *names[64];
+    size_t known = 0;
+    struct buf given = {0}, hint = {0};
+    for (const struct ctl_command *const *c = ctl_commands; *c != NULL && known < 64; c++)
+        names[known++] = (*c)->name;
+    buf_printf(&given, "%s%s%s", words[0], count > 1 ? " " : "", count > 1 ? words[1] : "");
+    const char *near = doc_nearest(buf_cstr(&given), names, known);
+    near = near != NULL ? near : doc_nearest(words[0], names, known);
+    if (near != NULL)
+        buf_printf(&hint, "; did you mean `%s`?", near);
+    ctl_usage(ctl, "no such command: %s%s", count > 1 ? buf_cstr(&given) : words[0], buf_cstr(&hint));
+    buf_free(&given);
+    buf_free(&hint);
+    return CTL_USAGE;
+}
+
+static int unknown_command(const struct ctl *ctl, const char *const *words, int count, bool help)
+{
+    const char *word = words[0];
     bool is_group = false;
     for (const struct ctl_command *const *c = ctl_commands; *c != NULL; c++)
         is_group = is_group || in_group((*c)->name, word);
     if (!is_group)
-        return ctl_usage(ctl, "no such command: %s", word);
+        return no_such_command(ctl, words, 1);
+    if (count > 1 && !help)
+        return no_such_command(ctl, words, 2);
     FILE *out = help ? stdout : stderr;
     fprintf(out, "Usage: shanghaictl %s COMMAND ...\n\n", word);
     ctl_help_group(out, word);
     return help ? ctl_finish(CTL_DONE) : CTL_USAGE;
 }
 
-static int no_command(struct ctl *ctl, int argc, char **argv, const char *word)
+static int no_command(struct ctl *ctl, int argc, char **argv, const char *const *words, int count)
 {
-    bool help = false;
+    bool help = count == 1 && strcmp(words[0], "help") == 0;
+    count = help ? 0 : count;
     for (int i = 1; i < argc; i++)
         help = help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-    if (word != NULL)
-        return unknown_command(ctl, word, help);
+    if (count > 0)
+        return unknown_command(ctl, words, count, help);
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--version") == 0) {
             printf("shanghaictl %s\n", SHANGHAI_VERSION);
@@ -146,7 +170,7 @@ int ctl_main(int argc, char **argv)
     log_set_level(LOG_ERROR);
     ctl.command = find_command(names, found, &words);
     if (ctl.command == NULL)
-        return no_command(&ctl, argc, argv, found > 0 ? names[0] : NULL);
+        return no_command(&ctl, argc, argv, names, found);
     int kept = 0;
     char **rest = xcalloc((size_t)argc, sizeof *rest);
     for (int i = 1; i < argc; i++)

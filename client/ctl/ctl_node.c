@@ -1,6 +1,7 @@
 /* Which node a command is for: --endpoint, $SHANGHAI_ENDPOINT, or the configuration, in that order. */
 #include "ctl.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,22 +11,33 @@
 
 static void add_endpoint(struct ctl_endpoints *out, const char *text, size_t len)
 {
-    if (len == 0 || out->count == sizeof out->text / sizeof out->text[0])
-        return;
     char *copy = xmalloc(len + 1);
     memcpy(copy, text, len);
     copy[len] = 0;
     out->text[out->count++] = copy;
 }
 
-static void split_endpoints(struct ctl_endpoints *out, const char *list)
+/* A comma separates when an endpoint follows: there may be commas in a path. */
+static const char *end_of_endpoint(const char *list)
+{
+    const char *end = list;
+    do
+        end += strcspn(end + 1, ",") + 1;
+    while (*end == ',' && strncmp(end + 1, "ipc:", 4) != 0 && strncmp(end + 1, "tcp:", 4) != 0);
+    return end;
+}
+
+/* False when there are too many. */
+static bool split_endpoints(struct ctl_endpoints *out, const char *list)
 {
     while (*list != 0) {
-        size_t len = strcspn(list, ",");
-        add_endpoint(out, list, len);
-        list += len;
-        list += *list == ',';
+        const char *end = end_of_endpoint(list);
+        if (out->count == sizeof out->text / sizeof out->text[0])
+            return false;
+        add_endpoint(out, list, (size_t)(end - list));
+        list = end + (*end == ',');
     }
+    return true;
 }
 
 static const char *config_file(const struct ctl *ctl)
@@ -83,7 +95,11 @@ bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out)
     if (list == NULL && !ctl_has(ctl, "config"))
         list = getenv("SHANGHAI_ENDPOINT");
     if (list != NULL && list[0] != 0) {
-        split_endpoints(out, list);
+        if (!split_endpoints(out, list)) {
+            ctl_usage(ctl, "--endpoint has at most %zu endpoints", sizeof out->text / sizeof out->text[0]);
+            ctl_endpoints_free(out);
+            return false;
+        }
     } else {
         const char *file = config_file(ctl);
         if (file != NULL)
@@ -127,6 +143,67 @@ int ctl_open(const struct ctl *ctl, struct sh_client **client)
         ctl_fail(ctl, endpoints.text[0], e, sh_last_error_detail());
     ctl_endpoints_free(&endpoints);
     return e == SH_OK ? CTL_DONE : CTL_USAGE;
+}
+
+/* ---------------------------------------------------------------- when it can't be reached */
+
+const char *ctl_socket_problem(const char *path)
+{
+    if (access(path, R_OK | W_OK) == 0)
+        return NULL;
+    if (errno == EACCES)
+        return "permission denied; run this as the node's user, or as root";
+    return errno == ENOENT || errno == ENOTDIR ? "there is no such socket; is the node running?"
+                                               : strerror(errno);
+}
+
+static void explain_endpoint(struct buf *out, const char *endpoint)
+{
+    char path[LINK_ENDPOINT_MAX + 8];
+    const char *problem = NULL;
+    if (strncmp(endpoint, "ipc://", 6) == 0) {
+        snprintf(path, sizeof path, "%s.in", endpoint + 6);
+        problem = ctl_socket_problem(path);
+    }
+    buf_printf(out, "%s%s%s%s", out->len > 0 ? ", " : "", endpoint, problem != NULL ? ": " : "",
+               problem != NULL ? problem : "");
+}
+
+int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+{
+    struct ctl_endpoints endpoints;
+    struct buf places = {0}, text = {0};
+    if ((error != SH_UNAVAILABLE && error != SH_TIMEOUT) || !ctl_find_endpoints(ctl, &endpoints))
+        return ctl_fail(ctl, what, error, detail);
+    for (size_t i = 0; i < endpoints.count; i++)
+        explain_endpoint(&places, endpoints.text[i]);
+    buf_printf(&text, "%s (%s)", detail[0] != 0 ? detail : "no answer", buf_cstr(&places));
+    int code = ctl_fail(ctl, what, error, buf_cstr(&text));
+    buf_free(&places);
+    buf_free(&text);
+    ctl_endpoints_free(&endpoints);
+    return code;
+}
+
+bool ctl_data_dir(const struct ctl *ctl, char *out, size_t size)
+{
+    struct config config;
+    const char *dir = ctl_word(ctl, "data", NULL), *file = config_file(ctl);
+    if (dir == NULL && file == NULL) {
+        ctl_usage(ctl, "which data directory? Give --data or --config");
+        return false;
+    }
+    if (dir == NULL) {
+        if (!load_config(ctl, file, &config))
+            return false;
+        snprintf(out, size, "%s", config.data_dir);
+        config_free(&config);
+        return true;
+    }
+    if (dir[0] != 0 && snprintf(out, size, "%s", dir) < (int)size)
+        return true;
+    ctl_usage(ctl, "--data is %s", dir[0] == 0 ? "empty" : "too long");
+    return false;
 }
 
 bool ctl_run_dir(const struct ctl *ctl, char *out, size_t size)

@@ -111,14 +111,16 @@ static int width_of(const char *text)
     return width;
 }
 
-static void print_cell(const char *text, int width, bool right, bool last)
+/* *gap: blanks that are due before the next text, so that no line ends in blanks. */
+static void print_cell(const char *text, int width, bool right, int *gap)
 {
     int pad = width - width_of(text);
-    if (right)
-        printf("%*s", pad, "");
-    fputs(text, stdout);
-    if (!last)
-        printf("%*s", (right ? 0 : pad) + 2, "");
+    *gap += right ? pad : 0;
+    if (text[0] != 0) {
+        printf("%*s%s", *gap, "", text);
+        *gap = 0;
+    }
+    *gap += (right ? 0 : pad) + 2;
 }
 
 void ctl_table_print(const struct ctl *ctl, struct ctl_table *table)
@@ -138,15 +140,18 @@ void ctl_table_print(const struct ctl *ctl, struct ctl_table *table)
         widths[column] = width > widths[column] ? width : widths[column];
     }
     text = (const char *)table->cells.data;
+    int gap = 0;
     for (size_t i = 0; i < table->count; i++, text += strlen(text) + 1) {
         size_t column = i % table->columns;
-        bool head = i < table->columns, last = column + 1 == table->columns;
+        bool head = i < table->columns;
         if (head && column == 0)
             fputs(ctl_style(ctl, CTL_BOLD), stdout);
         if (column < columns)
-            print_cell(text + (head && right[column]), widths[column], right[column], last);
-        if (last)
-            printf("%s\n", head ? ctl_style(ctl, CTL_PLAIN) : "");
+            print_cell(text + (head && right[column]), widths[column], right[column], &gap);
+        if (column + 1 < table->columns)
+            continue;
+        printf("%s\n", head ? ctl_style(ctl, CTL_PLAIN) : "");
+        gap = 0;
     }
     buf_free(&table->cells);
 }
@@ -181,13 +186,25 @@ void ctl_safe(struct buf *out, struct slice text)
 
 /* ---------------------------------------------------------------- the end */
 
+static int print_error; /* errno of the first failed write that was noticed */
+
+bool ctl_can_print(void)
+{
+    if (!ferror_unlocked(stdout))
+        return true;
+    if (print_error == 0)
+        print_error = errno;
+    return false;
+}
+
 int ctl_finish(int code)
 {
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    if (fflush(stdout) == 0 && ctl_can_print())
         return code;
-    if (errno != EPIPE) /* `| head` is no news */
-        fprintf(stderr, "shanghaictl: cannot write: %s\n", errno != 0 ? strerror(errno) : "earlier error");
+    if (print_error == 0)
+        print_error = errno;
+    if (print_error != EPIPE) /* `| head` is no news */
+        fprintf(stderr, "shanghaictl: cannot write to standard output: %s\n", strerror(print_error));
     return code != CTL_DONE ? code : CTL_FAILED;
 }
 
@@ -207,7 +224,10 @@ int ctl_exit_of(enum sh_error error)
 
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
 {
+    struct buf text = {0};
     bool more = detail != NULL && detail[0] != 0;
+    const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
+    buf_printf(&text, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
     fflush(stdout);
     if (ctl->format == CTL_JSON) {
         struct buf line = {0};
@@ -216,13 +236,13 @@ int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const
         buf_append_str(&line, ",\"what\":");
         json_string(&line, slice_str(what));
         buf_append_str(&line, ",\"text\":");
-        json_string(&line, slice_str(more ? detail : sh_error_text(error)));
+        json_string(&line, buf_slice(&text));
         buf_append_str(&line, "}\n");
         fwrite(line.data, 1, line.len, stderr);
         buf_free(&line);
     } else {
-        fprintf(stderr, "shanghaictl: %s: %s: %s%s%s%s\n", what, sh_error_name(error), sh_error_text(error),
-                more ? " (" : "", more ? detail : "", more ? ")" : "");
+        fprintf(stderr, "shanghaictl: %s: %s: %s\n", what, sh_error_name(error), buf_cstr(&text));
     }
+    buf_free(&text);
     return ctl_exit_of(error);
 }

@@ -2,10 +2,20 @@
 #include "bench_limits.h"
 #include "ctl.h"
 
+#include <fcntl.h>
 #include <string.h>
+
+/* Standard streams that were closed stay unusable, instead of becoming whatever is opened next. */
+static void keep_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
 
 int main(int argc, char **argv)
 {
+    keep_standard_streams();
     if (argc == 3 && strcmp(argv[1], "bench-echo") == 0) /* started by `bench` as its far end */
         return bench_echo(argv[2]);
     return ctl_main(argc, argv);
