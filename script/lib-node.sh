@@ -27,7 +27,9 @@ node_pid() {
 # Prints "PORT ADMIN_PORT" for each node: those that the topology has, when they are free; else from 4000 in steps of 10
 # and from 9090 in steps of 1, where a pair of which anything is taken is stepped over.
 pick_ports() {
-    python3 - "$(topology)" $(node_ids) <<'EOF'
+    local ids
+    mapfile -t ids < <(node_ids)
+    python3 - "$(topology)" "${ids[@]}" <<'EOF'
 import re
 import socket
 import sys
