@@ -229,7 +229,10 @@ static void append_input(struct append_run *run)
     bool good = true;
     while (good) {
         if (!input_is_ready()) {
+            pthread_mutex_lock(&run->lock);
+            good = run->error == SH_OK; /* a batch may fail while no input comes */
             show_progress(run);
+            pthread_mutex_unlock(&run->lock);
             continue;
         }
         /* Enough for many batches before the rest of a line has to move. */

@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 
-enum { FOLLOW_WAIT_MS = 5000 };
+enum { FOLLOW_WAIT_MS = 500 };
 
 struct print_run {
     const struct ctl *ctl;
@@ -17,7 +17,8 @@ static bool may_come_back(enum sh_error e)
     return e == SH_TIMEOUT || e == SH_UNAVAILABLE;
 }
 
-/* Prints until the end, the count or an error. When following, what is printed is flushed before waiting. */
+/* Prints until the end, the count or an error. When following, what is printed is flushed before waiting,
+ * and a reader that went away ends it. */
 static enum sh_error print_all(struct print_run *p, bool follow)
 {
     struct sh_event event;
@@ -28,8 +29,10 @@ static enum sh_error print_all(struct print_run *p, bool follow)
             if (fflush(stdout) != 0)
                 return SH_OK;
             e = sh_read_next(p->reader, FOLLOW_WAIT_MS, &event);
-            if (may_come_back(e))
+            if (may_come_back(e) && ctl_is_read())
                 continue;
+            if (may_come_back(e))
+                return SH_OK;
         }
         if (e != SH_OK)
             break;

@@ -147,6 +147,8 @@ const char *ctl_style(const struct ctl *ctl, const char *sequence);
 void ctl_safe(struct buf *out, struct slice text);
 /* False once standard output has failed: whoever prints much stops then. */
 bool ctl_can_print(void);
+/* False once nobody reads it any more, as far as can be known without writing: for waits between outputs. */
+bool ctl_is_read(void);
 /* Flushes stdout; CTL_FAILED (said, but for a pipe that nobody reads) when that or any earlier write failed,
  * code otherwise. */
 int ctl_finish(int code);

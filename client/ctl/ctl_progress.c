@@ -17,7 +17,7 @@ void ctl_progress_show(struct ctl_progress *p, uint64_t done, uint64_t total, co
     if (!p->shown || now_ns - p->drawn_ns < (int64_t)DRAW_MS * NS_PER_MS)
         return;
     p->drawn_ns = now_ns;
-    fprintf(stderr, "\r\033[K%s ", p->what);
+    fprintf(stderr, "\r\033[K%s", p->what);
     if (total > 0) {
         double share = done < total ? (double)done / (double)total : 1;
         int full = (int)(share * BAR);
@@ -25,7 +25,7 @@ void ctl_progress_show(struct ctl_progress *p, uint64_t done, uint64_t total, co
         memset(bar, '.', BAR);
         memset(bar, '#', (size_t)full);
         bar[BAR] = 0;
-        fprintf(stderr, "[%s] %3.0f %%", bar, share * 100);
+        fprintf(stderr, " [%s] %3.0f %%", bar, share * 100);
     }
     if (note != NULL)
         fprintf(stderr, "  %s", note);

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "log.h"
 
@@ -190,11 +192,17 @@ static int print_error; /* errno of the first failed write that was noticed */
 
 bool ctl_can_print(void)
 {
-    if (!ferror_unlocked(stdout))
-        return true;
-    if (print_error == 0)
+    if (print_error == 0 && ferror_unlocked(stdout))
         print_error = errno;
-    return false;
+    return print_error == 0;
+}
+
+bool ctl_is_read(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    if (print_error == 0 && poll(&out, 1, 0) > 0 && (out.revents & POLLERR) != 0)
+        print_error = EPIPE;
+    return print_error == 0;
 }
 
 int ctl_finish(int code)
