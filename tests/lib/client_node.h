@@ -1,0 +1,112 @@
+/* A node for tests of libshanghai: a link server with a log in memory, which answers late, refuses, forgets
+ * and gets killed as a test orders it. It is a process of its own. And short forms of what clients do to it.
+ */
+#ifndef TESTS_CLIENT_NODE_H
+#define TESTS_CLIENT_NODE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "frame.h"
+#include "link.h"
+#include "shanghai.h"
+
+enum { FRAMES_MAX = 20000, HELD_MAX = 1024, ARENA_BYTES = 64 << 20 };
+
+struct stored {
+    size_t at, len; /* the frame's body in the arena */
+    uint64_t lsn;
+    uint32_t count;
+    struct id16 producer;
+    uint64_t sequence;
+};
+
+struct held {
+    struct link_token token;
+    struct msg_append_reply reply;
+};
+
+/* Lives in memory that the test and the node's process share. A process that dies takes its links and what it
+ * holds along; the log stays, as on a disk. */
+struct node {
+    char dir[32], query[64], wal[64];
+    pid_t pid;
+    struct id16 log;
+
+    pthread_mutex_t lock;
+    struct stored frames[FRAMES_MAX];
+    size_t frame_count, arena_used;
+    uint64_t next_lsn, first_lsn;
+    uint64_t corrupt_lsn; /* the frame that holds it is sent with a wrong byte */
+    /* orders */
+    bool offer_wal, hold, forget_producers;
+    enum sh_error refuse;  /* with this... */
+    uint32_t refuse_count; /* ...so many appends... */
+    uint32_t refuse_after; /* ...after so many accepted ones */
+    /* what it saw */
+    uint32_t appends, conflicts;
+    size_t held_count;
+    struct held held[HELD_MAX];
+    uint8_t arena[ARENA_BYTES];
+};
+
+/* The group setup of a test program that starts nodes: must come before anything of nng. */
+int node_helper_start(void **state);
+struct node *node_start(void);
+void node_stop(struct node *n);
+/* SIGKILL; with the lock, so that the process doesn't take it along. */
+void node_kill(struct node *n);
+void node_restart(struct node *n);
+
+/* Waits until the condition holds, with the node's lock. */
+#define NODE_WAIT(n, condition)                                                                              \
+    do {                                                                                                     \
+        bool holds = false;                                                                                  \
+        for (int i_ = 0; i_ < 10000 && !holds; i_++) {                                                       \
+            pthread_mutex_lock(&(n)->lock);                                                                  \
+            holds = (condition);                                                                             \
+            pthread_mutex_unlock(&(n)->lock);                                                                \
+            if (!holds)                                                                                      \
+                usleep(1000);                                                                                \
+        }                                                                                                    \
+        assert_true(holds);                                                                                  \
+    } while (0)
+
+#define NODE_SET(n, statement)                                                                               \
+    do {                                                                                                     \
+        pthread_mutex_lock(&(n)->lock);                                                                      \
+        statement;                                                                                           \
+        pthread_mutex_unlock(&(n)->lock);                                                                    \
+    } while (0)
+
+/* ---------------------------------------------------------------- clients */
+
+struct client_tally {
+    atomic_uint called, failed;
+    _Atomic uint64_t lsn; /* of the last success; must rise */
+    enum sh_error error;  /* the last one */
+};
+
+/* Default options with a timeout of 10 s. */
+struct sh_options client_options(const char *const *endpoints, size_t count);
+/* A client of the one node. */
+struct sh_client *client_open(struct node *n);
+/* An event of the empty stream. */
+struct sh_entry client_entry(const char *text);
+enum sh_error client_append(struct sh_client *c, const char *text, struct sh_append_result *result);
+/* For a struct client_tally. */
+void client_on_done(void *arg, enum sh_error error, const struct sh_append_result *result);
+enum sh_error client_append_async(struct sh_client *c, struct client_tally *t, const char *text);
+/* Numbers first..last must be the log's payloads, once each and in order, from LSN `lsn`. */
+void client_check_numbers(struct sh_client *c, uint64_t lsn, unsigned first, unsigned last);
+/* Appends first..last, an entry each, without waiting. */
+void client_append_numbers(struct sh_client *c, struct client_tally *t, unsigned first, unsigned last);
+
+#endif

@@ -1,0 +1,344 @@
+/* libshanghai appends: what lands where, what shares a frame, what the node refuses. */
+#include "client_node.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ================================================================ appends */
+
+static void test_an_append_says_where_it_landed(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct sh_append_result result;
+    struct sh_entry entries[] = {client_entry("a"), {"s", "", 0}, {"", "b", 1}};
+    assert_int_equal(client_append(c, "first", &result), SH_OK);
+    assert_int_equal(result.first_lsn, 1);
+    assert_int_equal(sh_append(c, entries, 3, SH_ACK_QUORUM, &result), SH_OK);
+    assert_int_equal(result.first_lsn, 2);
+    assert_int_equal(result.count, 3);
+    assert_int_equal(result.ack, SH_ACK_LOCAL);
+    assert_memory_equal(result.log, n->log.bytes, 16);
+    assert_int_equal(client_append(c, "last", NULL), SH_OK);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_entries_have_the_bytes_that_everybody_writes(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 31, 32, 255, 256, 65535, 65536, 200000};
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    char *payload = xcalloc(1, 200000);
+    char stream[256];
+    memset(stream, 's', sizeof stream);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (size_t len = 0; len < 256; len += len == 31 ? 1 : 31) {
+            stream[len] = 0;
+            struct sh_entry e = {stream, payload, sizes[i]};
+            struct entry same = {.stream = slice_of(stream, len), .value = slice_of(payload, sizes[i])};
+            struct buf wanted = {0};
+            msgpack_packer pk;
+            mp_packer(&pk, &wanted);
+            msgpack_pack_array(&pk, 1);
+            entry_pack(&pk, &same);
+            assert_int_equal(sh_append(c, &e, 1, SH_ACK_LOCAL, NULL), SH_OK);
+            const struct stored *got = &n->frames[n->frame_count - 1];
+            assert_int_equal(got->len, wanted.len);
+            assert_memory_equal(n->arena + got->at, wanted.data, wanted.len);
+            buf_free(&wanted);
+            stream[len] = 's';
+        }
+    }
+    free(payload);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_what_waits_goes_out_as_one_frame(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct client_tally t = {0};
+    assert_int_equal(client_append(c, "0", NULL), SH_OK);
+    NODE_SET(n, n->hold = true);
+    client_append_numbers(c, &t, 1, 4);
+    NODE_WAIT(n, n->appends >= 2);
+    client_append_numbers(c, &t, 5, 1000);
+    NODE_WAIT(n, n->held_count > 0);
+    NODE_SET(n, n->hold = false);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.called, 1000);
+    assert_int_equal(t.failed, 0);
+    assert_true(n->appends < 50);
+    client_check_numbers(c, 1, 0, 1000);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_a_frame_keeps_its_bounds(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.batch_entries = 7;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &t, 1, 700);
+    assert_int_equal(sh_flush(c), SH_OK);
+    for (size_t i = 0; i < n->frame_count; i++)
+        assert_true(n->frames[i].count <= 7);
+    client_check_numbers(c, 1, 1, 700);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_linger_waits_for_company(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.linger_us = 100000;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    assert_int_equal(client_append(c, "0", NULL), SH_OK);
+    client_append_numbers(c, &t, 1, 1);
+    usleep(2000);
+    client_append_numbers(c, &t, 2, 2);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(n->appends, 2);
+    client_check_numbers(c, 1, 0, 2);
+    sh_close(c);
+    node_stop(n);
+}
+
+struct caller {
+    pthread_t thread;
+    struct sh_client *client;
+    unsigned number;
+    uint64_t lsns[100];
+};
+
+static void *call_many(void *arg)
+{
+    struct caller *caller = arg;
+    for (unsigned i = 0; i < 100; i++) {
+        char text[32];
+        struct sh_append_result result;
+        snprintf(text, sizeof text, "%u.%u", caller->number, i);
+        if (client_append(caller->client, text, &result) == SH_OK)
+            caller->lsns[i] = result.first_lsn;
+    }
+    return NULL;
+}
+
+static void test_each_of_many_callers_gets_its_own_lsn(void **state)
+{
+    (void)state;
+    enum { CALLERS = 12 };
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct caller callers[CALLERS];
+    struct sh_reader *r;
+    struct sh_event e;
+    for (unsigned i = 0; i < CALLERS; i++) {
+        callers[i] = (struct caller){.client = c, .number = i};
+        pthread_create(&callers[i].thread, NULL, call_many, &callers[i]);
+    }
+    for (unsigned i = 0; i < CALLERS; i++)
+        pthread_join(callers[i].thread, NULL);
+    assert_int_equal(sh_read_open(c, &(struct sh_read_options){0}, &r), SH_OK);
+    for (unsigned k = 0; k < CALLERS * 100; k++) {
+        unsigned number, i;
+        char text[32];
+        assert_int_equal(sh_read_next(r, 0, &e), SH_OK);
+        snprintf(text, sizeof text, "%.*s", (int)e.payload_bytes, (const char *)e.payload);
+        assert_int_equal(sscanf(text, "%u.%u", &number, &i), 2);
+        assert_int_equal(callers[number].lsns[i], e.lsn);
+    }
+    assert_int_equal(sh_read_next(r, 0, &e), SH_NOT_FOUND);
+    sh_read_close(r);
+    sh_close(c);
+    node_stop(n);
+}
+
+/* ================================================================ refusals */
+
+static void test_overloaded_is_tried_again_in_order(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.batch_entries = 5;
+    o.in_flight = 8;
+    n->refuse = SH_OVERLOADED;
+    n->refuse_count = 3;
+    n->refuse_after = 5;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &t, 1, 500);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.failed, 0);
+    assert_int_equal(n->refuse_count, 0);
+    assert_true(n->conflicts > 0);
+    client_check_numbers(c, 1, 1, 500);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_unknown_outcome_is_tried_again_under_its_sequence(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    NODE_SET(n, (n->refuse = SH_UNAVAILABLE, n->refuse_count = 2));
+    assert_int_equal(client_append(c, "1", NULL), SH_OK);
+    assert_int_equal(client_append(c, "2", NULL), SH_OK);
+    client_check_numbers(c, 1, 1, 2);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_a_refused_frame_fails_its_callers_only(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally bad = {0}, good = {0};
+    struct sh_client *c;
+    o.batch_entries = 1;
+    o.in_flight = 16;
+    n->refuse = SH_DISK_FULL;
+    n->refuse_after = 10;
+    n->refuse_count = 1;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &good, 1, 10);
+    client_append_numbers(c, &bad, 999, 999);
+    client_append_numbers(c, &good, 11, 300);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(bad.failed, 1);
+    assert_int_equal(bad.error, SH_DISK_FULL);
+    assert_int_equal(good.failed, 0);
+    client_check_numbers(c, 1, 1, 300);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_a_forgotten_producer_starts_anew_unseen(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(client_append(c, "x", NULL), SH_OK);
+    NODE_SET(n, n->forget_producers = true);
+    struct sh_append_result result;
+    assert_int_equal(client_append(c, "y", &result), SH_OK);
+    assert_int_equal(result.first_lsn, 4);
+    assert_int_equal(client_append(c, "z", &result), SH_OK);
+    assert_int_equal(result.first_lsn, 5);
+    assert_int_equal(n->frame_count, 5);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_expired_after_an_unknown_outcome_is_told(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct client_tally t = {0};
+    assert_int_equal(client_append(c, "1", NULL), SH_OK);
+    NODE_SET(n, n->hold = true);
+    client_append_numbers(c, &t, 2, 2);
+    NODE_WAIT(n, n->held_count == 1);
+    NODE_SET(n, (n->forget_producers = true, n->hold = false));
+    node_restart(n); /* its answer is lost, and so is the memory of the producer */
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.failed, 1);
+    assert_int_equal(t.error, SH_SEQUENCE_EXPIRED);
+    assert_int_equal(client_append(c, "3", NULL), SH_OK);
+    client_check_numbers(c, 1, 1, 3);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_bad_entries_are_refused_before_they_spoil_anything(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    char name[300];
+    memset(name, 'n', sizeof name);
+    name[256] = 0;
+    char *big = xcalloc(1, 2 << 20);
+    struct sh_entry long_name = {name, "", 0}, no_utf8 = {"\xff", "", 0}, missing = {NULL, NULL, 1};
+    struct sh_entry too_big = {NULL, big, 2 << 20}, good = client_entry("x");
+    assert_int_equal(client_append(c, "0", NULL), SH_OK);
+    assert_int_equal(sh_append(c, &long_name, 1, 0, NULL), SH_TOO_LARGE);
+    assert_int_equal(sh_append(c, &no_utf8, 1, 0, NULL), SH_BAD_REQUEST);
+    assert_int_equal(sh_append(c, &missing, 1, 0, NULL), SH_BAD_REQUEST);
+    assert_int_equal(sh_append(c, &too_big, 1, 0, NULL), SH_TOO_LARGE);
+    assert_string_not_equal(sh_last_error_detail(), "");
+    assert_int_equal(sh_append(c, &good, 0, 0, NULL), SH_BAD_REQUEST);
+    assert_int_equal(sh_append(c, &good, 1, (enum sh_ack)3, NULL), SH_BAD_REQUEST);
+    assert_int_equal(sh_append(c, NULL, 1, 0, NULL), SH_BAD_REQUEST);
+    assert_int_equal(sh_append_async(c, &good, 1, 0, NULL, NULL), SH_BAD_REQUEST);
+    assert_int_equal(client_append(c, "1", NULL), SH_OK);
+    client_check_numbers(c, 1, 0, 1);
+    free(big);
+    sh_close(c);
+    node_stop(n);
+}
+
+/* The node's limit isn't known yet when the call is made. */
+static void test_too_large_for_the_node_before_it_is_known(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct client_tally small = {0}, large = {0};
+    char *big = xcalloc(1, 2 << 20);
+    struct sh_entry e = {NULL, big, 2 << 20};
+    client_append_numbers(c, &small, 1, 1);
+    enum sh_error at_once = sh_append_async(c, &e, 1, SH_ACK_LOCAL, client_on_done, &large);
+    client_append_numbers(c, &small, 2, 3);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_true(at_once == SH_TOO_LARGE || (large.failed == 1 && large.error == SH_TOO_LARGE));
+    assert_int_equal(small.failed, 0);
+    client_check_numbers(c, 1, 1, 3);
+    free(big);
+    sh_close(c);
+    node_stop(n);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_append_says_where_it_landed),
+        cmocka_unit_test(test_entries_have_the_bytes_that_everybody_writes),
+        cmocka_unit_test(test_what_waits_goes_out_as_one_frame),
+        cmocka_unit_test(test_a_frame_keeps_its_bounds),
+        cmocka_unit_test(test_linger_waits_for_company),
+        cmocka_unit_test(test_each_of_many_callers_gets_its_own_lsn),
+        cmocka_unit_test(test_overloaded_is_tried_again_in_order),
+        cmocka_unit_test(test_unknown_outcome_is_tried_again_under_its_sequence),
+        cmocka_unit_test(test_a_refused_frame_fails_its_callers_only),
+        cmocka_unit_test(test_a_forgotten_producer_starts_anew_unseen),
+        cmocka_unit_test(test_expired_after_an_unknown_outcome_is_told),
+        cmocka_unit_test(test_bad_entries_are_refused_before_they_spoil_anything),
+        cmocka_unit_test(test_too_large_for_the_node_before_it_is_known),
+    };
+    return cmocka_run_group_tests(tests, node_helper_start, NULL);
+}
