@@ -14,6 +14,7 @@
 #include "config.h"
 #include "config_doc.h"
 #include "log.h"
+#include "settings.h"
 
 #define CLUSTER                                                                                              \
     "cluster:\n  name: demo\n  nodes:\n    - {id: n1, host: 127.0.0.1, port: 4000, admin_port: 9090}\n"
@@ -233,6 +234,20 @@ static void test_everything_wrong_is_reported_at_once_in_order(void **state)
                   "c.yaml:11:13: `strategy` must be one_for_one, one_for_all or rest_for_one, not "
                   "`one_for_al`; did you "
                   "mean `one_for_all`?\n");
+}
+
+static void test_a_number_beyond_64_bits_is_in_no_range(void **state)
+{
+    (void)state;
+    uint64_t value = 0;
+    struct buf problem = {0};
+    assert_true(setting_parse(SETTING_COUNT, 0, UINT64_MAX, "18446744073709551615", &value, &problem));
+    assert_true(value == UINT64_MAX);
+    assert_false(setting_parse(SETTING_COUNT, 0, UINT64_MAX, "18446744073709551616", &value, &problem));
+    assert_string_equal(buf_cstr(&problem),
+                        "must be between 0 and 18446744073709551615, not `18446744073709551616`");
+    assert_false(setting_parse(SETTING_SIZE, 0, UINT64_MAX, "18014398509481984KiB", &value, &problem));
+    buf_free(&problem);
 }
 
 static void test_wrong_settings_are_named(void **state)
@@ -595,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_directories_get_the_id_of_the_node),
         cmocka_unit_test(test_the_cluster_id_hangs_on_name_and_groups_only),
         cmocka_unit_test(test_everything_wrong_is_reported_at_once_in_order),
+        cmocka_unit_test(test_a_number_beyond_64_bits_is_in_no_range),
         cmocka_unit_test(test_wrong_settings_are_named),
         cmocka_unit_test(test_wrong_kinds_are_named),
         cmocka_unit_test(test_wrong_nodes_are_named),
