@@ -1,4 +1,5 @@
 """shanghaictl and script/run as a user meets them who mistypes, points at the wrong place, or has no permission."""
+import contextlib
 import json
 import os
 import pty
@@ -154,6 +155,16 @@ class WithNode(unittest.TestCase):
     def ctl(self, *args, **options):
         return self.node.ctl(*args, check=False, **options)
 
+    @contextlib.contextmanager
+    def started(self, *args, endpoint=None, stdin=subprocess.DEVNULL, **options):
+        """A shanghaictl that runs beside the test, and not beyond it."""
+        command = self.node.ctl_command(*args, endpoint=endpoint)
+        with subprocess.Popen(command, stdin=stdin, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def test_each_command_answers_in_each_format(self):
         self.node.ctl("append", "x")
         for command in ASK_THE_NODE[:5] + (("svc", "tree"), ("svc", "obituary"), ("version",),
@@ -205,8 +216,8 @@ class WithNode(unittest.TestCase):
             self.assertEqual((done.returncode, done.stderr), (0, b""))
 
     def test_a_batch_that_fails_ends_the_append_though_no_more_input_comes(self):
-        with subprocess.Popen(self.node.ctl_command("append", "--timeout", "100ms", "-", endpoint="ipc:///tmp/nobody/query"),
-                              stdin=subprocess.PIPE, stderr=subprocess.PIPE) as append:
+        with self.started("append", "--timeout", "100ms", "-", endpoint="ipc:///tmp/nobody/query", stdin=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as append:
             append.stdin.write(b"x\n")
             append.stdin.flush()
             self.assertEqual(append.wait(20), 3)
@@ -215,8 +226,7 @@ class WithNode(unittest.TestCase):
     def test_nobody_reading_ends_it_quietly(self):
         self.node.ctl("append", "--batch", "1000", "-", input=b"line\n" * 300000)
         for command in (("read",), ("tail", "-n", "300000"), ("tail", "-f"), ("log", "dump", "--data", self.node.data)):
-            with subprocess.Popen(self.node.ctl_command(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE) as reader:
+            with self.started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
                 self.assertTrue(reader.stdout.readline())
                 reader.stdout.close()
                 self.assertIn(reader.wait(20), (0, 3) if command[0] == "log" else (3,))  # a short dump is over by then
@@ -244,8 +254,7 @@ class WithNode(unittest.TestCase):
             append.stdin.flush()
             seen += os.read(ours, 4096)
             return b"entries durable" in seen
-        with subprocess.Popen(self.node.ctl_command("append", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=theirs) as append:
+        with self.started("append", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs) as append:
             os.close(theirs)
             wait_for(sees_progress, "progress on the terminal")
             append.stdin.close()
