@@ -1,6 +1,7 @@
 /* status, version, config check and config show. */
 #include "cmd.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "config_doc.h"
 
 static void print_status_json(const struct sh_status *s)
 {
@@ -152,6 +154,46 @@ const struct ctl_command cmd_config_check = {
     .run = run_check,
 };
 
+/* Names are texts even when they look like numbers. */
+static bool is_name(const char *key)
+{
+    static const char *const names[] = {"name", "id", "host", "group", "service", "program"};
+    for (size_t i = 0; key != NULL && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(key, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static void show_json_value(struct ctl_json *j, const char *key, const struct doc_node *node)
+{
+    if (node->kind != DOC_SCALAR) {
+        json_open(j, key, node->kind == DOC_MAP ? '{' : '[');
+        for (const struct doc_node *n = node->first; n != NULL; n = n->next)
+            show_json_value(j, node->kind == DOC_MAP ? n->key : NULL, n);
+        json_close(j, node->kind == DOC_MAP ? '}' : ']');
+        return;
+    }
+    const char *text = node->text;
+    if (!is_name(key) && text[0] != 0 && text[strspn(text, "0123456789")] == 0)
+        json_uint(j, key, strtoull(text, NULL, 10));
+    else if (!is_name(key) && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0))
+        json_bool(j, key, text[0] == 't');
+    else
+        json_text(j, key, text);
+}
+
+static void show_json(struct slice yaml)
+{
+    struct ctl_json j = {0};
+    struct doc_problems problems = {.file = "config show"};
+    struct doc_node *document = doc_parse(yaml, &problems);
+    assert(document != NULL); /* our own text */
+    show_json_value(&j, NULL, document);
+    json_print(&j);
+    doc_free(document);
+    doc_problems_free(&problems);
+}
+
 static int run_show(struct ctl *ctl)
 {
     struct config config;
@@ -161,15 +203,10 @@ static int run_show(struct ctl *ctl)
         fwrite(errors.data, 1, errors.len, stderr);
     if (code == CTL_DONE) {
         config_show(&config, &text);
-        if (ctl->format == CTL_JSON) {
-            struct ctl_json j = {0};
-            json_open(&j, NULL, '{');
-            json_slice(&j, "yaml", buf_slice(&text));
-            json_close(&j, '}');
-            json_print(&j);
-        } else {
+        if (ctl->format == CTL_JSON)
+            show_json(buf_slice(&text));
+        else
             fwrite(text.data, 1, text.len, stdout);
-        }
         config_free(&config);
     }
     buf_free(&errors);

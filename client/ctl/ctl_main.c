@@ -9,6 +9,24 @@
 #include "config_doc.h"
 #include "log.h"
 
+enum { HELP_COLUMNS = 100, HELP_INDENT = 28 };
+
+/* The text from the indent on, in lines that fit. */
+static void print_wrapped(FILE *out, const char *text)
+{
+    int column = HELP_INDENT;
+    while (*text != 0) {
+        int len = (int)strcspn(text, " ");
+        if (column > HELP_INDENT && column + 1 + len > HELP_COLUMNS) {
+            fprintf(out, "\n%*s", HELP_INDENT, "");
+            column = HELP_INDENT;
+        }
+        column += fprintf(out, "%s%.*s", column > HELP_INDENT ? " " : "", len, text);
+        text += len + (text[len] == ' ');
+    }
+    fputs("\n", out);
+}
+
 static void print_options(FILE *out, const struct ctl_option *options)
 {
     for (; options != NULL && options->name != NULL; options++) {
@@ -17,7 +35,10 @@ static void print_options(FILE *out, const struct ctl_option *options)
                                                   options->name, options->value != NULL ? options->value : "")
                                        : snprintf(head, sizeof head, "    --%s %s", options->name,
                                                   options->value != NULL ? options->value : "");
-        fprintf(out, "  %-26s%s%s\n", head, len > 25 ? "\n                            " : "", options->prose);
+        fprintf(out, "  %-*s", HELP_INDENT - 2, head);
+        if (len > HELP_INDENT - 3)
+            fprintf(out, "\n%*s", HELP_INDENT, "");
+        print_wrapped(out, options->prose);
     }
 }
 

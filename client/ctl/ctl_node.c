@@ -1,4 +1,5 @@
-/* Which node a command is for: --endpoint, $SHANGHAI_ENDPOINT, or the configuration, in that order. */
+/* Which node a command is for: --endpoint, $SHANGHAI_ENDPOINT, or the configuration, in that order; --node
+ * means the configuration. */
 #include "ctl.h"
 
 #include <errno.h>
@@ -92,7 +93,11 @@ bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out)
 {
     *out = (struct ctl_endpoints){0};
     const char *list = ctl_word(ctl, "endpoint", NULL);
-    if (list == NULL && !ctl_has(ctl, "config"))
+    if (list != NULL && ctl_has(ctl, "node")) {
+        ctl_usage(ctl, "--endpoint says which node, and --node does: give one of them");
+        return false;
+    }
+    if (list == NULL && !ctl_has(ctl, "config") && !ctl_has(ctl, "node"))
         list = getenv("SHANGHAI_ENDPOINT");
     if (list != NULL && list[0] != 0) {
         if (!split_endpoints(out, list)) {
@@ -107,7 +112,8 @@ bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out)
     }
     if (out->count > 0)
         return true;
-    ctl_usage(ctl, "which node? Give --endpoint, $SHANGHAI_ENDPOINT or --config");
+    ctl_usage(ctl, ctl_has(ctl, "node") ? "which node? --node needs --config or $SHANGHAI_CONFIG"
+                                        : "which node? Give --endpoint, $SHANGHAI_ENDPOINT or --config");
     return false;
 }
 

@@ -53,6 +53,7 @@ class Usage(unittest.TestCase):
             done = run(*words, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""), command)
             self.assertTrue(done.stdout.startswith(f"Usage: shanghaictl {' '.join(words)} "), done.stdout)
+            self.assertLessEqual(max(map(len, done.stdout.splitlines())), 100, done.stdout)
             self.refused("no such option: --no-such-thing", *words, "--no-such-thing")
             self.refused("Try: shanghaictl " + " ".join(words) + " --help", *words, "--no-such-thing")
             self.refused("--format must be", *words, *command[len(words):], "--format", "xml")
@@ -279,6 +280,19 @@ class WithNode(unittest.TestCase):
             self.assertEqual(of_node[name], of_data[name])
         self.assertLessEqual(of_data["durable_lsn"], self.node.json("status")["durable_lsn"])
         self.assertGreaterEqual(len(of_data["segments"]), len(of_node["segments"]))
+
+    def test_the_configuration_is_shown_as_json(self):
+        shown = self.node.json("config", "show", self.node.config, "--node", "n1", endpoint=self.node.endpoint)
+        self.assertEqual(shown["cluster"]["nodes"][0]["port"], self.node.port)
+        self.assertEqual((shown["data_dir"], shown["wal"]["segment_size"]), (self.node.data, "4MiB"))
+        self.assertEqual([child["service"] for child in shown["supervisor"]["children"]], ["walsvc", "querysvc"])
+
+    def test_a_node_that_is_named_is_the_one_that_is_asked(self):
+        env = dict(os.environ, SHANGHAI_ENDPOINT="ipc:///tmp/nobody/query", SHANGHAI_CONFIG=self.node.config)
+        for args, code in ((("--node", "n1"), 0), (("--node", "n2"), 2), (("--config", self.node.config), 0),
+                           (("--node", "n1", "--endpoint", self.node.endpoint), 2), (("--timeout", "50ms"), 3)):
+            done = subprocess.run([CTL, "status", *args], env=env, capture_output=True, check=False)
+            self.assertEqual(done.returncode, code, (args, done.stderr))
 
     def test_the_data_directory_comes_from_the_configuration(self):
         done = run("log", "verify", "--config", self.node.config)
