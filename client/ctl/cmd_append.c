@@ -324,14 +324,15 @@ static void print_text(const struct append_run *run, double seconds)
 static void describe_too_large(struct append_run *run, bool from_input)
 {
     const struct batch_mark *mark = run->failed;
-    size_t most = sh_append_bytes_max(run->client);
+    size_t most = sh_append_bytes_max(run->client), extra = strlen(run->stream) + ENTRY_EXTRA_BYTES;
     char bytes[CTL_TEXT_MAX], limit[CTL_TEXT_MAX];
+    most = (most > 0 ? most : FRAME_BYTES_MAX) - extra;
     if (mark == NULL || mark->count != 1)
         return;
     snprintf(run->detail, sizeof run->detail,
              "%s %" PRIu64 " has %s%s bytes, and the node takes at most %s in one append",
              from_input ? "line" : "value", mark->first, mark->sent_ns == 0 ? "more than " : "",
-             ctl_grouped(mark->bytes, bytes), ctl_grouped(most > 0 ? most : FRAME_BYTES_MAX, limit));
+             ctl_grouped(mark->bytes, bytes), ctl_grouped(most, limit));
 }
 
 static int report_failure(struct append_run *run, bool from_input)
