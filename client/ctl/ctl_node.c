@@ -138,20 +138,7 @@ struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_end
     return options;
 }
 
-int ctl_open(const struct ctl *ctl, struct sh_client **client)
-{
-    struct ctl_endpoints endpoints;
-    if (!ctl_find_endpoints(ctl, &endpoints))
-        return CTL_USAGE;
-    struct sh_options options = ctl_client_options(ctl, &endpoints);
-    enum sh_error e = sh_open(&options, client);
-    if (e != SH_OK)
-        ctl_fail(ctl, endpoints.text[0], e, sh_last_error_detail());
-    ctl_endpoints_free(&endpoints);
-    return e == SH_OK ? CTL_DONE : CTL_USAGE;
-}
-
-/* ---------------------------------------------------------------- when it can't be reached */
+/* ---------------------------------------------------------------- opening, and why that fails */
 
 const char *ctl_socket_problem(const char *path)
 {
@@ -163,16 +150,52 @@ const char *ctl_socket_problem(const char *path)
                                                : strerror(errno);
 }
 
-static void explain_endpoint(struct buf *out, const char *endpoint)
+static const char *endpoint_problem(const char *endpoint)
 {
     char path[LINK_ENDPOINT_MAX + 8];
-    const char *problem = NULL;
-    if (strncmp(endpoint, "ipc://", 6) == 0) {
-        snprintf(path, sizeof path, "%s.in", endpoint + 6);
-        problem = ctl_socket_problem(path);
-    }
+    if (strncmp(endpoint, "ipc://", 6) != 0)
+        return NULL;
+    snprintf(path, sizeof path, "%s.in", endpoint + 6);
+    return ctl_socket_problem(path);
+}
+
+static void explain_endpoint(struct buf *out, const char *endpoint)
+{
+    const char *problem = endpoint_problem(endpoint);
     buf_printf(out, "%s%s%s%s", out->len > 0 ? ", " : "", endpoint, problem != NULL ? ": " : "",
                problem != NULL ? problem : "");
+}
+
+/* A person who waits should know for what, when it is plain that nothing is there yet. */
+static void tell_of_waiting(const struct ctl *ctl, const struct ctl_endpoints *endpoints)
+{
+    struct buf places = {0};
+    char wait[CTL_TEXT_MAX];
+    size_t hopeless = 0;
+    if (ctl->format == CTL_JSON || !isatty(STDERR_FILENO))
+        return;
+    for (size_t i = 0; i < endpoints->count; i++) {
+        hopeless += endpoint_problem(endpoints->text[i]) != NULL;
+        explain_endpoint(&places, endpoints->text[i]);
+    }
+    if (hopeless == endpoints->count)
+        fprintf(stderr, "shanghaictl: waiting up to %s: %s\n",
+                ctl_duration((int64_t)ctl_timeout_ms(ctl) * NS_PER_MS, wait), buf_cstr(&places));
+    buf_free(&places);
+}
+
+int ctl_open(const struct ctl *ctl, struct sh_client **client)
+{
+    struct ctl_endpoints endpoints;
+    if (!ctl_find_endpoints(ctl, &endpoints))
+        return CTL_USAGE;
+    tell_of_waiting(ctl, &endpoints);
+    struct sh_options options = ctl_client_options(ctl, &endpoints);
+    enum sh_error e = sh_open(&options, client);
+    if (e != SH_OK)
+        ctl_fail(ctl, endpoints.text[0], e, sh_last_error_detail());
+    ctl_endpoints_free(&endpoints);
+    return e == SH_OK ? CTL_DONE : CTL_USAGE;
 }
 
 int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)

@@ -128,6 +128,15 @@ class Usage(unittest.TestCase):
             self.assertIn("/tmp/nobody/supervisor.sock: unavailable: there is no such socket", done.stderr)
             self.refused("give an ipc endpoint or --config", *command, "--endpoint", f"tcp://127.0.0.1:{port}")
 
+    def test_a_person_is_told_what_is_waited_for(self):
+        ours, theirs = pty.openpty()
+        done = subprocess.run([CTL, "status", "--endpoint", "ipc:///tmp/nobody/query", "--timeout", "100ms"], stderr=theirs,
+                              stdin=subprocess.DEVNULL, check=False)
+        os.close(theirs)
+        self.assertEqual(done.returncode, 3)
+        self.assertIn(b"waiting up to 100 ms: ipc:///tmp/nobody/query: there is no such socket", os.read(ours, 4096))
+        os.close(ours)
+
     def test_failures_are_json_when_asked_for(self):
         done = run("status", "--endpoint", "ipc:///tmp/nobody/query", "--timeout", "50ms", "--format", "json")
         self.assertEqual((done.returncode, json.loads(done.stderr)["error"]), (3, "unavailable"))
