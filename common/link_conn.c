@@ -18,8 +18,9 @@
 #include "log.h"
 
 enum {
-    /* nng doubles the time from try to try, and waits for a random part of it: a listener that comes back soon is
-     * seen within milliseconds, and one that stays away costs little. Each try costs a millisecond of work. */
+    /* nng doubles the time from try to try, and waits for a random part of it: a listener that comes back
+     * soon is seen within milliseconds, and one that stays away costs little. Each try costs a millisecond of
+     * work. */
     REDIAL_FIRST_MS = 10,
     REDIAL_MOST_MS = 500,
     REDIAL_MUTED_MS = 60000,

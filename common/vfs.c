@@ -82,7 +82,11 @@ static int posix_truncate(const struct vfs *fs, int fd, int64_t size)
 static int posix_allocate(const struct vfs *fs, int fd, int64_t offset, int64_t size)
 {
     (void)fs;
-    return -posix_fallocate(fd, offset, size);
+    int error;
+    do
+        error = posix_fallocate(fd, offset, size);
+    while (error == EINTR);
+    return -error;
 }
 
 static int posix_size(const struct vfs *fs, int fd, int64_t *size)

@@ -1,4 +1,9 @@
-/* The preparer. A write or sync that fails for another reason than a full disk is fatal. */
+/* The preparer. A write or sync that fails for another reason than a full disk is fatal.
+ *
+ *   wanted --allocate, sync--> ready (told) --zeros, piece by piece, when there is time--> filled
+ *   ready, filled --take--> (nothing) --next--> wanted
+ *
+ * Nothing is written to a file once it is taken: a piece under way is waited for. */
 #include "wal_prepare.h"
 
 #include <assert.h>
@@ -16,10 +21,12 @@
 
 enum {
     FILE_MODE = 0640,
-    CHUNK_BYTES = 512 << 10,
-    LATE_CHUNK_BYTES = 4 << 20,
-    LEAD_BYTES = 16 << 20,
-    PAUSE_MS = 2
+    PIECE_BYTES = 512 << 10,
+    LEAD_BYTES = 16 << 20,       /* the next segment's zeros against the active one's frames */
+    BYTES_PER_S_MOST = 64 << 20, /* of appends, beyond which the disk is not asked for zeros too */
+    AHEAD_PAUSE_MS =
+        20,       /* between pieces, when there is no hurry: what is under way stands in front of a commit */
+    PACE_MS = 50, /* over which the rate of appends is measured */
 };
 
 struct wal_prepare {
@@ -31,12 +38,17 @@ struct wal_prepare {
     void *arg;
     pthread_t thread;
     _Atomic bool stop;
-    _Atomic uint64_t filled; /* the active segment's share of bytes used, times segment_size */
-    pthread_mutex_t lock;    /* over what follows */
-    pthread_cond_t wake;
-    bool wanted;
-    int ready; /* the prepared file, or -1 */
-    int old;   /* to be sealed, or -1 */
+    _Atomic uint64_t used;         /* the active segment's share of bytes used, times segment_size */
+    _Atomic int64_t fast_until_ns; /* appends are too fast for zeros until then */
+    int64_t pace_ns;               /* the committer's: when pace_offset was the offset */
+    uint64_t pace_offset;
+    bool was_full;        /* the thread's own */
+    pthread_mutex_t lock; /* over what follows */
+    pthread_cond_t wake, filled;
+    bool wanted, filling;
+    uint64_t zeros; /* bytes of the prepared file that were filled */
+    int ready;      /* the prepared file, or -1 */
+    int old;        /* to be sealed, or -1 */
     uint64_t old_end;
 };
 
@@ -50,45 +62,49 @@ static void seal(struct wal_prepare *p, int fd, uint64_t end)
     p->fs->close(p->fs, fd);
 }
 
-/* Waits until the end comes or the time is over. */
+/* Waits until the end comes, there is other work, or the time is over. With the lock. */
 static void pause_for(struct wal_prepare *p, int64_t pause_ns)
 {
     int64_t due_ns = clock_mono_ns() + pause_ns;
     struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
-    pthread_mutex_lock(&p->lock);
-    int result = 0;
-    while (!atomic_load(&p->stop) && result != ETIMEDOUT)
-        result = pthread_cond_timedwait(&p->wake, &p->lock, &due);
-    pthread_mutex_unlock(&p->lock);
-}
-
-/* Fills the file in pieces that are written out one by one, and keeps some way ahead of the active segment,
- * no more: what the preparer has under way stands in front of every commit. Only when it has fallen behind
- * are the pieces large. */
-static int fill_file(struct wal_prepare *p, int fd)
-{
-    int result = 0;
-    for (uint64_t at = 0, len; at < p->segment_size && result == 0; at += len) {
-        uint64_t left = p->segment_size - at, filled = atomic_load(&p->filled);
-        len = at < filled ? LATE_CHUNK_BYTES : CHUNK_BYTES;
-        len = left < len ? left : len;
-        if (atomic_load(&p->stop))
-            return -ECANCELED;
-        result = wal_write_zeros(p->fs, fd, at, at + len);
-        if (result == 0)
-            result = p->fs->write_out(p->fs, fd, (int64_t)at, (int64_t)len);
-        if (at >= filled + LEAD_BYTES)
-            pause_for(p, PAUSE_MS * (int64_t)NS_PER_MS);
-    }
-    return result == 0 ? p->fs->fsync(p->fs, fd) : result;
+    while (!atomic_load(&p->stop) && p->old < 0 &&
+           pthread_cond_timedwait(&p->wake, &p->lock, &due) != ETIMEDOUT)
+        continue;
 }
 
 void wal_prepare_keep_pace(struct wal_prepare *p, uint64_t offset, uint64_t limit)
 {
-    atomic_store(&p->filled, (uint64_t)((double)offset / (double)limit * (double)p->segment_size));
+    int64_t now_ns = clock_mono_ns(), passed_ns = now_ns - p->pace_ns;
+    atomic_store(&p->used, (uint64_t)((double)offset / (double)limit * (double)p->segment_size));
+    if (offset >= p->pace_offset && passed_ns < PACE_MS * (int64_t)NS_PER_MS)
+        return;
+    if (offset > p->pace_offset && (offset - p->pace_offset) * 1e9 / (double)passed_ns > BYTES_PER_S_MOST)
+        atomic_store(&p->fast_until_ns, now_ns + 4 * PACE_MS * (int64_t)NS_PER_MS);
+    p->pace_ns = now_ns;
+    p->pace_offset = offset;
 }
 
-/* The prepared file, or -errno; nothing is left behind on a full disk. */
+/* Fills one piece of the prepared file; the last one is followed by a sync. Called with the lock, returns
+ * with it. */
+static void fill_piece(struct wal_prepare *p)
+{
+    uint64_t at = p->zeros, left = p->segment_size - at, len = left < PIECE_BYTES ? left : PIECE_BYTES;
+    int fd = p->ready;
+    p->filling = true;
+    pthread_mutex_unlock(&p->lock);
+    int result = wal_write_zeros(p->fs, fd, at, at + len);
+    if (result == 0)
+        result =
+            len < left ? p->fs->write_out(p->fs, fd, (int64_t)at, (int64_t)len) : p->fs->fsync(p->fs, fd);
+    if (result < 0)
+        wal_fatal("cannot fill the next segment", p->dir, result);
+    pthread_mutex_lock(&p->lock);
+    p->filling = false;
+    p->zeros += len;
+    pthread_cond_signal(&p->filled);
+}
+
+/* The file, or -errno; nothing is left behind on a full disk. */
 static int make_file(struct wal_prepare *p)
 {
     char path[PATH_MAX];
@@ -99,7 +115,9 @@ static int make_file(struct wal_prepare *p)
     int fd = p->fs->open(p->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     if (fd < 0)
         return fd;
-    int result = fill_file(p, fd);
+    int result = p->fs->allocate(p->fs, fd, 0, (int64_t)p->segment_size);
+    if (result == 0)
+        result = p->fs->fsync(p->fs, fd);
     if (result == 0)
         return fd;
     p->fs->close(p->fs, fd);
@@ -108,29 +126,53 @@ static int make_file(struct wal_prepare *p)
     return result;
 }
 
-/* Tries until there is a file or the end has come. */
-static int prepare(struct wal_prepare *p)
+/* One try. Called with the lock, returns with it. */
+static void make_ready(struct wal_prepare *p)
 {
-    bool told = false;
-    while (!atomic_load(&p->stop)) {
-        int fd = make_file(p);
-        if (fd >= 0) {
-            if (told)
-                log_info("there is room for the next segment again", log_text("dir", p->dir));
-            return fd;
-        }
-        if (fd == -ECANCELED)
-            break;
-        if (fd != -ENOSPC && fd != -EDQUOT)
-            wal_fatal("cannot prepare the next segment", p->dir, fd);
-        if (!told)
-            log_warn("no room for the next segment: appends will be refused when the active one is full",
-                     log_text("dir", p->dir), log_uint("segment_size", p->segment_size));
-        told = true;
-        p->on_next(p->arg, WAL_NEXT_DISK_FULL);
+    pthread_mutex_unlock(&p->lock);
+    int fd = make_file(p);
+    bool is_full = fd == -ENOSPC || fd == -EDQUOT;
+    if (fd < 0 && !is_full)
+        wal_fatal("cannot prepare the next segment", p->dir, fd);
+    if (is_full && !p->was_full)
+        log_warn("no room for the next segment: appends will be refused when the active one is full",
+                 log_text("dir", p->dir), log_uint("segment_size", p->segment_size));
+    if (!is_full && p->was_full)
+        log_info("there is room for the next segment again", log_text("dir", p->dir));
+    p->was_full = is_full;
+    pthread_mutex_lock(&p->lock);
+    p->wanted = is_full;
+    p->ready = is_full ? -1 : fd;
+    p->zeros = 0;
+    pthread_mutex_unlock(&p->lock);
+    p->on_next(p->arg, is_full ? WAL_NEXT_DISK_FULL : WAL_NEXT_READY);
+    pthread_mutex_lock(&p->lock);
+    if (is_full)
         pause_for(p, p->retry_ns);
+}
+
+/* Called with the lock, returns with it. */
+static void fill(struct wal_prepare *p)
+{
+    if (clock_mono_ns() < atomic_load(&p->fast_until_ns)) {
+        pause_for(p, PACE_MS * (int64_t)NS_PER_MS);
+        return;
     }
-    return -1;
+    bool is_ahead = p->zeros >= atomic_load(&p->used) + LEAD_BYTES;
+    fill_piece(p);
+    if (is_ahead)
+        pause_for(p, AHEAD_PAUSE_MS * (int64_t)NS_PER_MS);
+}
+
+/* Called with the lock, returns with it. */
+static void seal_old(struct wal_prepare *p)
+{
+    int old = p->old;
+    uint64_t end = p->old_end;
+    p->old = -1;
+    pthread_mutex_unlock(&p->lock);
+    seal(p, old, end);
+    pthread_mutex_lock(&p->lock);
 }
 
 static void *run(void *arg)
@@ -138,29 +180,16 @@ static void *run(void *arg)
     struct wal_prepare *p = arg;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        if (p->old >= 0) {
-            int old = p->old;
-            uint64_t end = p->old_end;
-            p->old = -1;
-            pthread_mutex_unlock(&p->lock);
-            seal(p, old, end);
-            pthread_mutex_lock(&p->lock);
-        } else if (p->wanted && !atomic_load(&p->stop)) {
-            p->wanted = false;
-            pthread_mutex_unlock(&p->lock);
-            int fd = prepare(p);
-            pthread_mutex_lock(&p->lock);
-            p->ready = fd;
-            if (fd >= 0) {
-                pthread_mutex_unlock(&p->lock);
-                p->on_next(p->arg, WAL_NEXT_READY);
-                pthread_mutex_lock(&p->lock);
-            }
-        } else if (atomic_load(&p->stop)) {
+        if (p->old >= 0)
+            seal_old(p);
+        else if (atomic_load(&p->stop))
             break;
-        } else {
+        else if (p->wanted)
+            make_ready(p);
+        else if (p->ready < 0 || p->zeros == p->segment_size)
             pthread_cond_wait(&p->wake, &p->lock);
-        }
+        else
+            fill(p);
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -186,6 +215,7 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&p->wake, &attr);
+    pthread_cond_init(&p->filled, &attr);
     pthread_condattr_destroy(&attr);
     int result = pthread_create(&p->thread, NULL, run, p);
     if (result != 0)
@@ -196,6 +226,8 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
 int wal_prepare_take(struct wal_prepare *p)
 {
     pthread_mutex_lock(&p->lock);
+    while (p->filling)
+        pthread_cond_wait(&p->filled, &p->lock);
     int fd = p->ready;
     p->ready = -1;
     pthread_mutex_unlock(&p->lock);
@@ -224,6 +256,7 @@ void wal_prepare_stop(struct wal_prepare *p)
     if (p->ready >= 0)
         p->fs->close(p->fs, p->ready);
     pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->filled);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }
