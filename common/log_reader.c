@@ -114,25 +114,30 @@ static enum sh_error enter_segment(struct log_reader *r, size_t index, struct lo
     return SH_OK;
 }
 
-/* Learns the current segment's end from the header of the next one, when there is a next one. */
-static enum sh_error learn_end(struct log_reader *r, struct log_read *read)
+/* Learns the current segment's end from the header of the next one, when there is a next one. When that
+ * header is no help, the file's end has to do: who goes on into the next segment will meet the damage there.
+ */
+static enum sh_error learn_end(struct log_reader *r)
 {
     struct segment_header next;
     uint64_t file_bytes;
+    int64_t size;
     int fd;
     if (r->sealed || r->current + 1 >= r->base_count)
         return SH_OK;
     uint64_t base = r->bases[r->current + 1];
     enum sh_error error = segment_open(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes);
-    if (error == SH_CORRUPT)
-        return blame(r, read, base, 0, r->current + 2 < r->base_count ? r->bases[r->current + 2] : 0);
-    if (error != SH_OK)
+    if (error == SH_OK)
+        r->fs->close(r->fs, fd);
+    else if (error != SH_CORRUPT)
         return error;
-    r->fs->close(r->fs, fd);
-    if (next.position < r->segment.position + r->scan.offset)
-        return blame(r, read, base, 0, base);
+    if (error == SH_OK && next.position >= r->segment.position + r->scan.offset)
+        r->end_offset = next.position - r->segment.position;
+    else if (r->fs->size(r->fs, r->fd, &size) == 0)
+        r->end_offset = (uint64_t)size;
+    else
+        return SH_INTERNAL;
     r->sealed = true;
-    r->end_offset = next.position - r->segment.position;
     return SH_OK;
 }
 
@@ -162,19 +167,19 @@ static enum step try_step(struct log_reader *r, uint64_t durable_end, struct fra
 }
 
 /* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. */
-static enum step step(struct log_reader *r, struct log_read *read, struct frame_header *h,
-                      struct slice *bytes, enum sh_error *error)
+static enum step step(struct log_reader *r, uint64_t durable_end, struct frame_header *h, struct slice *bytes,
+                      enum sh_error *error)
 {
     log_index_note(&r->index, r->segment.base_lsn, r->scan.offset, &r->chain);
-    enum step result = try_step(r, read->durable_end, h, bytes);
+    enum step result = try_step(r, durable_end, h, bytes);
     if (result != STEP_BAD || r->sealed)
         return result;
     *error = refresh(r);
     if (*error == SH_OK && r->fd >= 0)
-        *error = learn_end(r, read);
+        *error = learn_end(r);
     if (*error != SH_OK || r->fd < 0)
         return STEP_FAILED;
-    return try_step(r, read->durable_end, h, bytes);
+    return try_step(r, durable_end, h, bytes);
 }
 
 /* Goes from the end of a segment into the next one, which must continue it. */
@@ -248,7 +253,7 @@ static enum sh_error seek(struct log_reader *r, struct log_read *read)
     }
     if (error != SH_OK)
         return error;
-    error = learn_end(r, read);
+    error = learn_end(r);
     if (error == SH_OK)
         log_index_find(&r->index, r->segment.base_lsn, read->from, &r->scan.offset, &r->chain);
     return error;
@@ -278,7 +283,7 @@ static enum sh_error gather(struct log_reader *r, struct log_read *read, struct 
     while (error == SH_OK) {
         uint64_t offset = r->scan.offset;
         struct log_chain chain = r->chain;
-        enum step result = step(r, read, &h, &bytes, &error);
+        enum step result = step(r, read->durable_end, &h, &bytes, &error);
         if (result == STEP_FAILED)
             return error != SH_OK ? error : SH_INTERNAL;
         if (result == STEP_DURABLE_END)
