@@ -52,6 +52,7 @@ static void refuse_read(struct query *q, const struct query_read *r, enum sh_err
     char text[160] = "";
     uint64_t expected = 0;
     if (e == SH_CORRUPT) {
+        expected = read->good_lsn;
         snprintf(text, sizeof text, "damage in %s at offset %" PRIu64, read->bad_file, read->bad_offset);
         log_for(LOG_ERROR, r->correlation, "read met damage", log_text("file", read->bad_file),
                 log_uint("offset", read->bad_offset), log_uint("lsn", r->from));
