@@ -202,9 +202,11 @@ static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
 static enum sh_error pass_damage(struct log_reader *r, struct log_read *read)
 {
     struct frame_header h;
+    struct segment_search search;
     uint64_t bad = r->scan.offset;
     uint64_t after = r->current + 1 < r->base_count ? r->bases[r->current + 1] : 0;
-    enum scan_result result = segment_scan_find(&r->scan, r->segment.position, r->scan.end, &h);
+    segment_search_open(&search, &r->scan, &r->chain);
+    enum scan_result result = segment_search_next(&search, r->scan.end, &h);
     uint64_t found = r->scan.offset;
     r->scan.offset = bad;
     if (result == SCAN_FAILED)

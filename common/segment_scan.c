@@ -56,16 +56,25 @@ static bool fill(struct segment_scan *scan, uint64_t offset, size_t need, struct
     return true;
 }
 
+static const uint32_t most_body = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
+
+/* What could be a frame's header at `offset`: SCAN_FRAME, else SCAN_BAD. */
+static enum scan_result header_at(struct segment_scan *scan, uint64_t offset, struct frame_header *h)
+{
+    struct slice bytes;
+    if (!fill(scan, offset, FRAME_HEADER_BYTES, &bytes))
+        return SCAN_FAILED;
+    return frame_header_decode(bytes, most_body, h) == SH_OK ? SCAN_FRAME : SCAN_BAD;
+}
+
 /* The frame at `offset`, which the caller knows to lie below the end. */
 static enum scan_result frame_at(struct segment_scan *scan, uint64_t offset, struct frame_header *h,
                                  struct slice *bytes)
 {
-    const uint32_t most_body = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
     size_t size;
-    if (!fill(scan, offset, FRAME_HEADER_BYTES, bytes))
-        return SCAN_FAILED;
-    if (frame_header_decode(*bytes, most_body, h) != SH_OK)
-        return SCAN_BAD;
+    enum scan_result result = header_at(scan, offset, h);
+    if (result != SCAN_FRAME)
+        return result;
     size = FRAME_HEADER_BYTES + (size_t)h->body_bytes;
     if (size > scan->end - offset)
         return SCAN_BAD;
@@ -106,24 +115,6 @@ static bool find_magic(struct segment_scan *scan, uint64_t until)
         scan->offset += bytes.len - (sizeof magic - 1);
     }
     return true;
-}
-
-enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, uint64_t until,
-                                   struct frame_header *h)
-{
-    struct slice bytes;
-    assert(until <= scan->end);
-    while (++scan->offset < until) {
-        if (!find_magic(scan, until))
-            return SCAN_FAILED;
-        if (scan->offset >= until)
-            break;
-        enum scan_result result = frame_at(scan, scan->offset, h, &bytes);
-        if (result == SCAN_FAILED || (result == SCAN_FRAME && h->durable_end <= position + scan->offset))
-            return result;
-    }
-    scan->offset = until;
-    return SCAN_END;
 }
 
 static bool all_zero(struct slice bytes)
@@ -169,4 +160,78 @@ struct log_chain log_chain_of(const struct segment_header *segment)
         .checksum = segment->previous_checksum,
         .position = segment->position + SEGMENT_HEADER_BYTES,
     };
+}
+
+void segment_search_open(struct segment_search *s, struct segment_scan *scan, const struct log_chain *chain)
+{
+    *s = (struct segment_search){
+        .scan = scan,
+        .chain = *chain,
+        .position = chain->position - scan->offset,
+        .body_end = scan->offset,
+        .at = scan->offset + 1,
+    };
+}
+
+/* Goes from header to header, whatever their bodies are, to the next valid frame. SCAN_BAD: there is a gap.
+ */
+static enum scan_result follow_headers(struct segment_search *s, uint64_t until, struct frame_header *h)
+{
+    struct slice bytes;
+    while (s->body_end < until) {
+        uint64_t at = s->body_end;
+        enum scan_result result = header_at(s->scan, at, h);
+        if (result == SCAN_FAILED)
+            return result;
+        if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h))
+            break;
+        s->body_end = at + FRAME_HEADER_BYTES + h->body_bytes;
+        s->at = at + 1;
+        result = frame_at(s->scan, at, h, &bytes);
+        if (result == SCAN_BAD)
+            continue;
+        s->at = s->body_end;
+        s->scan->offset = at;
+        return result;
+    }
+    s->gap = true;
+    return SCAN_BAD;
+}
+
+/* Whether the header at the scan's offset may be that of a frame. */
+static bool may_count(const struct segment_search *s, const struct frame_header *h)
+{
+    struct log_chain chain = s->chain;
+    if (h->durable_end > s->position + s->scan->offset)
+        return false;
+    return s->scan->offset >= s->body_end || log_chain_follow(&chain, h);
+}
+
+enum scan_result segment_search_next(struct segment_search *s, uint64_t until, struct frame_header *h)
+{
+    struct segment_scan *scan = s->scan;
+    struct slice bytes;
+    assert(until <= scan->end);
+    if (!s->gap) {
+        enum scan_result result = follow_headers(s, until, h);
+        if (result != SCAN_BAD)
+            return result;
+    }
+    for (; s->at < until; s->at++) {
+        scan->offset = s->at;
+        if (!find_magic(scan, until))
+            return SCAN_FAILED;
+        s->at = scan->offset;
+        if (s->at >= until)
+            break;
+        enum scan_result result = header_at(scan, s->at, h);
+        if (result == SCAN_FRAME)
+            result = may_count(s, h) ? frame_at(scan, s->at, h, &bytes) : SCAN_BAD;
+        if (result == SCAN_BAD)
+            continue;
+        s->at += result == SCAN_FRAME ? bytes.len : 0;
+        s->body_end = 0;
+        return result;
+    }
+    return SCAN_END;
 }

@@ -34,11 +34,6 @@ void segment_scan_free(struct segment_scan *scan);
 void segment_scan_forget(struct segment_scan *scan);
 /* The frame at offset; bytes (header and body) are borrowed until the next call. */
 enum scan_result segment_scan_next(struct segment_scan *scan, struct frame_header *h, struct slice *bytes);
-/* Looks for the next valid frame that begins behind offset and before `until`, and puts offset there:
- * SCAN_FRAME with its header, SCAN_END (there is none; offset is `until`), SCAN_FAILED. The position of the
- * segment, to refuse what claims to know a durable end beyond itself. */
-enum scan_result segment_scan_find(struct segment_scan *scan, uint64_t position, uint64_t until,
-                                   struct frame_header *h);
 /* Where the last byte that isn't zero lies, from offset (which stays) to `end`: *behind gets the offset
  * behind it, or offset when all are zero. False: a read failed. */
 bool segment_scan_extent(struct segment_scan *scan, uint64_t *behind);
@@ -53,6 +48,26 @@ struct log_chain {
 bool log_chain_follow(struct log_chain *chain, const struct frame_header *h);
 /* Starts at a segment's first frame. */
 struct log_chain log_chain_of(const struct segment_header *segment);
+
+/* A search for valid frames behind a bad one. A client can put bytes into a payload that are a valid frame,
+ * so no frame is looked for in the body of another one: not of a valid one, nor of a damaged one whose header
+ * still continues the chain. (In there only a frame counts that continues that very header: then its length
+ * is what is damaged. No client can make one, since it cannot know the checksum of the frame around it.) */
+struct segment_search {
+    struct segment_scan *scan;
+    struct log_chain chain; /* behind the last header that continued it */
+    uint64_t position;      /* of the segment */
+    uint64_t body_end;      /* in the file: of the frame with that header */
+    uint64_t at;            /* in the file: where to look next */
+    bool gap;               /* what follows there doesn't continue the chain */
+};
+/* The bad frame lies at the scan's offset, and should have continued the chain. */
+void segment_search_open(struct segment_search *search, struct segment_scan *scan,
+                         const struct log_chain *chain);
+/* The next valid frame that begins before `until`, which is not beyond the scan's end: SCAN_FRAME with its
+ * header, the scan's offset at its start; SCAN_END: there is none; SCAN_FAILED. Frames that claim to know a
+ * durable end beyond their own start are refused. */
+enum scan_result segment_search_next(struct segment_search *search, uint64_t until, struct frame_header *h);
 
 /* ---- files of a log's folder ---- */
 /* Opens a segment and reads its header. SH_NOT_FOUND, SH_CORRUPT (damaged, of another log or LSN),

@@ -108,9 +108,11 @@ static bool take_frame(struct verify *v)
 static void pass_damage(struct verify *v, uint64_t end)
 {
     struct frame_header h;
+    struct segment_search search;
     uint64_t bad = v->scan.offset;
     uint64_t until = end < v->scan.end ? end : v->scan.end;
-    bool found = segment_scan_find(&v->scan, v->segment.position, until, &h) == SCAN_FRAME;
+    segment_search_open(&search, &v->scan, &v->chain);
+    bool found = segment_search_next(&search, until, &h) == SCAN_FRAME;
     if (!found)
         v->scan.offset = end;
     verify_damage(v, v->file, bad, v->scan.offset - bad, found ? h.base_lsn : 0,
@@ -126,8 +128,10 @@ static void pass_damage(struct verify *v, uint64_t end)
 static void look_behind(struct verify *v, uint64_t extent)
 {
     struct frame_header h;
+    struct segment_search search;
     uint64_t bad = v->scan.offset;
-    while (segment_scan_find(&v->scan, v->segment.position, extent, &h) == SCAN_FRAME)
+    segment_search_open(&search, &v->scan, &v->chain);
+    while (segment_search_next(&search, extent, &h) == SCAN_FRAME)
         if (h.durable_end > v->durable_end)
             v->durable_end = h.durable_end;
     v->scan.offset = bad;

@@ -183,6 +183,7 @@ static enum sh_error walk(struct recovery *r)
 {
     struct frame_header h;
     struct slice bytes;
+    struct segment_search search;
     enum scan_result result;
     do {
         r->end = r->scan.offset;
@@ -191,7 +192,8 @@ static enum sh_error walk(struct recovery *r)
     r->scan.offset = r->end;
     if (result == SCAN_FAILED || !segment_scan_extent(&r->scan, &r->extent))
         return failed(r->log, "cannot read the newest segment", r->scan.error);
-    while ((result = segment_scan_find(&r->scan, r->log->segment.position, r->extent, &h)) == SCAN_FRAME)
+    segment_search_open(&search, &r->scan, &r->log->chain);
+    while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME)
         raise_mark(r, h.durable_end, h.durable_lsn);
     return result == SCAN_FAILED ? failed(r->log, "cannot read the newest segment", r->scan.error) : SH_OK;
 }

@@ -52,6 +52,24 @@ static struct slice frame_payload(uint64_t n)
     return slice_of(bytes, sizeof bytes);
 }
 
+/* The same, and it claims no more than it could: that all before it is durable. */
+static uint64_t frame_offset; /* of the next frame while an image is made */
+static struct slice liar_payload(uint64_t n)
+{
+    enum { OUTER = FRAME_HEADER_BYTES + 6 /* array, event, stream, bin */, INNER = 3 };
+    static uint64_t offsets[16];
+    static uint8_t bytes[INNER * FRAME_HEADER_BYTES];
+    if (frame_offset > 0)
+        offsets[n] = frame_offset;
+    for (unsigned i = 0; i < INNER; i++) {
+        struct frame_header h = {.kind = FRAME_CLOCK,
+                                 .base_lsn = n,
+                                 .durable_end = offsets[n] + OUTER + i * (uint64_t)FRAME_HEADER_BYTES};
+        frame_encode(&h, salt, (struct slice){0}, bytes + (size_t)i * FRAME_HEADER_BYTES);
+    }
+    return slice_of(bytes, sizeof bytes);
+}
+
 static void copy_file(struct sim_disk *disk, const char *path, struct buf *out)
 {
     struct slice file = sim_disk_file(disk, path);
@@ -66,12 +84,14 @@ static void make_image(struct image *image, payload_fn payload)
     assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_DONE);
     salt = rig.log.segment.salt;
     for (uint64_t n = 1; n <= ACKNOWLEDGED; n++) {
+        frame_offset = rig.log.offset;
         rig_append(&rig, 7, 1, n, payload(n));
         assert_true(rig_commit(&rig));
     }
     image->acknowledged_end = rig.log.offset;
     for (unsigned i = 0; i < TORN; i++) {
         uint64_t n = ACKNOWLEDGED + 1 + i;
+        frame_offset = rig.log.offset;
         rig_append(&rig, 7, 1, n, payload(n));
         assert_true(rig_write(&rig));
         image->ends[i] = rig.log.offset;
@@ -82,6 +102,7 @@ static void make_image(struct image *image, payload_fn payload)
     copy_file(disk, image->segment_path, &image->segment);
     copy_file(disk, image->mark_path, &image->mark);
     copy_file(disk, "/data/node", &image->node);
+    frame_offset = 0;
     rig_kill(&rig);
     sim_disk_close(disk);
 }
@@ -285,6 +306,50 @@ static void test_payloads_that_look_like_frames_prove_nothing(void **state)
     harm_every_byte(HARM_NOISE, frame_payload, true);
 }
 
+static struct slice honest_then_liar_payload(uint64_t n)
+{
+    return n == ACKNOWLEDGED + 1 ? text_payload(n) : liar_payload(n);
+}
+
+/* The first torn frame is damaged anywhere, its header too: the whole ones behind are looked at, not into. */
+static void test_lies_in_whole_frames_behind_a_torn_one_prove_nothing(void **state)
+{
+    (void)state;
+    struct image image;
+    make_image(&image, honest_then_liar_payload);
+    for (size_t at = image.acknowledged_end; at < image.ends[0]; at++) {
+        struct buf segment = {0};
+        buf_append(&segment, image.segment.data, image.segment.len);
+        harm_bytes(&segment, HARM_NOISE, at, at + 1);
+        check_start(&image, &segment, honest_then_liar_payload, 0);
+        buf_free(&segment);
+    }
+    free_image(&image);
+}
+
+/* What lies in a frame's body proves nothing, whether that frame is whole or not, as long as its header is.
+ */
+static void test_payloads_that_lie_about_what_is_durable_prove_nothing(void **state)
+{
+    (void)state;
+    struct image image;
+    harm_every_byte(HARM_CUT, liar_payload, false);
+    make_image(&image, liar_payload);
+    size_t start = image.acknowledged_end;
+    for (unsigned i = 0; i < TORN; start = image.ends[i++]) {
+        for (size_t at = start + FRAME_HEADER_BYTES; at < image.ends[i]; at++) {
+            struct buf segment = {0};
+            buf_append(&segment, image.segment.data, image.segment.len);
+            harm_bytes(&segment, HARM_NOISE, at, at + 1);
+            if (at % 2 == 0) /* another frame is torn as well */
+                segment.data[image.ends[TORN - 1] - 1] ^= 1;
+            check_start(&image, &segment, liar_payload, whole_frames(&image, &segment));
+            buf_free(&segment);
+        }
+    }
+    free_image(&image);
+}
+
 int main(void)
 {
     srandom(4711);
@@ -296,6 +361,8 @@ int main(void)
         cmocka_unit_test(test_every_single_byte_zeroed_or_garbled),
         cmocka_unit_test(test_payloads_of_zeros_of_every_length),
         cmocka_unit_test(test_payloads_that_look_like_frames_prove_nothing),
+        cmocka_unit_test(test_lies_in_whole_frames_behind_a_torn_one_prove_nothing),
+        cmocka_unit_test(test_payloads_that_lie_about_what_is_durable_prove_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -321,6 +321,37 @@ static void test_damage_costs_only_the_damaged_frame(void **state)
     }
 }
 
+/* A payload that is a frame of this segment, made for the LSN that its own frame gets. When that one is
+ * damaged, what lies inside it is not taken for the log. */
+static void test_a_frame_in_a_damaged_payload_is_not_read(void **state)
+{
+    (void)state;
+    append_frames(1);
+    uint8_t forged[FRAME_HEADER_BYTES + 6] = {0};
+    struct slice body = slice_of(forged + FRAME_HEADER_BYTES, 6);
+    memcpy(forged + FRAME_HEADER_BYTES, "\x91\x93\x00\xa0\xc4\x00", body.len);
+    struct frame_header h = {.body_bytes = (uint32_t)body.len, .base_lsn = BATCH + 1, .count = 1};
+    frame_encode(&h, rig.log.segment.salt, body, forged);
+    uint64_t at = rig.log.offset;
+    rig_append(&rig, 0, 1, 0, slice_of(forged, sizeof forged));
+    assert_true(rig_commit(&rig));
+    append_frames(3);
+    assert_int_equal(wal_log_write_mark(&rig.log), 0);
+    char path[PATH_MAX];
+    segment_bytes(1, path)[at + FRAME_HEADER_BYTES] ^= 1;
+    struct result r = read_from(BATCH + 1, end(), 1 << 20, 1000);
+    assert_int_equal(r.error, SH_CORRUPT);
+    assert_int_equal(r.read.bad_offset, at);
+    assert_int_equal(r.read.good_lsn, BATCH + 2);
+    assert_int_equal(read_from(BATCH + 2, end(), 1 << 20, 1000).frames, 3);
+    struct found found;
+    struct log_verify_report report;
+    assert_int_equal(verify(&found, &report), SH_CORRUPT);
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.next_lsn, BATCH + 2);
+    assert_int_equal(report.entries, 4 * BATCH);
+}
+
 static void test_a_damaged_segment_header_is_corrupt_not_missing(void **state)
 {
     (void)state;
@@ -667,6 +698,7 @@ int main(void)
         READER_TEST(test_reading_hither_and_thither_in_large_segments),
         READER_TEST(test_trimmed_is_told_apart_from_not_found),
         READER_TEST(test_damage_costs_only_the_damaged_frame),
+        READER_TEST(test_a_frame_in_a_damaged_payload_is_not_read),
         READER_TEST(test_a_damaged_segment_header_is_corrupt_not_missing),
         READER_TEST(test_a_damaged_segment_header_hides_nothing_before_it),
         READER_TEST(test_a_damaged_header_of_a_new_segment_hides_nothing_before_it),

@@ -254,15 +254,18 @@ static void test_damage_is_seen_through_later_frames(void **state)
     append_entries(1, 1);
     uint64_t first_end = rig.log.offset;
     append_entries(2, 2);
+    uint64_t second_end = rig.log.offset;
     append_entries(3, 3);
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s", segment_path(1));
     crash(SIM_LOSE_NOTHING);
-    /* The mark file is from the start; that entry 2 was durable is only said by entry 3, behind the damage.
-     */
-    file_bytes(path)[first_end + 30] ^= 1;
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-    file_bytes(path)[first_end + 30] ^= 1;
+    /* The mark file is from the start; that entry 2 was durable is only said by entry 3, behind the damage:
+     * whichever bit of its header is wrong, its length for one, or byte of its body. */
+    for (size_t bit = 0; bit < 8 * (second_end - first_end); bit += bit < 8 * FRAME_HEADER_BYTES ? 1 : 8) {
+        file_bytes(path)[first_end + bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
+        file_bytes(path)[first_end + bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
     open_rig();
     assert_log_holds(3);
 }
