@@ -34,10 +34,15 @@ struct recovery {
                           there */
 };
 
+static bool is_full(int result)
+{
+    return result == -ENOSPC || result == -EDQUOT;
+}
+
 static enum sh_error failed(const struct wal_log *log, const char *what, int result)
 {
     log_error(what, log_text("dir", log->dir), log_text("error", strerror(-result)));
-    return result == -ENOSPC || result == -EDQUOT ? SH_DISK_FULL : SH_INTERNAL;
+    return is_full(result) ? SH_DISK_FULL : SH_INTERNAL;
 }
 
 static enum sh_error damaged(const struct recovery *r, uint64_t offset, uint64_t lsn, const char *what)
@@ -250,11 +255,14 @@ static int keep_aside(struct recovery *r, char kept[PATH_MAX])
     if (result == 0)
         result = fs->fsync(fs, fd);
     fs->close(fs, fd);
+    if (result < 0)
+        fs->unlink(fs, kept);
     return result == 0 ? fs->sync_dir(fs, r->quarantine) : result;
 }
 
-/* What follows the last good frame was never acknowledged: kept aside and overwritten. A full disk can't keep
- * a node from starting: then it is only named. */
+/* What follows the last good frame was never acknowledged: kept aside and overwritten. On a full disk it
+ * takes the room of the prepared segment, which holds nothing. Nothing is cut that could not be kept: after a
+ * loss of power it may be more than it looks like, and the next start tries again. */
 static enum sh_error cut_tail(struct recovery *r)
 {
     struct wal_log *log = r->log;
@@ -262,9 +270,17 @@ static enum sh_error cut_tail(struct recovery *r)
     if (r->extent == r->end)
         return SH_OK;
     int result = keep_aside(r, kept);
-    if (result == -ENOSPC || result == -EDQUOT)
-        snprintf(kept, sizeof kept, "not kept: the disk is full");
-    else if (result < 0)
+    if (is_full(result)) {
+        char next[PATH_MAX];
+        vfs_path(next, log->dir, "next.tmp");
+        if (log->fs->unlink(log->fs, next) == 0)
+            result = keep_aside(r, kept);
+    }
+    if (is_full(result))
+        log_error(
+            "the disk is full: a torn tail cannot be kept aside, and is not cut before it is; make room",
+            log_text("file", r->file), log_uint("bytes", r->extent - r->end));
+    if (result < 0)
         return failed(log, "cannot keep a torn tail aside", result);
     log_warn("torn tail cut: bytes that were written but never acknowledged", log_text("dir", log->dir),
              log_text("file", r->file), log_uint("offset", r->end), log_uint("bytes", r->extent - r->end),
@@ -285,7 +301,7 @@ static enum sh_error make_durable(struct recovery *r)
         result = wal_write_zeros(log->fs, log->fd, log->limit, log->segment_size);
         if (result == 0)
             log->limit = log->segment_size;
-        else if (result == -ENOSPC || result == -EDQUOT)
+        else if (is_full(result))
             result = 0; /* it ends where it ended */
     }
     if (result == 0)

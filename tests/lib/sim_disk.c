@@ -41,6 +41,7 @@ struct sim_disk {
     struct inode *fds[FDS_MAX];
     uint64_t calls, stop_at, random;
     bool is_full, fail_next_sync;
+    size_t room; /* of a full disk: what was deleted since */
 };
 
 static struct sim_disk *lock_disk(const struct vfs *fs)
@@ -190,6 +191,18 @@ static void mark_dirty(struct inode *inode, size_t from, size_t to)
         inode->dirty.data[at] = 1;
 }
 
+/* Whether the file may grow to `len` bytes. */
+static bool take_room(struct sim_disk *d, const struct buf *data, size_t len)
+{
+    size_t more = len > data->len ? len - data->len : 0;
+    if (!d->is_full)
+        return true;
+    if (more > d->room)
+        return false;
+    d->room -= more;
+    return true;
+}
+
 static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov, int count, int64_t offset)
 {
     struct sim_disk *d = lock_disk(fs);
@@ -199,7 +212,7 @@ static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov
         return unlock_disk(d, -EIO);
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
-    if (d->is_full && at + total > data->len)
+    if (!take_room(d, data, at + total))
         return unlock_disk(d, -ENOSPC);
     if (at + total > data->len)
         resize(data, at + total);
@@ -261,7 +274,7 @@ static int sim_allocate(const struct vfs *fs, int fd, int64_t offset, int64_t si
     size_t end = (size_t)(offset + size);
     if (!may_change(d))
         return unlock_disk(d, -EIO);
-    if (d->is_full && end > data->len)
+    if (!take_room(d, data, end))
         return unlock_disk(d, -ENOSPC);
     if (end > data->len)
         resize(data, end);
@@ -290,10 +303,12 @@ static int sim_rename(const struct vfs *fs, const char *from, const char *to)
 static int sim_unlink(const struct vfs *fs, const char *path)
 {
     struct sim_disk *d = lock_disk(fs);
-    if (find_name(&d->now, path) == NULL)
+    const struct name *name = find_name(&d->now, path);
+    if (name == NULL)
         return unlock_disk(d, -ENOENT);
     if (!may_change(d))
         return unlock_disk(d, -EIO);
+    d->room += name->inode->now.len;
     change_name(d, path, NULL, "");
     return unlock_disk(d, 0);
 }
@@ -418,6 +433,7 @@ void sim_disk_fail_next_sync(struct sim_disk *d)
 void sim_disk_set_full(struct sim_disk *d, bool full)
 {
     d->is_full = full;
+    d->room = 0;
 }
 
 /* xorshift64* */

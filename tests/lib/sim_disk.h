@@ -30,7 +30,8 @@ void sim_disk_crash(struct sim_disk *disk, enum sim_loss loss, uint64_t seed);
 /* The next sync of a file fails with -EIO, and what it should have written is never written by a later one.
  */
 void sim_disk_fail_next_sync(struct sim_disk *disk);
-/* Writes that make a file longer fail with -ENOSPC. */
+/* Writes that make files longer fail with -ENOSPC, beyond the bytes of the files that are deleted from then
+ * on. */
 void sim_disk_set_full(struct sim_disk *disk, bool full);
 /* The bytes of a file, for tests that damage it; NULL when there is none. The size is fixed. */
 struct slice sim_disk_file(struct sim_disk *disk, const char *path);

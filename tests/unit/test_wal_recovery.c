@@ -499,19 +499,61 @@ static void test_a_full_disk_refuses_what_needs_room_and_nothing_else(void **sta
     assert_log_holds(n + 10);
 }
 
-static void test_a_torn_tail_is_cut_even_when_it_cannot_be_kept(void **state)
+static bool count_name(void *arg, const char *name)
 {
-    (void)state;
+    (void)name;
+    ++*(unsigned *)arg;
+    return true;
+}
+
+static unsigned kept_files(void)
+{
+    unsigned files = 0;
+    sim_disk_vfs(disk)->list(sim_disk_vfs(disk), "/data/quarantine", count_name, &files);
+    return files;
+}
+
+/* Three acknowledged entries and garbage behind, on a disk without room. */
+static void tear_on_a_full_disk(char path[PATH_MAX])
+{
     open_rig();
     append_entries(1, 3);
     uint64_t offset = rig.log.offset;
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
+    snprintf(path, PATH_MAX, "%s", segment_path(1));
     crash(SIM_LOSE_NOTHING);
     memset(file_bytes(path) + offset, 0xee, 300);
     sim_disk_set_full(disk, true);
+}
+
+static void test_a_torn_tail_takes_the_room_of_the_prepared_segment(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    tear_on_a_full_disk(path);
     assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_DONE);
     assert_log_holds(3);
+    assert_int_equal(kept_files(), 1);
+}
+
+static void test_a_torn_tail_that_cannot_be_kept_is_not_cut(void **state)
+{
+    (void)state;
+    char path[PATH_MAX], next[PATH_MAX];
+    tear_on_a_full_disk(path);
+    vfs_path(next, rig.dir.log, "next.tmp");
+    assert_int_equal(sim_disk_vfs(disk)->unlink(sim_disk_vfs(disk), next), 0);
+    sim_disk_set_full(disk, true);
+    struct buf before = {0};
+    buf_append(&before, file_bytes(path), SEGMENT);
+    for (unsigned attempt = 0; attempt < 3; attempt++)
+        assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_FAULT);
+    assert_memory_equal(file_bytes(path), before.data, SEGMENT);
+    assert_int_equal(kept_files(), 0);
+    buf_free(&before);
+    sim_disk_set_full(disk, false);
+    open_rig(); /* by itself, as soon as there is room */
+    assert_log_holds(3);
+    assert_int_equal(kept_files(), 1);
 }
 
 static void test_smaller_segments_after_a_change_of_the_setting(void **state)
@@ -556,7 +598,8 @@ int main(void)
         WAL_TEST(test_a_first_start_that_was_killed_is_taken_up_again),
         WAL_TEST(test_a_first_start_cut_by_power_loss_is_taken_up_again),
         WAL_TEST(test_a_full_disk_refuses_what_needs_room_and_nothing_else),
-        WAL_TEST(test_a_torn_tail_is_cut_even_when_it_cannot_be_kept),
+        WAL_TEST(test_a_torn_tail_takes_the_room_of_the_prepared_segment),
+        WAL_TEST(test_a_torn_tail_that_cannot_be_kept_is_not_cut),
         WAL_TEST(test_smaller_segments_after_a_change_of_the_setting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
