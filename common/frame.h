@@ -47,14 +47,6 @@ enum {
 
 enum frame_kind { FRAME_DATA = 0, FRAME_CHECKPOINT = 1, FRAME_CLOCK = 2, FRAME_CLOSE = 3, FRAME_LOSS = 4 };
 
-/* Most bytes of a frame's body: a quarter segment, and never more than a link carries (16 MiB and its
- * envelope). */
-static inline uint64_t frame_body_max(uint64_t segment_bytes)
-{
-    uint64_t quarter = segment_bytes / 4;
-    return (quarter < (16u << 20) ? quarter : (16u << 20)) - FRAME_HEADER_BYTES;
-}
-
 struct segment_header {
     struct id16 log;
     uint32_t salt;

@@ -40,7 +40,7 @@ static void on_hello(struct query *q, const struct link_request *request)
         .log = q->log,
         .version = slice_str(SHANGHAI_VERSION),
         .wal_link = hello.local && request->local ? slice_str(q->wal_link) : (struct slice){0},
-        .max_append_bytes = frame_body_max(config->settings.wal_segment_size),
+        .max_append_bytes = frame_body_most(config->settings.wal_segment_size),
     };
     query_answer(q, request->token, MSG_hello_reply, &reply);
 }
