@@ -1,4 +1,5 @@
-/* <data>/node: which node a data directory belongs to, and the uuid of its log. Nothing here is fatal.
+/* <data>/node: which node a data directory belongs to, and the uuid of its log. Nothing here is fatal. Other
+ * versions keep the first words and the last line.
  *
  *   shanghai node 1
  *   node n1
@@ -17,7 +18,7 @@
 #include "log.h"
 
 enum { IDENTITY_BYTES_MAX = 512 };
-static const char first_line[] = "shanghai node 1\n";
+static const char format_name[] = "shanghai node ", first_line[] = "shanghai node 1\n";
 
 /* Takes "name value\n" off the text. The value is cut at the newline. */
 static bool take_line(char **text, const char *name, char **value)
@@ -34,16 +35,18 @@ static bool take_line(char **text, const char *name, char **value)
 
 static enum sh_error parse(char *text, size_t len, struct node_identity *out)
 {
-    char *at = text + sizeof first_line - 1, *node, *log, *checksum;
-    char *last = strstr(text, "\nchecksum ");
-    if (strlen(text) != len || strncmp(text, first_line, sizeof first_line - 1) != 0 || last == NULL)
+    char *at = text + sizeof first_line - 1, *node, *log, *end = strstr(text, "\nchecksum ");
+    char expected[24];
+    if (strlen(text) != len || strncmp(text, format_name, sizeof format_name - 1) != 0 || end == NULL)
         return SH_CORRUPT;
-    char expected[9];
-    snprintf(expected, sizeof expected, "%08" PRIx32, crc32c(0, text, (size_t)(last + 1 - text)));
-    if (!take_line(&at, "node", &node) || !take_line(&at, "log", &log) ||
-        !take_line(&at, "checksum", &checksum))
+    end++;
+    snprintf(expected, sizeof expected, "checksum %08" PRIx32 "\n", crc32c(0, text, (size_t)(end - text)));
+    if (strcmp(end, expected) != 0)
         return SH_CORRUPT;
-    if (*at != 0 || strcmp(checksum, expected) != 0 || strlen(node) >= sizeof out->node)
+    if (strncmp(text, first_line, sizeof first_line - 1) != 0)
+        return SH_VERSION_MISMATCH;
+    if (!take_line(&at, "node", &node) || !take_line(&at, "log", &log) || at != end ||
+        strlen(node) >= sizeof out->node)
         return SH_CORRUPT;
     snprintf(out->node, sizeof out->node, "%s", node);
     return id16_parse(log, &out->log) && !id16_is_zero(out->log) ? SH_OK : SH_CORRUPT;

@@ -12,7 +12,8 @@
 #include "log.h"
 
 enum { MARK_CRC_AT = 52 };
-static const uint8_t mark_magic[8] = {'S', 'H', 'M', 'A', 'R', 'K', 1, 0};
+enum { MAGIC_BYTES = 6, MARK_VERSION = 1 };
+static const uint8_t mark_magic[MAGIC_BYTES + 2] = {'S', 'H', 'M', 'A', 'R', 'K', MARK_VERSION, 0};
 
 void log_mark_encode(const struct log_mark *mark, uint8_t out[MARK_SLOT_BYTES])
 {
@@ -26,13 +27,15 @@ void log_mark_encode(const struct log_mark *mark, uint8_t out[MARK_SLOT_BYTES])
     put_u32(out + MARK_CRC_AT, crc32c(0, out, MARK_CRC_AT));
 }
 
-bool log_mark_decode(const uint8_t bytes[MARK_SLOT_BYTES], struct id16 log, struct log_mark *out)
+enum sh_error log_mark_decode(const uint8_t bytes[MARK_SLOT_BYTES], struct id16 log, struct log_mark *out)
 {
-    if (memcmp(bytes, mark_magic, sizeof mark_magic) != 0 ||
-        memcmp(bytes + 36, log.bytes, sizeof log.bytes) != 0)
-        return false;
-    if (get_u32(bytes + MARK_CRC_AT) != crc32c(0, bytes, MARK_CRC_AT))
-        return false;
+    if (memcmp(bytes, mark_magic, MAGIC_BYTES) != 0 ||
+        get_u32(bytes + MARK_CRC_AT) != crc32c(0, bytes, MARK_CRC_AT))
+        return SH_CORRUPT;
+    if (memcmp(bytes, mark_magic, sizeof mark_magic) != 0)
+        return SH_VERSION_MISMATCH;
+    if (memcmp(bytes + 36, log.bytes, sizeof log.bytes) != 0)
+        return SH_CORRUPT;
     *out = (struct log_mark){
         .log = log,
         .counter = get_u64(bytes + 8),
@@ -40,7 +43,7 @@ bool log_mark_decode(const uint8_t bytes[MARK_SLOT_BYTES], struct id16 log, stru
         .durable_lsn = get_u64(bytes + 24),
         .checksum = get_u32(bytes + 32),
     };
-    return true;
+    return SH_OK;
 }
 
 enum sh_error log_mark_read(const struct vfs *fs, const char *dir, struct id16 log, struct log_mark *out)
@@ -63,7 +66,10 @@ enum sh_error log_mark_read(const struct vfs *fs, const char *dir, struct id16 l
     enum sh_error error = SH_CORRUPT;
     for (unsigned slot = 0; slot < 2; slot++) {
         struct log_mark mark;
-        if (log_mark_decode(bytes + slot * MARK_SLOT_BYTES, log, &mark) && mark.counter >= out->counter) {
+        enum sh_error decoded = log_mark_decode(bytes + slot * MARK_SLOT_BYTES, log, &mark);
+        if (decoded == SH_VERSION_MISMATCH)
+            return decoded;
+        if (decoded == SH_OK && mark.counter >= out->counter) {
             *out = mark;
             error = SH_OK;
         }

@@ -50,7 +50,8 @@ enum sh_error log_durable_end(const struct vfs *fs, const char *dir, struct id16
                               uint64_t *lsn);
 
 /* ---- the data directory ---- */
-/* <data>/node: identity made on the first start. SH_NOT_FOUND, SH_CORRUPT. */
+/* <data>/node: identity made on the first start. SH_NOT_FOUND, SH_CORRUPT, SH_VERSION_MISMATCH, SH_INTERNAL
+ * (a file call failed, logged). */
 struct node_identity {
     struct id16 log; /* uuid of the node's own log */
     char node[65];

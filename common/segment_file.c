@@ -163,7 +163,7 @@ enum sh_error log_durable_end(const struct vfs *fs, const char *dir, struct id16
     enum sh_error error = log_mark_read(fs, dir, log, &mark);
     *end = error == SH_OK ? mark.durable_end : 0;
     *lsn = error == SH_OK ? mark.durable_lsn : 0;
-    if (error == SH_INTERNAL)
+    if (error == SH_INTERNAL || error == SH_VERSION_MISMATCH)
         return error;
     error = list_bases(fs, dir, &bases, &count);
     if (error == SH_OK)

@@ -159,8 +159,16 @@ static enum service_exit find_log(struct query *q)
         log_info("no node identity yet: walsvc has not made it; starting again later");
         return EXIT_FAULT;
     }
+    if (e == SH_INTERNAL)
+        return EXIT_FAULT;
     if (e != SH_OK) {
-        log_error("the node's identity is damaged", log_text("dir", config->data_dir));
+        log_error("the node's identity cannot be used", log_text("dir", config->data_dir),
+                  log_text("error", sh_error_name(e)));
+        return EXIT_CONFIG;
+    }
+    if (strcmp(identity.node, config->self->id) != 0) {
+        log_error("the data directory belongs to another node", log_text("dir", config->data_dir),
+                  log_text("belongs_to", identity.node), log_text("started_as", config->self->id));
         return EXIT_CONFIG;
     }
     q->log = identity.log;

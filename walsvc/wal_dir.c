@@ -88,6 +88,9 @@ static enum service_exit find_identity(struct wal_dir *d, const char *logs, cons
             "the file `node` is damaged; put it back from a copy, or start with an empty data directory",
             log_text("path", d->data));
         return EXIT_CONFIG;
+    case SH_VERSION_MISMATCH:
+        log_error("the data directory has a format that this version doesn't know", log_text("path", d->data));
+        return EXIT_CONFIG;
     default:
         return EXIT_FAULT;
     }

@@ -139,7 +139,9 @@ static enum sh_error read_mark(struct recovery *r)
     enum sh_error error = log_mark_read(log->fs, log->dir, log->uuid, &log->mark);
     if (error == SH_CORRUPT)
         log_warn("the durable mark is damaged; it is made again from the frames", log_text("dir", log->dir));
-    if (error == SH_INTERNAL)
+    if (error == SH_VERSION_MISMATCH)
+        log_error("the durable mark has a format that this version doesn't know", log_text("dir", log->dir));
+    if (error == SH_INTERNAL || error == SH_VERSION_MISMATCH)
         return error;
     r->mark = log->mark.durable_end;
     r->mark_lsn = log->mark.durable_lsn;

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "bytes.h"
+#include "crc32c.h"
 #include "log_verify.h"
 #include "sim_disk.h"
 #include "wal_rig.h"
@@ -416,6 +418,58 @@ static void test_a_foreign_node_is_refused(void **state)
     wal_dir_close(&dir);
 }
 
+/* What a later version has written is neither damaged nor ours: told apart, and left alone. */
+static void test_files_of_another_version_are_refused_and_left_alone(void **state)
+{
+    (void)state;
+    const struct vfs *fs = sim_disk_vfs(disk);
+    struct node_identity identity;
+    struct log_mark mark;
+    char path[PATH_MAX];
+    open_rig();
+    append_entries(1, 3);
+    rig_close(&rig);
+    uint64_t changes = sim_disk_calls(disk);
+
+    /* The segment's header: bytes 6 and 7. */
+    uint8_t *bytes = file_bytes(segment_path(1)), crc[4];
+    memcpy(crc, bytes + 60, sizeof crc);
+    bytes[6] = 2;
+    put_u32(bytes + 60, crc32c(segment_salt(rig.dir.identity.log, 1), bytes, 60));
+    assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
+    bytes[6] = 1;
+    memcpy(bytes + 60, crc, sizeof crc);
+
+    /* Either slot of the mark. */
+    vfs_path(path, rig.dir.log, "mark");
+    for (unsigned slot = 0; slot < 2; slot++) {
+        bytes = file_bytes(path) + (size_t)slot * MARK_SLOT_BYTES;
+        bytes[6] = 2;
+        put_u32(bytes + 52, crc32c(0, bytes, 52));
+        assert_int_equal(log_mark_read(fs, rig.dir.log, rig.dir.identity.log, &mark), SH_VERSION_MISMATCH);
+        assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
+        bytes[6] = 1;
+        put_u32(bytes + 52, crc32c(0, bytes, 52));
+    }
+
+    /* The identity. */
+    bytes = file_bytes("/data/node");
+    size_t len = sim_disk_file(disk, "/data/node").len, checked = len - strlen("checksum 00000000\n");
+    char old[512], line[32];
+    memcpy(old, bytes, len);
+    bytes[strlen("shanghai node ")] = '2';
+    assert_int_equal(node_identity_read(fs, data, &identity), SH_CORRUPT); /* a flipped bit, that is */
+    snprintf(line, sizeof line, "checksum %08x\n", crc32c(0, bytes, checked));
+    memcpy(bytes + checked, line, strlen(line));
+    assert_int_equal(node_identity_read(fs, data, &identity), SH_VERSION_MISMATCH);
+    assert_int_equal(rig_open(&rig, fs, data, SEGMENT), EXIT_CONFIG);
+    memcpy(bytes, old, len);
+
+    assert_int_equal(sim_disk_calls(disk), changes);
+    open_rig();
+    assert_log_holds(3);
+}
+
 static void test_a_damaged_identity_is_refused_and_nothing_deleted(void **state)
 {
     (void)state;
@@ -595,6 +649,7 @@ int main(void)
         WAL_TEST(test_the_newer_slot_is_the_mark),
         WAL_TEST(test_one_bad_slot_leaves_the_other_mark),
         WAL_TEST(test_a_foreign_node_is_refused),
+        WAL_TEST(test_files_of_another_version_are_refused_and_left_alone),
         WAL_TEST(test_a_damaged_identity_is_refused_and_nothing_deleted),
         WAL_TEST(test_a_lost_identity_never_starts_a_second_log),
         WAL_TEST(test_a_first_start_that_was_killed_is_taken_up_again),
