@@ -1,9 +1,10 @@
 """Damage in the middle of the log, met by a client: named with file and offset, and it costs nothing but itself."""
 import os
 import re
+import subprocess
 import unittest
 
-from shanghai import Node
+from shanghai import BIN, Node
 
 LINES = 100000
 
@@ -37,6 +38,19 @@ class Damage(unittest.TestCase):
             out = node.ctl("log", "verify", "--data", node.data, check=False)
             self.assertEqual(out.returncode, 1)
             self.assertIn(segments[1].encode(), out.stdout + out.stderr)
+
+    def test_querysvc_serves_no_other_nodes_directory(self):
+        with Node() as node:
+            node.start()
+            self.assertEqual(node.stop(), 0)
+            with open(node.config, encoding="ascii") as file:
+                text = file.read()
+            with open(node.config, "w", encoding="ascii") as file:
+                file.write(text.replace("id: n1", "id: n2"))
+            done = subprocess.run([os.path.join(BIN, "querysvc"), "--config", node.config, "--node", "n2"],
+                                  capture_output=True, check=False, timeout=30)
+            self.assertEqual(done.returncode, 78)
+            self.assertIn(b"belongs to another node", done.stderr)
 
 
 if __name__ == "__main__":
