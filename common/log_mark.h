@@ -26,8 +26,8 @@ struct log_mark {
 void log_mark_encode(const struct log_mark *mark, uint8_t out[MARK_SLOT_BYTES]);
 /* SH_CORRUPT, also when it is another log's. SH_VERSION_MISMATCH. */
 enum sh_error log_mark_decode(const uint8_t bytes[MARK_SLOT_BYTES], struct id16 log, struct log_mark *out);
-/* The newest valid slot. SH_NOT_FOUND: no file. SH_CORRUPT: a file without a valid slot. SH_VERSION_MISMATCH: a
- * slot of another version of the format. SH_INTERNAL, logged. */
+/* The newest valid slot. SH_NOT_FOUND: no file. SH_CORRUPT: a file without a valid slot. SH_VERSION_MISMATCH:
+ * a slot of another version of the format. SH_INTERNAL, logged. */
 enum sh_error log_mark_read(const struct vfs *fs, const char *dir, struct id16 log, struct log_mark *out);
 /* Where the mark's slot belongs in the file. */
 int64_t log_mark_offset(const struct log_mark *mark);

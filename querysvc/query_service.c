@@ -45,22 +45,24 @@ static void on_hello(struct query *q, const struct link_request *request)
     query_answer(q, request->token, MSG_hello_reply, &reply);
 }
 
-/* The segments of the log; none when there is none yet or a header is damaged (which reads will name). */
-static size_t list_segments(struct query *q, struct log_segment **segments)
+/* The segments of the log; none when there is none yet, or with an error: SH_CORRUPT names the file. */
+static enum sh_error list_segments(struct query *q, struct log_segment **segments, size_t *count,
+                                   char bad_file[SEGMENT_NAME_MAX])
 {
-    char bad_file[SEGMENT_NAME_MAX];
-    size_t count = 0;
-    *segments = NULL;
-    enum sh_error e = log_list_segments(q->fs, q->log_dir, q->log, segments, &count, bad_file);
+    enum sh_error e = log_list_segments(q->fs, q->log_dir, q->log, segments, count, bad_file);
     if (e == SH_CORRUPT)
         log_error("damaged segment header", log_text("file", bad_file));
-    return e == SH_OK ? count : 0;
+    if (e != SH_OK)
+        *count = 0;
+    return e == SH_NOT_FOUND ? SH_OK : e;
 }
 
 static void on_status(struct query *q, const struct link_request *request)
 {
     struct log_segment *segments;
-    size_t count = list_segments(q, &segments);
+    char bad_file[SEGMENT_NAME_MAX];
+    size_t count;
+    list_segments(q, &segments, &count, bad_file); /* what is damaged is named by log info, and by reads */
     const struct config *config = q->service->config;
     struct msg_status_reply reply = {
         .cluster = slice_str(config->cluster),
@@ -94,7 +96,14 @@ static void on_log_info(struct query *q, const struct link_request *request)
         return;
     }
     struct log_segment *segments;
-    size_t count = list_segments(q, &segments);
+    char bad_file[SEGMENT_NAME_MAX] = "", text[96];
+    size_t count;
+    e = list_segments(q, &segments, &count, bad_file);
+    if (e != SH_OK) {
+        snprintf(text, sizeof text, "the header of a segment cannot be read: %s", bad_file);
+        query_refuse(q, request->token, e, text, 0);
+        return;
+    }
     struct buf list = {0};
     msgpack_packer pk;
     mp_packer(&pk, &list);

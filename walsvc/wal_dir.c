@@ -89,7 +89,8 @@ static enum service_exit find_identity(struct wal_dir *d, const char *logs, cons
             log_text("path", d->data));
         return EXIT_CONFIG;
     case SH_VERSION_MISMATCH:
-        log_error("the data directory has a format that this version doesn't know", log_text("path", d->data));
+        log_error("the data directory has a format that this version doesn't know",
+                  log_text("path", d->data));
         return EXIT_CONFIG;
     default:
         return EXIT_FAULT;

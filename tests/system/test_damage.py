@@ -39,6 +39,12 @@ class Damage(unittest.TestCase):
             self.assertEqual(out.returncode, 1)
             self.assertIn(segments[1].encode(), out.stdout + out.stderr)
 
+            with open(path, "r+b") as file:
+                file.write(b"X")
+            out = node.ctl("log", "info", check=False)
+            self.assertNotEqual(out.returncode, 0)
+            self.assertIn(segments[1].encode(), out.stderr)
+
     def test_querysvc_serves_no_other_nodes_directory(self):
         with Node() as node:
             node.start()
