@@ -79,7 +79,7 @@ size_t sh_append_bytes_max(const struct sh_client *client);
 
 /* ---- reading ---- */
 struct sh_read_options {
-    uint8_t log[16];      /* all zero: the node's own log */
+    uint8_t log[16];      /* all zero: the own log of the node that answers first */
     uint64_t from;        /* LSN; 0 and 1: from the start; UINT64_MAX: behind the last entry */
     const char *stream;   /* only this stream's events; NULL for everything */
     bool follow;          /* at the end, wait for more instead of ending */
@@ -103,7 +103,8 @@ enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_option
                            struct sh_reader **reader);
 /* The next entry. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new within
  * wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
- * SH_TIMEOUT: may be called again. */
+ * SH_TIMEOUT: may be called again. SH_CONFLICT: the node that is there now does not have the log that was
+ * read so far; a reader never goes on in another one. */
 enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh_event *event);
 /* LSN of the entry that the next call will return. */
 uint64_t sh_read_position(const struct sh_reader *reader);

@@ -25,9 +25,9 @@ struct sh_reader {
     bool fetching;
     uint64_t fetch_from;
 
-    struct buf answer;   /* being consumed */
-    struct slice frames; /* what is left of it */
-    struct id16 answer_log;
+    struct buf answer;      /* being consumed */
+    struct slice frames;    /* what is left of it */
+    struct id16 answer_log; /* the log being read; zero before the first answer */
     uint32_t salt;
     uint64_t hlc; /* of the frame being consumed */
     struct mp entries;
@@ -125,6 +125,9 @@ static enum sh_error fetch_failed(struct sh_reader *r)
     if ((call->error == SH_TRIMMED || call->error == SH_CORRUPT) && call->expected > r->next_lsn)
         r->next_lsn = call->expected;
     start_over(r);
+    /* We stood in this log, at its end at most: the node has another one, or lost what we have read. */
+    if (call->error == SH_NOT_FOUND && !id16_is_zero(r->answer_log))
+        return fail(SH_CONFLICT, call->detail);
     if (call->error == SH_NOT_FOUND && r->follow)
         return SH_OK; /* behind the end: the entries will come */
     return fail(call->error, call->detail);
@@ -145,9 +148,13 @@ static enum sh_error take_answer(struct sh_reader *r)
         start_over(r);
         return fail(SH_INTERNAL, "the node's answer to a read makes no sense");
     }
+    if (!id16_is_zero(r->log) && !id16_equal(r->log, reply.log)) {
+        start_over(r);
+        return fail(SH_CONFLICT, "the node that is there now has another log");
+    }
     r->frames = reply.frames;
     r->salt = reply.salt;
-    r->answer_log = reply.log;
+    r->log = r->answer_log = reply.log; /* positions of another node's log are other entries */
     r->at_end = reply.frames.len == 0;
     if (!r->at_end) {
         r->fetch_from = reply.next;

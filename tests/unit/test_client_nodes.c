@@ -125,6 +125,36 @@ static void test_a_dead_first_endpoint_is_passed_over(void **state)
     node_stop(n);
 }
 
+/* LSNs of another node's log are other entries. */
+static void test_a_reader_never_goes_on_in_another_log(void **state)
+{
+    (void)state;
+    for (unsigned follow = 0; follow < 2; follow++) {
+        struct node *a = node_start(), *b = node_start();
+        struct sh_client *c, *other = client_for(b);
+        struct sh_reader *r;
+        struct sh_event e;
+        open_pair(a, b, false, &c);
+        for (unsigned i = 0; i < 20; i++)
+            assert_int_equal(append(other, "b", NULL), SH_OK);
+        for (unsigned i = 0; i < 5; i++)
+            assert_int_equal(append(c, "a", NULL), SH_OK);
+        assert_int_equal(sh_read_open(c, &(struct sh_read_options){.fetch_bytes = 1, .follow = follow}, &r),
+                         SH_OK);
+        assert_int_equal(sh_read_next(r, 5000, &e), SH_OK);
+        node_kill(a);
+        enum sh_error error;
+        while ((error = sh_read_next(r, 5000, &e)) == SH_OK)
+            assert_memory_equal(e.log, a->log.bytes, sizeof e.log);
+        assert_int_equal(error, SH_CONFLICT);
+        sh_read_close(r);
+        sh_close(c);
+        sh_close(other);
+        node_stop(a);
+        node_stop(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +163,7 @@ int main(void)
         cmocka_unit_test(test_what_may_have_landed_never_goes_to_another_node),
         cmocka_unit_test(test_at_least_once_goes_to_another_node),
         cmocka_unit_test(test_a_dead_first_endpoint_is_passed_over),
+        cmocka_unit_test(test_a_reader_never_goes_on_in_another_log),
     };
     return cmocka_run_group_tests(tests, node_helper_start, NULL);
 }
