@@ -81,7 +81,7 @@ struct query {
 
     struct reader_pool readers;
     struct read_list ready, parked;
-    struct buf frames; /* scratch of one read */
+    struct buf frames, body; /* scratch: of one read, of one answer */
     struct loop_hook hook;
     struct loop_timer again, overdue;
 };

@@ -11,10 +11,9 @@ enum { NODE_TEXT_MAX = 320 };
 
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)
 {
-    struct buf body = {0};
-    msg_encode(type, message, &body);
-    link_server_answer(q->server, token, type, buf_slice(&body));
-    buf_free(&body);
+    q->body.len = 0;
+    msg_encode(type, message, &q->body);
+    link_server_answer(q->server, token, type, buf_slice(&q->body));
 }
 
 void query_refuse(struct query *q, struct link_token token, enum sh_error code, const char *text,
@@ -255,6 +254,7 @@ void query_close(struct service *service)
     query_wal_close(q);
     if (q->server != NULL)
         link_server_close(q->server);
+    buf_free(&q->body);
     free(q);
     service->state = NULL;
 }
