@@ -131,14 +131,14 @@ static void test_a_reader_never_goes_on_in_another_log(void **state)
     (void)state;
     for (unsigned follow = 0; follow < 2; follow++) {
         struct node *a = node_start(), *b = node_start();
-        struct sh_client *c, *other = client_for(b);
+        struct sh_client *c, *other = client_open(b);
         struct sh_reader *r;
         struct sh_event e;
         open_pair(a, b, false, &c);
         for (unsigned i = 0; i < 20; i++)
-            assert_int_equal(append(other, "b", NULL), SH_OK);
+            assert_int_equal(client_append(other, "b", NULL), SH_OK);
         for (unsigned i = 0; i < 5; i++)
-            assert_int_equal(append(c, "a", NULL), SH_OK);
+            assert_int_equal(client_append(c, "a", NULL), SH_OK);
         assert_int_equal(sh_read_open(c, &(struct sh_read_options){.fetch_bytes = 1, .follow = follow}, &r),
                          SH_OK);
         assert_int_equal(sh_read_next(r, 5000, &e), SH_OK);
