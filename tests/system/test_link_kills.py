@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -45,7 +44,7 @@ class Kills(InDirectory):
 
     def kill(self, kind, size):
         kills = max(1, KILLS // 4)
-        result = run("link_kills", "-s", size, "-k", kills, f"{BIN}/link_echo", self.endpoint(kind),
+        result = run("link_kills", "-s", size, "-k", kills, f"{BIN}/link_far", self.endpoint(kind),
                      timeout=60 + kills * 2)
         self.assertEqual(result["kills"], kills)
         self.assertEqual(result["closes_that_hang"], 0)
@@ -75,7 +74,7 @@ class Breaks(InDirectory):
 
 class Stops(InDirectory):
     def stop(self, kind, times, pause_ms):
-        result = run("link_kills", "-s", 200, "-k", times, "-p", pause_ms, f"{BIN}/link_echo", self.endpoint(kind),
+        result = run("link_kills", "-s", 200, "-k", times, "-p", pause_ms, f"{BIN}/link_far", self.endpoint(kind),
                      timeout=60 + times * pause_ms / 500)
         print(f"\n{kind}, stopped {times} times for {pause_ms} ms, back after max {result['recover_max_ms']} ms",
               flush=True)
@@ -95,20 +94,26 @@ class Echo:
     """A far end."""
 
     def __init__(self, *endpoints):
-        self.process = subprocess.Popen([f"{BIN}/link_echo", *endpoints], stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, env=NO_LEAK_CHECK, text=True)
+        self.process = subprocess.Popen([f"{BIN}/link_far", "-i", *endpoints], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=NO_LEAK_CHECK, text=True)
         if self.process.stdout.readline() != "ready\n":
-            raise AssertionError("link_echo did not start")
+            raise AssertionError("link_far did not start")
 
     def close(self):
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)
+        self.process.stdin.close()
         self.process.stdout.close()
 
     def stats(self):
-        self.process.send_signal(signal.SIGUSR1)
-        return json.loads(self.process.stdout.readline())
+        self.process.stdin.write("stats\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout: # requests that nobody answers, sessions that were dropped
+            if line.startswith("stats "):
+                return dict(zip(("sessions", "parked", "held_bytes", "requests", "answers", "refused", "dropped"),
+                                map(int, line.split()[1:])))
+        raise AssertionError("the far end has ended")
 
     def memory(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
