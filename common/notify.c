@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "descriptors.h"
+
 void notify_try(const char *text)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -18,7 +20,9 @@ void notify_try(const char *text)
     memcpy(to.sun_path, path, len);
     if (path[0] == '@') /* an abstract name */
         to.sun_path[0] = 0;
+    descriptors_lift();
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    descriptors_lower();
     if (fd < 0)
         return;
     sendto(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to,

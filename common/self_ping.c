@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "descriptors.h"
 #include "link_conn.h"
 #include "log.h"
 
@@ -40,6 +41,7 @@ struct self_ping {
     /* The last ping, and those before it as long as none is answered. */
     struct ping pings[PINGS_MISSED_MOST];
     unsigned count;
+    bool crowded; /* no descriptors were left at the last look */
 };
 
 /* ---- messages ---- */
@@ -136,18 +138,35 @@ static void send_ping(struct self_ping *p)
 {
     struct ping *ping = &p->pings[p->count];
     *ping = (struct ping){.generation = ++p->generation};
-    if (link_conn_open(p->in_url, p->out_url, REPLY_BYTES, ping->generation, &p->mailbox, &ping->conn) !=
-        SH_OK)
+    descriptors_lift();
+    enum sh_error error =
+        link_conn_open(p->in_url, p->out_url, REPLY_BYTES, ping->generation, &p->mailbox, &ping->conn);
+    descriptors_lower();
+    if (error != SH_OK)
         return;
     p->count++;
     send_poll(p, ping, 0);
+}
+
+/* Connections have taken all descriptors: no ping comes through, dead link or not, until some have gone. Those that
+ * are out stay, since what is closed before it was accepted ends a listener. */
+static bool is_crowded(struct self_ping *p)
+{
+    bool crowded = !descriptors_left();
+    if (crowded && !p->crowded)
+        log_warn("connections have taken all descriptors; self-pings mean nothing until some have gone");
+    p->crowded = crowded;
+    return crowded;
 }
 
 static void on_timer(void *arg)
 {
     struct self_ping *p = arg;
     loop_timer_after(p->loop, &p->timer, PING_EACH_NS);
-    if (is_answered(p))
+    bool answered = is_answered(p);
+    if (!answered && is_crowded(p))
+        return;
+    if (answered)
         close_pings(p);
     else
         log_warn("the self-ping is not answered", log_text("endpoint", p->endpoint),

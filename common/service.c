@@ -15,11 +15,15 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "log.h"
 #include "notify.h"
 #include "self_ping.h"
 
-enum { TICKS_PER_WATCHDOG = 4 };
+enum {
+    TICKS_PER_WATCHDOG = 4,
+    DESCRIPTORS_PER_CLIENT = 4, /* two connections, and two fresh ones beside them when they are replaced */
+};
 
 /* A running service and what the skeleton keeps beside it. */
 struct skeleton {
@@ -149,6 +153,14 @@ static bool load_config(struct skeleton *s)
 
 /* ------------------------------------------------------------ signals */
 
+/* It takes a socket each time. */
+static void notify(const char *line)
+{
+    descriptors_lift();
+    sd_notify(0, line);
+    descriptors_lower();
+}
+
 void service_stop(struct service *service, enum service_exit code)
 {
     if (!service->stopping)
@@ -265,7 +277,7 @@ static enum service_exit run(struct skeleton *s)
     if (code == EXIT_DONE) {
         start_watchdog(s);
         log_info("ready", log_text("version", SHANGHAI_VERSION));
-        sd_notify(0, "READY=1");
+        notify("READY=1");
         loop_run(service->loop);
         notify_try("STOPPING=1");
         stop_watchdog(s);
@@ -294,6 +306,7 @@ int service_main(int argc, char **argv, const struct service_type *type)
     if (!load_config(&s))
         return EXIT_CONFIG;
     log_set_level((enum log_level)s.config.settings.log_level);
+    descriptors_limit(DESCRIPTORS_PER_CLIENT * s.config.settings.link_sessions);
     code = run(&s);
     config_free(&s.config);
     return code;

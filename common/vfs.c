@@ -13,18 +13,34 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "descriptors.h"
+
 static int result_of(int result)
 {
     return result < 0 ? -errno : result;
 }
 
-static int posix_open(const struct vfs *fs, const char *path, int flags, mode_t mode)
+static int open_file(const char *path, int flags, mode_t mode)
 {
-    (void)fs;
     int fd;
     do
         fd = open(path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+/* Connections may have taken all descriptors; files have a reserve. */
+static int posix_open(const struct vfs *fs, const char *path, int flags, mode_t mode)
+{
+    (void)fs;
+    int fd = open_file(path, flags, mode);
+    if (fd < 0 && errno == EMFILE) {
+        descriptors_lift();
+        fd = open_file(path, flags, mode);
+        int cause = errno;
+        descriptors_lower();
+        errno = cause;
+    }
     return result_of(fd);
 }
 
@@ -132,6 +148,13 @@ static int posix_list(const struct vfs *fs, const char *path, bool (*fn)(void *a
 {
     (void)fs;
     DIR *dir = opendir(path);
+    if (dir == NULL && errno == EMFILE) {
+        descriptors_lift();
+        dir = opendir(path);
+        int cause = errno;
+        descriptors_lower();
+        errno = cause;
+    }
     if (dir == NULL)
         return -errno;
     int result = 0;

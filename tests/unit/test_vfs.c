@@ -7,9 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "descriptors.h"
 #include "log_reader.h"
 #include "wal_rig.h"
 
@@ -180,6 +183,48 @@ static void test_identity_round_trip(void **state)
 
 #define VFS_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static bool stop_at_once(void *arg, const char *name)
+{
+    (void)arg, (void)name;
+    return false;
+}
+
+static rlim_t soft_limit(void)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    return limit.rlim_cur;
+}
+
+/* As when strangers' connections have taken them. */
+static void test_files_have_a_reserve_of_descriptors(void **state)
+{
+    (void)state;
+    enum { CONNECTIONS = 10, HELD_MAX = 1000 };
+    static int held[HELD_MAX];
+    unsigned count = 0;
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    descriptors_limit(CONNECTIONS);
+    rlim_t soft = soft_limit();
+    assert_true(descriptors_left());
+    while ((held[count] = open("/", O_PATH | O_CLOEXEC)) >= 0)
+        assert_true(++count < HELD_MAX);
+    assert_true(count >= CONNECTIONS);
+    assert_false(descriptors_left());
+    int file = open_file("reserve", O_RDWR | O_CREAT);
+    assert_true(file >= 0);
+    assert_int_equal(open_file("absent", O_RDWR), -ENOENT);
+    assert_int_equal(vfs_replace_file(vfs_posix(), dir, "small", "x", 1), 0);
+    assert_int_equal(vfs_posix()->list(vfs_posix(), dir, stop_at_once, NULL), 0);
+    assert_int_equal(soft_limit(), soft);
+    assert_int_equal(open("/", O_PATH | O_CLOEXEC), -1); /* for nobody else */
+    vfs_posix()->close(vfs_posix(), file);
+    while (count > 0)
+        close(held[--count]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +236,7 @@ int main(void)
         VFS_TEST(test_a_lock_is_held_once),
         VFS_TEST(test_a_data_directory_in_use_is_refused),
         VFS_TEST(test_identity_round_trip),
+        VFS_TEST(test_files_have_a_reserve_of_descriptors), /* last: it changes the limits */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

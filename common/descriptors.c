@@ -1,0 +1,75 @@
+/* The reserve of file descriptors: the soft limit is lifted for a moment, and lowered again. A listener that
+ * accepts in that moment takes some of the reserve, which is why it is larger than what a service ever needs
+ * at once. */
+#include "descriptors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+    DESCRIPTORS_RESERVED = 64,
+    DESCRIPTORS_OWN = 256, /* beside connections: files, nng's own, sockets of pings */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Under the lock: */
+static bool limited;
+static unsigned lifts;
+static rlim_t lowered; /* the soft limit before the first lift */
+
+static rlim_t least(rlim_t a, rlim_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Fails when somebody has lowered the hard limit meanwhile; then nothing changes. */
+static void set_soft(struct rlimit limit, rlim_t soft)
+{
+    limit.rlim_cur = least(soft, limit.rlim_max);
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void descriptors_limit(uint64_t connections)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t most =
+        limit.rlim_max > 2 * DESCRIPTORS_RESERVED ? limit.rlim_max - DESCRIPTORS_RESERVED : limit.rlim_max;
+    set_soft(limit, least(connections + DESCRIPTORS_OWN, most));
+    limited = true;
+}
+
+bool descriptors_left(void)
+{
+    int fd = open("/", O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return errno != EMFILE;
+    close(fd);
+    return true;
+}
+
+void descriptors_lift(void)
+{
+    struct rlimit limit;
+    pthread_mutex_lock(&lock);
+    if (limited && lifts++ == 0) {
+        getrlimit(RLIMIT_NOFILE, &limit);
+        lowered = limit.rlim_cur;
+        set_soft(limit, lowered + DESCRIPTORS_RESERVED);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void descriptors_lower(void)
+{
+    struct rlimit limit;
+    pthread_mutex_lock(&lock);
+    if (limited && --lifts == 0) {
+        getrlimit(RLIMIT_NOFILE, &limit);
+        set_soft(limit, lowered);
+    }
+    pthread_mutex_unlock(&lock);
+}
