@@ -530,7 +530,7 @@ void link_client_close(struct link_client *c)
     if (c->conn != NULL)
         link_conn_dispose(c->conn);
     while (c->limbo_count > 0)
-        free_oldest_limbo(c);
+        link_conn_dispose_later(c->limbo[--c->limbo_count]);
     c->generation++; /* the mail that is left means nothing any more */
     mailbox_close(&c->mailbox);
     loop_timer_cancel(loop, &c->replace_timer);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "log.h"
 
@@ -26,6 +27,7 @@ enum {
     REDIAL_MUTED_MS = 60000,
     PUSH_QUEUE = 1024, /* messages inside nng; the credit keeps them fewer */
     CLOSER_STACK = 128 << 10,
+    LINGER_S = 1,
 };
 
 /* A PUSH socket for one connection.
@@ -56,6 +58,7 @@ struct link_conn {
     atomic_uint users; /* itself and its pipelines, those that are being closed too */
     pthread_mutex_t lock;
     struct mailbox *mailbox; /* NULL once muted; under the lock */
+    unsigned linger_s;       /* before it is closed */
 };
 
 static atomic_uint closing;
@@ -279,6 +282,7 @@ static void *conn_closer(void *arg)
 {
     struct link_conn *conn = arg;
     nng_aio *aios[] = {conn->push_aio, conn->poll_aio, conn->reply_aio};
+    sleep(conn->linger_s);
     nng_close(conn->req);
     if (conn->pipeline != NULL)
         close_pipeline(conn->pipeline);
@@ -328,6 +332,12 @@ void link_conn_dispose(struct link_conn *conn)
 {
     mute(conn);
     start_closer(conn_closer, conn);
+}
+
+void link_conn_dispose_later(struct link_conn *conn)
+{
+    conn->linger_s = LINGER_S;
+    link_conn_dispose(conn);
 }
 
 unsigned link_conn_closing(void)

@@ -42,6 +42,9 @@ bool link_conn_renew_push(struct link_conn *conn);
 void link_conn_mute(struct link_conn *conn);
 /* Mutes it, and closes and frees it in a thread of its own, since closing may never return. */
 void link_conn_dispose(struct link_conn *conn);
+/* The same after a second: for one that may wait to be accepted, since an ipc listener may die of a
+ * connection that ends before (nng #1518). */
+void link_conn_dispose_later(struct link_conn *conn);
 /* How many are being closed now, in this process. */
 unsigned link_conn_closing(void);
 
