@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ import time
 import unittest
 
 from shanghai import BIN, free_port, wait_for
+from wire import PUSH, REQ, Wire, greeting
 
 KILLS = int(os.environ.get("SHANGHAI_LINK_KILLS", "300"))
 MIB = 1 << 20
@@ -109,7 +109,7 @@ class Echo:
     def stats(self):
         self.process.stdin.write("stats\n")
         self.process.stdin.flush()
-        for line in self.process.stdout: # requests that nobody answers, sessions that were dropped
+        for line in self.process.stdout:  # requests that nobody answers, sessions that were dropped
             if line.startswith("stats "):
                 return dict(zip(("sessions", "parked", "held_bytes", "requests", "answers", "refused", "dropped"),
                                 map(int, line.split()[1:])))
@@ -123,40 +123,16 @@ class Echo:
         raise AssertionError("no VmHWM")
 
 
-# ---- nng's wire protocol, and as much msgpack as it takes to speak to the far end by hand ----
+# ---- as much msgpack as it takes to speak to the far end by hand ----
 
-PUSH, REQ = 0x50, 0x30
 POLL, READ = 1, 34
 
 
-class Raw:
-    """One connection of nng's, from its first byte."""
-
-    def __init__(self, endpoint, protocol, greet=True):
-        self.ipc = endpoint.startswith("ipc://")
-        if self.ipc:
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.connect(endpoint[len("ipc://"):] + (".in" if protocol == PUSH else ".out"))
-        else:
-            host, port = endpoint[len("tcp://"):].split(":")
-            self.socket = socket.create_connection((host, int(port) + (protocol == REQ)))
-        self.socket.settimeout(10)
-        if greet:
-            self.socket.sendall(struct.pack(">4sHH", b"\0SP\0", protocol, 0))
-            self.socket.recv(8, socket.MSG_WAITALL)
-
-    def frame(self, message):
-        return (b"\1" if self.ipc else b"") + struct.pack(">Q", len(message)) + message
-
-    def send(self, message):
-        self.socket.sendall(self.frame(message))
-
-    def receive(self):
-        head = self.socket.recv(9 if self.ipc else 8, socket.MSG_WAITALL)
-        return self.socket.recv(struct.unpack(">Q", head[-8:])[0], socket.MSG_WAITALL)
-
-    def close(self):
-        self.socket.close()
+def raw(endpoint, protocol, greet=True):
+    if endpoint.startswith("ipc://"):
+        return Wire(endpoint[len("ipc://"):] + (".in" if protocol == PUSH else ".out"), protocol, greet)
+    host, port = endpoint[len("tcp://"):].split(":")
+    return Wire((host, int(port) + (protocol == REQ)), protocol, greet)
 
 
 def uint(value):
@@ -175,9 +151,8 @@ def read_request(session, number, size):
                    {2: uint(1), 3: uint(size), 4: uint(1), 5: uint(0)})
 
 
-def poll(session, request_id, received=0, incarnation=0, wait_ms=5000):
-    return struct.pack(">I", 0x80000000 | request_id) + message(
-        POLL, session, 0, 0, {1: uint(received), 2: uint(wait_ms), 3: uint(incarnation)})
+def poll(session):
+    return message(POLL, session, 0, 0, {1: uint(0), 2: uint(0), 3: uint(0)})
 
 
 class Crowd(InDirectory):
@@ -196,13 +171,13 @@ class Crowd(InDirectory):
         bad = []
         for misbehaviour in ("never polls", "never reads", "never acknowledges"):
             session = random.randbytes(16)
-            push, req = Raw(endpoint, PUSH), Raw(endpoint, REQ)
+            push, req = raw(endpoint, PUSH), raw(endpoint, REQ)
             bad += [push, req]
             for number in range(1, 257):
                 push.send(read_request(session, number, MIB))
             if misbehaviour != "never polls":
-                for i in range(1, 40):
-                    req.send(poll(session, i, wait_ms=0))
+                for _ in range(40):
+                    req.send(poll(session))
                     if misbehaviour == "never acknowledges":
                         req.receive()
         crowded = self.crowd(endpoint)
@@ -232,7 +207,7 @@ class Strangers(InDirectory):
     the service's self-ping to notice; so those stay open until the end."""
 
     def noise(self, endpoint, protocol, data):
-        connection = Raw(endpoint, protocol, greet=False)
+        connection = raw(endpoint, protocol, greet=False)
         try:
             connection.socket.sendall(data)
             connection.socket.settimeout(0.02)
@@ -247,21 +222,20 @@ class Strangers(InDirectory):
         self.addCleanup(far_end.close)
         random.seed(7)
         prefix = b"\1" if kind == "ipc" else b""
-        greetings = {p: struct.pack(">4sHH", b"\0SP\0", p, 0) for p in (PUSH, REQ)}
-        hello = poll(b"s" * 16, 1, wait_ms=0)
+        hello = b"\x80\0\0\1" + poll(b"s" * 16)
+        before = far_end.memory()
         opened = []
         for protocol in (PUSH, REQ):
-            greeting = greetings[protocol]
-            for data in (b"GET / HTTP/1.0\r\n\r\n", random.randbytes(300), greeting[:5], greetings[PUSH + REQ - protocol],
-                         greeting + prefix + b"\xff" * 8, greeting + prefix + struct.pack(">Q", 1 << 40) + b"x" * 100,
-                         greeting + prefix + struct.pack(">Q", 100) + b"x" * 10,
-                         greeting + prefix + struct.pack(">Q", 0), greeting + prefix + struct.pack(">Q", 3) + b"abc",
-                         greeting + prefix + struct.pack(">Q", 200) + b"\x91" * 200,
-                         greeting + prefix + struct.pack(">Q", 5) + b"\xdd\xff\xff\xff\xff",
-                         greeting + prefix + struct.pack(">Q", len(hello)) + hello):
+            own, other = greeting(protocol), greeting(PUSH + REQ - protocol)
+            for data in (b"GET / HTTP/1.0\r\n\r\n", random.randbytes(300), own[:5], other,
+                         own + prefix + b"\xff" * 8, own + prefix + struct.pack(">Q", 1 << 40) + b"x" * 100,
+                         own + prefix + struct.pack(">Q", 100) + b"x" * 10,
+                         own + prefix + struct.pack(">Q", 0), own + prefix + struct.pack(">Q", 3) + b"abc",
+                         own + prefix + struct.pack(">Q", 200) + b"\x91" * 200,
+                         own + prefix + struct.pack(">Q", 5) + b"\xdd\xff\xff\xff\xff",
+                         own + prefix + struct.pack(">Q", len(hello)) + hello):
                 opened.append(self.noise(endpoint, protocol, data))
-        before = far_end.memory()
-        push = Raw(endpoint, PUSH)
+        push = raw(endpoint, PUSH)
         for _ in range(2000):
             push.send(random.randbytes(random.randrange(1, 2000)))
         wait_for(lambda: far_end.stats()["refused"] >= 2000, "the noise to be refused")

@@ -7,9 +7,11 @@
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -502,7 +504,7 @@ struct impostor {
     int listeners[2], stop[2];
     pthread_t thread;
     struct slice bad; /* the first replies, whole messages; header of the reply's frame included if framed */
-    unsigned bad_count;
+    atomic_uint bad_count;
     bool framed;
 };
 
@@ -511,8 +513,8 @@ static void answer_poll(struct impostor *im, int fd, const struct buf *request)
     struct slice number = slice_of(request->data, REQUEST_NUMBER_BYTES);
     struct buf b = {0};
     struct msg_envelope e;
-    if (im->bad_count > 0) {
-        im->bad_count--;
+    if (atomic_load(&im->bad_count) > 0) {
+        atomic_fetch_sub(&im->bad_count, 1);
         if (im->framed)
             write_all(fd, im->bad.data, im->bad.len);
         else
@@ -643,13 +645,14 @@ static void test_a_far_end_of_another_version_is_refused_by_name(void **state)
     struct msg_poll_reply reply = {.incarnation = 1, .answers = slice_of("\x90", 1)};
     pack(&b, &e, MSG_poll_reply, &reply);
     b.data[1] = 2;
-    open_impostor(&im, buf_slice(&b), 1, false);
+    open_impostor(&im, buf_slice(&b), UINT_MAX, false);
     memcpy(ends.endpoint, im.endpoint, sizeof im.endpoint);
     open_caller(&caller, &ends, own);
     send_bytes(&caller, MSG_status, 1);
     WAIT_UNTIL(&ends, caller.answered == 1);
     assert_int_equal(caller.codes[0], SH_VERSION_MISMATCH);
     assert_int_equal(caller.ups, 0);
+    atomic_store(&im.bad_count, 0);
     WAIT_UNTIL(&ends, caller.ups == 1); /* it is asked again, and was replaced meanwhile */
     link_client_close(caller.client);
     loop_close(ends.loop);
