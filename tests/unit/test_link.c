@@ -1,6 +1,8 @@
 /* The two ends of a link together: requests, answers, credit, limits, and a server that goes and comes. */
 #include "link_ends.h"
 
+#include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -288,6 +290,46 @@ static void test_a_client_may_leave_without_ever_connecting(void **state)
     loop_close(ends.loop);
 }
 
+static unsigned open_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    assert_non_null(dir);
+    while (readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* Its pairs of sockets that led to nothing dial again, rarely, and may wait to be accepted when the client is
+ * closed: a connection that ends there would end the listener (nng #1518). */
+static void test_a_client_that_is_closed_at_once_leaves_the_listener_alive(void **state)
+{
+    (void)state;
+    enum { SOCKETS = 6 };
+    struct ends ends;
+    struct caller caller, next;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    unsigned before = open_descriptors();
+    kill(ends.pid, SIGSTOP);
+    open_caller(&caller, &ends, no_rest);
+    send_bytes(&caller, MSG_echo, 10);
+    WAIT_UNTIL(&ends, open_descriptors() >= before + SOCKETS); /* three pairs */
+    kill_far_end(&ends);
+    start_far_end(&ends, &limits, NULL);
+    WAIT_UNTIL(&ends, caller.answered == 1);
+    kill(ends.pid, SIGSTOP);
+    WAIT_UNTIL(&ends, open_descriptors() >= before + SOCKETS);
+    link_client_close(caller.client);
+    kill(ends.pid, SIGCONT);
+    open_caller(&next, &ends, no_rest);
+    send_bytes(&next, MSG_echo, 10);
+    WAIT_UNTIL(&ends, next.answered == 1);
+    link_client_close(next.client);
+    close_ends(&ends);
+}
+
 static void test_a_stale_socket_file_is_replaced(void **state)
 {
     (void)state;
@@ -464,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_a_restarted_server_gets_what_was_unanswered),
         cmocka_unit_test(test_a_client_may_come_first),
         cmocka_unit_test(test_a_client_may_leave_without_ever_connecting),
+        cmocka_unit_test(test_a_client_that_is_closed_at_once_leaves_the_listener_alive),
         cmocka_unit_test(test_a_stale_socket_file_is_replaced),
         cmocka_unit_test(test_a_taken_port_is_an_error),
         cmocka_unit_test(test_sessions_that_do_not_fetch_are_dropped_and_come_back),
