@@ -15,9 +15,11 @@ class Wire:
         self.protocol = protocol
         self.number = 0
         self.socket = socket.socket(socket.AF_UNIX if self.is_ipc else socket.AF_INET)
-        self.socket.settimeout(timeout)
+        # A unix socket's full backlog makes connect wait only when the socket blocks.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", timeout, 0))
         try:
             self.socket.connect(address)
+            self.socket.settimeout(timeout)
             if greet:
                 self.socket.sendall(greeting(protocol))
                 self.take(8)
@@ -35,9 +37,12 @@ class Wire:
         self.socket.sendall(self.frame(len(message)) + message)
 
     def take(self, length):
-        data = self.socket.recv(length, socket.MSG_WAITALL)
-        if len(data) < length:
-            raise ConnectionError("closed by the far end")
+        data = b""
+        while len(data) < length:
+            part = self.socket.recv(length - len(data))
+            if not part:
+                raise ConnectionError("closed by the far end")
+            data += part
         return data
 
     def receive(self):

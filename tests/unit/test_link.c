@@ -320,7 +320,7 @@ static void test_a_client_that_is_closed_at_once_leaves_the_listener_alive(void 
     start_far_end(&ends, &limits, NULL);
     WAIT_UNTIL(&ends, caller.answered == 1);
     kill(ends.pid, SIGSTOP);
-    WAIT_UNTIL(&ends, open_descriptors() >= before + SOCKETS);
+    WAIT_UNTIL(&ends, open_descriptors() > before + 2); /* one of the old ones is there too */
     link_client_close(caller.client);
     kill(ends.pid, SIGCONT);
     open_caller(&next, &ends, no_rest);
