@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "link_conn.h"
 #include "log.h"
 
 /* ---- endpoints ---- */
@@ -311,6 +312,7 @@ static void test_a_client_that_is_closed_at_once_leaves_the_listener_alive(void 
     struct caller caller, next;
     struct link_server_limits limits = small_limits();
     open_ends(&ends, &limits, NULL);
+    WAIT_UNTIL(&ends, link_conn_closing() == 0); /* of earlier tests */
     unsigned before = open_descriptors();
     kill(ends.pid, SIGSTOP);
     open_caller(&caller, &ends, no_rest);
