@@ -148,8 +148,8 @@ static void send_ping(struct self_ping *p)
     send_poll(p, ping, 0);
 }
 
-/* Connections have taken all descriptors: no ping comes through, dead link or not, until some have gone. Those that
- * are out stay, since what is closed before it was accepted ends a listener. */
+/* Connections have taken all descriptors: no ping comes through, dead link or not, until some have gone.
+ * Those that are out stay, since what is closed before it was accepted ends a listener. */
 static bool is_crowded(struct self_ping *p)
 {
     bool crowded = !descriptors_left();
