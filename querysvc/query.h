@@ -76,7 +76,9 @@ struct query {
     struct pending_table appends;
     struct link_client *watch; /* the durable end: one long poll, and at most one probe */
     uint64_t durable_end, durable_lsn, commits;
-    uint64_t probe; /* number of the last probe's request */
+    bool watching;                 /* the long poll is out */
+    struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
+    uint64_t probe;                /* number of the last probe's request */
     uint64_t probes_sent, probes_done;
 
     struct reader_pool readers;
@@ -99,6 +101,8 @@ bool query_reads_need_probe(const struct query *q);
 enum sh_error query_wal_open(struct query *q);
 void query_wal_close(struct query *q);
 void query_on_append(struct query *q, const struct link_request *request);
+/* Somebody waits for the durable end to move on. */
+void query_watch(struct query *q);
 /* Makes sure that a probe of the durable end is asked for from now on; returns its number, or 0 when walsvc
  * is away. */
 uint64_t query_probe(struct query *q);

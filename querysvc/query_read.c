@@ -123,6 +123,8 @@ static void run_reads(void *arg)
         if (must_wait(q, r)) {
             list_put(&q->parked, r);
             parked = true;
+            if (r->probe == 0)
+                query_watch(q);
         } else if (link_server_unfetched(q->server, r->token.session) > UNFETCHED_MAX) {
             list_put(&held, r); /* looked at again when something happens, its fetching for one */
         } else {

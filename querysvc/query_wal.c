@@ -7,6 +7,10 @@
 
 #include <assert.h>
 
+/* While nobody waits at the end of the log, its movements are followed no faster: three messages for each
+ * commit would cost a lonely appender as much as the append itself. */
+enum { WATCH_PAUSE_MS = 10 };
+
 /* At most one long poll and one probe are outstanding, so the queue's bound is out of reach. */
 static void ask(struct query *q, const struct msg_watermark *message, uint64_t *number)
 {
@@ -18,10 +22,19 @@ static void ask(struct query *q, const struct msg_watermark *message, uint64_t *
     buf_free(&body);
 }
 
-static void ask_watermark(struct query *q)
+void query_watch(struct query *q)
 {
     uint64_t number;
+    if (q->watching)
+        return;
+    q->watching = true;
+    loop_timer_cancel(q->service->loop, &q->watch_again);
     ask(q, &(struct msg_watermark){.newer_than = q->durable_end, .wait_ms = LINK_POLL_MS}, &number);
+}
+
+static void on_watch_again(void *arg)
+{
+    query_watch(arg);
 }
 
 static void send_probe(struct query *q)
@@ -68,10 +81,13 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
         service_stop(q->service, EXIT_FAULT);
         return;
     }
-    if (!is_probe)
-        ask_watermark(q);
-    else if (query_reads_need_probe(q))
-        send_probe(q);
+    if (is_probe) {
+        if (query_reads_need_probe(q))
+            send_probe(q);
+        return;
+    }
+    q->watching = false;
+    loop_timer_after(q->service->loop, &q->watch_again, WATCH_PAUSE_MS * (int64_t)NS_PER_MS);
 }
 
 static void on_watch_state(void *arg, bool connected)
@@ -123,8 +139,9 @@ enum sh_error query_wal_open(struct query *q)
     options.on_answer = on_watch_answer;
     options.on_state = on_watch_state;
     e = link_client_open(&options, &q->watch);
+    q->watch_again = (struct loop_timer){.fn = on_watch_again, .arg = q};
     if (e == SH_OK)
-        ask_watermark(q);
+        query_watch(q);
     return e;
 }
 
@@ -134,5 +151,6 @@ void query_wal_close(struct query *q)
         link_client_close(q->wal);
     if (q->watch != NULL)
         link_client_close(q->watch);
+    loop_timer_cancel(q->service->loop, &q->watch_again);
     pending_free(&q->appends);
 }
