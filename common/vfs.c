@@ -76,13 +76,6 @@ static int posix_fdatasync(const struct vfs *fs, int fd)
     return result_of(fdatasync(fd));
 }
 
-static int posix_write_out(const struct vfs *fs, int fd, int64_t offset, int64_t len)
-{
-    (void)fs;
-    const unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    return result_of(sync_file_range(fd, offset, len, all));
-}
-
 static int posix_fsync(const struct vfs *fs, int fd)
 {
     (void)fs;
@@ -196,7 +189,6 @@ const struct vfs *vfs_posix(void)
         .pread = posix_pread,
         .pwritev = posix_pwritev,
         .fdatasync = posix_fdatasync,
-        .write_out = posix_write_out,
         .fsync = posix_fsync,
         .truncate = posix_truncate,
         .allocate = posix_allocate,

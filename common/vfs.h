@@ -20,10 +20,10 @@ struct vfs {
     /* May be short. */
     ssize_t (*pwritev)(const struct vfs *fs, int fd, const struct iovec *iov, int count, int64_t offset);
     int (*fdatasync)(const struct vfs *fs, int fd);
-    /* Has a range written out and waits for it, to have less to do in the next sync. Promises nothing. */
-    int (*write_out)(const struct vfs *fs, int fd, int64_t offset, int64_t len);
     int (*fsync)(const struct vfs *fs, int fd);
     int (*truncate)(const struct vfs *fs, int fd, int64_t size);
+    /* Makes the file at least offset + size bytes long, with room on the disk for that range, which reads as
+     * zeros where nothing was written. */
     int (*allocate)(const struct vfs *fs, int fd, int64_t offset, int64_t size);
     int (*size)(const struct vfs *fs, int fd, int64_t *size);
     int (*rename)(const struct vfs *fs, const char *from, const char *to);

@@ -57,7 +57,6 @@ static void write_group(struct wal_commit *c, struct wal_frame *first)
     int result = wal_log_write(c->log, first);
     if (result == 0)
         result = sync_log(c);
-    wal_prepare_keep_pace(c->prepare, c->log->offset, c->log->limit);
     if (result < 0)
         wal_fatal("cannot write the log; ending at once, nothing of this group is acknowledged", c->log->dir,
                   result);

@@ -1,7 +1,6 @@
 /* The thread that keeps the next segment ready: next.tmp, allocated to its full size and synced, so that no
- * commit into it meets a full disk. While appends leave the disk time, it is filled with zeros too, because a
- * commit into what was written before only flushes data (docs/adr/0002). The thread also seals: cuts a former
- * segment to its end and syncs it.
+ * commit into it meets a full disk (docs/adr/0002). It also seals: cuts a former segment to its end and syncs
+ * it.
  *
  * A failed sync ends the process. A full disk doesn't: it is told, and tried again each second. */
 #ifndef WAL_PREPARE_H
@@ -29,9 +28,6 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *options)
 int wal_prepare_take(struct wal_prepare *prepare);
 /* After that: seals the former segment (takes `old`), and prepares another one. */
 void wal_prepare_next(struct wal_prepare *prepare, int old, uint64_t old_end);
-/* How full the active segment is, told after each commit, by one thread at a time: the next one is filled at
- * the same pace, unless that is more than the disk should bear twice. */
-void wal_prepare_keep_pace(struct wal_prepare *prepare, uint64_t offset, uint64_t limit);
 /* Finishes a seal; a half-prepared file stays behind and is made anew by the next start. */
 void wal_prepare_stop(struct wal_prepare *prepare);
 

@@ -66,7 +66,7 @@ static enum sh_error create_first_segment(struct wal_log *log, struct wal_state 
     struct buf body = {0};
     vfs_path(path, log->dir, "next.tmp");
     int fd = log->fs->open(log->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
-    int result = fd < 0 ? fd : wal_write_zeros(log->fs, fd, 0, log->segment_size);
+    int result = fd < 0 ? fd : log->fs->allocate(log->fs, fd, 0, (int64_t)log->segment_size);
     if (result == 0) { /* which syncs it */
         int old;
         uint64_t old_end;
@@ -300,7 +300,7 @@ static enum sh_error make_durable(struct recovery *r)
     assert(from >= r->first_end && from <= r->end);
     int result = copy_range(log->fs, log->fd, from, r->end, log->fd, from);
     if (result == 0 && log->limit < log->segment_size) {
-        result = wal_write_zeros(log->fs, log->fd, log->limit, log->segment_size);
+        result = log->fs->allocate(log->fs, log->fd, 0, (int64_t)log->segment_size);
         if (result == 0)
             log->limit = log->segment_size;
         else if (is_full(result))

@@ -17,7 +17,7 @@ struct bench_disk {
     double bytes_per_s;
 };
 /* Writes groups of so many bytes, each followed by fdatasync, for about half a second, to a file in dir that
- * was written ahead with zeros as segments are. False: could not (said). */
+ * was allocated as segments are. False: could not (said). */
 bool bench_bare_disk(const char *dir, size_t group_bytes, struct bench_disk *out);
 
 #endif

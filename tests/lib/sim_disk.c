@@ -252,12 +252,6 @@ static int sim_sync(const struct vfs *fs, int fd)
     return unlock_disk(d, 0);
 }
 
-static int sim_write_out(const struct vfs *fs, int fd, int64_t offset, int64_t len)
-{
-    (void)fs, (void)fd, (void)offset, (void)len;
-    return 0;
-}
-
 static int sim_truncate(const struct vfs *fs, int fd, int64_t size)
 {
     struct sim_disk *d = lock_disk(fs);
@@ -380,7 +374,6 @@ struct sim_disk *sim_disk_open(void)
         .pread = sim_pread,
         .pwritev = sim_pwritev,
         .fdatasync = sim_sync,
-        .write_out = sim_write_out,
         .fsync = sim_sync,
         .truncate = sim_truncate,
         .allocate = sim_allocate,
