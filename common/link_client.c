@@ -56,9 +56,11 @@ struct link_client {
     bool connected;
     bool push_is_up;
     bool poll_is_out;   /* on the current sockets */
+    bool poll_is_due;   /* at the end of the turn */
     unsigned attempts;  /* pairs of sockets that led to nothing since it was connected */
     unsigned failures;  /* polls that failed since it was connected */
     int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
+    struct loop_hook hook;
     struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
     /* Pairs that led to nothing, kept until the far end answers. To close one while it dials is dangerous: an
      * ipc listener dies for good when a connection ends before it was accepted (nng #1518; a stopped or busy
@@ -106,6 +108,7 @@ static void send_poll(struct link_client *c, uint64_t wait_ms)
     struct msg_poll poll = {
         .received = c->sender.received, .wait_ms = wait_ms, .incarnation = c->sender.incarnation};
     assert(!c->poll_is_out);
+    c->poll_is_due = false;
     pack_envelope(c, MSG_poll, 0, 0, 0);
     msg_encode(MSG_poll, &poll, &c->scratch);
     link_conn_poll(c->conn, message_of(c, NULL, 0));
@@ -151,7 +154,7 @@ static enum sh_error connect_afresh(struct link_client *c)
     enum sh_error e =
         link_conn_open(c->in_url, c->out_url, c->reply_bytes, ++c->generation, &c->mailbox, &c->conn);
     c->push_is_up = false;
-    c->poll_is_out = false;
+    c->poll_is_out = c->poll_is_due = false;
     loop_timer_cancel(c->options.loop, &c->repoll_timer);
     loop_timer_cancel(c->options.loop, &c->push_timer);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
@@ -368,10 +371,17 @@ static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *re
         }
     }
     become_connected(c);
-    if (!deliver_all(c, reply->answers)) /* before the poll: somebody waits for them */
+    if (!deliver_all(c, reply->answers))
         complain(c, "bad answers", SH_BAD_REQUEST, (struct slice){0});
-    send_poll(c, LINK_POLL_MS);
+    c->poll_is_due = true; /* what the answers lead to goes first: somebody waits for that */
     flush(c);
+}
+
+static void on_turn_end(void *arg)
+{
+    struct link_client *c = arg;
+    if (c->poll_is_due)
+        send_poll(c, LINK_POLL_MS);
 }
 
 /* Bytes that make no sense are as good as no reply: replace_timer is left to run out. */
@@ -462,6 +472,8 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
     c->repoll_timer = (struct loop_timer){.fn = on_repoll_timer, .arg = c};
     c->push_timer = (struct loop_timer){.fn = on_push_timer, .arg = c};
     c->limbo_timer = (struct loop_timer){.fn = on_limbo_timer, .arg = c};
+    c->hook = (struct loop_hook){.fn = on_turn_end, .arg = c};
+    loop_hook_add(options->loop, &c->hook);
     if (connect_afresh(c) == SH_BAD_REQUEST) {
         link_client_close(c);
         return SH_BAD_REQUEST;
@@ -537,6 +549,7 @@ void link_client_close(struct link_client *c)
     loop_timer_cancel(loop, &c->repoll_timer);
     loop_timer_cancel(loop, &c->push_timer);
     loop_timer_cancel(loop, &c->limbo_timer);
+    loop_hook_remove(loop, &c->hook);
     for (struct link_item *item = c->sender.outstanding.first, *next; item != NULL; item = next) {
         next = item->next;
         free(item);

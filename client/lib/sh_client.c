@@ -106,7 +106,8 @@ static void on_quit(struct sh_client *c, void *arg)
 static void on_round(void *arg)
 {
     struct sh_client *c = arg;
-    shc_pump(c);
+    shc_pump(c); /* before the callers are woken, which takes its time when there are many */
+    shc_wake_callers(c);
     c->visited = false;
 }
 

@@ -73,7 +73,7 @@ struct shc_call_back {
 enum shc_batch_state { SHC_OPEN, SHC_READY, SHC_SENT, SHC_REJECTED };
 
 struct shc_batch {
-    struct shc_batch *next;
+    struct shc_batch *next, *next_answered;
     atomic_uint refs; /* the queue, and each synchronous caller */
     atomic_uint done; /* set when error, result and detail are final */
 
@@ -186,9 +186,10 @@ struct shc_sender {
     struct id16 producer;
     uint64_t next_sequence, settled; /* settled: highest sequence that was answered for good */
     uint32_t sent;
-    bool draining;     /* something was rejected: nothing new goes out before all else is answered */
-    bool new_producer; /* when drained */
-    uint64_t expected; /* by the newest conflict, 0 for none */
+    bool draining;              /* something was rejected: nothing new goes out before all else is answered */
+    bool new_producer;          /* when drained */
+    uint64_t expected;          /* by the newest conflict, 0 for none */
+    struct shc_batch *answered; /* in this turn; their callers are woken at its end */
     bool paused;
     struct loop_timer pause, linger, tick;
     bool ticking;
@@ -197,6 +198,8 @@ void shc_send_open(struct sh_client *c);
 void shc_send_close(struct sh_client *c);
 /* Sends what may go out now. */
 void shc_pump(struct sh_client *c);
+/* Wakes the callers of what was answered. */
+void shc_wake_callers(struct sh_client *c);
 /* The query link has met a node: its appends go to this endpoint. */
 void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log);
 

@@ -58,7 +58,6 @@ static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error
     assert(b->state != SHC_OPEN);
     b->error = error;
     snprintf(b->detail, sizeof b->detail, "%s", detail != NULL ? detail : "");
-    shc_set(&b->done, 1);
     for (uint32_t i = b->calls_expired; i < b->call_count; i++)
         call_back(&b->calls[i], error, b->detail, &b->result);
     if (b->state == SHC_SENT)
@@ -66,7 +65,19 @@ static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error
     pthread_mutex_lock(&q->lock);
     unlink_batch(q, b);
     pthread_mutex_unlock(&q->lock);
-    shc_batch_unref(q, b);
+    b->next_answered = c->sender.answered;
+    c->sender.answered = b;
+}
+
+void shc_wake_callers(struct sh_client *c)
+{
+    struct shc_batch *b;
+    while ((b = c->sender.answered) != NULL) {
+        c->sender.answered = b->next_answered;
+        if (atomic_load(&b->refs) > 1)
+            shc_set(&b->done, 1);
+        shc_batch_unref(&c->queue, b);
+    }
 }
 
 static void pause_sending(struct sh_client *c, int64_t pause_ms)
@@ -535,4 +546,5 @@ void shc_send_close(struct sh_client *c)
         c->queue.open = NULL;
         finish(c, b, SH_UNAVAILABLE, "the client was closed");
     }
+    shc_wake_callers(c);
 }
