@@ -67,6 +67,8 @@ static void roll(struct wal_commit *c, struct wal_frame *checkpoint)
     int old;
     uint64_t old_end;
     int result = wal_log_roll(c->log, wal_prepare_take(c->prepare), checkpoint, &old, &old_end);
+    if (result == 0)
+        result = wal_log_write_mark(c->log); /* from now on a loss of the whole segment is noticed */
     if (result < 0)
         wal_fatal("cannot open the next segment; ending at once", c->log->dir, result);
     wal_prepare_next(c->prepare, old, old_end);

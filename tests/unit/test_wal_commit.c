@@ -317,6 +317,20 @@ static void test_the_mark_follows_a_commit_by_the_caller(void **state)
     stop();
 }
 
+/* Else nobody would miss the newest segment if its file were gone after a kill. */
+static void test_the_mark_names_a_new_segment_at_once(void **state)
+{
+    (void)state;
+    start();
+    uint64_t n = 0;
+    while (rig.log.segment.base_lsn == 1)
+        append_and_wait(++n);
+    struct log_mark mark;
+    assert_int_equal(log_mark_read(vfs_posix(), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
+    assert_true(mark.durable_end > rig.log.segment.position);
+    stop();
+}
+
 static void test_many_groups_over_many_segments(void **state)
 {
     (void)state;
@@ -571,6 +585,7 @@ int main(void)
         COMMIT_TEST(test_the_caller_commits_no_more_than_one_small_frame),
         COMMIT_TEST(test_the_caller_leaves_a_slow_disk_to_the_committer),
         COMMIT_TEST(test_the_caller_leaves_a_commit_with_a_delay_to_the_committer),
+        COMMIT_TEST(test_the_mark_names_a_new_segment_at_once),
         COMMIT_TEST(test_the_mark_follows_a_commit_by_the_caller),
         COMMIT_TEST(test_what_waits_goes_out_in_one_group),
         COMMIT_TEST(test_a_quiet_log_gets_its_mark_and_stays_quiet),
