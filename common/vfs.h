@@ -1,5 +1,6 @@
-/* All file calls of the log go through one table of functions, so that tests run the real code on a simulated
- * disk.
+/* All file calls on data go through one table of functions, so that tests run the real code on a simulated
+ * disk. (Not those of the supervisor, which keeps locks, obituaries and log lines, and not reading the
+ * configuration.)
  *
  * Functions return 0 (or a count) or -errno, and never touch errno's meaning otherwise. */
 #ifndef COMMON_VFS_H

@@ -24,7 +24,7 @@ struct wal_prepare_options {
 /* Starts to prepare at once. */
 struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *options);
 /* The prepared file; it was announced as ready. The caller owns the descriptor and gives the file its name.
- * Waits for the piece that is being filled. */
+ */
 int wal_prepare_take(struct wal_prepare *prepare);
 /* After that: seals the former segment (takes `old`), and prepares another one. */
 void wal_prepare_next(struct wal_prepare *prepare, int old, uint64_t old_end);
