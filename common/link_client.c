@@ -381,7 +381,7 @@ static void on_turn_end(void *arg)
 {
     struct link_client *c = arg;
     if (c->poll_is_due)
-        send_poll(c, LINK_POLL_MS);
+        send_poll(c, c->connected ? LINK_POLL_MS : 0);
 }
 
 /* Bytes that make no sense are as good as no reply: replace_timer is left to run out. */

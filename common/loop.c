@@ -301,25 +301,56 @@ static void deliver_all(struct loop *loop)
     loop->next_box = NULL;
 }
 
-/* Mail that came while we had the turn was left to us, unless somebody else has it by now. Who left it has
- * set `pending` before he saw that the turn was taken, so looking after it was given back misses nothing. */
-void loop_turn(struct loop *loop)
+/* With the turn, which is given back; `only` may be gone afterwards. */
+static void run_turn(struct loop *loop, struct mailbox *only)
 {
     struct loop *before = mine;
     mine = loop;
-    do {
-        loop->now_ns = clock_mono_ns();
+    loop->now_ns = clock_mono_ns();
+    if (only != NULL)
+        deliver(only);
+    else
         deliver_all(loop);
-        run_hooks(loop);
-        loop->now_ns = 0;
-        if (loop->timer_count > 0 && loop->heap[0]->due_ns < loop->wake_ns) {
-            loop->wake_ns = 0; /* once is enough */
-            wake_fd_ring(loop->stop_wake.fd);
-        }
-        sem_post(&loop->turn);
-    } while (atomic_load(&loop->pending) && take_turn(loop));
+    run_hooks(loop);
+    loop->now_ns = 0;
+    if (loop->timer_count > 0 && loop->heap[0]->due_ns < loop->wake_ns) {
+        loop->wake_ns = 0; /* once is enough */
+        wake_fd_ring(loop->stop_wake.fd);
+    }
     mine = before;
+    sem_post(&loop->turn);
+    /* Who leaves mail to us sets `pending` and then sees that the turn is taken; we give it back and then
+     * look. */
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+void loop_turn(struct loop *loop)
+{
+    do
+        run_turn(loop, NULL);
+    while (atomic_load(&loop->pending) && take_turn(loop));
     atomic_fetch_sub(&loop->guests, 1);
+}
+
+/* What was left to us goes to the loop's thread. */
+static void leave(struct loop *loop)
+{
+    if (atomic_load(&loop->pending))
+        wake_fd_ring(loop->stop_wake.fd);
+    atomic_fetch_sub(&loop->guests, 1);
+}
+
+void loop_turn_once(struct loop *loop)
+{
+    run_turn(loop, NULL);
+    leave(loop);
+}
+
+void mailbox_turn_once(struct mailbox *box)
+{
+    struct loop *loop = box->loop;
+    run_turn(loop, box);
+    leave(loop);
 }
 
 /* ---- rounds ---- */
@@ -332,9 +363,10 @@ static int wait_for_events(struct loop *loop, struct epoll_event batch[LOOP_BATC
     loop->wake_ns = until_ns;
     mine = NULL;
     sem_post(&loop->turn);
-    if (atomic_load(&loop->pending) && enter(loop)) {
-        loop_turn(loop);
-        until_ns = 0; /* see to timers */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&loop->pending) && take_turn(loop)) {
+        run_turn(loop, NULL); /* once: timers and descriptors have their turn too */
+        until_ns = 0;
     }
     int64_t left = until_ns == INT64_MAX ? 0 : until_ns - clock_mono_ns();
     left = left > 0 ? left : 0;
@@ -446,6 +478,7 @@ bool mailbox_put_turn(struct mailbox *box, struct mail *mail)
     bool has_turn = enter(box->loop);
     if (!has_turn) {
         atomic_store(&box->loop->pending, true);
+        atomic_thread_fence(memory_order_seq_cst);
         has_turn = enter(box->loop); /* whoever had it may have looked before */
     }
     pthread_mutex_unlock(&box->lock);

@@ -79,10 +79,13 @@ void mailbox_open(struct mailbox *box, struct loop *loop, void (*fn)(void *arg, 
 void mailbox_close(struct mailbox *box);
 /* From any thread: the mail is dealt with by the thread that runs the loop. */
 void mailbox_put(struct mailbox *box, struct mail *mail);
-/* The same, but takes the loop's turn when it is free; when it isn't, whoever has it sees to the mail. True:
- * the caller must call loop_turn next, having let go of all locks; until then nothing of the loop can go. */
+/* The same, but takes the loop's turn when it is free; when it isn't, somebody sees to the mail who has it
+ * now or next. True: the caller must call one of the three below next, having let go of all locks; until then
+ * nothing of the loop can go. */
 bool mailbox_put_turn(struct mailbox *box, struct mail *mail);
-/* Deals with all mail, runs the hooks and gives the turn back. */
-void loop_turn(struct loop *loop);
+/* Each deals with mail, runs the hooks and gives the turn back: */
+void loop_turn(struct loop *loop);           /* all mail, and what comes meanwhile */
+void loop_turn_once(struct loop *loop);      /* all mail; what comes meanwhile is the loop's thread's */
+void mailbox_turn_once(struct mailbox *box); /* the mail of this box only */
 
 #endif

@@ -49,9 +49,13 @@ void reader_pool_close(struct reader_pool *pool);
 
 /* ---- query_read.c ---- */
 
-/* One read that waits its turn (ready) or for new entries (parked). */
+struct query;
+
+/* A read that waits its turn (ready) or for new entries (parked); or another question that has to be answered
+ * as of now, so that walsvc is asked first how far the log is. */
 struct query_read {
     struct query_read *next;
+    void (*answer)(struct query *q, const struct query_read *r);
     struct link_token token;
     uint64_t correlation;
     uint64_t from, max_bytes, max_entries;
@@ -76,7 +80,8 @@ struct query {
     struct pending_table appends;
     struct link_client *watch; /* the durable end: one long poll, and at most one probe */
     uint64_t durable_end, durable_lsn, commits;
-    bool watching;                 /* the long poll is out */
+    bool heard;    /* from walsvc; until then the durable end is what the files show, which may be less */
+    bool watching; /* the long poll is out */
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     uint64_t probe;                /* number of the last probe's request */
     uint64_t probes_sent, probes_done;
@@ -91,6 +96,9 @@ struct query {
 void query_read_open(struct query *q);
 void query_read_close(struct query *q);
 void query_on_read(struct query *q, const struct link_request *request);
+/* Calls answer once walsvc has said how far the log is, or is away. */
+void query_ask_first(struct query *q, struct link_token token,
+                     void (*answer)(struct query *q, const struct query_read *r));
 void query_drop_reads(struct query *q, uint64_t session);
 /* The durable end, or what is known of it, has moved on. */
 void query_wake_reads(struct query *q);

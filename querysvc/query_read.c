@@ -59,6 +59,9 @@ static void refuse_read(struct query *q, const struct query_read *r, enum sh_err
     } else if (e == SH_TRIMMED) {
         expected = read->first_lsn;
         snprintf(text, sizeof text, "the first LSN left is %" PRIu64, expected);
+    } else if (e == SH_NOT_FOUND && !q->heard) {
+        e = SH_UNAVAILABLE; /* it may have been read before we started */
+        snprintf(text, sizeof text, "walsvc has not said yet how far the log is");
     } else if (e == SH_NOT_FOUND) {
         snprintf(text, sizeof text, "the log ends at LSN %" PRIu64, q->durable_lsn);
     }
@@ -128,7 +131,7 @@ static void run_reads(void *arg)
         } else if (link_server_unfetched(q->server, r->token.session) > UNFETCHED_MAX) {
             list_put(&held, r); /* looked at again when something happens, its fetching for one */
         } else {
-            answer_read(q, r);
+            r->answer(q, r);
             free(r);
             budget--;
         }
@@ -184,6 +187,7 @@ void query_on_read(struct query *q, const struct link_request *request)
         return;
     }
     struct query_read *r = xcalloc(1, sizeof *r);
+    r->answer = answer_read;
     r->token = request->token;
     r->correlation = request->correlation;
     r->from = m.from > 0 ? m.from : 1;
@@ -195,6 +199,15 @@ void query_on_read(struct query *q, const struct link_request *request)
         wait_ms = r->probe > 0 ? PROBE_MS : wait_ms;
     }
     r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
+    list_put(&q->ready, r);
+}
+
+void query_ask_first(struct query *q, struct link_token token,
+                     void (*answer)(struct query *q, const struct query_read *r))
+{
+    struct query_read *r = xcalloc(1, sizeof *r);
+    *r = (struct query_read){.answer = answer, .token = token, .from = UINT64_MAX, .probe = query_probe(q)};
+    r->due_ns = loop_now_ns(q->service->loop) + (r->probe > 0 ? PROBE_MS * (int64_t)NS_PER_MS : 0);
     list_put(&q->ready, r);
 }
 

@@ -56,7 +56,7 @@ static enum sh_error list_segments(struct query *q, struct log_segment **segment
     return e == SH_NOT_FOUND ? SH_OK : e;
 }
 
-static void on_status(struct query *q, const struct link_request *request)
+static void answer_status(struct query *q, const struct query_read *r)
 {
     struct log_segment *segments;
     char bad_file[SEGMENT_NAME_MAX];
@@ -79,28 +79,19 @@ static void on_status(struct query *q, const struct link_request *request)
     };
     for (size_t i = 0; i < count; i++)
         reply.disk_bytes += segments[i].file_bytes;
-    query_answer(q, request->token, MSG_status_reply, &reply);
+    query_answer(q, r->token, MSG_status_reply, &reply);
     free(segments);
 }
 
-static void on_log_info(struct query *q, const struct link_request *request)
+static void answer_log_info(struct query *q, const struct query_read *r)
 {
-    struct msg_log_info ask;
-    enum sh_error e = msg_decode(MSG_log_info, request->body, &ask);
-    if (e == SH_OK && !id16_is_zero(ask.log) && !id16_equal(ask.log, q->log))
-        e = SH_NOT_FOUND;
-    if (e != SH_OK) {
-        query_refuse(q, request->token, e,
-                     e == SH_NOT_FOUND ? "this node does not hold that log" : "malformed", 0);
-        return;
-    }
     struct log_segment *segments;
     char bad_file[SEGMENT_NAME_MAX] = "", text[96];
     size_t count;
-    e = list_segments(q, &segments, &count, bad_file);
+    enum sh_error e = list_segments(q, &segments, &count, bad_file);
     if (e != SH_OK) {
         snprintf(text, sizeof text, "the header of a segment cannot be read: %s", bad_file);
-        query_refuse(q, request->token, e, text, 0);
+        query_refuse(q, r->token, e, text, 0);
         return;
     }
     struct buf list = {0};
@@ -122,9 +113,21 @@ static void on_log_info(struct query *q, const struct link_request *request)
         .durable_end = q->durable_end,
         .segments = buf_slice(&list),
     };
-    query_answer(q, request->token, MSG_log_info_reply, &reply);
+    query_answer(q, r->token, MSG_log_info_reply, &reply);
     buf_free(&list);
     free(segments);
+}
+
+static void on_log_info(struct query *q, const struct link_request *request)
+{
+    struct msg_log_info ask;
+    enum sh_error e = msg_decode(MSG_log_info, request->body, &ask);
+    if (e != SH_OK)
+        query_refuse(q, request->token, e, "malformed", 0);
+    else if (!id16_is_zero(ask.log) && !id16_equal(ask.log, q->log))
+        query_refuse(q, request->token, SH_NOT_FOUND, "this node does not hold that log", 0);
+    else
+        query_ask_first(q, request->token, answer_log_info);
 }
 
 static void on_request(void *arg, const struct link_request *request)
@@ -141,7 +144,7 @@ static void on_request(void *arg, const struct link_request *request)
         on_hello(q, request);
         break;
     case MSG_status:
-        on_status(q, request);
+        query_ask_first(q, request->token, answer_status);
         break;
     case MSG_log_info:
         on_log_info(q, request);

@@ -66,6 +66,7 @@ static bool take_watermark(struct query *q, uint32_t type, struct slice body)
         q->durable_lsn = reply.durable_lsn;
     }
     q->commits = reply.commits;
+    q->heard = true;
     query_wake_reads(q);
     return true;
 }

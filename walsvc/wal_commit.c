@@ -154,9 +154,9 @@ static void write_mark(struct wal_commit *c)
 static bool wait_for_frames(struct wal_commit *c)
 {
     while (c->first == NULL && !c->stop) {
-        int64_t due_ns = c->synced_ns + MARK_IDLE_NS;
+        int64_t due_ns = (c->writing ? clock_mono_ns() : c->synced_ns) + MARK_IDLE_NS;
         struct timespec due = timespec_of(due_ns);
-        if (!c->mark_due || c->writing)
+        if (!c->mark_due)
             pthread_cond_wait(&c->wake, &c->lock);
         else if (clock_mono_ns() >= due_ns)
             write_mark(c);

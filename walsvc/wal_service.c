@@ -50,7 +50,7 @@ static void post_durable(void *arg, const struct wal_durable *durable, bool idle
     if (!idle)
         mailbox_put(&w->mailbox, &mail->mail);
     else if (mailbox_put_turn(&w->mailbox, &mail->mail))
-        loop_turn(w->service->loop);
+        loop_turn_once(w->service->loop); /* the next group must not wait for more of it */
 }
 
 static void post_next(void *arg, enum wal_next next)

@@ -223,6 +223,8 @@ enum sh_error sh_flush(struct sh_client *c)
     int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
     enum sh_error e = SH_OK;
+    if (shc_on_own_thread(c))
+        return refuse(SH_BAD_REQUEST, "a callback cannot wait for answers");
     pthread_mutex_lock(&q->lock);
     uint64_t last = q->orders;
     q->flush_waiters++;

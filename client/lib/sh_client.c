@@ -71,7 +71,7 @@ void shc_visit(struct sh_client *c, struct shc_mail *mail)
     if (!mailbox_put_turn(&c->mailbox, &mail->mail))
         return;
     c->visited = true;
-    loop_turn(c->loop);
+    mailbox_turn_once(&c->mailbox);
 }
 
 bool shc_on_own_thread(const struct sh_client *c)

@@ -191,7 +191,7 @@ struct shc_sender {
     uint64_t expected;          /* by the newest conflict, 0 for none */
     struct shc_batch *answered; /* in this turn; their callers are woken at its end */
     bool paused;
-    struct loop_timer pause, linger, tick;
+    struct loop_timer pause, linger, tick, own_thread;
     bool ticking;
 };
 void shc_send_open(struct sh_client *c);

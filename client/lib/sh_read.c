@@ -171,6 +171,8 @@ static enum sh_error await_answer(struct sh_reader *r, int64_t deadline_ns)
     }
     if (!r->fetching)
         fetch(r);
+    if (shc_on_own_thread(r->client) && atomic_load(&r->call.done) == 0)
+        return fail(SH_BAD_REQUEST, "a callback cannot wait for entries");
     if (shc_wait(&r->call.done, 0, r->follow ? deadline_ns : INT64_MAX))
         return take_answer(r);
     if (atomic_load(&r->client->connected))

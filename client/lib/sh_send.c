@@ -289,7 +289,7 @@ static void append_head(struct sh_client *c, const struct shc_batch *b, struct b
 static bool leave_to_own_thread(struct sh_client *c)
 {
     if (c->visited)
-        loop_timer_after(c->loop, &c->sender.linger, 0);
+        loop_timer_after(c->loop, &c->sender.own_thread, 0);
     return c->visited;
 }
 
@@ -528,6 +528,7 @@ void shc_send_open(struct sh_client *c)
     start_producer(s);
     s->pause = (struct loop_timer){.fn = on_pause_over, .arg = c};
     s->linger = (struct loop_timer){.fn = on_linger};
+    s->own_thread = (struct loop_timer){.fn = on_linger};
     s->tick = (struct loop_timer){.fn = on_tick, .arg = c};
 }
 
@@ -537,6 +538,7 @@ void shc_send_close(struct sh_client *c)
     struct shc_batch *b;
     loop_timer_cancel(c->loop, &s->pause);
     loop_timer_cancel(c->loop, &s->linger);
+    loop_timer_cancel(c->loop, &s->own_thread);
     loop_timer_cancel(c->loop, &s->tick);
     if (s->link != NULL)
         link_client_close(s->link);

@@ -1,11 +1,65 @@
 /* libshanghai appends: what lands where, what shares a frame, what the node refuses. */
 #include "client_node.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ================================================================ appends */
+
+/* Callbacks of others must not run inside a call: its caller may hold a lock that they want. */
+static _Thread_local bool in_call;
+
+struct spied {
+    struct sh_client *client;
+    atomic_uint called, inside;
+    atomic_bool done;
+};
+
+static void on_spied(void *arg, enum sh_error error, const struct sh_append_result *result)
+{
+    struct spied *spied = arg;
+    (void)error, (void)result;
+    atomic_fetch_add(&spied->called, 1);
+    if (in_call)
+        atomic_fetch_add(&spied->inside, 1);
+}
+
+enum { SPIED = 10000 };
+
+static void *append_without_waiting(void *arg)
+{
+    struct spied *spied = arg;
+    struct sh_entry entry = client_entry("x");
+    for (unsigned i = 0; i < SPIED; i++) {
+        assert_int_equal(sh_append_async(spied->client, &entry, 1, SH_ACK_LOCAL, on_spied, spied), SH_OK);
+        while (i > atomic_load(&spied->called) + 1) /* many small answers */
+            sched_yield();
+    }
+    atomic_store(&spied->done, true);
+    return NULL;
+}
+
+static void test_no_callback_runs_inside_the_call_of_another(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct spied spied = {.client = client_open(n)};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, append_without_waiting, &spied), 0);
+    while (!atomic_load(&spied.done)) {
+        in_call = true;
+        assert_int_equal(client_append(spied.client, "s", NULL), SH_OK);
+        in_call = false;
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(sh_flush(spied.client), SH_OK);
+    assert_int_equal(spied.called, SPIED);
+    assert_int_equal(spied.inside, 0);
+    sh_close(spied.client);
+    node_stop(n);
+}
 
 static void test_an_append_says_where_it_landed(void **state)
 {
@@ -326,6 +380,7 @@ static void test_too_large_for_the_node_before_it_is_known(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_callback_runs_inside_the_call_of_another),
         cmocka_unit_test(test_an_append_says_where_it_landed),
         cmocka_unit_test(test_entries_have_the_bytes_that_everybody_writes),
         cmocka_unit_test(test_what_waits_goes_out_as_one_frame),

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -330,6 +331,63 @@ static void test_a_thread_with_mail_takes_the_turn_of_a_loop_that_waits(void **s
     loop_close(v.loop);
 }
 
+/* Letters that are sent again as soon as they were received: there is mail at any time. */
+struct busy {
+    struct office office; /* first */
+    struct loop *loop;
+    struct loop_timer timer;
+    unsigned ticks;
+    atomic_bool stop;
+};
+
+static void on_busy_mail(void *arg, struct mail *first)
+{
+    struct busy *busy = arg;
+    for (struct mail *next; first != NULL; first = next) {
+        next = first->next;
+        free(first);
+        if (!atomic_load(&busy->stop))
+            assert_false(mailbox_put_turn(&busy->office.box, xcalloc(1, sizeof(struct mail))));
+    }
+}
+
+static void on_busy_tick(void *arg)
+{
+    struct busy *busy = arg;
+    if (++busy->ticks < 20) {
+        loop_timer_after(busy->loop, &busy->timer, NS_PER_MS);
+        return;
+    }
+    atomic_store(&busy->stop, true);
+    loop_stop(busy->loop);
+}
+
+static void *bring_mail(void *arg)
+{
+    struct busy *busy = arg;
+    if (mailbox_put_turn(&busy->office.box, xcalloc(1, sizeof(struct mail))))
+        loop_turn(busy->loop);
+    return NULL;
+}
+
+/* Whoever deals with mail that never ends: this would hang if the loop's own thread or another kept the turn.
+ */
+static void test_timers_run_while_there_is_always_mail(void **state)
+{
+    (void)state;
+    struct busy busy = {.loop = loop_open()};
+    pthread_t thread;
+    busy.timer = (struct loop_timer){.fn = on_busy_tick, .arg = &busy};
+    mailbox_open(&busy.office.box, busy.loop, on_busy_mail, &busy);
+    loop_timer_after(busy.loop, &busy.timer, NS_PER_MS);
+    assert_int_equal(pthread_create(&thread, NULL, bring_mail, &busy), 0);
+    loop_run(busy.loop);
+    pthread_join(thread, NULL);
+    assert_int_equal(busy.ticks, 20);
+    mailbox_close(&busy.office.box);
+    loop_close(busy.loop);
+}
+
 static void test_mail_that_waits_is_delivered_when_the_box_closes(void **state)
 {
     (void)state;
@@ -372,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_hooks_run_once_a_round_and_may_remove_themselves),
         cmocka_unit_test(test_mail_of_many_threads_arrives_completely_and_in_each_ones_order),
         cmocka_unit_test(test_a_thread_with_mail_takes_the_turn_of_a_loop_that_waits),
+        cmocka_unit_test(test_timers_run_while_there_is_always_mail),
         cmocka_unit_test(test_mail_that_waits_is_delivered_when_the_box_closes),
         cmocka_unit_test(test_the_loop_is_stopped_by_another_thread_and_can_run_again),
     };

@@ -297,6 +297,31 @@ static void test_the_caller_leaves_a_commit_with_a_delay_to_the_committer(void *
     stop();
 }
 
+/* Commits by the caller never wake the committer's thread; its wait for the mark's time may end in the middle
+ * of one. */
+static void test_the_mark_follows_many_commits_by_the_caller(void **state)
+{
+    (void)state;
+    uint64_t n = 1;
+    start();
+    append_and_wait(n);
+    slow_us = 700;
+    for (int64_t until = clock_mono_ns() + 400 * NS_PER_MS; clock_mono_ns() < until;) {
+        n++;
+        rig_append(&rig, 7, 1, n, payload_of(n));
+        if (commit_now())
+            continue;
+        put();
+        wait_for_answer(n);
+    }
+    struct log_mark mark = {0};
+    int64_t end = clock_mono_ns() + 5 * NS_PER_S;
+    while (mark.durable_end != rig.log.durable.end && clock_mono_ns() < end)
+        assert_int_equal(log_mark_read(vfs_posix(), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
+    assert_int_equal(mark.durable_end, rig.log.durable.end);
+    stop();
+}
+
 /* The mark is written 100 ms after the last commit, whoever made it. */
 static void test_the_mark_follows_a_commit_by_the_caller(void **state)
 {
@@ -586,6 +611,7 @@ int main(void)
         COMMIT_TEST(test_the_caller_leaves_a_slow_disk_to_the_committer),
         COMMIT_TEST(test_the_caller_leaves_a_commit_with_a_delay_to_the_committer),
         COMMIT_TEST(test_the_mark_names_a_new_segment_at_once),
+        COMMIT_TEST(test_the_mark_follows_many_commits_by_the_caller),
         COMMIT_TEST(test_the_mark_follows_a_commit_by_the_caller),
         COMMIT_TEST(test_what_waits_goes_out_in_one_group),
         COMMIT_TEST(test_a_quiet_log_gets_its_mark_and_stays_quiet),
