@@ -1,12 +1,14 @@
 /* The client's end of a link: one session over as many pairs of sockets as it takes.
  *
+ *   AWAY        over ipc only: no process holds the far end's sockets, we look for one again and again
  *   CONNECTING  sockets dial, a hello poll (wait 0) is out; fresh sockets when that leads to nothing in time
  *   CONNECTED   the hello poll was answered and the pipeline is up: requests flow, a long poll is always out
  *
- * A broken connection leads back to CONNECTING with the same REQ socket, which dials by itself, and a fresh
- * PUSH socket; a poll that is overdue with fresh ones. Old sockets may still deliver requests: link.h says
- * why that does no harm. What is sent again is decided by link_session.c when the first poll_reply comes.
- * Nothing here is fatal. */
+ * A broken connection leads to AWAY over ipc: dialling in vain is what nng does badly (docs/adr/0001). Over
+ * tcp it leads back to CONNECTING with the same REQ socket, which dials by itself, and a fresh PUSH socket. A
+ * poll that is overdue leads to fresh ones. Old sockets may still deliver requests: link.h says why that does
+ * no harm. What is sent again is decided by link_session.c when the first poll_reply comes. Nothing here is
+ * fatal. */
 #include "link.h"
 
 #include <assert.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 
 #include "link_conn.h"
+#include "link_presence.h"
 #include "link_session.h"
 #include "log.h"
 
@@ -22,7 +25,11 @@ enum {
     QUEUED_OVERHEAD = 128,                  /* what a request costs beside its body */
     LIMBO_MAX = 16,
     CLOSING_MAX = 64, /* closes that hang, before no more sockets are replaced */
+    LOOKS_MIN = 2,    /* that find the far end before it is dialled: it may be about to listen, or to end */
+    LOOK_SHARE = 8,   /* the next look comes after this part of the time that it was away, within these: */
 };
+#define LOOK_FIRST_NS    ((int64_t)NS_PER_MS)
+#define LOOK_MOST_NS     (100 * (int64_t)NS_PER_MS)
 #define REPLACE_FIRST_NS (100 * (int64_t)NS_PER_MS)
 #define REPLACE_MOST_NS  (5 * NS_PER_S)
 #define OVERDUE_NS       (2 * NS_PER_S)
@@ -51,17 +58,21 @@ struct link_client {
     size_t queued_bytes, reply_bytes;
     struct mailbox mailbox;
 
-    struct link_conn *conn; /* NULL: none could be opened */
+    struct link_conn *conn; /* NULL: away, or none could be opened */
     uint64_t generation;
+    bool local; /* over ipc */
     bool connected;
     bool push_is_up;
+    bool push_is_due;   /* over ipc: to be renewed once the far end is seen */
     bool poll_is_out;   /* on the current sockets */
     bool poll_is_due;   /* at the end of the turn */
     unsigned attempts;  /* pairs of sockets that led to nothing since it was connected */
     unsigned failures;  /* polls that failed since it was connected */
     int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
+    int64_t away_ns;    /* since when it is not connected */
+    unsigned sightings; /* looks in a row that found the far end */
     struct loop_hook hook;
-    struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer;
+    struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer, look_timer;
     /* Pairs that led to nothing, kept until the far end answers. To close one while it dials is dangerous: an
      * ipc listener dies for good when a connection ends before it was accepted (nng #1518; a stopped or busy
      * process accepts late), and over tcp nng itself may crash (#1657). The oldest of too many is closed all
@@ -151,12 +162,8 @@ static int64_t replace_delay_ns(const struct link_client *c)
 
 static enum sh_error connect_afresh(struct link_client *c)
 {
-    enum sh_error e =
-        link_conn_open(c->in_url, c->out_url, c->reply_bytes, ++c->generation, &c->mailbox, &c->conn);
-    c->push_is_up = false;
-    c->poll_is_out = c->poll_is_due = false;
-    loop_timer_cancel(c->options.loop, &c->repoll_timer);
-    loop_timer_cancel(c->options.loop, &c->push_timer);
+    enum sh_error e = link_conn_open(c->in_url, c->out_url, c->local ? LINK_DIAL_ONCE : LINK_DIAL_AGAIN,
+                                     c->reply_bytes, ++c->generation, &c->mailbox, &c->conn);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
     if (e == SH_OK) {
         send_poll(c, 0);
@@ -187,22 +194,83 @@ static void disconnect(struct link_client *c)
     if (!c->connected)
         return;
     c->connected = false;
+    c->away_ns = loop_now_ns(c->options.loop);
     loop_timer_cancel(c->options.loop, &c->limbo_timer);
     loop_timer_after(c->options.loop, &c->replace_timer, replace_delay_ns(c));
+    if (c->local)
+        loop_timer_after(c->options.loop, &c->look_timer, LOOK_FIRST_NS);
     tell_state(c);
 }
 
-/* The old pair is put away, not closed: see limbo. */
+/* Not closed: see limbo. */
+static void put_away(struct link_client *c)
+{
+    struct loop *loop = c->options.loop;
+    loop_timer_cancel(loop, &c->replace_timer);
+    loop_timer_cancel(loop, &c->repoll_timer);
+    loop_timer_cancel(loop, &c->push_timer);
+    c->push_is_up = false;
+    c->push_is_due = false;
+    c->poll_is_out = c->poll_is_due = false;
+    c->generation++; /* what it has told and we have not read yet means nothing any more */
+    if (c->conn == NULL)
+        return;
+    if (c->limbo_count == LIMBO_MAX)
+        free_oldest_limbo(c);
+    link_conn_mute(c->conn);
+    c->limbo[c->limbo_count++] = c->conn;
+    c->conn = NULL;
+}
+
+static bool sees_far_end(const struct link_client *c)
+{
+    return link_socket_is_bound(c->in_url) && link_socket_is_bound(c->out_url);
+}
+
+static void go_away(struct link_client *c)
+{
+    put_away(c);
+    c->sightings = 0;
+    c->attempts = 0;
+}
+
+static int64_t look_delay_ns(const struct link_client *c)
+{
+    int64_t delay = (loop_now_ns(c->options.loop) - c->away_ns) / LOOK_SHARE;
+    if (delay < LOOK_FIRST_NS || c->sightings == 1)
+        return LOOK_FIRST_NS;
+    return delay < LOOK_MOST_NS ? delay : LOOK_MOST_NS;
+}
+
+static void dial_what_is_missing(struct link_client *c)
+{
+    if (c->conn == NULL && c->replace_timer.slot == 0)
+        connect_afresh(c);
+    else if (c->push_is_due)
+        link_conn_renew_push(c->conn); /* or else replace_timer takes fresh sockets */
+    c->push_is_due = false;
+}
+
+/* As long as it is not connected, also when sockets dial: who is killed before he accepts tells nobody. */
+static void on_look_timer(void *arg)
+{
+    struct link_client *c = arg;
+    if (!sees_far_end(c))
+        go_away(c);
+    else if (++c->sightings >= LOOKS_MIN)
+        dial_what_is_missing(c);
+    loop_timer_after(c->options.loop, &c->look_timer, look_delay_ns(c));
+}
+
 static void start_over(struct link_client *c)
 {
     disconnect(c);
-    if (c->conn != NULL) {
-        if (c->limbo_count == LIMBO_MAX)
-            free_oldest_limbo(c);
-        link_conn_mute(c->conn);
-        c->limbo[c->limbo_count++] = c->conn;
+    if (c->local && !sees_far_end(c)) {
+        go_away(c);
+    } else {
+        put_away(c);
+        connect_afresh(c);
     }
-    connect_afresh(c);
 }
 
 /* It takes too long: nng's dialer may be stuck, so other sockets are tried; but no more of them while closes
@@ -235,6 +303,10 @@ static void on_repoll_timer(void *arg)
 static void on_poll_failed(struct link_client *c)
 {
     disconnect(c);
+    if (c->local) {
+        go_away(c);
+        return;
+    }
     if (c->failures++ == 0) {
         send_poll(c, 0);
         return;
@@ -346,6 +418,7 @@ static void become_connected(struct link_client *c)
     if (c->connected || !c->sender.greeted || !c->push_is_up)
         return;
     c->connected = true;
+    loop_timer_cancel(c->options.loop, &c->look_timer);
     c->attempts = 0;
     c->failures = 0;
     c->stalled_ns = 0;
@@ -422,7 +495,10 @@ static void on_event(struct link_client *c, const struct link_event *event)
     case LINK_PUSH_DOWN:
         c->push_is_up = false;
         disconnect(c);
-        link_conn_renew_push(c->conn); /* or else replace_timer takes fresh sockets */
+        c->push_is_due = c->local;
+        c->sightings = 0;
+        if (!c->local)
+            link_conn_renew_push(c->conn); /* or else replace_timer takes fresh sockets */
         return;
     }
 }
@@ -474,7 +550,12 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
     c->limbo_timer = (struct loop_timer){.fn = on_limbo_timer, .arg = c};
     c->hook = (struct loop_hook){.fn = on_turn_end, .arg = c};
     loop_hook_add(options->loop, &c->hook);
-    if (connect_afresh(c) == SH_BAD_REQUEST) {
+    c->look_timer = (struct loop_timer){.fn = on_look_timer, .arg = c};
+    c->local = link_is_ipc(c->in_url);
+    c->away_ns = loop_now_ns(options->loop);
+    if (c->local)
+        loop_timer_after(options->loop, &c->look_timer, LOOK_FIRST_NS);
+    if ((!c->local || sees_far_end(c)) && connect_afresh(c) == SH_BAD_REQUEST) {
         link_client_close(c);
         return SH_BAD_REQUEST;
     }
@@ -549,6 +630,7 @@ void link_client_close(struct link_client *c)
     loop_timer_cancel(loop, &c->repoll_timer);
     loop_timer_cancel(loop, &c->push_timer);
     loop_timer_cancel(loop, &c->limbo_timer);
+    loop_timer_cancel(loop, &c->look_timer);
     loop_hook_remove(loop, &c->hook);
     for (struct link_item *item = c->sender.outstanding.first, *next; item != NULL; item = next) {
         next = item->next;

@@ -25,6 +25,9 @@ enum {
     REDIAL_FIRST_MS = 10,
     REDIAL_MOST_MS = 500,
     REDIAL_MUTED_MS = 60000,
+    /* A pair that dials once: longer than it lives. nng waits for a random part of it, or, at times, not at
+     * all (docs/adr/0001); so once can mean twice, seldom more. */
+    REDIAL_NEVER_MS = 7 * 24 * 3600 * 1000,
     PUSH_QUEUE = 1024, /* messages inside nng; the credit keeps them fewer */
     CLOSER_STACK = 128 << 10,
     LINGER_S = 1,
@@ -50,6 +53,7 @@ struct pipeline {
 
 struct link_conn {
     char push_url[LINK_ENDPOINT_MAX];
+    enum link_dial dial;
     struct pipeline *pipeline; /* NULL: none could be opened */
     nng_socket req;
     nng_dialer req_dialer;
@@ -135,13 +139,22 @@ static void on_push_down(nng_pipe pipe, nng_pipe_ev event, void *arg)
     post(pipeline->conn, (struct link_event){.kind = LINK_PUSH_DOWN});
 }
 
+/* Of a pair that dials once. */
+static void on_req_down(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    struct link_conn *conn = arg;
+    (void)pipe, (void)event;
+    nng_dialer_close(conn->req_dialer);
+}
+
 /* ---- the loop's thread ---- */
 
-static int dial(nng_socket socket, const char *url, nng_dialer *dialer)
+static int dial(const struct link_conn *conn, nng_socket socket, const char *url, nng_dialer *dialer)
 {
-    int rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, REDIAL_FIRST_MS);
+    bool once = conn->dial == LINK_DIAL_ONCE;
+    int rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, once ? REDIAL_NEVER_MS : REDIAL_FIRST_MS);
     if (rv == 0)
-        rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, REDIAL_MOST_MS);
+        rv = nng_socket_set_ms(socket, NNG_OPT_RECONNMAXT, once ? REDIAL_NEVER_MS : REDIAL_MOST_MS);
     if (rv == 0)
         rv = nng_dialer_create(dialer, socket, url);
     if (rv != 0)
@@ -164,7 +177,7 @@ static int open_push(struct link_conn *conn)
         rv = nng_pipe_notify(pipeline->socket, NNG_PIPE_EV_ADD_POST, on_push_up, pipeline);
     if (rv == 0)
         rv = nng_pipe_notify(pipeline->socket, NNG_PIPE_EV_REM_POST, on_push_down, pipeline);
-    return rv == 0 ? dial(pipeline->socket, conn->push_url, &pipeline->dialer) : rv;
+    return rv == 0 ? dial(conn, pipeline->socket, conn->push_url, &pipeline->dialer) : rv;
 }
 
 static int open_req(struct link_conn *conn, const char *url, size_t reply_bytes)
@@ -179,13 +192,16 @@ static int open_req(struct link_conn *conn, const char *url, size_t reply_bytes)
         rv = nng_socket_set_ms(conn->req, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
     if (rv == 0)
         rv = nng_socket_set_size(conn->req, NNG_OPT_RECVMAXSZ, reply_bytes);
-    return rv == 0 ? dial(conn->req, url, &conn->req_dialer) : rv;
+    if (rv == 0 && conn->dial == LINK_DIAL_ONCE)
+        rv = nng_pipe_notify(conn->req, NNG_PIPE_EV_REM_POST, on_req_down, conn);
+    return rv == 0 ? dial(conn, conn->req, url, &conn->req_dialer) : rv;
 }
 
-enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes, uint64_t generation,
-                             struct mailbox *mailbox, struct link_conn **out)
+enum sh_error link_conn_open(const char *in_url, const char *out_url, enum link_dial dial, size_t reply_bytes,
+                             uint64_t generation, struct mailbox *mailbox, struct link_conn **out)
 {
     struct link_conn *conn = xcalloc(1, sizeof *conn);
+    conn->dial = dial;
     conn->generation = generation;
     conn->mailbox = mailbox;
     conn->users = 1;
@@ -249,6 +265,8 @@ static void dial_rarely(nng_dialer dialer)
 void link_conn_mute(struct link_conn *conn)
 {
     mute(conn);
+    if (conn->dial == LINK_DIAL_ONCE)
+        return;
     if (conn->pipeline != NULL)
         dial_rarely(conn->pipeline->dialer);
     dial_rarely(conn->req_dialer);

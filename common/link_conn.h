@@ -1,5 +1,9 @@
 /* The nng side of a link's client end: a REQ socket, and a PUSH socket that is good for one connection. A
- * link_client goes through many of them. */
+ * link_client goes through many of them.
+ *
+ * A pair that dials once dials each socket's URL once, and no more after a failure or the end of the
+ * connection: over ipc each dial that fails costs nng 1.5.2 a descriptor for a while, and may stop it from
+ * ever closing anything again. */
 #ifndef COMMON_LINK_CONN_H
 #define COMMON_LINK_CONN_H
 
@@ -25,10 +29,15 @@ struct link_event {
 };
 void link_event_free(struct link_event *event);
 
-/* Connects in the background; REQ again whenever its connection breaks. SH_BAD_REQUEST: nng makes nothing of
- * the URLs; SH_UNAVAILABLE: out of descriptors or memory. */
-enum sh_error link_conn_open(const char *in_url, const char *out_url, size_t reply_bytes, uint64_t generation,
-                             struct mailbox *mailbox, struct link_conn **out);
+enum link_dial {
+    LINK_DIAL_ONCE,
+    LINK_DIAL_AGAIN, /* until connected; REQ again whenever its connection breaks */
+};
+
+/* Connects in the background. SH_BAD_REQUEST: nng makes nothing of the URLs; SH_UNAVAILABLE: out of
+ * descriptors or memory. */
+enum sh_error link_conn_open(const char *in_url, const char *out_url, enum link_dial dial, size_t reply_bytes,
+                             uint64_t generation, struct mailbox *mailbox, struct link_conn **out);
 /* Sends a poll, takes the message; LINK_REPLIED or LINK_POLL_FAILED follows. One at a time. */
 void link_conn_poll(struct link_conn *conn, nng_msg *message);
 /* Sends a request. False: the queue inside nng is full, or the pipeline is down; the message stays the

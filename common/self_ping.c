@@ -139,8 +139,8 @@ static void send_ping(struct self_ping *p)
     struct ping *ping = &p->pings[p->count];
     *ping = (struct ping){.generation = ++p->generation};
     descriptors_lift();
-    enum sh_error error =
-        link_conn_open(p->in_url, p->out_url, REPLY_BYTES, ping->generation, &p->mailbox, &ping->conn);
+    enum sh_error error = link_conn_open(p->in_url, p->out_url, LINK_DIAL_AGAIN, REPLY_BYTES,
+                                         ping->generation, &p->mailbox, &ping->conn);
     descriptors_lower();
     if (error != SH_OK)
         return;
