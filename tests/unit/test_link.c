@@ -2,12 +2,18 @@
 #include "link_ends.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "link_conn.h"
+#include "link_presence.h"
 #include "log.h"
 
 /* ---- endpoints ---- */
@@ -374,6 +380,84 @@ static void test_a_taken_port_is_an_error(void **state)
     close_ends(&ends);
 }
 
+/* ---- who is away ---- */
+
+static atomic_uint looks, failed_dials;
+
+/* In the place of the C library's, for nng too: counts those to ipc sockets. */
+int connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
+{
+    int type = 0;
+    socklen_t type_len = sizeof type;
+    const struct sockaddr *address = to.__sockaddr__;
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len);
+    int rv = (int)syscall(SYS_connect, fd, address, len);
+    int cause = errno;
+    if (address->sa_family == AF_UNIX && type == SOCK_DGRAM)
+        atomic_fetch_add(&looks, 1);
+    else if (address->sa_family == AF_UNIX && rv < 0 && cause != EINPROGRESS)
+        atomic_fetch_add(&failed_dials, 1);
+    errno = cause;
+    return rv;
+}
+
+static void test_a_far_end_that_is_away_is_looked_for_and_not_dialled(void **state)
+{
+    (void)state;
+    enum {
+        LOOKS = 45,
+        DIALS_AT_ITS_END = 4
+    }; /* it may still be there for a moment when its connections are gone */
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    stop_far_end(&ends);
+    atomic_store(&looks, 0);
+    atomic_store(&failed_dials, 0);
+    open_caller(&caller, &ends, no_rest);
+    WAIT_UNTIL(&ends, atomic_load(&looks) >= LOOKS); /* no socket file */
+    assert_int_equal(atomic_load(&failed_dials), 0);
+    for (unsigned life = 1; life <= 3; life++) {
+        start_far_end(&ends, &limits, NULL);
+        WAIT_UNTIL(&ends, caller.ups == life);
+        atomic_store(&failed_dials, 0);
+        kill_far_end(&ends);
+        WAIT_UNTIL(&ends, caller.downs == life);
+        atomic_store(&looks, 0);
+        WAIT_UNTIL(&ends, atomic_load(&looks) >= LOOKS); /* a socket file that nobody holds */
+        assert_in_range(atomic_load(&failed_dials), 0, DIALS_AT_ITS_END);
+    }
+    link_client_close(caller.client);
+    close_ends(&ends);
+}
+
+static void test_a_look_tells_who_is_there_and_disturbs_no_listener(void **state)
+{
+    (void)state;
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    char in[LINK_ENDPOINT_MAX], out[LINK_ENDPOINT_MAX];
+    open_ends(&ends, &limits, NULL);
+    assert_int_equal(link_endpoint_urls(ends.endpoint, in, out), SH_OK);
+    for (int i = 0; i < 2000; i++)
+        assert_true(link_socket_is_bound(in) && link_socket_is_bound(out));
+    open_caller(&caller, &ends, no_rest);
+    send_bytes(&caller, MSG_echo, 100);
+    WAIT_UNTIL(&ends, caller.answered == 1);
+    link_client_close(caller.client);
+    kill_far_end(&ends);
+    assert_false(link_socket_is_bound(in) || link_socket_is_bound(out));
+    assert_int_equal(unlink(in + strlen("ipc://")), 0);
+    assert_false(link_socket_is_bound(in));
+    FILE *file = fopen(in + strlen("ipc://"), "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_false(link_socket_is_bound(in));
+    close_ends(&ends);
+}
+
 /* ---- limits ---- */
 
 static void test_sessions_that_do_not_fetch_are_dropped_and_come_back(void **state)
@@ -511,6 +595,8 @@ int main(void)
         cmocka_unit_test(test_a_client_that_is_closed_at_once_leaves_the_listener_alive),
         cmocka_unit_test(test_a_stale_socket_file_is_replaced),
         cmocka_unit_test(test_a_taken_port_is_an_error),
+        cmocka_unit_test(test_a_far_end_that_is_away_is_looked_for_and_not_dialled),
+        cmocka_unit_test(test_a_look_tells_who_is_there_and_disturbs_no_listener),
         cmocka_unit_test(test_sessions_that_do_not_fetch_are_dropped_and_come_back),
         cmocka_unit_test(test_idle_sessions_are_dropped),
         cmocka_unit_test(test_a_client_too_many_waits_until_another_has_left),
