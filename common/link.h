@@ -29,7 +29,8 @@ struct link_server_limits {
     size_t session_bytes;      /* credit: unanswered request bytes of one session */
     uint32_t session_requests; /* credit: unanswered requests of one session */
     size_t total_bytes;        /* request and answer bytes held for all sessions; beyond: overloaded */
-    uint32_t sessions; /* most sessions; one that is quiet makes room for a new one, which else must wait */
+    uint32_t sessions; /* most sessions; one that has gone, or is quiet, makes room for a new one, which else
+                          must wait */
     uint32_t polls;    /* most parked polls; beyond, the oldest is answered empty */
     int64_t session_idle_ns; /* a session that doesn't poll for so long is dropped */
 };
@@ -84,7 +85,9 @@ void link_server_refuse(struct link_server *server, struct link_token token, con
 size_t link_server_unfetched(const struct link_server *server, uint64_t session);
 
 struct link_server_stats {
-    uint32_t sessions, parked_polls;
+    uint32_t sessions;
+    uint32_t clients; /* sessions whose connection is there, the service's own (self-pings) left out */
+    uint32_t parked_polls;
     size_t held_bytes;
     uint64_t requests, answers, refused_messages, dropped_sessions;
 };

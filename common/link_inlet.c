@@ -54,7 +54,8 @@ static void need(int rv, const char *what)
 
 void link_arrival_free(struct link_arrival *arrival)
 {
-    nng_msg_free(arrival->message);
+    if (arrival->message != NULL)
+        nng_msg_free(arrival->message);
     free(arrival);
 }
 
@@ -93,7 +94,7 @@ static void on_pulled(void *arg)
 
 void link_inlet_taken(struct link_inlet *inlet, struct link_arrival *arrival)
 {
-    if (arrival->context == NULL)
+    if (arrival->context == NULL && arrival->message != NULL)
         atomic_fetch_sub(&inlet->waiting_bytes, nng_msg_len(arrival->message));
 }
 
@@ -132,8 +133,22 @@ static void on_context(void *arg)
     }
     context->state = CONTEXT_PARKED;
     struct loop *loop = inlet->mailbox->loop;
-    if (mailbox_put_turn(inlet->mailbox, &arrival_of(inlet, context, context->aio)->mail))
+    struct link_arrival *arrival = arrival_of(inlet, context, context->aio);
+    arrival->connection = (uint32_t)nng_msg_get_pipe(arrival->message).id;
+    if (mailbox_put_turn(inlet->mailbox, &arrival->mail))
         loop_turn(loop);
+}
+
+/* On the thread that reaps connections, which must not wait: the loop is woken and does the rest. May
+ * overtake the last poll of the connection. */
+static void on_connection_gone(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    struct link_inlet *inlet = arg;
+    struct link_arrival *arrival = xcalloc(1, sizeof *arrival);
+    (void)event;
+    arrival->inlet = inlet;
+    arrival->connection = (uint32_t)pipe.id;
+    mailbox_put(inlet->mailbox, &arrival->mail);
 }
 
 static void context_open(struct link_inlet *inlet)
@@ -163,6 +178,12 @@ void link_context_reply(struct link_context *context, nng_msg *message)
     nng_aio_set_timeout(context->aio, REPLY_TIMEOUT_MS);
     nng_aio_set_msg(context->aio, message);
     nng_ctx_send(context->ctx, context->aio);
+}
+
+void link_context_abandon(struct link_context *context)
+{
+    assert(context->state == CONTEXT_PARKED);
+    context_receive(context);
 }
 
 /* ---- opening and closing ---- */
@@ -197,6 +218,7 @@ enum sh_error link_inlet_open(const struct link_inlet_options *options, struct l
     inlet->contexts = xcalloc(options->contexts, sizeof(struct link_context *));
     need(nng_pull0_open(&inlet->pull), "nng_pull0_open");
     need(nng_rep0_open(&inlet->rep), "nng_rep0_open");
+    need(nng_pipe_notify(inlet->rep, NNG_PIPE_EV_REM_POST, on_connection_gone, inlet), "nng_pipe_notify");
     need(nng_aio_alloc(&inlet->pull_aio, on_pulled, inlet), "nng_aio_alloc");
     e = listen_on(inlet->pull, in, options->message_bytes);
     if (e == SH_OK)

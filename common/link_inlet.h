@@ -10,13 +10,15 @@
 struct link_inlet;
 struct link_context;
 
-/* A message that came in. The mailbox' owner frees it, message included, with link_arrival_free. */
+/* A message that came in, or a connection of polls that has gone. The mailbox' owner frees it, message
+ * included, with link_arrival_free. */
 struct link_arrival {
     struct mail mail;
     struct link_inlet *inlet;
     struct link_context *context; /* of a poll: where to reply; NULL: a request */
-    nng_msg *message;
-    bool held_back; /* the inlet receives no further request until link_inlet_resume */
+    nng_msg *message;             /* NULL: the connection has gone */
+    uint32_t connection;          /* of polls: nng's number for it, not 0; used again after 2^31 others */
+    bool held_back;               /* the inlet receives no further request until link_inlet_resume */
     /* For the server, which keeps the arrival until it is answered. */
     struct link_item item;
     size_t body_bytes;
@@ -43,6 +45,8 @@ void link_inlet_taken(struct link_inlet *inlet, struct link_arrival *arrival);
 void link_inlet_resume(struct link_inlet *inlet);
 /* Sees to it that another poll can come in; false when all contexts are parked. */
 bool link_inlet_spare_context(struct link_inlet *inlet);
+/* Gives the context back without a reply. */
+void link_context_abandon(struct link_context *context);
 /* Replies to a poll; takes the message. */
 void link_context_reply(struct link_context *context, nng_msg *message);
 

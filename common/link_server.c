@@ -18,6 +18,7 @@ enum {
     REPLY_OVERHEAD = 256,
     OVERLOADED_RETRY_MS = 20,
     SLOT_BITS = 20, /* of a session's number: its place in the table */
+    GONE_KEPT = 64,
 };
 #define SWEEP_NS NS_PER_S
 #define ACTIVE_NS                                                                                            \
@@ -42,9 +43,12 @@ struct session {
     uint64_t poll_correlation;
     int64_t seen_ns;      /* last poll, or the reply to it */
     int64_t request_ns;   /* last request */
+    uint32_t connection;  /* that its last poll came by; 0: none, or it has gone */
     struct place by_age;  /* all sessions, the one that was seen longest ago first */
     struct place parked;  /* those with a parked poll, the oldest poll first */
     struct place touched; /* those that may get a reply at the end of the round */
+    struct place by_connection;
+    struct place away; /* those whose connection has gone, longest ago first */
 };
 
 struct link_server {
@@ -59,7 +63,10 @@ struct link_server {
     uint32_t *free_slots;
     uint32_t free_count;
     uint64_t hash_key, serial;
-    struct place by_age, parked, touched;
+    struct place by_age, parked, touched, away;
+    struct place *connections; /* lists of sessions, by their connection's number */
+    uint32_t gone[GONE_KEPT];  /* the last connections that have gone; */
+    uint64_t gone_count;       /* of so many */
     struct link_server_stats stats;
     size_t answer_bytes; /* part of stats.held_bytes */
     uint32_t active;     /* sessions with requests lately */
@@ -158,6 +165,20 @@ static struct link_arrival *arrival_of_item(struct link_item *item)
     return (struct link_arrival *)((char *)item - offsetof(struct link_arrival, item));
 }
 
+/* 0: none any more. */
+static void session_set_connection(struct link_server *server, struct session *s, uint32_t connection)
+{
+    bool own = id16_equal(s->id, server->options.boot); /* self-pings */
+    if (s->connection != 0 && !own)
+        server->stats.clients--;
+    if (connection != 0 && !own)
+        server->stats.clients++;
+    s->connection = connection;
+    place_take(&s->by_connection);
+    if (connection != 0)
+        place_last(&server->connections[connection & (bucket_count(server) - 1)], &s->by_connection, s);
+}
+
 static void reply_to_poll(struct link_server *server, struct session *s);
 
 static void session_drop(struct link_server *server, struct session *s, const char *why)
@@ -186,25 +207,48 @@ static void session_drop(struct link_server *server, struct session *s, const ch
     place_take(&s->by_age);
     place_take(&s->parked);
     place_take(&s->touched);
+    place_take(&s->away);
+    session_set_connection(server, s, 0);
     server->stats.sessions--;
     server->stats.dropped_sessions++;
     free(s);
 }
 
-/* Makes room for one more session: the one that was quiet for longest goes, unless even that one is there.
- * Then the newcomer has to wait, since taking turns would leave nobody time to be answered. */
+/* Nothing is on its way from or to the client but, perhaps, the word that the last reply has come. If it
+ * hasn't, and the client is alive, that costs its sending again. */
+static bool is_settled(const struct session *s)
+{
+    const struct link_chunk *first = s->receiver.first;
+    return s->receiver.unanswered.count == 0 && (first == NULL || (first->reply != 0 && first->next == NULL));
+}
+
+/* Who has most likely ended, if anybody; else who is connected and asks for nothing. Of those that are away
+ * with something to do nobody goes: they come back. */
+static struct session *dispensable(struct link_server *server)
+{
+    int64_t now = loop_now_ns(server->options.loop);
+    for (struct place *p = server->away.next; p != &server->away; p = p->next)
+        if (is_settled(p->session))
+            return p->session;
+    for (struct place *p = server->by_age.next; p != &server->by_age; p = p->next) {
+        struct session *s = p->session;
+        if (s->poll == NULL && place_is_free(&s->away) && now - s->seen_ns >= QUIET_NS)
+            return s;
+    }
+    return NULL;
+}
+
+/* Makes room for one more session. When nobody can be dispensed with the newcomer has to wait, since taking
+ * turns would leave nobody time to be answered. */
 static bool make_room(struct link_server *server)
 {
     if (server->free_count > 0)
         return true;
-    int64_t now = loop_now_ns(server->options.loop);
-    for (struct place *p = server->by_age.next; p != &server->by_age; p = p->next) {
-        if (p->session->poll == NULL && now - p->session->seen_ns >= QUIET_NS) {
-            session_drop(server, p->session, "too many sessions");
-            return true;
-        }
-    }
-    return false;
+    struct session *s = dispensable(server);
+    if (s == NULL)
+        return false;
+    session_drop(server, s, "too many sessions");
+    return true;
 }
 
 static void session_seen(struct link_server *server, struct session *s)
@@ -268,6 +312,13 @@ static uint64_t credit_bytes(const struct link_server *server)
     return share < l->session_bytes ? share : l->session_bytes;
 }
 
+static void unpark(struct link_server *server, struct session *s)
+{
+    s->poll = NULL;
+    place_take(&s->parked);
+    server->stats.parked_polls--;
+}
+
 static void reply_to_poll(struct link_server *server, struct session *s)
 {
     struct msg_poll_reply reply = {
@@ -281,9 +332,7 @@ static void reply_to_poll(struct link_server *server, struct session *s)
     size_t bound = reply.answers.len + REPLY_OVERHEAD + MSG_ENVELOPE_MAX;
     nng_msg *message = message_of(server, MSG_poll_reply, s->poll_correlation, &s->id, &reply, bound);
     struct link_context *poll = s->poll;
-    s->poll = NULL;
-    place_take(&s->parked);
-    server->stats.parked_polls--;
+    unpark(server, s);
     session_seen(server, s);
     link_context_reply(poll, message);
 }
@@ -387,9 +436,38 @@ static void note_answer_bytes(struct link_server *server, size_t before, size_t 
     server->stats.held_bytes += after - before;
 }
 
-static void on_poll(struct link_server *server, struct link_context *context, const struct msg_envelope *e,
-                    const struct msg_poll *poll)
+/* nng may tell this before it hands over the connection's last poll: see is_gone. */
+static void on_connection_gone(struct link_server *server, uint32_t connection)
 {
+    struct place *list = &server->connections[connection & (bucket_count(server) - 1)];
+    server->gone[server->gone_count++ % GONE_KEPT] = connection;
+    for (struct place *p = list->next, *after; p != list; p = after) {
+        struct session *s = p->session;
+        after = p->next;
+        if (s->connection != connection)
+            continue;
+        if (s->poll != NULL) {
+            link_context_abandon(s->poll);
+            unpark(server, s);
+        }
+        session_set_connection(server, s, 0);
+        session_seen(server, s);
+        place_last(&server->away, &s->away, s);
+    }
+}
+
+static bool is_gone(const struct link_server *server, uint32_t connection)
+{
+    for (unsigned i = 0; i < GONE_KEPT; i++)
+        if (server->gone[i] == connection)
+            return true;
+    return false;
+}
+
+static void on_poll(struct link_server *server, const struct link_arrival *arrival,
+                    const struct msg_envelope *e, const struct msg_poll *poll)
+{
+    struct link_context *context = arrival->context;
     struct session *s = session_find(server, &e->session);
     if (s == NULL)
         s = session_open(server, &e->session);
@@ -405,6 +483,8 @@ static void on_poll(struct link_server *server, struct link_context *context, co
                                        loop_now_ns(server->options.loop));
     note_answer_bytes(server, before, s->receiver.answer_bytes);
     s->poll_correlation = e->correlation;
+    place_take(&s->away);
+    session_set_connection(server, s, arrival->connection);
     session_seen(server, s);
     park(server, s, context);
     if (!known || poll->wait_ms == 0)
@@ -426,6 +506,11 @@ static void on_poll_arrival(struct link_server *server, struct link_arrival *arr
     struct msg_envelope e;
     struct msg_poll poll;
     const char *text = "not a poll of this protocol";
+    if (is_gone(server, arrival->connection)) { /* nobody would hear the reply */
+        link_context_abandon(arrival->context);
+        link_arrival_free(arrival);
+        return;
+    }
     enum sh_error code =
         msg_open(slice_of(nng_msg_body(arrival->message), nng_msg_len(arrival->message)), &e);
     if (code == SH_OK && is_foreign(server, &e)) {
@@ -436,7 +521,7 @@ static void on_poll_arrival(struct link_server *server, struct link_arrival *arr
                                                               : SH_BAD_REQUEST;
     }
     if (code == SH_OK) {
-        on_poll(server, arrival->context, &e, &poll);
+        on_poll(server, arrival, &e, &poll);
     } else {
         count_refused(server, code, "poll", e.sender);
         if (code == SH_VERSION_MISMATCH)
@@ -540,10 +625,14 @@ static void on_mail(void *arg, struct mail *first)
         bool held_back = arrival->held_back; /* the last request of its inlet here */
         next = mail->next;
         link_inlet_taken(inlet, arrival);
-        if (arrival->context != NULL)
+        if (arrival->message == NULL) {
+            on_connection_gone(server, arrival->connection);
+            link_arrival_free(arrival);
+        } else if (arrival->context != NULL) {
             on_poll_arrival(server, arrival);
-        else
+        } else {
             on_request_arrival(server, arrival);
+        }
         if (held_back)
             link_inlet_resume(inlet);
     }
@@ -632,6 +721,10 @@ struct link_server *link_server_open(const struct link_server_options *options)
     list_init(&server->by_age);
     list_init(&server->parked);
     list_init(&server->touched);
+    list_init(&server->away);
+    server->connections = xcalloc(bucket_count(server), sizeof *server->connections);
+    for (uint32_t i = 0; i < bucket_count(server); i++)
+        list_init(&server->connections[i]);
     mailbox_open(&server->mailbox, options->loop, on_mail, server);
     server->hook = (struct loop_hook){.fn = on_round_end, .arg = server};
     loop_hook_add(options->loop, &server->hook);
@@ -688,6 +781,7 @@ void link_server_close(struct link_server *server)
     free(server->inlets);
     free(server->slots);
     free(server->buckets);
+    free(server->connections);
     free(server->free_slots);
     buf_free(&server->cluster);
     buf_free(&server->node);

@@ -74,7 +74,7 @@ static void answer_status(struct query *q, const struct query_read *r)
         .durable_end = q->durable_end,
         .segments = count,
         .uptime_ms = (uint64_t)((clock_mono_ns() - q->started_ns) / NS_PER_MS),
-        .clients = link_server_stats(q->server).sessions,
+        .clients = link_server_stats(q->server).clients,
         .commits = q->commits,
     };
     for (size_t i = 0; i < count; i++)

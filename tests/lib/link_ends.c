@@ -56,9 +56,9 @@ static void on_line(struct ends *ends, const char *line)
         on_held(ends, line);
     else if (sscanf(line, "drop %" SCNu64, &session) == 1)
         on_dropped(ends, session);
-    else if (sscanf(line, "stats %u %u %zu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &s->sessions,
-                    &s->parked_polls, &s->held_bytes, &s->requests, &s->answers, &s->refused_messages,
-                    &s->dropped_sessions) == 7 ||
+    else if (sscanf(line, "stats %u %u %u %zu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &s->sessions,
+                    &s->clients, &s->parked_polls, &s->held_bytes, &s->requests, &s->answers,
+                    &s->refused_messages, &s->dropped_sessions) == 8 ||
              sscanf(line, "listening %" SCNu64, &ends->reply) == 1 ||
              sscanf(line, "unfetched %" SCNu64, &ends->reply) == 1)
         ends->replies++;

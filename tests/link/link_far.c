@@ -111,8 +111,8 @@ static void on_drop(void *arg, uint64_t session)
 static void print_stats(struct far *far)
 {
     struct link_server_stats s = link_server_stats(far->server);
-    printf("stats %u %u %zu %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", s.sessions, s.parked_polls,
-           s.held_bytes, s.requests, s.answers, s.refused_messages, s.dropped_sessions);
+    printf("stats %u %u %u %zu %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", s.sessions, s.clients,
+           s.parked_polls, s.held_bytes, s.requests, s.answers, s.refused_messages, s.dropped_sessions);
 }
 
 static void obey(struct far *far, const char *line)

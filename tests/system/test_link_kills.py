@@ -111,8 +111,8 @@ class Echo:
         self.process.stdin.flush()
         for line in self.process.stdout:  # requests that nobody answers, sessions that were dropped
             if line.startswith("stats "):
-                return dict(zip(("sessions", "parked", "held_bytes", "requests", "answers", "refused", "dropped"),
-                                map(int, line.split()[1:])))
+                return dict(zip(("sessions", "clients", "parked", "held_bytes", "requests", "answers", "refused",
+                                 "dropped"), map(int, line.split()[1:])))
         raise AssertionError("the far end has ended")
 
     def memory(self):

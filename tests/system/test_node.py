@@ -127,6 +127,16 @@ class OneNode(unittest.TestCase):
         self.assertEqual(gone.returncode, 3)
 
 
+class ShortCommands(unittest.TestCase):
+    def test_commands_that_have_ended_leave_their_places_to_the_next(self):
+        with Node("link:\n  sessions: 16") as node:
+            node.start()
+            for i in range(40):
+                self.assertEqual(node.json("append", str(i))["first"]["lsn"], i + 1)
+            wait_for(lambda: node.json("status")["clients"] == 1, "status to count nobody but itself", timeout=5)
+            self.assertFalse(node.log_lines("too many"))
+
+
 class Stopping(unittest.TestCase):
     def test_a_clean_stop_leaves_nothing_running_and_the_next_start_goes_on(self):
         with Node() as node:

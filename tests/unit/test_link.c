@@ -519,9 +519,62 @@ static void test_idle_sessions_are_dropped(void **state)
     WAIT_UNTIL(&ends, caller.ups == 1);
     link_client_close(caller.client);
     assert_int_equal(far_stats(&ends).sessions, 1);
-    /* Its parked poll must run out first: LINK_POLL_MS. */
     WAIT_UNTIL(&ends, far_stats(&ends).sessions == 0);
     assert_int_equal(ends.drops, 1);
+    close_ends(&ends);
+}
+
+static void test_clients_one_after_another_wait_for_nobody(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 20 };
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        open_caller(&caller, &ends, no_rest);
+        send_bytes(&caller, MSG_echo, 100);
+        WAIT_UNTIL(&ends, caller.answered == 1);
+        assert_int_equal(far_stats(&ends).clients, 1);
+        link_client_close(caller.client);
+        WAIT_UNTIL(&ends, far_stats(&ends).clients == 0);
+        assert_int_equal(far_stats(&ends).parked_polls, 0);
+    }
+    assert_int_equal(far_stats(&ends).refused_messages, 0);
+    assert_int_equal(far_stats(&ends).sessions, limits.sessions);
+    assert_int_equal(far_stats(&ends).dropped_sessions, CLIENTS - limits.sessions);
+    close_ends(&ends);
+}
+
+static void test_who_is_away_with_a_request_or_an_answer_keeps_its_place(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 8 };
+    struct ends ends;
+    struct caller callers[CLIENTS], late;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        open_caller(&callers[i], &ends, no_rest);
+        send_bytes(&callers[i], i == 0 ? MSG_status : MSG_echo, 100);
+        WAIT_UNTIL(&ends, i == 0 ? ends.held_count == 1 : callers[i].answered == 1);
+    }
+    uint64_t session = ends.held[0].token.session;
+    link_client_close(callers[0].client);
+    WAIT_UNTIL(&ends, far_stats(&ends).clients == CLIENTS - 1);
+    open_caller(&late, &ends, no_rest);
+    send_bytes(&late, MSG_echo, 100);
+    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == 1);
+    answer_held(&ends, 0, 100);
+    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == 2);
+    assert_int_equal(late.answered, 0);
+    link_client_close(callers[1].client);
+    WAIT_UNTIL(&ends, late.answered == 1);
+    assert_true(far_unfetched(&ends, session) > 100);
+    link_client_close(late.client);
+    for (unsigned i = 2; i < CLIENTS; i++)
+        link_client_close(callers[i].client);
     close_ends(&ends);
 }
 
@@ -599,6 +652,8 @@ int main(void)
         cmocka_unit_test(test_a_look_tells_who_is_there_and_disturbs_no_listener),
         cmocka_unit_test(test_sessions_that_do_not_fetch_are_dropped_and_come_back),
         cmocka_unit_test(test_idle_sessions_are_dropped),
+        cmocka_unit_test(test_clients_one_after_another_wait_for_nobody),
+        cmocka_unit_test(test_who_is_away_with_a_request_or_an_answer_keeps_its_place),
         cmocka_unit_test(test_a_client_too_many_waits_until_another_has_left),
         cmocka_unit_test(test_more_polls_than_the_limit_are_answered_early),
     };
