@@ -24,6 +24,11 @@ void log_set_level(enum log_level level)
     atomic_store(&log_threshold, (int)level);
 }
 
+bool log_is_on(enum log_level level)
+{
+    return (int)level >= atomic_load(&log_threshold);
+}
+
 const char *log_level_name(enum log_level level)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -144,7 +149,7 @@ static void append_field(struct buf *out, const struct log_field *f)
 
 void log_line(enum log_level level, uint64_t correlation, const char *msg, const struct log_field *fields)
 {
-    if ((int)level < atomic_load(&log_threshold))
+    if (!log_is_on(level))
         return;
     struct buf out = {0};
     append_time(&out);

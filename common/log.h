@@ -16,6 +16,7 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 void log_setup(const char *service, const char *node);
 /* From any thread, at any time. */
 void log_set_level(enum log_level level);
+bool log_is_on(enum log_level level);
 const char *log_level_name(enum log_level level);
 
 /* A field of a line: {"offset", .kind = LOG_UINT, .number = 7}; use the makers below. */
@@ -42,8 +43,10 @@ void log_line(enum log_level level, uint64_t correlation, const char *msg, const
 #define log_info(m, ...)  log_line(LOG_INFO, 0, m, LOG_FIELDS(__VA_ARGS__))
 #define log_warn(m, ...)  log_line(LOG_WARN, 0, m, LOG_FIELDS(__VA_ARGS__))
 #define log_error(m, ...) log_line(LOG_ERROR, 0, m, LOG_FIELDS(__VA_ARGS__))
-/* The same for a request that is known by its correlation id. */
-#define log_for(level, correlation, m, ...) log_line(level, correlation, m, LOG_FIELDS(__VA_ARGS__))
+/* The same for a request that is known by its correlation id. Often on a hot path: when the level is off, the
+ * fields are not even made, so they must have no side effects. */
+#define log_for(level, correlation, m, ...)                                                                  \
+    (log_is_on(level) ? log_line(level, correlation, m, LOG_FIELDS(__VA_ARGS__)) : (void)0)
 
 /* Appends text as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD. */
 void json_string(struct buf *out, struct slice text);

@@ -133,6 +133,8 @@ static void on_log_info(struct query *q, const struct link_request *request)
 static void on_request(void *arg, const struct link_request *request)
 {
     struct query *q = arg;
+    log_for(LOG_DEBUG, request->correlation, "request", log_uint("type", request->type),
+            log_uint("bytes", request->body.len));
     switch (request->type) {
     case MSG_append:
         query_on_append(q, request);

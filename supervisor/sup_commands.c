@@ -81,10 +81,14 @@ static void command_shutdown(struct sup_shell *shell, struct sup_reply *reply)
     answer(reply, SH_OK);
 }
 
-void sup_on_command(void *arg, const struct msg_svc_command *command, struct sup_reply *reply)
+void sup_on_command(void *arg, uint64_t correlation, const struct msg_svc_command *command,
+                    struct sup_reply *reply)
 {
     struct sup_shell *shell = arg;
     struct slice name = command->command;
+    bool asks = slice_is(name, "tree") || slice_is(name, "obituary");
+    log_for(asks ? LOG_DEBUG : LOG_INFO, correlation, "command", log_slice("command", name),
+            log_slice("name", command->service));
     if (slice_is(name, "tree")) {
         answer_tree(shell, reply);
         return;
@@ -93,7 +97,6 @@ void sup_on_command(void *arg, const struct msg_svc_command *command, struct sup
         answer_obituaries(shell, command, reply);
         return;
     }
-    log_info("command", log_slice("command", name), log_slice("name", command->service));
     if (slice_is(name, "start"))
         command_node(shell, command, SUP_COMMAND_START, "starting", reply);
     else if (slice_is(name, "stop"))

@@ -69,11 +69,12 @@ static bool answer(struct connection *c, struct slice packet)
     struct buf out = {0};
     enum sh_error error = decode_command(control, packet, &envelope, &command);
     if (error == SH_OK) {
-        control->options.on_command(control->options.arg, &command, &reply);
+        control->options.on_command(control->options.arg, envelope.correlation, &command, &reply);
     } else {
         reply.message.code = (uint64_t)error;
         reply.message.text = slice_str(sh_error_text(error));
-        log_warn("bad command on the control socket", log_text("error", sh_error_name(error)));
+        log_for(LOG_WARN, envelope.correlation, "bad command on the control socket",
+                log_text("error", sh_error_name(error)));
     }
     if (reply.message.text.len > SUP_TEXT_BYTES)
         reply.message.text.len = SUP_TEXT_BYTES;

@@ -30,7 +30,8 @@ struct sup_control_options {
     struct slice cluster; /* another cluster's commands are refused */
     const char *node;
     /* Fills in the answer. */
-    void (*on_command)(void *arg, const struct msg_svc_command *command, struct sup_reply *reply);
+    void (*on_command)(void *arg, uint64_t correlation, const struct msg_svc_command *command,
+                       struct sup_reply *reply);
     void *arg;
 };
 

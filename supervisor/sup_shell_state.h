@@ -35,6 +35,7 @@ enum sh_error sup_shell_step(struct sup_shell *shell, const struct sup_event *ev
 bool sup_shell_reload(struct sup_shell *shell, struct buf *text);
 
 /* A command of the control socket. */
-void sup_on_command(void *shell, const struct msg_svc_command *command, struct sup_reply *reply);
+void sup_on_command(void *shell, uint64_t correlation, const struct msg_svc_command *command,
+                    struct sup_reply *reply);
 
 #endif

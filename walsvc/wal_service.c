@@ -145,6 +145,8 @@ static void on_append(struct wal_service *w, const struct link_request *request)
 {
     struct msg_append append;
     enum sh_error error = msg_decode(MSG_append, request->body, &append);
+    log_for(LOG_DEBUG, request->correlation, "append", log_uint("sequence", append.sequence),
+            log_uint("bytes", request->body.len));
     if (error == SH_OK) {
         wal_core_append(w->core, request->token, &append, clock_real_ns());
         return;

@@ -23,6 +23,13 @@ const char *sh_last_error_detail(void)
     return last_detail;
 }
 
+uint64_t shc_correlation(struct sh_client *c)
+{
+    if (++c->correlations == 0)
+        c->correlations++; /* 0 means none */
+    return c->correlations;
+}
+
 /* ---------------------------------------------------------------- options */
 
 struct sh_options sh_default_options(void)
@@ -178,6 +185,7 @@ enum sh_error sh_open(const struct sh_options *options, struct sh_client **clien
         c->endpoints[i] = xstrdup(options->endpoints[i]);
     c->options.endpoints = NULL;
     queue_init(&c->queue);
+    c->correlations = random_u64(); /* once: for each request the system call would be felt */
     c->loop = loop_open();
     mailbox_open(&c->mailbox, c->loop, on_mail, c);
     c->quit = (struct shc_mail){.fn = on_quit};

@@ -41,6 +41,8 @@ struct shc_mail {
 void shc_post(struct sh_client *c, struct shc_mail *mail);
 /* The same, but dealt with by the caller when the loop's turn is free. */
 void shc_visit(struct sh_client *c, struct shc_mail *mail);
+/* For a new request: not 0, counting on from a number that each client draws. With the loop's turn. */
+uint64_t shc_correlation(struct sh_client *c);
 /* Whether this is a callback, which must not wait for anything. */
 bool shc_on_own_thread(const struct sh_client *c);
 
@@ -89,9 +91,10 @@ struct shc_batch {
     uint32_t call_count, call_capacity, calls_expired;
 
     /* The loop's: */
-    uint64_t sequence; /* 0: not frozen yet */
-    uint64_t number;   /* of the request on the link, when SENT */
-    bool uncertain;    /* may have reached the node without our seeing the answer */
+    uint64_t sequence;    /* 0: not frozen yet */
+    uint64_t correlation; /* from its first send on; whatever becomes of the sequence */
+    uint64_t number;      /* of the request on the link, when SENT */
+    bool uncertain;       /* may have reached the node without our seeing the answer */
     uint32_t rejections;
 
     /* The outcome: */
@@ -138,6 +141,7 @@ struct shc_call {
     struct loop_timer timer; /* the deadline, or the next try if that comes first */
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
+    uint64_t correlation;
     /* Final when done: */
     atomic_uint done;
     enum sh_error error; /* SH_OK: reply is a body of reply_type */
@@ -215,6 +219,7 @@ struct sh_client {
     struct shc_queue queue;
     struct shc_query query;
     struct shc_sender sender;
+    uint64_t correlations;  /* the last one; the loop's */
     atomic_bool connected;  /* the query link */
     atomic_uint most_bytes; /* of one append; 0 while unknown */
 };

@@ -52,7 +52,7 @@ static void send_call(struct sh_client *c, struct shc_call *call)
     call->again_ns = 0;
     call->number = 0;
     enum sh_error e = c->query.link == NULL ? SH_UNAVAILABLE
-                                            : link_client_send(c->query.link, call->type, 0,
+                                            : link_client_send(c->query.link, call->type, call->correlation,
                                                                buf_slice(&call->body), none, &call->number);
     if (e != SH_OK) {
         call_later(c, call, CALL_AGAIN_MS);
@@ -107,6 +107,7 @@ static void start_call(struct sh_client *c, void *arg)
 {
     struct shc_call *call = arg;
     call->timer = (struct loop_timer){.fn = on_call_timer, .arg = call};
+    call->correlation = shc_correlation(c);
     call->next = c->query.calls;
     c->query.calls = call;
     send_call(c, call);
@@ -195,8 +196,8 @@ static void say_hello(struct sh_client *c)
     if (query->hello > 0)
         link_client_forget(query->link, query->hello);
     query->hello = 0;
-    if (link_client_send(query->link, MSG_hello, 0, buf_slice(&body), (struct slice){0}, &query->hello) !=
-        SH_OK)
+    if (link_client_send(query->link, MSG_hello, shc_correlation(c), buf_slice(&body), (struct slice){0},
+                         &query->hello) != SH_OK)
         loop_timer_after(c->loop, &query->hello_again, HELLO_AGAIN_MS * NS_PER_MS);
     buf_free(&body);
 }

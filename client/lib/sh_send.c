@@ -316,9 +316,12 @@ static bool send_batch(struct sh_client *c, struct shc_batch *b)
             return refuse_unsent(c, b, SH_TOO_LARGE, "the entries exceed what the node takes in one append");
         b->sequence = s->next_sequence++;
     }
+    if (b->correlation == 0)
+        b->correlation = shc_correlation(c);
     struct buf head = {0};
     append_head(c, b, &head);
-    enum sh_error e = link_client_send(s->link, MSG_append, 0, buf_slice(&head), entries, &b->number);
+    enum sh_error e =
+        link_client_send(s->link, MSG_append, b->correlation, buf_slice(&head), entries, &b->number);
     buf_free(&head);
     if (e != SH_OK && !b->uncertain)
         return refuse_unsent(c, b, e, "the append does not fit into a message");

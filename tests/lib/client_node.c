@@ -68,6 +68,8 @@ static void on_append(struct node *n, const struct link_request *request)
     const struct stored *s;
     enum sh_error e = msg_decode(MSG_append, request->body, &m);
     assert(e == SH_OK);
+    if (n->appends < CORRELATIONS_MAX)
+        n->correlations[n->appends] = request->correlation;
     n->appends++;
     if (n->forget_producers) {
         n->forget_producers = false;

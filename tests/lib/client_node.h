@@ -18,7 +18,7 @@
 #include "link.h"
 #include "shanghai.h"
 
-enum { FRAMES_MAX = 20000, HELD_MAX = 1024, ARENA_BYTES = 64 << 20 };
+enum { FRAMES_MAX = 20000, HELD_MAX = 1024, ARENA_BYTES = 64 << 20, CORRELATIONS_MAX = 16 };
 
 struct stored {
     size_t at, len; /* the frame's body in the arena */
@@ -52,6 +52,7 @@ struct node {
     uint32_t refuse_after; /* ...after so many accepted ones */
     /* what it saw */
     uint32_t appends, conflicts;
+    uint64_t correlations[CORRELATIONS_MAX]; /* of the first appends */
     size_t held_count;
     struct held held[HELD_MAX];
     uint8_t arena[ARENA_BYTES];

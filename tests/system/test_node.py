@@ -137,6 +137,29 @@ class ShortCommands(unittest.TestCase):
             self.assertFalse(node.log_lines("too many"))
 
 
+class Correlation(unittest.TestCase):
+    @staticmethod
+    def ids(node, service, msg):
+        lines = [json.loads(line) for line in node.log_lines(f'"msg":"{msg}"')]
+        return [line["correlation_id"] for line in lines if line["service"] == service and "correlation_id" in line]
+
+    def test_a_request_is_followed_by_its_id_through_all_daemons(self):
+        with Node("log:\n  level: debug") as node:
+            node.start()
+            before = len(self.ids(node, "walsvc", "append"))
+            for i in range(3):
+                node.ctl("append", str(i), endpoint=node.tcp)
+            wait_for(lambda: len(self.ids(node, "walsvc", "append")) == before + 3, "walsvc's lines", timeout=10)
+            passed_on = self.ids(node, "querysvc", "append passed on")
+            self.assertEqual(len(set(passed_on)), 3)
+            self.assertEqual(self.ids(node, "walsvc", "append")[before:], passed_on)
+            self.assertLessEqual(set(passed_on), set(self.ids(node, "querysvc", "request")))
+
+            commands = len(self.ids(node, "shanghaid", "command"))
+            node.ctl("svc", "restart", "querysvc")
+            self.assertGreater(len(self.ids(node, "shanghaid", "command")), commands)
+
+
 class Stopping(unittest.TestCase):
     def test_a_clean_stop_leaves_nothing_running_and_the_next_start_goes_on(self):
         with Node() as node:

@@ -80,6 +80,27 @@ static void test_an_append_says_where_it_landed(void **state)
     node_stop(n);
 }
 
+static void test_a_batch_keeps_its_correlation_id_over_resends(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    NODE_SET(n, {
+        n->refuse = SH_OVERLOADED;
+        n->refuse_count = 2;
+    });
+    assert_int_equal(client_append(c, "again and again", NULL), SH_OK);
+    assert_int_equal(client_append(c, "another", NULL), SH_OK);
+    assert_int_equal(n->appends, 4);
+    assert_int_not_equal(n->correlations[0], 0);
+    assert_int_equal(n->correlations[1], n->correlations[0]);
+    assert_int_equal(n->correlations[2], n->correlations[0]);
+    assert_int_not_equal(n->correlations[3], 0);
+    assert_int_not_equal(n->correlations[3], n->correlations[0]);
+    sh_close(c);
+    node_stop(n);
+}
+
 static void test_entries_have_the_bytes_that_everybody_writes(void **state)
 {
     (void)state;
@@ -382,6 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_callback_runs_inside_the_call_of_another),
         cmocka_unit_test(test_an_append_says_where_it_landed),
+        cmocka_unit_test(test_a_batch_keeps_its_correlation_id_over_resends),
         cmocka_unit_test(test_entries_have_the_bytes_that_everybody_writes),
         cmocka_unit_test(test_what_waits_goes_out_as_one_frame),
         cmocka_unit_test(test_a_frame_keeps_its_bounds),

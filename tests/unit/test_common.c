@@ -252,6 +252,18 @@ static void test_json_strings_are_escaped(void **state)
     assert_true(utf8_valid(slice_str("\xed\x9f\xbf")));
 }
 
+static void test_a_line_below_the_level_is_not_made(void **state)
+{
+    (void)state;
+    unsigned made = 0;
+    log_for(LOG_DEBUG, 1, "off", log_uint("made", ++made));
+    assert_int_equal(made, 0);
+    log_set_level(LOG_DEBUG);
+    log_for(LOG_DEBUG, 1, "on", log_uint("made", ++made));
+    log_set_level(LOG_INFO);
+    assert_int_equal(made, 1);
+}
+
 static void test_error_names_are_unique(void **state)
 {
     (void)state;
@@ -276,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_unknown_keys_are_skipped_and_needed_ones_are_missed),
         cmocka_unit_test(test_envelope_survives_and_refuses_other_versions),
         cmocka_unit_test(test_json_strings_are_escaped),
+        cmocka_unit_test(test_a_line_below_the_level_is_not_made),
         cmocka_unit_test(test_error_names_are_unique),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
