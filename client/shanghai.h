@@ -35,6 +35,7 @@ struct sh_options {
     bool at_least_once;     /* may re-send an append to another node after an unknown outcome */
     bool no_direct;         /* never append to walsvc's own link; for tests and measurements */
 };
+/* The defaults named above and none of the flags; the endpoints, which have none, are left to the caller. */
 struct sh_options sh_default_options(void);
 
 /* Opens a client; connects in the background. *client is freed with sh_close. SH_BAD_REQUEST: options. */
@@ -58,20 +59,25 @@ struct sh_append_result {
     enum sh_ack ack; /* level reached */
 };
 
-/* Appends 1..n entries, all or none, and waits until they are durable. A retry after a restart of the node
- * never doubles them. SH_TIMEOUT: the outcome is unknown. SH_TOO_LARGE, SH_BAD_REQUEST, SH_DISK_FULL, ...:
- * not appended. */
+/* Appends 1..65,536 entries, all or none, and waits until they are durable, timeout_ms of the options at
+ * most. A retry after a restart of the node never doubles them. *result, unless NULL, is filled with SH_OK
+ * only. The outcome is unknown with SH_TIMEOUT (unless the detail says that the client's queue stayed full),
+ * with SH_UNAVAILABLE (the client was closed), SH_SEQUENCE_EXPIRED (the node no longer remembers whether an
+ * earlier try landed) and SH_INTERNAL (the node's answer makes no sense). Nothing was appended with any other
+ * error: SH_BAD_REQUEST (also: in a callback), SH_TOO_LARGE, SH_DISK_FULL, SH_READ_ONLY, ... */
 enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                         enum sh_ack ack, struct sh_append_result *result);
 
-/* The same without waiting; fn is called once, on a thread of the client's, one at a time, and must not
- * block: what would wait is refused there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and
- * sh_read_close are not allowed. Waits only while queue_bytes is used up (SH_TIMEOUT after timeout_ms; fn is
- * not called then). Entries are copied. Calls made by one thread are appended in their order. */
+/* The same without waiting; fn is called once, with sh_append's errors and a result that lives for the call
+ * (NULL with an error), on a thread of the client's, one at a time. It must not block: what would wait is refused
+ * there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits only while
+ * queue_bytes is used up (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended and fn is not
+ * called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread are appended in their order. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);
-/* Waits until everything appended so far has been answered. SH_TIMEOUT after timeout_ms of the options. */
+/* Waits until everything appended so far has been answered, well or not. SH_TIMEOUT after timeout_ms of the
+ * options. */
 enum sh_error sh_flush(struct sh_client *client);
 
 /* Most bytes of one append, where an entry takes its payload, its stream and at most 10 bytes more; 0 before
@@ -100,43 +106,64 @@ struct sh_event {
     size_t payload_bytes;
     int64_t delta;
 };
+/* Opens a reader; *reader is freed with sh_read_close, before its client is closed. Options are copied. Asks
+ * the node only when `from` is UINT64_MAX, with sh_status's errors. SH_BAD_REQUEST: the stream's name is too
+ * long. Whether the node has the log, sh_read_next tells. */
 enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_options *options,
                            struct sh_reader **reader);
-/* The next entry. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new within
- * wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
+/* The next entry; wait_ms in milliseconds, for follow only: without it each request to the node may take
+ * timeout_ms of the options. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new
+ * within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
  * SH_TIMEOUT: may be called again. SH_CONFLICT: the node that is there now does not have the log that was
  * read so far; a reader never goes on in another one. */
 enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh_event *event);
 /* LSN of the entry that the next call will return. */
 uint64_t sh_read_position(const struct sh_reader *reader);
+/* Frees the reader, and what its last event points to. NULL does nothing. */
 void sh_read_close(struct sh_reader *reader);
 
 /* ---- the node ---- */
 struct sh_status {
     char cluster[65], node[65], version[65];
     uint8_t log[16];
-    bool writable; /* walsvc answers */
-    uint64_t first_lsn, durable_lsn, durable_end, disk_bytes, uptime_ms;
-    uint32_t segments, clients;
+    bool writable;        /* walsvc answers */
+    uint64_t first_lsn;   /* that is left */
+    uint64_t durable_lsn; /* of the last durable entry that querysvc knows of */
+    uint64_t durable_end; /* position in the log, in bytes, behind the last durable frame */
+    uint64_t disk_bytes;  /* of the segment files, what is allocated ahead included */
+    uint64_t uptime_ms;   /* of querysvc */
+    uint32_t segments;    /* files */
+    uint32_t clients;     /* connected to querysvc, this one included */
     uint64_t commits; /* groups written and synced since walsvc started, as querysvc last heard; 0: unknown */
 };
+/* Asks the node how it is; status is the caller's, and all zero after an error. SH_TIMEOUT: no answer within
+ * timeout_ms of the options; SH_UNAVAILABLE: the node cannot be reached for so long. SH_BAD_REQUEST: in a
+ * callback, or the node belongs to another cluster. SH_VERSION_MISMATCH: it speaks another version.
+ * SH_INTERNAL: its answer makes no sense. */
 enum sh_error sh_status(struct sh_client *client, struct sh_status *status);
 
 struct sh_segment {
-    uint64_t base_lsn, position, file_bytes;
-    int64_t created_ns; /* since 1970 */
+    uint64_t base_lsn;   /* of its first entry */
+    uint64_t position;   /* of its first byte in the log, in bytes */
+    uint64_t file_bytes; /* what is allocated ahead included */
+    int64_t created_ns;  /* since 1970 */
     bool sealed;
 };
 struct sh_log_info {
     uint8_t log[16];
-    uint64_t first_lsn, durable_lsn, durable_end;
-    struct sh_segment *segments; /* oldest first; freed by sh_log_info_free */
+    uint64_t first_lsn, durable_lsn, durable_end; /* as in sh_status */
+    struct sh_segment *segments;                  /* oldest first; freed by sh_log_info_free */
     size_t segment_count;
 };
+/* The segments of the node's own log; info is the caller's, what it points to is freed with
+ * sh_log_info_free, and it is all zero after an error. SH_CORRUPT: the header of a segment cannot be read,
+ * the detail names the file. Otherwise sh_status's errors. */
 enum sh_error sh_log_info(struct sh_client *client, struct sh_log_info *info);
+/* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);
 
-/* The last error's own sentence as the node gave it ("expected sequence 7"), of this thread; "" for none. */
+/* The last error's own sentence as the node gave it ("expected sequence 7"), of this thread; "" for none.
+ * Lives until the thread's next call of this library. */
 const char *sh_last_error_detail(void);
 
 #ifdef __cplusplus

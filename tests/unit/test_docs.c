@@ -113,6 +113,49 @@ static void test_each_setting_is_declared_soundly(void **state)
     }
 }
 
+/* A function of the library that is declared on this line: the comment above belongs to it. */
+static void check_function(const char *line, bool commented, const struct buf *manual)
+{
+    char name[64], entry[80];
+    const char *at = strstr(line, "sh_"), *open = strchr(line, '(');
+    while (at != NULL && strstr(at + 1, "sh_") != NULL && strstr(at + 1, "sh_") < open)
+        at = strstr(at + 1, "sh_");
+    snprintf(name, sizeof name, "%.*s", (int)(open - at), at);
+    snprintf(entry, sizeof entry, "\n.Fn %s ", name);
+    if (!commented)
+        fail_msg("client/shanghai.h: %s has no comment", name);
+    if (strstr((const char *)manual->data, entry) == NULL)
+        fail_msg("client/libshanghai.3 leaves out %s", name);
+}
+
+static void test_each_function_of_the_library_is_documented(void **state)
+{
+    (void)state;
+    struct buf header = {0}, manual = {0};
+    unsigned functions = 0;
+    bool commented = false, in_comment = false;
+    read_whole("client/shanghai.h", &header);
+    read_whole("client/libshanghai.3", &manual);
+    buf_cstr(&header);
+    buf_cstr(&manual);
+    for (char *line = strtok((char *)header.data, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        in_comment = in_comment || strncmp(line, "/*", 2) == 0;
+        if (in_comment) {
+            commented = strncmp(line, "/* ----", 7) != 0;
+            in_comment = strstr(line, "*/") == NULL;
+        } else if (strncmp(line, "typedef", 7) != 0 && line[0] != ' ') {
+            if (line[0] != '#' && strstr(line, "sh_") != NULL && strchr(line, '(') != NULL) {
+                check_function(line, commented, &manual);
+                functions++;
+            }
+            commented = false;
+        }
+    }
+    assert_true(functions >= 15);
+    buf_free(&header);
+    buf_free(&manual);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +164,7 @@ int main(void)
         cmocka_unit_test(test_the_example_shows_the_defaults),
         cmocka_unit_test(test_the_example_is_valid_with_and_without_comments),
         cmocka_unit_test(test_each_setting_is_declared_soundly),
+        cmocka_unit_test(test_each_function_of_the_library_is_documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
