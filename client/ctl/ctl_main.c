@@ -27,14 +27,24 @@ static void print_wrapped(FILE *out, const char *text)
     fputs("\n", out);
 }
 
-static void print_options(FILE *out, const struct ctl_option *options)
+static bool has_letter(const struct ctl_option *options, char letter)
+{
+    for (; options != NULL && options->name != NULL; options++)
+        if (options->letter == letter)
+            return true;
+    return false;
+}
+
+/* Letters that `own` uses mean what they mean there. */
+static void print_options(FILE *out, const struct ctl_option *options, const struct ctl_option *own)
 {
     for (; options != NULL && options->name != NULL; options++) {
         char head[64];
-        int len = options->letter != 0 ? snprintf(head, sizeof head, "-%c, --%s %s", options->letter,
-                                                  options->name, options->value != NULL ? options->value : "")
-                                       : snprintf(head, sizeof head, "    --%s %s", options->name,
-                                                  options->value != NULL ? options->value : "");
+        bool lettered = options->letter != 0 && !has_letter(own, options->letter);
+        int len = lettered ? snprintf(head, sizeof head, "-%c, --%s %s", options->letter, options->name,
+                                      options->value != NULL ? options->value : "")
+                           : snprintf(head, sizeof head, "    --%s %s", options->name,
+                                      options->value != NULL ? options->value : "");
         fprintf(out, "  %-*s", HELP_INDENT - 2, head);
         if (len > HELP_INDENT - 3)
             fprintf(out, "\n%*s", HELP_INDENT, "");
@@ -50,10 +60,10 @@ void ctl_help_command(FILE *out, const struct ctl_command *command)
         fprintf(out, "\n%s\n", command->more);
     if (command->options != NULL) {
         fputs("\nOptions:\n", out);
-        print_options(out, command->options);
+        print_options(out, command->options, NULL);
     }
     fputs("\nGlobal options:\n", out);
-    print_options(out, ctl_global_options);
+    print_options(out, ctl_global_options, command->options);
 }
 
 static bool in_group(const char *name, const char *word)
@@ -81,7 +91,7 @@ void ctl_help_all(FILE *out)
           out);
     ctl_help_group(out, NULL);
     fputs("\nGlobal options, anywhere on the line:\n", out);
-    print_options(out, ctl_global_options);
+    print_options(out, ctl_global_options, NULL);
     fputs("\nExit codes: 0 done, 1 the answer is no (not found, damage found), 2 usage, 3 could not reach or "
           "failed.\nHelp of one command: shanghaictl COMMAND --help\n",
           out);

@@ -54,6 +54,8 @@ class Usage(unittest.TestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""), command)
             self.assertTrue(done.stdout.startswith(f"Usage: shanghaictl {' '.join(words)} "), done.stdout)
             self.assertLessEqual(max(map(len, done.stdout.splitlines())), 100, done.stdout)
+            letters = [line[2:4] for line in done.stdout.splitlines() if line.startswith("  -")]
+            self.assertEqual(len(letters), len(set(letters)), done.stdout)
             self.refused("no such option: --no-such-thing", *words, "--no-such-thing")
             self.refused("Try: shanghaictl " + " ".join(words) + " --help", *words, "--no-such-thing")
             self.refused("--format must be", *words, *command[len(words):], "--format", "xml")
