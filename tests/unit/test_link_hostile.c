@@ -330,6 +330,8 @@ static void test_bad_requests_are_dropped_and_counted(void **state)
         unsigned sent = push_bad_requests(&s);
         WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == sent);
         assert_int_equal(ends.held_count, 0);
+        sent += push_bad_requests(&s); /* their connection is still there */
+        WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == sent);
         send_bytes(&caller, MSG_echo, 10);
         WAIT_UNTIL(&ends, caller.answered == 1);
         link_client_close(caller.client);
