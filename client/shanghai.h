@@ -69,10 +69,11 @@ enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries
                         enum sh_ack ack, struct sh_append_result *result);
 
 /* The same without waiting; fn is called once, with sh_append's errors and a result that lives for the call
- * (NULL with an error), on a thread of the client's, one at a time. It must not block: what would wait is refused
- * there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits only while
- * queue_bytes is used up (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended and fn is not
- * called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread are appended in their order. */
+ * (NULL with an error), on a thread of the client's, one at a time. It must not block: what would wait is
+ * refused there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits
+ * only while queue_bytes is used up (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended
+ * and fn is not called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread are
+ * appended in their order. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);

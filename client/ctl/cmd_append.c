@@ -171,6 +171,10 @@ static bool add(struct append_run *run, const void *payload, size_t bytes)
         (struct sh_entry){.stream = run->stream, .payload = payload, .payload_bytes = bytes};
     run->batch_bytes += bytes;
     run->encoded_bytes += encoded;
+    size_t most = sh_append_bytes_max(run->client);
+    if (encoded >
+        (most > 0 ? most : UNKNOWN_BYTES_MAX)) /* likely to be refused: nothing behind it may land then */
+        return send_batch(run) && wait_for_room(run, 0);
     return run->count < run->batch || send_batch(run);
 }
 

@@ -137,7 +137,8 @@ static int info_of_data(const struct ctl *ctl, const char *data)
         free(info.segments);
     }
     free(segments);
-    snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX, dir, bad[0] != 0 ? "/" : "", bad);
+    snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX - 1, dir, bad[0] != 0 ? "/" : "",
+             bad);
     return e == SH_OK         ? CTL_DONE
            : e == SH_INTERNAL ? fail_path(ctl, path, 0)
                               : ctl_fail(ctl, path, e, e == SH_CORRUPT ? "its header is damaged" : "");
