@@ -1,8 +1,8 @@
 /* Many clients of one far end, each with one echo request outstanding.
  *
- * link_crowd [-c CLIENTS] [-s BYTES] [-t MS] ENDPOINT
- * Waits until all are connected, runs for so long, and prints one JSON object; exits 1 when a client got
- * nothing. */
+ * link_crowd [-c CLIENTS] [-s BYTES] [-n ANSWERS] ENDPOINT
+ * Waits until all are connected and each has got so many answers, and prints one JSON object; exits 1 when
+ * that takes more than 30 s and 60 s. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "link.h"
 #include "log.h"
 
-enum { CONNECT_S = 30, SAMPLES_MAX = 1 << 20 };
+enum { CONNECT_S = 30, ANSWERS_S = 60 };
 
 struct crowd;
 
@@ -27,10 +27,10 @@ struct crowd {
     struct loop_timer end;
     struct member *members;
     unsigned count, connected;
-    int64_t started_ns, duration_ns;
+    int64_t started_ns;
     struct buf body;
-    int64_t *waits_ns; /* of the first SAMPLES_MAX answers */
-    uint64_t answers;
+    int64_t *waits_ns; /* of all answers */
+    uint64_t each, answers;
 };
 
 static void ask(struct member *m)
@@ -48,11 +48,11 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
     struct crowd *crowd = m->crowd;
     (void)number;
     assert(type == MSG_echo && body.len == crowd->body.len);
-    m->answers++;
-    if (crowd->answers < SAMPLES_MAX)
-        crowd->waits_ns[crowd->answers] = clock_mono_ns() - m->asked_ns;
-    crowd->answers++;
-    ask(m);
+    crowd->waits_ns[crowd->answers++] = clock_mono_ns() - m->asked_ns;
+    if (++m->answers < crowd->each)
+        ask(m);
+    else if (crowd->answers == crowd->count * crowd->each)
+        loop_stop(crowd->loop);
 }
 
 static void on_end(void *arg)
@@ -69,7 +69,7 @@ static void on_state(void *arg, bool connected)
     if (crowd->connected < crowd->count || crowd->started_ns != 0)
         return;
     crowd->started_ns = clock_mono_ns();
-    loop_timer_after(crowd->loop, &crowd->end, crowd->duration_ns);
+    loop_timer_after(crowd->loop, &crowd->end, ANSWERS_S * NS_PER_S);
     for (unsigned i = 0; i < crowd->count; i++)
         ask(&crowd->members[i]);
 }
@@ -82,21 +82,20 @@ static int compare(const void *a, const void *b)
 
 static bool report(struct crowd *crowd)
 {
-    uint64_t least = UINT64_MAX, samples = crowd->answers < SAMPLES_MAX ? crowd->answers : SAMPLES_MAX;
-    for (unsigned i = 0; i < crowd->count; i++)
-        least = crowd->members[i].answers < least ? crowd->members[i].answers : least;
-    if (crowd->started_ns == 0 || samples == 0) {
-        fprintf(stderr, "%u of %u connected\n", crowd->connected, crowd->count);
+    uint64_t n = crowd->answers;
+    if (n < crowd->count * crowd->each) {
+        fprintf(stderr, "%u of %u connected, %llu answers of %llu for each\n", crowd->connected, crowd->count,
+                (unsigned long long)n, (unsigned long long)crowd->each);
         return false;
     }
-    qsort(crowd->waits_ns, samples, sizeof *crowd->waits_ns, compare);
-    printf("{\"clients\": %u, \"rate\": %.0f, \"least\": %llu, \"p50_ms\": %.2f, \"p99_ms\": %.2f, "
+    qsort(crowd->waits_ns, n, sizeof *crowd->waits_ns, compare);
+    printf("{\"clients\": %u, \"answers\": %llu, \"rate\": %.0f, \"p50_ms\": %.2f, \"p99_ms\": %.2f, "
            "\"max_ms\": %.2f}\n",
-           crowd->count, (double)crowd->answers * NS_PER_S / (double)(clock_mono_ns() - crowd->started_ns),
-           (unsigned long long)least, (double)crowd->waits_ns[samples / 2] / NS_PER_MS,
-           (double)crowd->waits_ns[samples * 99 / 100] / NS_PER_MS,
-           (double)crowd->waits_ns[samples - 1] / NS_PER_MS);
-    return least > 0;
+           crowd->count, (unsigned long long)n,
+           (double)n * NS_PER_S / (double)(clock_mono_ns() - crowd->started_ns),
+           (double)crowd->waits_ns[n / 2] / NS_PER_MS, (double)crowd->waits_ns[n * 99 / 100] / NS_PER_MS,
+           (double)crowd->waits_ns[n - 1] / NS_PER_MS);
+    return true;
 }
 
 static void open_member(struct crowd *crowd, struct member *m, const char *endpoint)
@@ -117,27 +116,27 @@ static void open_member(struct crowd *crowd, struct member *m, const char *endpo
 
 int main(int argc, char **argv)
 {
-    struct crowd crowd = {.count = 200, .duration_ns = NS_PER_S};
+    struct crowd crowd = {.count = 200, .each = 100};
     size_t size = 1000;
     int opt;
-    while ((opt = getopt(argc, argv, "c:s:t:")) != -1) {
+    while ((opt = getopt(argc, argv, "c:s:n:")) != -1) {
         unsigned long value = opt == '?' ? 0 : strtoul(optarg, NULL, 10);
         if (opt == 'c')
             crowd.count = (unsigned)value;
         else if (opt == 's')
             size = value;
-        else if (opt == 't')
-            crowd.duration_ns = (int64_t)value * NS_PER_MS;
+        else if (opt == 'n')
+            crowd.each = value;
         else
             return 2;
     }
-    if (argc - optind != 1 || crowd.count == 0)
+    if (argc - optind != 1 || crowd.count == 0 || crowd.each == 0)
         return 2;
     log_setup("link_crowd", "test");
     crowd.loop = loop_open();
     crowd.end = (struct loop_timer){.fn = on_end, .arg = &crowd};
     crowd.members = xcalloc(crowd.count, sizeof *crowd.members);
-    crowd.waits_ns = xcalloc(SAMPLES_MAX, sizeof *crowd.waits_ns);
+    crowd.waits_ns = xcalloc(crowd.count * crowd.each, sizeof *crowd.waits_ns);
     uint8_t *payload = xcalloc(size, 1);
     msg_encode(MSG_echo, &(struct msg_echo){.payload = slice_of(payload, size)}, &crowd.body);
     for (unsigned i = 0; i < crowd.count; i++)

@@ -76,8 +76,10 @@ class Stops(InDirectory):
     def stop(self, kind, times, pause_ms):
         result = run("link_kills", "-s", 200, "-k", times, "-p", pause_ms, f"{BIN}/link_far", self.endpoint(kind),
                      timeout=60 + times * pause_ms / 500)
+        self.assertEqual(result["closes_that_hang"], 0)
         print(f"\n{kind}, stopped {times} times for {pause_ms} ms, back after max {result['recover_max_ms']} ms",
               flush=True)
+        return result
 
     def test_stopped_far_end_over_ipc(self):
         self.stop("ipc", 10, 200)
@@ -87,7 +89,7 @@ class Stops(InDirectory):
 
     def test_far_end_stopped_until_sockets_are_replaced(self):
         """Longer than a poll may take: fresh sockets wait in the backlog of a listener that does not accept."""
-        self.stop("ipc", 1, 9000)
+        self.assertGreater(self.stop("ipc", 1, 9000)["replacements"], 0)
 
 
 class Echo:
@@ -158,8 +160,9 @@ def poll(session):
 class Crowd(InDirectory):
     CLIENTS = 60 if SANITIZED else 200
 
-    def crowd(self, endpoint, ms=1000):
-        return run("link_crowd", "-c", self.CLIENTS, "-t", ms, endpoint, timeout=90)
+    def crowd(self, endpoint):
+        """Each client gets its 100 answers, or link_crowd exits with an error."""
+        return run("link_crowd", "-c", self.CLIENTS, "-n", 100, endpoint, timeout=120)
 
     def check(self, kind):
         """One asks for 256 answers of 1 MiB and never polls; one polls and never reads what comes; one polls, reads, and
@@ -187,7 +190,7 @@ class Crowd(InDirectory):
               flush=True)
         for connection in bad:
             connection.close()
-        self.assertGreater(crowded["least"], 0)
+        self.assertEqual(crowded["answers"], self.CLIENTS * 100)
         self.assertGreater(stats["dropped"], 0)
         self.assertLessEqual(stats["held_bytes"], 50 * MIB)
         if not SANITIZED:
@@ -239,14 +242,12 @@ class Strangers(InDirectory):
         for _ in range(2000):
             push.send(random.randbytes(random.randrange(1, 2000)))
         wait_for(lambda: far_end.stats()["refused"] >= 2000, "the noise to be refused")
-        result = run("link_crowd", "-c", 5, "-t", 300, endpoint, timeout=60)
-        self.assertGreater(result["least"], 0)
+        run("link_crowd", "-c", 5, "-n", 500, endpoint, timeout=120)
         if not SANITIZED:
             self.assertLess(far_end.memory() - before, 16 * MIB)
         for connection in opened + [push]:
             connection.close()
-        result = run("link_crowd", "-c", 5, "-t", 300, endpoint, timeout=60)
-        self.assertGreater(result["least"], 0)
+        run("link_crowd", "-c", 5, "-n", 500, endpoint, timeout=120)
         far_end.close()
         self.assertEqual(far_end.process.returncode, 0)
 
