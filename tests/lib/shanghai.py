@@ -163,6 +163,10 @@ class Node:
     def kill_all(self):
         """SIGKILL to shanghaid; its services must go with it."""
         self.tree()
+        self.kill_now()
+
+    def kill_now(self):
+        """The same, for those services only that were seen already."""
         self.process.kill()
         self.process.wait(10)
         self.process = None
