@@ -59,7 +59,7 @@ class OneNode(unittest.TestCase):
         first = done["first"]["lsn"]
         rows = [json.loads(line) for line in
                 self.node.ctl("--format", "json", "read", "--from", str(first), "--count", "2").stdout.splitlines()]
-        self.assertEqual(rows[0]["payload"], "caf\u00e9")
+        self.assertEqual((rows[0]["stream"], rows[0]["payload"]), ("", "caf\u00e9"))
         self.assertEqual(base64.b64decode(rows[1]["payload_base64"]), b"\xff\xfe")
 
     def test_values_as_arguments_and_streams(self):
