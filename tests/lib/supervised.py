@@ -95,6 +95,8 @@ def pack(value):
     """msgpack, as much as a command needs."""
     if value is None:
         return b"\xc0"
+    if isinstance(value, bool):
+        return b"\xc3" if value else b"\xc2"
     if isinstance(value, int):
         return struct.pack(">BQ", 0xcf, value)
     if isinstance(value, str):

@@ -1,0 +1,67 @@
+"""Memory of the daemons while they do as much as they can, and what `bench` tells as JSON."""
+import json
+import subprocess
+import unittest
+
+from shanghai import SERVICES, Node
+
+MEMORY_MAX_MIB = 128
+APPEND_FIELDS = {"entries", "errors", "seconds", "rate", "bytes_per_s", "p50_us", "p99_us", "p999_us", "group_bytes",
+                 "nng_rtt_us", "disk_sync_us", "disk_bytes_per_s", "share_of_disk", "p50_to_limit"}
+READ_FIELDS = {"entries", "seconds", "rate", "bytes_per_s"}
+
+
+def anonymous_kib(pid):
+    """PSS without pages of files."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pss_Anon:"))
+
+
+class Bench(unittest.TestCase):
+    def setUp(self):
+        self.node = Node().start()
+        self.addCleanup(self.node.close)
+
+    def bench(self, *args, endpoint=None):
+        """Runs it, with an eye on the daemons' memory; what it prints."""
+        pids = {name: self.node.pid(name) for name in SERVICES}
+        most_kib = dict.fromkeys(SERVICES, 0)
+        samples = 0
+        command = self.node.ctl_command("--format", "json", "bench", *args, "--duration", "2s", endpoint=endpoint)
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as bench:
+            while bench.poll() is None:
+                for name, pid in pids.items():
+                    most_kib[name] = max(most_kib[name], anonymous_kib(pid))
+                samples += 1
+                try:
+                    bench.wait(0.02)
+                except subprocess.TimeoutExpired:
+                    pass
+            self.assertEqual(bench.returncode, 0)
+            figures = json.load(bench.stdout)
+        self.assertEqual(pids, {name: self.node.pid(name) for name in SERVICES})
+        self.assertGreater(samples, 10)
+        print(f"\nfigure: memory at most, MiB, bench {args[0]}{' over tcp' if endpoint else ''}: "
+              + ", ".join(f"{name} {kib >> 10}" for name, kib in most_kib.items()) + f", of {samples} samples", flush=True)
+        for name, kib in most_kib.items():
+            self.assertLess(kib, MEMORY_MAX_MIB << 10, name)
+        return figures
+
+    def test_memory_stays_bounded_while_appending_and_reading(self):
+        load = ("append", "--size", "1024", "--batch", "100", "--in-flight", "64", "--disk-dir", self.node.dir)
+        for endpoint in (None, self.node.tcp):
+            figures = self.bench(*load, endpoint=endpoint)
+            self.assertEqual(set(figures), APPEND_FIELDS)
+            self.assertEqual(figures["errors"], 0)
+            for name in APPEND_FIELDS - {"errors"}:
+                self.assertGreater(figures[name], 0, name)
+            self.assertLessEqual(figures["p50_us"], figures["p99_us"])
+            self.assertLessEqual(figures["p99_us"], figures["p999_us"])
+        for endpoint in (None, self.node.tcp):
+            figures = self.bench("read", endpoint=endpoint)
+            self.assertEqual(set(figures), READ_FIELDS)
+            self.assertTrue(all(value > 0 for value in figures.values()), figures)
+
+
+if __name__ == "__main__":
+    unittest.main()
