@@ -4,13 +4,14 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import socket
 import subprocess
 import tempfile
 import unittest
 
-from shanghai import BIN, Node, wait_for
+from shanghai import BIN, SERVICES, Node, process_exists, wait_for
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CTL = os.path.join(BIN, "shanghaictl")
@@ -326,6 +327,21 @@ class WithNode(unittest.TestCase):
             self.assertEqual(done.stderr.count(b"\n"), 1)
 
 
+class Changes(unittest.TestCase):
+    def test_commands_that_change_something_say_in_json_what_was_done(self):
+        with Node() as node:
+            node.start()
+            for command in (("svc", "restart", "walsvc"), ("svc", "stop", "querysvc"), ("svc", "start", "querysvc"),
+                            ("shutdown",)):
+                answer = node.json(*command)
+                self.assertEqual(set(answer), {"done", "text"}, command)
+                self.assertIs(answer["done"], True, command)
+                if len(command) == 3:
+                    self.assertIn(command[2], answer["text"])
+            self.assertEqual(node.process.wait(20), 0)
+            node.process = None
+
+
 class Offline(unittest.TestCase):
     """log verify, dump and info on what is no sound data directory. 1 means damage, and nothing else does."""
 
@@ -388,6 +404,10 @@ def crc32c(crc, data):
     return crc ^ 0xffffffff
 
 
+needs_build_bin = unittest.skipUnless(os.path.realpath(BIN) == os.path.join(TOP, "build/bin"),
+                                      "script/run runs what build/bin holds")
+
+
 class ScriptRun(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="sh", dir="/tmp")
@@ -425,7 +445,7 @@ class ScriptRun(unittest.TestCase):
         self.assertEqual(self.ports(1), moved[:1])
         self.assertEqual(len({port for _, port, _ in self.ports(3)}), 3)
 
-    @unittest.skipUnless(os.path.realpath(BIN) == os.path.join(TOP, "build/bin"), "it runs what build/bin holds")
+    @needs_build_bin
     def test_what_it_prints_can_be_pasted_whatever_the_directory_is_called(self):
         directory = os.path.join(self.dir, "a b,c'd")
         done = self.script("--dir", directory, "--detach")
@@ -439,6 +459,71 @@ class ScriptRun(unittest.TestCase):
             stop = re.search("script/run --stop .*(?= ends it)", done.stdout)[0]
             stopped = subprocess.run(["bash", "-c", stop], cwd=TOP, capture_output=True, text=True, check=False)
         self.assertEqual((stopped.returncode, stopped.stdout), (0, "stopped: n1\n"))
+
+    def node(self, directory, *args, check=True):
+        """shanghaictl with the node that script/run started there."""
+        done = run("--endpoint", f"ipc://{directory}/n1/run/query", "--format", "json", *args)
+        if check:
+            self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def pids(self, directory):
+        rows = json.loads(self.node(directory, "svc", "tree").stdout)
+        return {row["name"]: row["pid"] for row in rows if row["pid"]}
+
+    @needs_build_bin
+    def test_two_run_side_by_side_in_different_directories(self):
+        directories = [os.path.join(self.dir, name) for name in ("a", "b")]
+        try:
+            for directory in directories:
+                done = self.script("--dir", directory, "--detach")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.node(directory, "append", directory)
+            pids = [self.pids(directory) for directory in directories]
+            self.assertFalse(set(pids[0].values()) & set(pids[1].values()))
+            self.assertEqual(self.script("--dir", directories[0], "--stop").stdout, "stopped: n1\n")
+            self.assertFalse([pid for pid in pids[0].values() if process_exists(pid)])
+            self.assertEqual(self.node(directories[0], "--timeout", "100ms", "status", check=False).returncode, 3)
+            self.assertEqual(json.loads(self.node(directories[1], "read").stdout)["payload"], directories[1])
+            self.assertEqual(self.pids(directories[1]), pids[1])
+        finally:
+            for directory in directories:
+                self.script("--dir", directory, "--stop")
+
+    @staticmethod
+    def read_until(terminal, text):
+        """What is written to it, up to the text or its end."""
+        seen = b""
+        while text is None or text not in seen:
+            if not select.select([terminal], [], [], 120)[0]:
+                raise AssertionError(f"nothing more on the terminal: {seen}")
+            try:
+                seen += os.read(terminal, 4096)
+            except OSError:  # the other side is closed
+                break
+        return seen
+
+    @needs_build_bin
+    def test_ctrl_c_stops_everything(self):
+        script, terminal = pty.fork()
+        if script == 0:
+            os.execv(os.path.join(TOP, "script/run"), ["script/run", "--dir", self.dir])
+        try:
+            self.assertIn(b"Ctrl-C stops it", self.read_until(terminal, b"Ctrl-C stops it"))
+            pids = self.pids(self.dir)
+            self.assertLessEqual(set(SERVICES), set(pids))
+            os.write(terminal, b"\x03")
+            self.assertIn(b"stopping", self.read_until(terminal, None))
+            code = os.waitstatus_to_exitcode(os.waitpid(script, 0)[1])
+            script = None
+            self.assertEqual(code, 0)
+            self.assertFalse([pid for pid in pids.values() if process_exists(pid)])
+            self.assertEqual(self.script("--dir", self.dir, "--stop").stdout, f"stopped: nothing ran under {self.dir}\n")
+        finally:
+            os.close(terminal)  # which hangs up, if it still runs
+            if script is not None:
+                os.waitpid(script, 0)
+            self.script("--dir", self.dir, "--stop")
 
 
 if __name__ == "__main__":
