@@ -86,6 +86,7 @@ class Kills(unittest.TestCase):
                 under_way += is_fed and all(json.loads(line)["durable_lsn"] < sent for line in lines)
             stream.feed()
             self.check_all_there(node, stream.finish())
+            print(f"\n{service}, {fault.__name__}: the append was under way at {under_way} of {times}", flush=True)
             self.assertGreaterEqual(under_way, times / 2)
 
     @staticmethod
@@ -110,9 +111,13 @@ class Kills(unittest.TestCase):
         self.stream_with("querysvc", self.stop, 2, over_tcp=True)
 
     def test_a_pause_shorter_than_the_watchdog_loses_nothing(self):
+        def state(pid):
+            with open(f"/proc/{pid}/status", encoding="ascii") as status:
+                return status.read()
+
         def pause(_, pid):
             os.kill(pid, signal.SIGSTOP)
-            wait_for(lambda: "\nState:\tT" in open(f"/proc/{pid}/status", encoding="ascii").read(), "SIGSTOP")
+            wait_for(lambda: "\nState:\tT" in state(pid), "SIGSTOP")
             os.kill(pid, signal.SIGCONT)
         self.stream_with("walsvc", pause, 3)
 
@@ -158,7 +163,7 @@ class TimeToRecover(unittest.TestCase):
                 node.ctl(*operation)
                 times_ms.append((monotonic() - start) * 1000)
         times_ms.sort()
-        print(f"\nSIGKILL of {service} -> next `{operation[0]}` succeeded, the start of shanghaictl included: "
+        print(f"\nfigure: SIGKILL of {service} -> next `{operation[0]}` succeeded, the start of shanghaictl included: "
               f"median {times_ms[10]:.0f} ms, max {times_ms[-1]:.0f} ms of 20 (to reach: median < 250 ms)")
         self.assertEqual(len(times_ms), 20)
 

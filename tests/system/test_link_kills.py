@@ -48,7 +48,7 @@ class Kills(InDirectory):
                      timeout=60 + kills * 2)
         self.assertEqual(result["kills"], kills)
         self.assertEqual(result["closes_that_hang"], 0)
-        print(f"\n{kind}, {size} B, 64 outstanding: {kills} kills, back after median "
+        print(f"\nfigure: {kind}, {size} B, 64 outstanding: {kills} kills, back after median "
               f"{result['recover_median_ms']} ms, p99 {result['recover_p99_ms']} ms, max {result['recover_max_ms']} ms",
               flush=True)
 
@@ -77,7 +77,7 @@ class Stops(InDirectory):
         result = run("link_kills", "-s", 200, "-k", times, "-p", pause_ms, f"{BIN}/link_far", self.endpoint(kind),
                      timeout=60 + times * pause_ms / 500)
         self.assertEqual(result["closes_that_hang"], 0)
-        print(f"\n{kind}, stopped {times} times for {pause_ms} ms, back after max {result['recover_max_ms']} ms",
+        print(f"\nfigure: {kind}, stopped {times} times for {pause_ms} ms, back after max {result['recover_max_ms']} ms",
               flush=True)
         return result
 
@@ -185,7 +185,7 @@ class Crowd(InDirectory):
                         req.receive()
         crowded = self.crowd(endpoint)
         stats, memory = far_end.stats(), far_end.memory()
-        print(f"\n{kind}, {self.CLIENTS} clients: {alone['rate']:.0f}/s, p99 {alone['p99_ms']} ms; beside three that do "
+        print(f"\nfigure: {kind}, {self.CLIENTS} clients: {alone['rate']:.0f}/s, p99 {alone['p99_ms']} ms; beside three that do "
               f"not read: {crowded['rate']:.0f}/s, p99 {crowded['p99_ms']} ms, far end at most {memory / MIB:.0f} MiB",
               flush=True)
         for connection in bad:
