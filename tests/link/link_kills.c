@@ -160,6 +160,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         fail(run, "answer out of order, or twice");
     run->next++;
     loop_timer_after(run->loop, &run->hang, HANG_S * NS_PER_S);
+    if (number == 1)
+        plan_strike(run);
     if (run->down && run->go_on.slot == 0 && number >= run->fresh)
         on_recovered(run);
     if (!run->ending)
@@ -245,7 +247,6 @@ int main(int argc, char **argv)
     for (uint64_t i = 1; i <= run.in_flight; i++)
         send_one(&run, i);
     loop_timer_after(run.loop, &run.hang, HANG_S * NS_PER_S);
-    plan_strike(&run);
     loop_run(run.loop);
     double seconds = (double)(clock_mono_ns() - started_ns) / NS_PER_S;
     loop_timer_cancel(run.loop, &run.hang);
