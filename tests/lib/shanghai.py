@@ -67,14 +67,14 @@ class Node:
         self.env = dict(os.environ, **(env or {}))
         self.process = None
         self.ever = set()
-        self.port = free_port(5)
+        self.port = free_port(6)
         self.tcp = f"tcp://127.0.0.1:{self.port}"
         os.mkdir(self.data)
         os.mkdir(self.run, 0o700)
         with open(self.config, "w", encoding="ascii") as file:
             file.write(
                 "cluster:\n  name: test\n  nodes:\n"
-                f"    - {{id: n1, host: 127.0.0.1, port: {self.port}, admin_port: {free_port(1)}}}\n"
+                f"    - {{id: n1, host: 127.0.0.1, port: {self.port}, admin_port: {self.port + 5}}}\n"
                 f"data_dir: {self.data}\nrun_dir: {self.run}\n{settings}\n{supervisor}\n")
 
     def spawn(self):
