@@ -487,6 +487,7 @@ static void test_a_request_of_another_cluster_is_refused(void **state)
     open_ends(&ends, &limits, own_cluster);
     open_caller(&caller, &ends, own);
     WAIT_UNTIL(&ends, caller.ups == 1);
+    WAIT_UNTIL(&ends, far_stats(&ends).parked_polls == 1); /* the next one will be refused too */
     link_client_set_cluster(caller.client, other);
     send_bytes(&caller, MSG_status, 1);
     WAIT_UNTIL(&ends, caller.answered == 1);
