@@ -33,7 +33,6 @@ enum {
 #define REPLACE_FIRST_NS (100 * (int64_t)NS_PER_MS)
 #define REPLACE_MOST_NS  (5 * NS_PER_S)
 #define OVERDUE_NS       (2 * NS_PER_S)
-#define IDLE_POLL_NS     (10 * (int64_t)NS_PER_MS)
 #define REPOLL_FIRST_NS  (2 * (int64_t)NS_PER_MS)
 #define REFUSED_NS       NS_PER_S
 #define PUSH_RETRY_NS    NS_PER_MS
@@ -66,14 +65,14 @@ struct link_client {
     bool push_is_up;
     bool push_is_due;   /* over ipc: to be renewed once the far end is seen */
     bool poll_is_out;   /* on the current sockets */
-    bool poll_is_due;   /* behind the next request, or at the end of the turn */
+    bool poll_is_due;   /* at the end of the turn */
     unsigned attempts;  /* pairs of sockets that led to nothing since it was connected */
     unsigned failures;  /* polls that failed since it was connected */
     int64_t stalled_ns; /* since when the server has accepted nothing that it should have; 0: it does */
     int64_t away_ns;    /* since when it is not connected */
     unsigned sightings; /* looks in a row that found the far end */
     struct loop_hook hook;
-    struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer, look_timer, idle_timer;
+    struct loop_timer replace_timer, repoll_timer, push_timer, limbo_timer, look_timer;
     /* Pairs that led to nothing, kept until the far end answers. To close one while it dials is dangerous: an
      * ipc listener dies for good when a connection ends before it was accepted (nng #1518; a stopped or busy
      * process accepts late), and over tcp nng itself may crash (#1657). The oldest of too many is closed all
@@ -144,8 +143,6 @@ static void flush(struct link_client *c)
         }
         request->was_sent = true;
         link_sender_sent(&c->sender);
-        if (c->poll_is_due)
-            send_poll(c, LINK_POLL_MS);
     }
 }
 
@@ -453,23 +450,9 @@ static void on_poll_reply(struct link_client *c, const struct msg_poll_reply *re
     flush(c);
 }
 
-/* With nothing to be answered the poll has time: whoever got the last answer is likely to ask for more at
- * once, and then it goes behind that request instead of before it, where it would take the processors from
- * both ends. */
+/* A poll is always out: when the far end dies it fails at once, even if nng no longer tells of the pipeline's
+ * end. */
 static void on_turn_end(void *arg)
-{
-    struct link_client *c = arg;
-    if (!c->poll_is_due)
-        return;
-    if (!c->connected)
-        send_poll(c, 0);
-    else if (c->sender.outstanding.count > 0)
-        send_poll(c, LINK_POLL_MS);
-    else if (c->idle_timer.slot == 0)
-        loop_timer_after(c->options.loop, &c->idle_timer, IDLE_POLL_NS);
-}
-
-static void on_idle_timer(void *arg)
 {
     struct link_client *c = arg;
     if (c->poll_is_due)
@@ -567,7 +550,6 @@ enum sh_error link_client_open(const struct link_client_options *options, struct
     c->repoll_timer = (struct loop_timer){.fn = on_repoll_timer, .arg = c};
     c->push_timer = (struct loop_timer){.fn = on_push_timer, .arg = c};
     c->limbo_timer = (struct loop_timer){.fn = on_limbo_timer, .arg = c};
-    c->idle_timer = (struct loop_timer){.fn = on_idle_timer, .arg = c};
     c->hook = (struct loop_hook){.fn = on_turn_end, .arg = c};
     loop_hook_add(options->loop, &c->hook);
     c->look_timer = (struct loop_timer){.fn = on_look_timer, .arg = c};
@@ -650,7 +632,6 @@ void link_client_close(struct link_client *c)
     loop_timer_cancel(loop, &c->repoll_timer);
     loop_timer_cancel(loop, &c->push_timer);
     loop_timer_cancel(loop, &c->limbo_timer);
-    loop_timer_cancel(loop, &c->idle_timer);
     loop_timer_cancel(loop, &c->look_timer);
     loop_hook_remove(loop, &c->hook);
     for (struct link_item *item = c->sender.outstanding.first, *next; item != NULL; item = next) {
