@@ -9,7 +9,7 @@
 
 /* While nobody waits at the end of the log, its movements are followed no faster: three messages for each
  * commit would cost a lonely appender as much as the append itself. */
-enum { WATCH_PAUSE_MS = 10 };
+enum { WATCH_PAUSE_MS = 100 };
 
 /* At most one long poll and one probe are outstanding, so the queue's bound is out of reach. */
 static void ask(struct query *q, const struct msg_watermark *message, uint64_t *number)
