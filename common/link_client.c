@@ -487,6 +487,7 @@ static void on_event(struct link_client *c, const struct link_event *event)
         on_reply_message(c, event->message);
         return;
     case LINK_POLL_FAILED:
+    case LINK_REQ_DOWN:
         c->poll_is_out = false;
         on_poll_failed(c);
         return;

@@ -145,6 +145,7 @@ static void on_req_down(nng_pipe pipe, nng_pipe_ev event, void *arg)
     struct link_conn *conn = arg;
     (void)pipe, (void)event;
     nng_dialer_close(conn->req_dialer);
+    post(conn, (struct link_event){.kind = LINK_REQ_DOWN});
 }
 
 /* ---- the loop's thread ---- */

@@ -16,6 +16,8 @@ struct link_conn;
 enum link_event_kind {
     LINK_REPLIED,     /* the poll's reply: message */
     LINK_POLL_FAILED, /* the poll gets no reply: its connection broke */
+    LINK_REQ_DOWN,    /* of a pair that dials once: no poll gets a reply any more. A poll that was sent just
+                         before may    not fail: nng keeps it for another connection. */
     LINK_PUSH_UP,     /* the pipeline is connected */
     LINK_PUSH_DOWN,   /* and no more; without having been up, at times. To be renewed. */
 };
