@@ -55,8 +55,10 @@ static void stand(void)
 {
     const struct sh_read_options options = {0};
     struct sh_event event;
+    append_one(); /* before, since an open reader has asked already */
+    if (reader != NULL)
+        sh_read_close(reader);
     enum sh_error error = sh_read_open(client, &options, &reader);
-    append_one();
     while (error == SH_OK)
         error = sh_read_next(reader, 5000, &event);
     printf("%s %llu\n", sh_error_name(error), (unsigned long long)sh_read_position(reader));
