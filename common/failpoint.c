@@ -4,10 +4,12 @@
 #ifdef SHANGHAI_FAILPOINTS
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { POINTS_MAX = 8 };
 struct point {
@@ -21,18 +23,27 @@ static struct point points[POINTS_MAX];
 static unsigned point_count;
 static bool points_loaded;
 
+static enum failpoint action_of(const char *name)
+{
+    static const char *const names[] = {
+        [FAILPOINT_SKIP] = "skip", [FAILPOINT_FAIL] = "fail", [FAILPOINT_KILL] = "kill"};
+    for (int i = FAILPOINT_SKIP; i <= FAILPOINT_KILL; i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum failpoint)i;
+    return FAILPOINT_OFF;
+}
+
 static void parse_point(const char *text)
 {
     struct point *p = &points[point_count];
     char action[16];
     *p = (struct point){.from = 1};
     int fields = sscanf(text, "%31[^=]=%15[^@]@%lu", p->name, action, &p->from);
-    bool skip = fields >= 2 && strcmp(action, "skip") == 0, fail = fields >= 2 && strcmp(action, "fail") == 0;
-    if ((!skip && !fail) || point_count == POINTS_MAX - 1) {
+    p->action = fields >= 2 ? action_of(action) : FAILPOINT_OFF;
+    if (p->action == FAILPOINT_OFF || point_count == POINTS_MAX - 1) {
         fprintf(stderr, "bad failpoint: %s\n", text);
         abort();
     }
-    p->action = skip ? FAILPOINT_SKIP : FAILPOINT_FAIL;
     point_count++;
 }
 
@@ -57,6 +68,8 @@ enum failpoint failpoint_hit(const char *name)
         if (strcmp(points[i].name, name) == 0 && ++points[i].hits >= points[i].from)
             action = points[i].action;
     pthread_mutex_unlock(&points_lock);
+    if (action == FAILPOINT_KILL)
+        kill(getpid(), SIGKILL);
     return action;
 }
 
