@@ -21,11 +21,9 @@ struct bench {
     struct sh_entry *entries;
     uint32_t batch;
     size_t size;
-    int in_flight, callers;
+    int callers, outstanding; /* threads, and appends that each has under way */
     int64_t start_ns, end_ns, stopped_ns;
     pthread_mutex_t lock; /* over what follows */
-    pthread_cond_t answered;
-    int under_way;
     uint64_t appended, errors;
     enum sh_error error; /* the first one */
     char detail[256];
@@ -60,14 +58,24 @@ static void *sample_groups(void *arg)
 
 /* ---------------------------------------------------------------- append */
 
-struct call {
+/* A thread that appends. */
+struct caller {
     struct bench *b;
+    pthread_t thread;
+    pthread_mutex_t lock; /* over what follows */
+    pthread_cond_t answered;
+    int under_way;
+};
+
+struct call {
+    struct caller *caller;
     int64_t sent_ns;
 };
 
 static void record(struct bench *b, enum sh_error error, int64_t sent_ns, uint32_t count)
 {
     int64_t now_ns = clock_mono_ns();
+    pthread_mutex_lock(&b->lock);
     if (error == SH_OK) {
         b->appended += count;
         histogram_add(&b->latency_us, (uint64_t)(now_ns - sent_ns) / NS_PER_US);
@@ -75,71 +83,91 @@ static void record(struct bench *b, enum sh_error error, int64_t sent_ns, uint32
         b->error = error;
         snprintf(b->detail, sizeof b->detail, "%s", sh_last_error_detail());
     }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void end_call(struct call *call)
+{
+    struct caller *c = call->caller;
+    pthread_mutex_lock(&c->lock);
+    c->under_way--;
+    pthread_cond_signal(&c->answered);
+    pthread_mutex_unlock(&c->lock);
+    free(call);
 }
 
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct call *call = arg;
-    struct bench *b = call->b;
-    pthread_mutex_lock(&b->lock);
-    b->under_way--;
-    record(b, error, call->sent_ns, result != NULL ? result->count : 0);
-    pthread_cond_signal(&b->answered);
-    pthread_mutex_unlock(&b->lock);
-    free(call);
+    record(call->caller->b, error, call->sent_ns, result != NULL ? result->count : 0);
+    end_call(call);
 }
 
-static void append_in_flight(struct bench *b)
+static void wait_for_answers(struct caller *c, int most)
 {
+    pthread_mutex_lock(&c->lock);
+    while (c->under_way > most)
+        pthread_cond_wait(&c->answered, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void append_in_flight(struct caller *c)
+{
+    struct bench *b = c->b;
     enum sh_error error = SH_OK;
     while (error == SH_OK && clock_mono_ns() < b->end_ns) {
-        pthread_mutex_lock(&b->lock);
-        while (b->under_way >= b->in_flight)
-            pthread_cond_wait(&b->answered, &b->lock);
-        b->under_way++;
-        pthread_mutex_unlock(&b->lock);
+        wait_for_answers(c, b->outstanding - 1);
+        pthread_mutex_lock(&c->lock);
+        c->under_way++;
+        pthread_mutex_unlock(&c->lock);
         struct call *call = xmalloc(sizeof *call);
-        *call = (struct call){b, clock_mono_ns()};
+        *call = (struct call){c, clock_mono_ns()};
         error = sh_append_async(b->client, b->entries, b->batch, SH_ACK_LOCAL, on_appended, call);
         if (error == SH_OK)
             continue;
-        free(call);
-        pthread_mutex_lock(&b->lock);
-        b->under_way--;
         record(b, error, 0, 0);
-        pthread_mutex_unlock(&b->lock);
+        end_call(call);
     }
-    pthread_mutex_lock(&b->lock);
-    while (b->under_way > 0)
-        pthread_cond_wait(&b->answered, &b->lock);
-    pthread_mutex_unlock(&b->lock);
+    wait_for_answers(c, 0);
 }
 
-static void *append_as_caller(void *arg)
+static void append_and_wait(struct caller *c)
 {
-    struct bench *b = arg;
+    struct bench *b = c->b;
     struct sh_append_result result;
-    while (clock_mono_ns() < b->end_ns) {
+    enum sh_error error = SH_OK;
+    while (error == SH_OK && clock_mono_ns() < b->end_ns) {
         int64_t sent_ns = clock_mono_ns();
-        enum sh_error error = sh_append(b->client, b->entries, b->batch, SH_ACK_LOCAL, &result);
-        pthread_mutex_lock(&b->lock);
+        error = sh_append(b->client, b->entries, b->batch, SH_ACK_LOCAL, &result);
         record(b, error, sent_ns, b->batch);
-        pthread_mutex_unlock(&b->lock);
-        if (error != SH_OK)
-            break;
     }
+}
+
+static void *run_caller(void *arg)
+{
+    struct caller *c = arg;
+    if (c->b->outstanding == 1)
+        append_and_wait(c);
+    else
+        append_in_flight(c);
     return NULL;
 }
 
-static void append_by_callers(struct bench *b)
+static void run_callers(struct bench *b)
 {
-    pthread_t *threads = xcalloc((size_t)b->callers, sizeof *threads);
+    struct caller *callers = xcalloc((size_t)b->callers, sizeof *callers);
     int started = 0;
-    while (started < b->callers && pthread_create(&threads[started], NULL, append_as_caller, b) == 0)
-        started++;
+    for (; started < b->callers; started++) {
+        struct caller *c = &callers[started];
+        c->b = b;
+        pthread_mutex_init(&c->lock, NULL);
+        pthread_cond_init(&c->answered, NULL);
+        if (pthread_create(&c->thread, NULL, run_caller, c) != 0)
+            break;
+    }
     for (int i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
-    free(threads);
+        pthread_join(callers[i].thread, NULL);
+    free(callers);
 }
 
 static void run_load(struct bench *b, int64_t duration_ns)
@@ -148,10 +176,7 @@ static void run_load(struct bench *b, int64_t duration_ns)
     b->start_ns = clock_mono_ns();
     b->end_ns = b->start_ns + duration_ns;
     bool sampling = pthread_create(&sampler, NULL, sample_groups, b) == 0;
-    if (b->callers > 0)
-        append_by_callers(b);
-    else
-        append_in_flight(b);
+    run_callers(b);
     b->stopped_ns = clock_mono_ns();
     if (sampling)
         pthread_join(sampler, NULL);
@@ -237,11 +262,11 @@ static int run_bench_append(struct ctl *ctl)
     struct bench *b = xcalloc(1, sizeof *b);
     b->ctl = ctl;
     b->size = (size_t)ctl_number(ctl, "size", 128);
-    b->callers = (int)ctl_number(ctl, "callers", 0);
-    b->batch = (uint32_t)ctl_number(ctl, "batch", b->callers > 0 ? 1 : 100);
-    b->in_flight = (int)ctl_number(ctl, "in-flight", 64);
+    bool by_callers = ctl_number(ctl, "callers", 0) > 0;
+    b->callers = (int)ctl_number(ctl, "callers", 1);
+    b->outstanding = (int)ctl_number(ctl, "in-flight", by_callers ? 1 : 64);
+    b->batch = (uint32_t)ctl_number(ctl, "batch", by_callers ? 1 : 100);
     pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->answered, NULL);
     uint8_t *payload = xmalloc(b->size);
     random_bytes(payload, b->size);
     b->entries = xcalloc(b->batch, sizeof *b->entries);
@@ -261,8 +286,9 @@ static int run_bench_append(struct ctl *ctl)
 static const struct ctl_option append_options[] = {
     {"size", 's', CTL_SIZE, "BYTES", "payload of an entry, 128 without it", 1, 8 << 20},
     {"batch", 'b', CTL_NUMBER, "N", "entries of an append, 100 without it (1 with --callers)", 1, 65536},
-    {"in-flight", 'i', CTL_NUMBER, "N", "appends under way at a time, 64 without it", 1, 65536},
-    {"callers", 'C', CTL_NUMBER, "N", "instead: so many threads, each waiting for its append", 1, 1024},
+    {"in-flight", 'i', CTL_NUMBER, "N",
+     "appends that a thread has under way, 64 without it (1 with --callers: it waits for each)", 1, 65536},
+    {"callers", 'C', CTL_NUMBER, "N", "threads that append by one client, 1 without it", 1, 1024},
     {"duration", 'd', CTL_TIME, "T", "how long, 5s without it", 1000000, UINT64_C(3600000000000)},
     {"disk-dir", 'D', CTL_WORD, "DIR",
      "where the bare disk is measured: a folder on the data's disk; . without it", 0, 0},

@@ -55,10 +55,11 @@ def process_exists(pid):
 
 
 class Node:
-    """One node n1. settings: YAML lines added to the topology file; env: for shanghaid and its services."""
+    """One node n1. settings: YAML lines added to the topology file; env: for shanghaid and its services; parent: where
+    its temporary directory is made."""
 
-    def __init__(self, settings="", supervisor="", env=None):
-        self.dir = tempfile.mkdtemp(prefix="sh", dir="/tmp")
+    def __init__(self, settings="", supervisor="", env=None, parent="/tmp"):
+        self.dir = tempfile.mkdtemp(prefix="sh", dir=parent)
         self.data = os.path.join(self.dir, "data")
         self.run = os.path.join(self.dir, "run")
         self.config = os.path.join(self.dir, "topology.yaml")

@@ -62,6 +62,15 @@ class Bench(unittest.TestCase):
             self.assertEqual(set(figures), READ_FIELDS)
             self.assertTrue(all(value > 0 for value in figures.values()), figures)
 
+    def test_callers_share_a_client_with_so_many_appends_under_way(self):
+        appended = 0
+        for options in (("--callers", "3"), ("--callers", "3", "--in-flight", "2"), ("--in-flight", "1", "--batch", "7")):
+            figures = self.node.json("bench", "append", "--duration", "200ms", "--disk-dir", self.node.dir, *options)
+            self.assertEqual(figures["errors"], 0)
+            self.assertEqual(figures["entries"] % (7 if "--batch" in options else 1), 0)
+            appended += 1 + figures["entries"]  # one to connect
+            self.assertEqual(self.node.json("log", "verify", "--data", self.node.data)["entries"], appended)
+
 
 if __name__ == "__main__":
     unittest.main()
