@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "descriptors.h"
+#include "heap.h"
 #include "log.h"
 #include "notify.h"
 #include "self_ping.h"
@@ -298,8 +298,7 @@ int service_main(int argc, char **argv, const struct service_type *type)
     if (code >= 0)
         return code;
     block_signals();
-    mallopt(M_ARENA_MAX,
-            2); /* nng has a dozen threads; an arena for each would hold memory that is never used */
+    heap_keep_messages();
     log_setup(type->name, s.node);
     if (!bind_to_parent())
         return EXIT_FAULT;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +63,7 @@ static void *sample_groups(void *arg)
 struct caller {
     struct bench *b;
     pthread_t thread;
-    pthread_mutex_t lock; /* over what follows */
-    pthread_cond_t answered;
-    int under_way;
+    sem_t room; /* appends that it may begin */
 };
 
 struct call {
@@ -86,29 +85,18 @@ static void record(struct bench *b, enum sh_error error, int64_t sent_ns, uint32
     pthread_mutex_unlock(&b->lock);
 }
 
-static void end_call(struct call *call)
-{
-    struct caller *c = call->caller;
-    pthread_mutex_lock(&c->lock);
-    c->under_way--;
-    pthread_cond_signal(&c->answered);
-    pthread_mutex_unlock(&c->lock);
-    free(call);
-}
-
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct call *call = arg;
     record(call->caller->b, error, call->sent_ns, result != NULL ? result->count : 0);
-    end_call(call);
+    sem_post(&call->caller->room);
+    free(call);
 }
 
-static void wait_for_answers(struct caller *c, int most)
+static void wait_for_room(struct caller *c)
 {
-    pthread_mutex_lock(&c->lock);
-    while (c->under_way > most)
-        pthread_cond_wait(&c->answered, &c->lock);
-    pthread_mutex_unlock(&c->lock);
+    while (sem_wait(&c->room) != 0)
+        continue; /* a signal */
 }
 
 static void append_in_flight(struct caller *c)
@@ -116,19 +104,18 @@ static void append_in_flight(struct caller *c)
     struct bench *b = c->b;
     enum sh_error error = SH_OK;
     while (error == SH_OK && clock_mono_ns() < b->end_ns) {
-        wait_for_answers(c, b->outstanding - 1);
-        pthread_mutex_lock(&c->lock);
-        c->under_way++;
-        pthread_mutex_unlock(&c->lock);
+        wait_for_room(c);
         struct call *call = xmalloc(sizeof *call);
         *call = (struct call){c, clock_mono_ns()};
         error = sh_append_async(b->client, b->entries, b->batch, SH_ACK_LOCAL, on_appended, call);
         if (error == SH_OK)
             continue;
         record(b, error, 0, 0);
-        end_call(call);
+        sem_post(&c->room);
+        free(call);
     }
-    wait_for_answers(c, 0);
+    for (int i = 0; i < b->outstanding; i++)
+        wait_for_room(c);
 }
 
 static void append_and_wait(struct caller *c)
@@ -160,8 +147,7 @@ static void run_callers(struct bench *b)
     for (; started < b->callers; started++) {
         struct caller *c = &callers[started];
         c->b = b;
-        pthread_mutex_init(&c->lock, NULL);
-        pthread_cond_init(&c->answered, NULL);
+        sem_init(&c->room, 0, (unsigned)b->outstanding);
         if (pthread_create(&c->thread, NULL, run_caller, c) != 0)
             break;
     }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config_doc.h"
+#include "heap.h"
 #include "log.h"
 
 enum { HELP_COLUMNS = 100, HELP_INDENT = 28 };
@@ -197,6 +198,7 @@ int ctl_main(int argc, char **argv)
     struct ctl ctl = {.started_ns = clock_mono_ns(), .colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR")};
     int found = name_words(argc, argv, names, places);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write */
+    heap_keep_messages();
     log_setup("shanghaictl", "");
     log_set_level(LOG_ERROR);
     ctl.command = find_command(names, found, &words);
