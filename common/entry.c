@@ -1,6 +1,6 @@
 /* Entries: walked and checked where they lie, never copied. Nothing here is fatal: bad bytes get an error.
  *
- * entries_check sees every byte that is appended, so the common shape (an event with a short stream name and
+ * All that is appended and read goes through here, so the common shape (an event with a short stream name and
  * no headers) is recognised by its bytes; whatever looks different goes through the cursor. */
 #include "frame.h"
 
@@ -84,10 +84,40 @@ static enum sh_error skip_fields(struct mp *m, uint32_t fields)
     return SH_OK;
 }
 
+/* Takes [0, stream (fixstr), payload (bin 8 or bin 16)] and returns true, or leaves the cursor and returns
+ * false. Whether the stream's name is good is left to the caller. */
+static inline bool take_plain_event(struct mp *m, struct slice *stream, struct slice *payload)
+{
+    const uint8_t *p = m->at;
+    size_t left = (size_t)(m->end - p);
+    if (left < 5 || p[0] != 0x93 || p[1] != ENTRY_EVENT || (p[2] & 0xe0) != 0xa0)
+        return false;
+    size_t name = p[2] & 0x1f, used = 3 + name, bytes;
+    if (left < used + 2)
+        return false;
+    *stream = slice_of(p + 3, name);
+    if (p[used] == 0xc4) {
+        bytes = p[used + 1];
+        used += 2;
+    } else if (p[used] == 0xc5 && left >= used + 3) {
+        bytes = (size_t)p[used + 1] << 8 | p[used + 2];
+        used += 3;
+    } else {
+        return false;
+    }
+    if (left - used < bytes)
+        return false;
+    *payload = slice_of(p + used, bytes);
+    m->at = p + used + bytes;
+    return true;
+}
+
 enum sh_error entry_next(struct mp *m, struct entry *out)
 {
     uint32_t fields;
     *out = (struct entry){0};
+    if (take_plain_event(m, &out->stream, &out->value))
+        return out->stream.len == 0 || utf8_valid(out->stream) ? SH_OK : SH_BAD_REQUEST;
     if (!mp_array(m, &fields) || fields == 0 || !mp_uint(m, &out->kind))
         return SH_BAD_REQUEST;
     fields--;
@@ -110,35 +140,20 @@ bool entries_open(struct mp *m, uint32_t *count)
     return mp_array(m, count);
 }
 
-/* Steps over [0, stream (fixstr), payload (bin 8 or bin 16)] and returns true, or leaves the cursor and
- * returns false. `checked` is a stream name that was found to be good before: most entries repeat it. */
+/* `checked` is a stream name that was found to be good before: most entries repeat it. */
 static inline bool pass_plain_event(struct mp *m, struct slice *checked)
 {
-    const uint8_t *p = m->at;
-    size_t left = (size_t)(m->end - p);
-    if (left < 5 || p[0] != 0x93 || p[1] != ENTRY_EVENT || (p[2] & 0xe0) != 0xa0)
+    struct mp before = *m;
+    struct slice stream, payload;
+    if (!take_plain_event(m, &stream, &payload))
         return false;
-    size_t name = p[2] & 0x1f, used = 3 + name, payload;
-    if (left < used + 2)
-        return false;
-    struct slice stream = slice_of(p + 3, name);
-    if (p[used] == 0xc4) {
-        payload = p[used + 1];
-        used += 2;
-    } else if (p[used] == 0xc5 && left >= used + 3) {
-        payload = (size_t)p[used + 1] << 8 | p[used + 2];
-        used += 3;
-    } else {
-        return false;
-    }
-    if (left - used < payload)
-        return false;
-    if (name > 0 && !slice_equal(stream, *checked)) {
-        if (!utf8_valid(stream))
+    if (stream.len > 0 && !slice_equal(stream, *checked)) {
+        if (!utf8_valid(stream)) {
+            *m = before;
             return false;
+        }
         *checked = stream;
     }
-    m->at = p + used + payload;
     return true;
 }
 

@@ -173,6 +173,24 @@ bool mp_map(struct mp *m, uint32_t *count)
     return take_count(m, MP_MAP, 2, count);
 }
 
+/* Bytes of a value of the kinds that entries are made of and that nothing nests in: fixint, fixstr, bin 8,
+ * bin 16; 0 for others, and for what is cut off. */
+static inline size_t plain_bytes(const uint8_t *p, size_t left)
+{
+    size_t bytes = 0;
+    if (left == 0)
+        return 0;
+    if (p[0] < 0x80)
+        bytes = 1;
+    else if ((p[0] & 0xe0) == 0xa0)
+        bytes = 1 + (size_t)(p[0] & 0x1f);
+    else if (p[0] == 0xc4 && left >= 2)
+        bytes = 2 + (size_t)p[1];
+    else if (p[0] == 0xc5 && left >= 3)
+        bytes = 3 + ((size_t)p[1] << 8 | p[2]);
+    return bytes <= left ? bytes : 0;
+}
+
 /* Iterative: left[d] counts the values still to come at depth d. */
 bool mp_skip(struct mp *m)
 {
@@ -181,6 +199,11 @@ bool mp_skip(struct mp *m)
     unsigned depth = 0;
     left[0] = 1;
     for (;;) {
+        size_t plain;
+        while (left[depth] > 0 && (plain = plain_bytes(c.at, (size_t)(c.end - c.at))) > 0) {
+            c.at += plain;
+            left[depth]--;
+        }
         while (left[depth] == 0) {
             if (depth-- == 0) {
                 *m = c;

@@ -100,6 +100,38 @@ static void test_cursor_reads_strings_of_every_width(void **state)
     }
 }
 
+/* [v, [v, v]] for values of each width, cut at each of the first and last bytes. */
+static void test_skipping_steps_over_all_or_nothing(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 31, 32, 255, 256, 300, 65535, 65536};
+    static char text[65536];
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct buf b = {0};
+        msgpack_packer pk;
+        mp_packer(&pk, &b);
+        msgpack_pack_array(&pk, 2);
+        mp_pack_str(&pk, slice_of(text, sizes[i]));
+        msgpack_pack_array(&pk, 3);
+        mp_pack_bin(&pk, slice_of(text, sizes[i]));
+        msgpack_pack_int64(&pk, (int64_t)sizes[i]);
+        msgpack_pack_int64(&pk, -(int64_t)sizes[i]);
+        size_t whole = b.len;
+        buf_append(&b, "\x00\xc4", 2);
+        struct mp m = mp_of(buf_slice(&b));
+        assert_true(mp_skip(&m));
+        assert_ptr_equal(m.at, b.data + whole);
+        assert_true(mp_skip(&m));
+        assert_false(mp_skip(&m)); /* cut off */
+        for (size_t len = 0; len < whole; len += len < 40 || len + 10 > whole ? 1 : 1 + whole / 16) {
+            m = mp_of(slice_of(b.data, len));
+            assert_false(mp_skip(&m));
+            assert_ptr_equal(m.at, b.data);
+        }
+        buf_free(&b);
+    }
+}
+
 static void test_cursor_refuses_counts_beyond_the_bytes(void **state)
 {
     (void)state;
@@ -281,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_ids_survive_their_text_form),
         cmocka_unit_test(test_cursor_reads_what_msgpack_c_packs),
         cmocka_unit_test(test_cursor_reads_strings_of_every_width),
+        cmocka_unit_test(test_skipping_steps_over_all_or_nothing),
         cmocka_unit_test(test_cursor_refuses_counts_beyond_the_bytes),
         cmocka_unit_test(test_cursor_refuses_deep_nesting),
         cmocka_unit_test(test_every_message_survives_encoding),

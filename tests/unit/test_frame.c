@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "frame.h"
+#include "log.h"
 
 static struct segment_header sample_segment(void)
 {
@@ -258,6 +259,58 @@ static void test_payloads_and_names_of_every_size(void **state)
     }
 }
 
+/* An event without headers, read by the cursor; *m stays where it is. */
+static bool event_by_cursor(const struct mp *m, struct slice *stream, struct slice *payload)
+{
+    struct mp c = *m;
+    uint32_t fields;
+    uint64_t kind;
+    return mp_array(&c, &fields) && fields == 3 && mp_uint(&c, &kind) && kind == ENTRY_EVENT &&
+           mp_str(&c, stream) && utf8_valid(*stream) && mp_bin(&c, payload) && mp_at_end(&c);
+}
+
+static void check_event(struct slice bytes)
+{
+    struct mp m = mp_of(bytes);
+    struct slice stream, payload;
+    struct entry out;
+    bool is_good = event_by_cursor(&m, &stream, &payload);
+    assert_int_equal(entry_next(&m, &out), is_good ? SH_OK : SH_BAD_REQUEST);
+    if (!is_good)
+        return;
+    assert_true(mp_at_end(&m));
+    assert_true(out.stream.data == stream.data && out.stream.len == stream.len);
+    assert_true(out.value.data == payload.data && out.value.len == payload.len);
+    assert_int_equal(out.kind, ENTRY_EVENT);
+    assert_true(out.key.len == 0 && out.headers.len == 0);
+}
+
+static void test_events_read_as_the_cursor_reads_them(void **state)
+{
+    (void)state;
+    static const size_t payloads[] = {0, 1, 255, 256, 300, 65535, 65536};
+    static uint8_t bytes[65536];
+    char name[40];
+    memset(name, 'n', sizeof name);
+    for (size_t n = 0; n <= sizeof name; n++) {
+        for (size_t p = 0; p < sizeof payloads / sizeof payloads[0]; p++) {
+            struct entry entry = {.stream = slice_of(name, n), .value = slice_of(bytes, payloads[p])};
+            struct buf body = {0};
+            msgpack_packer pk;
+            mp_packer(&pk, &body);
+            entry_pack(&pk, &entry);
+            check_event(buf_slice(&body));
+            for (size_t len = 0; len < body.len; len += len < n + 8 ? 1 : 1 + body.len / 8)
+                check_event(slice_of(body.data, len));
+            if (n > 0) {
+                body.data[3 + (n > 31)] = 0xff; /* in the name */
+                check_event(buf_slice(&body));
+            }
+            buf_free(&body);
+        }
+    }
+}
+
 static void test_entries_that_are_refused(void **state)
 {
     (void)state;
@@ -323,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_headers_that_no_writer_writes_are_refused),
         cmocka_unit_test(test_entries_of_each_kind),
         cmocka_unit_test(test_payloads_and_names_of_every_size),
+        cmocka_unit_test(test_events_read_as_the_cursor_reads_them),
         cmocka_unit_test(test_entries_that_are_refused),
         cmocka_unit_test(test_kinds_of_later_versions_are_passed_on),
         cmocka_unit_test(test_too_many_of_anything),
