@@ -120,9 +120,9 @@ struct link_client_options {
  * are answered with its error, those that were sent once with SH_UNAVAILABLE, and it is asked again each
  * second. */
 enum sh_error link_client_open(const struct link_client_options *options, struct link_client **out);
-/* Queues a request and sends it as soon as credit allows; both head and rest are copied, the body is head
- * followed by rest (one msgpack map together; rest may be empty). SH_OVERLOADED: queue_bytes. SH_TOO_LARGE:
- * message_bytes. */
+/* Queues a request and sends it as soon as credit allows; the body is head followed by rest (one msgpack map
+ * together; rest may be empty). head is copied; rest is borrowed, unchanged, until the request is answered or
+ * forgotten or the client closed. SH_OVERLOADED: queue_bytes. SH_TOO_LARGE: message_bytes. */
 enum sh_error link_client_send(struct link_client *client, uint32_t type, uint64_t correlation,
                                struct slice head, struct slice rest, uint64_t *number);
 /* Gives up waiting for an answer: it is not sent again and its answer is ignored. */

@@ -45,8 +45,9 @@ struct request {
     uint32_t type;
     bool was_sent; /* at least once */
     uint64_t correlation;
-    size_t len;
-    uint8_t body[];
+    size_t len;        /* of the body: head and rest */
+    struct slice rest; /* its owner keeps it until the answer */
+    uint8_t head[];
 };
 
 struct link_client {
@@ -102,15 +103,15 @@ static void pack_envelope(struct link_client *c, uint32_t type, uint64_t correla
 }
 
 /* The scratch bytes followed by rest. */
-static nng_msg *message_of(struct link_client *c, const void *rest, size_t len)
+static nng_msg *message_of(struct link_client *c, struct slice rest)
 {
     nng_msg *message;
-    int rv = nng_msg_alloc(&message, c->scratch.len + len);
+    int rv = nng_msg_alloc(&message, c->scratch.len + rest.len);
     assert(rv == 0);
     uint8_t *at = nng_msg_body(message);
     memcpy(at, c->scratch.data, c->scratch.len);
-    if (len > 0)
-        memcpy(at + c->scratch.len, rest, len);
+    if (rest.len > 0)
+        memcpy(at + c->scratch.len, rest.data, rest.len);
     return message;
 }
 
@@ -122,7 +123,7 @@ static void send_poll(struct link_client *c, uint64_t wait_ms)
     c->poll_is_due = false;
     pack_envelope(c, MSG_poll, 0, 0, 0);
     msg_encode(MSG_poll, &poll, &c->scratch);
-    link_conn_poll(c->conn, message_of(c, NULL, 0));
+    link_conn_poll(c->conn, message_of(c, (struct slice){0}));
     c->poll_is_out = true;
 }
 
@@ -135,7 +136,8 @@ static void flush(struct link_client *c)
     while ((out = link_sender_next(&c->sender, &previous)) != NULL) {
         struct request *request = (struct request *)out;
         pack_envelope(c, request->type, request->correlation, out->item.number, previous);
-        nng_msg *message = message_of(c, request->body, request->len);
+        buf_append(&c->scratch, request->head, request->len - request->rest.len);
+        nng_msg *message = message_of(c, request->rest);
         if (!link_conn_push(c->conn, message)) {
             nng_msg_free(message);
             loop_timer_after(c->options.loop, &c->push_timer, PUSH_RETRY_NS);
@@ -574,14 +576,13 @@ enum sh_error link_client_send(struct link_client *c, uint32_t type, uint64_t co
         return SH_TOO_LARGE;
     if (c->queued_bytes + len + QUEUED_OVERHEAD > c->options.queue_bytes)
         return SH_OVERLOADED;
-    struct request *request = xmalloc(sizeof *request + len);
+    struct request *request = xmalloc(sizeof *request + head.len);
     request->type = type;
     request->was_sent = false;
     request->correlation = correlation;
     request->len = len;
-    memcpy(request->body, head.data, head.len);
-    if (rest.len > 0)
-        memcpy(request->body + head.len, rest.data, rest.len);
+    request->rest = rest;
+    memcpy(request->head, head.data, head.len);
     c->queued_bytes += len + QUEUED_OVERHEAD;
     link_sender_add(&c->sender, &request->out, len);
     *number = request->out.item.number;
