@@ -1,6 +1,7 @@
 """What is measured. Each work runs alone, on a fresh node (and a fresh Redis), whose files are gone before the next one
-starts; so the page cache that is used is always the same, and nobody reads what somebody else has written."""
+starts: synced, so that the disk is not busy with them any more. The page cache that is used is always the same."""
 import contextlib
+import os
 import statistics
 
 from redis_peer import Redis
@@ -48,6 +49,7 @@ class Works:
             yield node.start()
         finally:
             node.close()
+            os.sync()
 
     def bench(self, node, *words):
         return node.json("bench", *words, "--duration", f"{int(self.plan.duration * 1000)}ms",
@@ -84,6 +86,7 @@ class Works:
             self.progress(f"{where}: redis")
             with Redis(self.plan.dir) as peer:
                 redis.append(peer.append_for(self.plan.duration, size))
+            os.sync()
             self.show(f"  redis  {append_text(redis[-1])}")
         result = {"ours": median_of(ours), "redis": median_of(redis), "rounds": {"ours": ours, "redis": redis}}
         result["ratio"] = round(result["ours"]["rate"] / result["redis"]["rate"], 2)

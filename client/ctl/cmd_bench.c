@@ -16,6 +16,14 @@
 
 enum { SAMPLE_MS = 50, SAMPLES_MAX = 4096 };
 
+/* What became of appends. */
+struct tally {
+    uint64_t appended, errors;
+    enum sh_error error; /* the first one */
+    char detail[256];
+    struct histogram latency_us;
+};
+
 struct bench {
     struct ctl *ctl;
     struct sh_client *client;
@@ -24,11 +32,7 @@ struct bench {
     size_t size;
     int callers, outstanding; /* threads, and appends that each has under way */
     int64_t start_ns, end_ns, stopped_ns;
-    pthread_mutex_t lock; /* over what follows */
-    uint64_t appended, errors;
-    enum sh_error error; /* the first one */
-    char detail[256];
-    struct histogram latency_us;
+    struct tally tally;           /* of all callers */
     struct histogram group_bytes; /* bytes of log for each commit, by samples of the status */
 };
 
@@ -63,7 +67,8 @@ static void *sample_groups(void *arg)
 struct caller {
     struct bench *b;
     pthread_t thread;
-    sem_t room; /* appends that it may begin */
+    sem_t room;         /* appends that it may begin */
+    struct tally tally; /* its own: a lock that all share would be measured too */
 };
 
 struct call {
@@ -71,24 +76,32 @@ struct call {
     int64_t sent_ns;
 };
 
-static void record(struct bench *b, enum sh_error error, int64_t sent_ns, uint32_t count)
+static void record(struct tally *t, enum sh_error error, int64_t sent_ns, uint32_t count)
 {
-    int64_t now_ns = clock_mono_ns();
-    pthread_mutex_lock(&b->lock);
     if (error == SH_OK) {
-        b->appended += count;
-        histogram_add(&b->latency_us, (uint64_t)(now_ns - sent_ns) / NS_PER_US);
-    } else if (b->errors++ == 0) {
-        b->error = error;
-        snprintf(b->detail, sizeof b->detail, "%s", sh_last_error_detail());
+        t->appended += count;
+        histogram_add(&t->latency_us, (uint64_t)(clock_mono_ns() - sent_ns) / NS_PER_US);
+    } else if (t->errors++ == 0) {
+        t->error = error;
+        snprintf(t->detail, sizeof t->detail, "%s", sh_last_error_detail());
     }
-    pthread_mutex_unlock(&b->lock);
+}
+
+static void add_tally(struct tally *into, const struct tally *from)
+{
+    into->appended += from->appended;
+    histogram_merge(&into->latency_us, &from->latency_us);
+    if (into->errors == 0 && from->errors > 0) {
+        into->error = from->error;
+        memcpy(into->detail, from->detail, sizeof into->detail);
+    }
+    into->errors += from->errors;
 }
 
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct call *call = arg;
-    record(call->caller->b, error, call->sent_ns, result != NULL ? result->count : 0);
+    record(&call->caller->tally, error, call->sent_ns, result != NULL ? result->count : 0);
     sem_post(&call->caller->room);
     free(call);
 }
@@ -110,12 +123,13 @@ static void append_in_flight(struct caller *c)
         error = sh_append_async(b->client, b->entries, b->batch, SH_ACK_LOCAL, on_appended, call);
         if (error == SH_OK)
             continue;
-        record(b, error, 0, 0);
         sem_post(&c->room);
         free(call);
     }
     for (int i = 0; i < b->outstanding; i++)
         wait_for_room(c);
+    if (error != SH_OK)
+        record(&c->tally, error, 0, 0);
 }
 
 static void append_and_wait(struct caller *c)
@@ -126,7 +140,7 @@ static void append_and_wait(struct caller *c)
     while (error == SH_OK && clock_mono_ns() < b->end_ns) {
         int64_t sent_ns = clock_mono_ns();
         error = sh_append(b->client, b->entries, b->batch, SH_ACK_LOCAL, &result);
-        record(b, error, sent_ns, b->batch);
+        record(&c->tally, error, sent_ns, b->batch);
     }
 }
 
@@ -151,8 +165,10 @@ static void run_callers(struct bench *b)
         if (pthread_create(&c->thread, NULL, run_caller, c) != 0)
             break;
     }
-    for (int i = 0; i < started; i++)
+    for (int i = 0; i < started; i++) {
         pthread_join(callers[i].thread, NULL);
+        add_tally(&b->tally, &callers[i].tally);
+    }
     free(callers);
 }
 
@@ -177,16 +193,16 @@ struct figures {
 static void print_append_json(const struct bench *b, const struct figures *f)
 {
     struct ctl_json j = {0};
-    uint64_t p50_us = histogram_quantile(&b->latency_us, 0.5);
+    uint64_t p50_us = histogram_quantile(&b->tally.latency_us, 0.5);
     json_open(&j, NULL, '{');
-    json_uint(&j, "entries", b->appended);
-    json_uint(&j, "errors", b->errors);
+    json_uint(&j, "entries", b->tally.appended);
+    json_uint(&j, "errors", b->tally.errors);
     json_real(&j, "seconds", f->seconds, 3);
     json_real(&j, "rate", f->rate, 0);
     json_real(&j, "bytes_per_s", f->bytes_per_s, 0);
     json_uint(&j, "p50_us", p50_us);
-    json_uint(&j, "p99_us", histogram_quantile(&b->latency_us, 0.99));
-    json_uint(&j, "p999_us", histogram_quantile(&b->latency_us, 0.999));
+    json_uint(&j, "p99_us", histogram_quantile(&b->tally.latency_us, 0.99));
+    json_uint(&j, "p999_us", histogram_quantile(&b->tally.latency_us, 0.999));
     json_uint(&j, "group_bytes", f->group_bytes);
     json_uint(&j, "nng_rtt_us", f->rtt_us);
     json_uint(&j, "disk_sync_us", f->disk.sync_us);
@@ -201,10 +217,10 @@ static void print_append_text(const struct bench *b, const struct figures *f)
 {
     char a[CTL_TEXT_MAX], c[CTL_TEXT_MAX];
     const struct ctl *ctl = b->ctl;
-    uint64_t p50_us = histogram_quantile(&b->latency_us, 0.5);
+    uint64_t p50_us = histogram_quantile(&b->tally.latency_us, 0.5);
     ctl_line(ctl, "rate", "%s entries/s, %s/s", ctl_rate(f->rate, a), ctl_bytes((uint64_t)f->bytes_per_s, c));
     ctl_line(ctl, "latency", "p50 %" PRIu64 " us, p99 %" PRIu64 " us, p99.9 %" PRIu64 " us", p50_us,
-             histogram_quantile(&b->latency_us, 0.99), histogram_quantile(&b->latency_us, 0.999));
+             histogram_quantile(&b->tally.latency_us, 0.99), histogram_quantile(&b->tally.latency_us, 0.999));
     ctl_line(ctl, "commits", "%s each (median)", ctl_bytes(f->group_bytes, a));
     ctl_line(ctl, "bare disk", "%s/s at that size, %" PRIu64 " us a write and sync: this run is %.2f of it",
              ctl_bytes((uint64_t)f->disk.bytes_per_s, a), f->disk.sync_us,
@@ -221,11 +237,11 @@ static int measure_append(struct bench *b)
     if (error != SH_OK)
         return ctl_fail_node(b->ctl, "bench append", error, sh_last_error_detail());
     run_load(b, (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S));
-    if (b->errors > 0)
-        return ctl_fail_node(b->ctl, "bench append", b->error, b->detail);
+    if (b->tally.errors > 0)
+        return ctl_fail_node(b->ctl, "bench append", b->tally.error, b->tally.detail);
     const char *dir = ctl_word(b->ctl, "disk-dir", ".");
     f.seconds = (double)(b->stopped_ns - b->start_ns) / 1e9;
-    f.rate = (double)b->appended / f.seconds;
+    f.rate = (double)b->tally.appended / f.seconds;
     f.bytes_per_s = f.rate * (double)b->size;
     f.group_bytes = histogram_quantile(&b->group_bytes, 0.5);
     if (f.group_bytes == 0)
@@ -252,7 +268,6 @@ static int run_bench_append(struct ctl *ctl)
     b->callers = (int)ctl_number(ctl, "callers", 1);
     b->outstanding = (int)ctl_number(ctl, "in-flight", by_callers ? 1 : 64);
     b->batch = (uint32_t)ctl_number(ctl, "batch", by_callers ? 1 : 100);
-    pthread_mutex_init(&b->lock, NULL);
     uint8_t *payload = xmalloc(b->size);
     random_bytes(payload, b->size);
     b->entries = xcalloc(b->batch, sizeof *b->entries);
