@@ -29,6 +29,7 @@ exit codes: 0 measured, whether all is reached or not; 1 something failed; 2 usa
 SHORT = {"redis": ["redis-128", "redis-1k"], "callers": ["caller-1", "callers-50", "callers-50x4"]}
 SOCKET_PATH_MAX = 107
 WARM_RATE = 10**9  # bytes/s: about the most that a round writes, ours and Redis' memory included
+BUSY_LOAD = 0.5
 PIECE = bytes(1 << 20)
 
 
@@ -121,6 +122,8 @@ def measure(plan, report):
     result = {"machine": about, "duration_s": plan.duration, "rounds": plan.rounds, "works": {}}
     report.show(f"{about['version']}; {about['cpus']} CPUs, Linux {about['kernel']}, load {about['load_before']} before; "
                 f"{plan.rounds} x {plan.duration:g} s, medians")
+    if about["load_before"] > BUSY_LOAD:
+        report.show("the machine was not idle: what else runs takes more from some works than from others")
     if not plan.quick:
         result["warm_bytes_per_s"] = warm_up(plan, report)
     for name in plan.works:

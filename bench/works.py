@@ -122,25 +122,27 @@ class Works:
                     **self.target(f"most with p99 < 2 ms: {text}, to reach 250 k/s", bool(best) and best["rate"] >= 250000))
 
     def by_callers(self, callers, outstanding, reach):
+        """reach(median, limit): limit is what nng and the disk alone took in the best round for each, so that a moment
+        when something else kept them busy makes no run look good."""
         what = f"{callers} caller{'s' * (callers > 1)}, one entry of 128 B, {outstanding} outstanding each"
         rounds = self.append_rounds(what, callers=callers, in_flight=outstanding)
         median = median_of(rounds)
+        rtt_us, sync_us = (min(f[name] for f in rounds) for name in ("nng_rtt_us", "disk_sync_us"))
         self.show(f"{what}, one client")
-        self.show(f"  {append_text(median)}; nng round trip {median['nng_rtt_us']:.0f} us, "
-                  f"write and sync {median['disk_sync_us']:.0f} us")
-        return dict({"median": median, "rounds": rounds}, **reach(median))
+        self.show(f"  {append_text(median)}; nng round trip {rtt_us} us, write and sync {sync_us} us")
+        return dict({"median": median, "limit_us": rtt_us + sync_us, "rounds": rounds}, **reach(median, rtt_us + sync_us))
 
     def caller_1(self):
-        return self.by_callers(1, 1, lambda f: self.target(
-            f"p50 is {f['p50_to_limit']:.2f} x (round trip + sync), to reach 1.25", f["p50_to_limit"] <= 1.25))
+        return self.by_callers(1, 1, lambda f, limit_us: self.target(
+            f"p50 is {f['p50_us'] / limit_us:.2f} x (round trip + sync), to reach 1.25", f["p50_us"] <= 1.25 * limit_us))
 
     def callers_50(self):
-        return self.by_callers(50, 1, lambda f: self.target(
+        return self.by_callers(50, 1, lambda f, _: self.target(
             f"{rate_text(f['rate'])}, p99 {ms_text(f['p99_us'])} ms, to reach 100 k/s below 2 ms",
             f["rate"] >= 100000 and f["p99_us"] < 2000))
 
     def callers_50x4(self):
-        return self.by_callers(50, 4, lambda f: self.target(
+        return self.by_callers(50, 4, lambda f, _: self.target(
             f"{rate_text(f['rate'])}, to reach 250 k/s", f["rate"] >= 250000))
 
     def read(self):
