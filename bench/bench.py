@@ -139,6 +139,9 @@ def main():
         if any(name.startswith("redis") for name in plan.works):
             need_programs()
         os.makedirs(plan.dir, exist_ok=True)
+        if plan.json and plan.json != "-":
+            with open(plan.json, "a", encoding="ascii"):
+                pass  # better now than after all is measured
         result = measure(plan, report)
         if plan.json == "-":
             print(json.dumps(result, indent=1))

@@ -85,6 +85,14 @@ class BenchDriver(unittest.TestCase):
         self.assertIn("apt-get install redis-server", done.stderr)
         self.assertEqual(os.listdir(self.dir), [])
 
+    def test_files_that_cannot_be_written_are_named_before_anything_runs(self):
+        for args in (("--json", "/nonexistent/x"), ("--dir", "/proc/nonexistent")):
+            done = self.run_driver("--only", "caller-1", *args)
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn(args[1], done.stderr)
+            self.assertEqual(done.stdout, "")
+        self.assertEqual(os.listdir(self.dir), [])
+
     def test_bad_words_are_refused(self):
         for args in (("--only", "x"), ("--duration", "0"), ("--duration", "x"), ("--rounds", "0"), ("--dir", "a b"),
                      ("--dir", "/tmp/" + "x" * 90), ("y",)):
