@@ -3,12 +3,12 @@
 
 #include <malloc.h>
 
-enum { KEPT_BYTES = 16 << 20, MAPPED_BYTES = 32 << 20 /* the most that glibc takes */ };
+enum { ARENAS = 2, KEPT_BYTES = 16 << 20, MAPPED_BYTES = 32 << 20 /* the most that glibc takes */ };
 
 void heap_keep_messages(void)
 {
-    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_ARENA_MAX, ARENAS);
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
-    mallopt(M_MMAP_THRESHOLD,
-            MAPPED_BYTES); /* below, memory is taken from the arena, larger than any message */
+    /* Below, memory is taken from an arena; no message is larger. */
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
 }
