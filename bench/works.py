@@ -122,8 +122,8 @@ class Works:
                     **self.target(f"most with p99 < 2 ms: {text}, to reach 250 k/s", bool(best) and best["rate"] >= 250000))
 
     def by_callers(self, callers, outstanding, reach):
-        """reach(median, limit): limit is what nng and the disk alone took in the best round for each, so that a moment
-        when something else kept them busy makes no run look good."""
+        """reach(median, limit): limit is what nng and the disk alone took, the medians over the rounds too, so that one
+        moment when something else kept them busy makes no run look good."""
         what = f"{callers} caller{'s' * (callers > 1)}, one entry of 128 B, {outstanding} outstanding each"
         rounds = self.append_rounds(what, callers=callers, in_flight=outstanding)
         median = median_of(rounds)
