@@ -97,6 +97,7 @@ void frame_encode(struct frame_header *h, uint32_t salt, struct slice body, uint
     put_u64(out + 32, h->hlc);
     memcpy(out + 40, h->producer.bytes, sizeof h->producer.bytes);
     put_u32(out + 56, h->epoch);
+    put_u32(out + 60, h->durable_checksum);
     put_u64(out + 64, h->sequence);
     put_u64(out + 72, h->durable_end);
     put_u64(out + 80, h->durable_lsn);
@@ -130,9 +131,10 @@ enum sh_error frame_header_decode(struct slice bytes, uint32_t most_body, struct
         .sequence = get_u64(p + 64),
         .durable_end = get_u64(p + 72),
         .durable_lsn = get_u64(p + 80),
+        .durable_checksum = get_u32(p + 60),
     };
     memcpy(out->producer.bytes, p + 40, sizeof out->producer.bytes);
-    bool reserved = (p[13] | p[14] | p[15]) != 0 || get_u32(p + 60) != 0;
+    bool reserved = (p[13] | p[14] | p[15]) != 0;
     return out->body_bytes > most_body || reserved || !header_is_plausible(out) ? SH_CORRUPT : SH_OK;
 }
 

@@ -25,7 +25,7 @@
  *   32  8  HLC
  *   40 16  producer id, zero for none
  *   56  4  producer epoch
- *   60  4  zero
+ *   60  4  checksum of the last frame below the durable end; 0 when that is 0
  *   64  8  producer sequence
  *   72  8  durable end known when it was written: a position, counted over all segments
  *   80  8  durable LSN known when it was written */
@@ -69,6 +69,7 @@ struct frame_header {
     uint64_t sequence;
     uint64_t durable_end;
     uint64_t durable_lsn;
+    uint32_t durable_checksum;
 };
 
 /* The most bytes of a frame's body in segments of this size: a frame is at most a quarter segment, and at

@@ -147,6 +147,9 @@ bool log_chain_follow(struct log_chain *chain, const struct frame_header *h)
         return false;
     if (h->durable_end > chain->position)
         return false;
+    if (h->durable_end == chain->position &&
+        (h->durable_checksum != chain->checksum || h->durable_lsn != chain->next_lsn - 1))
+        return false;
     chain->checksum = h->checksum;
     chain->next_lsn += h->count;
     chain->position += FRAME_HEADER_BYTES + (uint64_t)h->body_bytes;

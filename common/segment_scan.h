@@ -44,7 +44,8 @@ struct log_chain {
     uint32_t checksum; /* of the frame before */
     uint64_t position; /* of the next frame, over all segments */
 };
-/* Whether the frame continues the chain; if so, moves on behind it. */
+/* Whether the frame continues the chain, and claims to know no durable end beyond it, nor another chain
+ * there; if so, moves on behind it. */
 bool log_chain_follow(struct log_chain *chain, const struct frame_header *h);
 /* Starts at a segment's first frame. */
 struct log_chain log_chain_of(const struct segment_header *segment);

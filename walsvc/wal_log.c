@@ -27,6 +27,7 @@ static void add_frame(struct wal_log *log, struct wal_frame *frame, unsigned *us
     h->previous_checksum = log->chain.checksum;
     h->durable_end = log->durable.end;
     h->durable_lsn = log->durable.lsn;
+    h->durable_checksum = log->durable_checksum;
     frame_encode(h, log->segment.salt, frame->body, frame->encoded);
     bool follows = log_chain_follow(&log->chain, h);
     assert(follows);

@@ -38,7 +38,11 @@ static void add_frame(struct buf *file, struct log_chain *chain, uint32_t salt, 
                              .previous_checksum = chain->checksum};
     if (h.kind == FRAME_DATA)
         h.count = take(input, 1) + 1;
-    h.durable_end = take(input, 1) % 2 != 0 ? chain->position : 0;
+    if (take(input, 1) % 2 != 0) {
+        h.durable_end = chain->position;
+        h.durable_lsn = chain->next_lsn - 1;
+        h.durable_checksum = chain->checksum;
+    }
     size_t body = take(input, 1);
     body = body < input->len ? body : input->len;
     h.body_bytes = (uint32_t)body;

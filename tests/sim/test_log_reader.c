@@ -498,6 +498,13 @@ static void test_a_frame_that_claims_too_much_is_refused(void **state)
         .base_lsn = 5, .count = 2, .previous_checksum = 6, .checksum = 9, .durable_end = 1001};
     assert_false(log_chain_follow(&chain, &h));
     h.durable_end = 1000;
+    h.durable_lsn = 4;
+    h.durable_checksum = 5;
+    assert_false(log_chain_follow(&chain, &h)); /* the chain there is another */
+    h.durable_lsn = 3;
+    h.durable_checksum = 6;
+    assert_false(log_chain_follow(&chain, &h));
+    h.durable_lsn = 4;
     assert_true(log_chain_follow(&chain, &h));
     assert_int_equal(chain.next_lsn, 7);
     assert_int_equal(chain.checksum, 9);

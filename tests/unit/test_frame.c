@@ -111,6 +111,7 @@ static size_t sample_frame(uint8_t *out, struct frame_header *h, size_t body_byt
         .sequence = 8,
         .durable_end = 9,
         .durable_lsn = 10,
+        .durable_checksum = 11,
     };
     memset(out + FRAME_HEADER_BYTES, 0, body_bytes);
     frame_encode(h, 99, slice_of(out + FRAME_HEADER_BYTES, body_bytes), out);
