@@ -180,10 +180,11 @@ void wal_producers_record(struct wal_producers *t, struct id16 id, uint32_t epoc
         link_newest(t, at);
     }
     struct producer *p = &t->pool[at];
-    if (p->epoch != epoch) {
-        p->epoch = epoch;
+    bool follows = p->epoch == epoch && sequence == p->last_sequence + 1;
+    if (!follows) /* another epoch, or a damaged frame lies between: answers are known without gaps or not at
+                     all */
         p->first = p->count = 0;
-    }
+    p->epoch = epoch;
     p->last_sequence = sequence;
     push_answer(p, answer);
 }

@@ -162,6 +162,27 @@ static void assert_refused(const struct answer *answer, enum sh_error code, uint
 
 /* ---------------------------------------------------------------- sequences */
 
+/* A damaged frame lies between sequences 2 and 4: no answer of another request is given for them. */
+static void test_a_gap_in_the_log_gives_no_wrong_answers(void **state)
+{
+    (void)state;
+    struct wal_producers *table = wal_producers_open();
+    struct id16 id = {.bytes = {1}};
+    struct wal_answer answer;
+    uint64_t expected;
+    static const uint64_t sequences[] = {1, 2, 4, 5};
+    for (unsigned i = 0; i < 4; i++)
+        wal_producers_record(table, id, 1, sequences[i], (struct wal_answer){10 * sequences[i], 1});
+    for (uint64_t sequence = 1; sequence <= 3; sequence++)
+        assert_int_equal(wal_producers_judge(table, id, 1, sequence, &answer, &expected), WAL_EXPIRED);
+    for (uint64_t sequence = 4; sequence <= 5; sequence++) {
+        assert_int_equal(wal_producers_judge(table, id, 1, sequence, &answer, &expected), WAL_REPEATED);
+        assert_int_equal(answer.lsn, 10 * sequence);
+    }
+    assert_int_equal(wal_producers_judge(table, id, 1, 6, &answer, &expected), WAL_NEW);
+    wal_producers_free(table);
+}
+
 static void test_nothing_is_answered_before_it_is_durable(void **state)
 {
     (void)state;
@@ -523,6 +544,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CORE_TEST(test_nothing_is_answered_before_it_is_durable),
+        CORE_TEST(test_a_gap_in_the_log_gives_no_wrong_answers),
         CORE_TEST(test_a_repeated_sequence_gets_the_first_answer),
         CORE_TEST(test_a_repeated_sequence_waits_for_the_first_to_be_durable),
         CORE_TEST(test_a_gap_is_refused_with_the_expected_sequence),
