@@ -1,0 +1,69 @@
+/* The register of damaged ranges: the file `damage` in the log's folder, and the same in memory.
+ *
+ * It names what cannot be read, for repair, for `log accept-loss`, for `log info`. It is an aid: a lost or
+ * damaged register is replaced by an empty one, and recovery, reads and the scrubber find the damage again.
+ * Nothing is ever deleted or cut because of it.
+ *
+ * All functions may be called from any thread. Ranges are kept in the order of their positions and don't
+ * overlap; at most WAL_DAMAGE_MAX, beyond which the two nearest neighbours become one (with the good bytes
+ * between them). docs/wal-format.md has the file's bytes. */
+#ifndef WAL_DAMAGE_H
+#define WAL_DAMAGE_H
+
+#include "segment_scan.h"
+#include "shanghai_error.h"
+#include "wal_quarantine.h"
+
+enum { WAL_DAMAGE_MAX = 1024 };
+
+struct wal_damage_range {
+    uint64_t base_lsn; /* names the segment whose file the bytes are in, or are missing from */
+    uint64_t offset;   /* in that file: of the first bad byte */
+    uint64_t bytes; /* from there, up to the next good byte; more than the file has, when it is cut short */
+    uint64_t position;        /* in the log: of the first bad byte */
+    uint64_t first_lsn;       /* of the first entry that may be in there */
+    uint64_t next_lsn;        /* of the first entry behind; first_lsn: there is none in it */
+    uint32_t checksum_before; /* of the last frame before it, which a repair must continue; 0: not known */
+    uint32_t checksum_after;  /* of the last frame in it, which the frame behind continues; 0: not known */
+    int64_t found_ns;         /* since 1970; wal_damage_add fills it in when it is 0 */
+    int64_t accepted_ns;      /* since 1970: the loss was accepted; 0: it wasn't */
+    char copy[WAL_COPY_NAME_MAX]; /* file in data/quarantine; "": not copied (yet) */
+};
+
+struct wal_damage;
+
+/* Reads the register of the log folder `dir`. quarantine: folder for the copies. reserve_bytes: no copy is
+ * made when it would leave less room on the disk. SH_OK: *out is to be closed; a missing file is an empty
+ * register, a damaged one too, with a warning. SH_VERSION_MISMATCH: of a later format (logged). SH_INTERNAL:
+ * a file call failed (logged). */
+enum sh_error wal_damage_open(const struct vfs *fs, const char *dir, struct id16 log, const char *quarantine,
+                              uint64_t reserve_bytes, struct wal_damage **out);
+/* NULL does nothing. */
+void wal_damage_close(struct wal_damage *damage);
+
+/* Enters a range, tells it in the log, copies its bytes to the quarantine (those that the file has), and
+ * writes the register. fd: the segment's file, to copy from; -1: there is none. What is known already is not
+ * told or copied again; overlapping and touching ranges of one segment become one, which counts as accepted
+ * only when nothing new was added to an accepted one. On a full disk the range is entered without a copy, or
+ * in memory only, which is told. 0, or -errno of a call that failed otherwise: the caller decides whether
+ * that is fatal. */
+int wal_damage_add(struct wal_damage *damage, const struct wal_damage_range *range, int fd);
+
+/* The bytes [offset, offset + bytes) of the segment are good again; `behind` is the chain behind them. A
+ * range they cover goes; of one whose front they cover the rest stays. (A repair that begins in the middle of
+ * a range changes nothing.) Writes the register. 0 or -errno. */
+int wal_damage_repaired(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                        const struct log_chain *behind);
+/* The loss of the ranges whose entries all lie in [first_lsn, next_lsn) is accepted (now_ns since 1970; of
+ * one that was accepted before the time stays). *count gets the number of those ranges. Writes the register.
+ * 0 or -errno. */
+int wal_damage_accept(struct wal_damage *damage, uint64_t first_lsn, uint64_t next_lsn, int64_t now_ns,
+                      size_t *count);
+
+/* A copy of all ranges, which the caller frees; NULL when there is none. */
+struct wal_damage_range *wal_damage_list(struct wal_damage *damage, size_t *count);
+/* The first range of the segment that has a byte in [offset, offset + bytes). */
+bool wal_damage_find(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                     struct wal_damage_range *out);
+
+#endif
