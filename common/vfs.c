@@ -283,3 +283,13 @@ void vfs_path(char path[PATH_MAX], const char *dir, const char *name)
     int len = snprintf(path, PATH_MAX, "%s/%s", dir, name);
     assert(len > 0 && len < PATH_MAX);
 }
+
+void vfs_parent(const char *path, char parent[PATH_MAX])
+{
+    snprintf(parent, PATH_MAX, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL)
+        snprintf(parent, PATH_MAX, ".");
+    else
+        slash[slash == parent ? 1 : 0] = 0;
+}

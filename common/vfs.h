@@ -46,6 +46,8 @@ const struct vfs *vfs_posix(void);
  * so that it fits. */
 enum { VFS_DIR_MAX = 3072 };
 void vfs_path(char path[PATH_MAX], const char *dir, const char *name);
+/* The folder above, "/" at the top, "." of a bare name. */
+void vfs_parent(const char *path, char parent[PATH_MAX]);
 /* Whole transfers over short ones. vfs_write_all: 0 or -errno. vfs_read_full: the bytes read, short only at
  * the end of the file, or -errno. */
 int vfs_write_all(const struct vfs *fs, int fd, const void *data, size_t len, int64_t offset);

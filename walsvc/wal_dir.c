@@ -102,17 +102,6 @@ static enum service_exit find_identity(struct wal_dir *d, const char *logs, cons
     return EXIT_CONFIG;
 }
 
-/* The folder above, "/" at the top. */
-static void parent_of(const char *path, char parent[PATH_MAX])
-{
-    snprintf(parent, PATH_MAX, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL)
-        snprintf(parent, PATH_MAX, ".");
-    else
-        slash[slash == parent ? 1 : 0] = 0;
-}
-
 /* Writing the identity syncs the data directory, and with it the name of the folder of logs. */
 static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
 {
@@ -121,7 +110,7 @@ static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
     vfs_path(d->log, logs, uuid);
     if (!d->is_new)
         return EXIT_DONE;
-    parent_of(d->data, parent);
+    vfs_parent(d->data, parent);
     int result = make_dir(d->fs, d->log);
     if (result == 0)
         result = d->fs->sync_dir(d->fs, logs);

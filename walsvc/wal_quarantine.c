@@ -35,6 +35,17 @@ int wal_copy_range(const struct vfs *fs, int from_fd, uint64_t from, uint64_t to
     return result;
 }
 
+/* Whoever made it may have been killed before it could sync its name. */
+static int make_folder(const struct vfs *fs, const char *quarantine)
+{
+    char parent[PATH_MAX];
+    int result = fs->mkdir(fs, quarantine, DIR_MODE);
+    if (result < 0 && result != -EEXIST)
+        return result;
+    vfs_parent(quarantine, parent);
+    return fs->sync_dir(fs, parent);
+}
+
 int wal_quarantine(const struct vfs *fs, const char *quarantine, struct id16 log, uint64_t position, int fd,
                    uint64_t from, uint64_t to, char name[WAL_COPY_NAME_MAX])
 {
@@ -43,8 +54,8 @@ int wal_quarantine(const struct vfs *fs, const char *quarantine, struct id16 log
     id16_format(log, uuid);
     snprintf(text, sizeof text, "%s-%" PRIu64 "-%" PRId64 ".bin", uuid, position, clock_real_ns());
     vfs_path(path, quarantine, text);
-    int result = fs->mkdir(fs, quarantine, DIR_MODE);
-    if (result < 0 && result != -EEXIST)
+    int result = make_folder(fs, quarantine);
+    if (result < 0)
         return result;
     int copy = fs->open(fs, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
     if (copy < 0)
