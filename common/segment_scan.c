@@ -172,6 +172,8 @@ void segment_search_open(struct segment_search *s, struct segment_scan *scan, co
         .chain = *chain,
         .position = chain->position - scan->offset,
         .body_end = scan->offset,
+        .bad = scan->offset,
+        .bad_lsn = chain->next_lsn,
         .at = scan->offset + 1,
     };
 }
@@ -206,6 +208,8 @@ static bool may_count(const struct segment_search *s, const struct frame_header 
 {
     struct log_chain chain = s->chain;
     if (h->durable_end > s->position + s->scan->offset)
+        return false;
+    if (h->base_lsn < s->bad_lsn || h->base_lsn - s->bad_lsn > s->scan->offset - s->bad)
         return false;
     return s->scan->offset >= s->body_end || log_chain_follow(&chain, h);
 }

@@ -59,6 +59,7 @@ struct segment_search {
     struct log_chain chain; /* behind the last header that continued it */
     uint64_t position;      /* of the segment */
     uint64_t body_end;      /* in the file: of the frame with that header */
+    uint64_t bad, bad_lsn;  /* where the bad frame begins, and its LSN */
     uint64_t at;            /* in the file: where to look next */
     bool gap;               /* what follows there doesn't continue the chain */
 };
@@ -67,7 +68,8 @@ void segment_search_open(struct segment_search *search, struct segment_scan *sca
                          const struct log_chain *chain);
 /* The next valid frame that begins before `until`, which is not beyond the scan's end: SCAN_FRAME with its
  * header, the scan's offset at its start; SCAN_END: there is none; SCAN_FAILED. Frames that claim to know a
- * durable end beyond their own start are refused. */
+ * durable end beyond their own start are refused, and those whose LSN lies before that of the bad frame, or
+ * further behind it than there are bytes between. */
 enum scan_result segment_search_next(struct segment_search *search, uint64_t until, struct frame_header *h);
 
 /* ---- files of a log's folder ---- */
@@ -75,6 +77,17 @@ enum scan_result segment_search_next(struct segment_search *search, uint64_t unt
  * SH_VERSION_MISMATCH, SH_INTERNAL (logged). On SH_OK the caller closes *fd; *file_bytes gets the size. */
 enum sh_error segment_open(const struct vfs *fs, const char *dir, struct id16 log, uint64_t base_lsn,
                            int flags, int *fd, struct segment_header *header, uint64_t *file_bytes);
+enum header_state {
+    HEADER_GOOD,
+    HEADER_FROM_FRAMES, /* damaged, but frames tell what it said; created_ns is 0 */
+    HEADER_UNKNOWN,     /* damaged, and nothing in the file tells its position: that is 0 */
+};
+/* As segment_open, but a damaged header is no error: see *state. What it said follows from its name, from the
+ * checkpoint frame, or from the first frame that was written when all before it was durable (then
+ * previous_checksum isn't known and 0). */
+enum sh_error segment_open_any(const struct vfs *fs, const char *dir, struct id16 log, uint64_t base_lsn,
+                               int flags, int *fd, struct segment_header *header, uint64_t *file_bytes,
+                               enum header_state *state);
 /* The base LSNs of all segments, ascending (the caller frees *bases). 0 or -errno. */
 int segment_list(const struct vfs *fs, const char *dir, uint64_t **bases, size_t *count);
 
