@@ -25,8 +25,9 @@ struct log_reader {
     int fd;
     size_t current; /* its place in bases */
     struct segment_header segment;
-    bool sealed;         /* end_offset is known */
-    uint64_t end_offset; /* in the file */
+    enum header_state header; /* damaged: taken from the frames, or UNKNOWN: from the segments beside it */
+    bool sealed;              /* end_offset is known */
+    uint64_t end_offset;      /* in the file */
     struct segment_scan scan;
     struct log_chain chain;
     struct log_index index;
@@ -90,23 +91,56 @@ static enum sh_error blame(struct log_reader *r, struct log_read *read, uint64_t
     return SH_CORRUPT;
 }
 
-/* Opens bases[index] and stands before its first frame. SH_NOT_FOUND: it was trimmed. */
-static enum sh_error enter_segment(struct log_reader *r, size_t index, struct log_read *read)
+/* Where a segment lies whose file doesn't tell it: it ends where the next one begins, or begins where the one
+ * before ends. */
+static enum sh_error find_position(struct log_reader *r, size_t index, uint64_t file_bytes,
+                                   struct segment_header *header)
+{
+    struct segment_header beside;
+    enum header_state state;
+    uint64_t beside_bytes;
+    int fd;
+    bool is_newest = index + 1 == r->base_count;
+    if (index == 0 && header->base_lsn == 1) /* where the log begins */
+        return SH_OK;
+    if (is_newest && index == 0)
+        return SH_CORRUPT;
+    uint64_t base = r->bases[is_newest ? index - 1 : index + 1];
+    enum sh_error error =
+        segment_open_any(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &beside, &beside_bytes, &state);
+    if (error != SH_OK)
+        return error;
+    r->fs->close(r->fs, fd);
+    if (state == HEADER_UNKNOWN || (!is_newest && beside.position < file_bytes))
+        return SH_CORRUPT;
+    header->position = is_newest ? beside.position + beside_bytes : beside.position - file_bytes;
+    return SH_OK;
+}
+
+/* Opens bases[index] and stands before its first frame. SH_NOT_FOUND: it was trimmed. SH_CORRUPT: nothing can
+ * be read in it. */
+static enum sh_error enter_segment(struct log_reader *r, size_t index)
 {
     struct segment_header header;
+    enum header_state state;
     uint64_t file_bytes;
     int fd;
     enum sh_error error =
-        segment_open(r->fs, r->dir, r->log, r->bases[index], O_RDONLY, &fd, &header, &file_bytes);
-    if (error == SH_CORRUPT)
-        return blame(r, read, r->bases[index], 0, index + 1 < r->base_count ? r->bases[index + 1] : 0);
+        segment_open_any(r->fs, r->dir, r->log, r->bases[index], O_RDONLY, &fd, &header, &file_bytes, &state);
     if (error != SH_OK)
         return error;
+    if (state == HEADER_UNKNOWN)
+        error = find_position(r, index, file_bytes, &header);
+    if (error != SH_OK) {
+        r->fs->close(r->fs, fd);
+        return error;
+    }
     struct buf window = r->scan.window;
     leave_segment(r);
     r->fd = fd;
     r->current = index;
     r->segment = header;
+    r->header = state;
     segment_scan_open(&r->scan, r->fs, fd, header.salt, 0);
     r->scan.window = window;
     segment_scan_forget(&r->scan);
@@ -120,18 +154,19 @@ static enum sh_error enter_segment(struct log_reader *r, size_t index, struct lo
 static enum sh_error learn_end(struct log_reader *r)
 {
     struct segment_header next;
+    enum header_state state = HEADER_UNKNOWN;
     uint64_t file_bytes;
     int64_t size;
     int fd;
     if (r->sealed || r->current + 1 >= r->base_count)
         return SH_OK;
     uint64_t base = r->bases[r->current + 1];
-    enum sh_error error = segment_open(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes);
-    if (error == SH_OK)
-        r->fs->close(r->fs, fd);
-    else if (error != SH_CORRUPT)
+    enum sh_error error =
+        segment_open_any(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes, &state);
+    if (error != SH_OK)
         return error;
-    if (error == SH_OK && next.position >= r->segment.position + r->scan.offset)
+    r->fs->close(r->fs, fd);
+    if (state != HEADER_UNKNOWN && next.position >= r->segment.position + r->scan.offset)
         r->end_offset = next.position - r->segment.position;
     else if (r->fs->size(r->fs, r->fd, &size) == 0)
         r->end_offset = (uint64_t)size;
@@ -182,44 +217,125 @@ static enum step step(struct log_reader *r, uint64_t durable_end, struct frame_h
     return try_step(r, durable_end, h, bytes);
 }
 
+/* ---------------------------------------------------------------- from segment to segment, and past damage
+ */
+
+/* Enters the segment behind the current one, and knows its end. SH_CORRUPT: nothing can be read in it. */
+static enum sh_error enter_next(struct log_reader *r, size_t index, struct log_read *read)
+{
+    enum sh_error error = enter_segment(r, index);
+    if (error == SH_OK)
+        error = learn_end(r);
+    if (error != SH_NOT_FOUND)
+        return error;
+    error = refresh(r); /* trimmed just now */
+    if (error == SH_OK && r->bases[0] > read->from)
+        error = SH_TRIMMED;
+    read->first_lsn = error == SH_TRIMMED ? r->bases[0] : 0;
+    return error == SH_OK ? SH_INTERNAL : error;
+}
+
+/* Enters the first segment from bases[index] on in which something can be read. *none: there is none. */
+static enum sh_error enter_readable(struct log_reader *r, size_t index, struct log_read *read, bool *none)
+{
+    enum sh_error error = SH_CORRUPT;
+    for (; index < r->base_count && error == SH_CORRUPT; index++)
+        error = enter_next(r, index, read);
+    *none = error == SH_CORRUPT;
+    return *none ? SH_OK : error;
+}
+
+/* Stands before a bad frame: goes to the next valid one, in this segment or behind it. *none: there is none
+ * below the durable end. */
+static enum sh_error skip_bad(struct log_reader *r, struct log_read *read, bool *none)
+{
+    struct frame_header h;
+    struct segment_search search;
+    bool to_segment_end = r->sealed && r->scan.end == r->end_offset;
+    segment_search_open(&search, &r->scan, &r->chain);
+    enum scan_result result = segment_search_next(&search, r->scan.end, &h);
+    *none = false;
+    if (result == SCAN_FAILED)
+        return SH_INTERNAL;
+    if (result == SCAN_FRAME) {
+        r->chain = (struct log_chain){
+            .next_lsn = h.base_lsn,
+            .checksum = h.previous_checksum,
+            .position = r->segment.position + r->scan.offset,
+        };
+        return SH_OK;
+    }
+    *none = !to_segment_end;
+    return to_segment_end ? enter_readable(r, r->current + 1, read, none) : SH_OK;
+}
+
+/* Where a read can go on: the LSN of the next data frame that is valid, else of the next entry to come, 0 if
+ * that isn't known. */
+static enum sh_error find_good(struct log_reader *r, struct log_read *read, bool none, uint64_t *good)
+{
+    struct frame_header h;
+    struct slice bytes;
+    enum sh_error error = SH_OK;
+    while (error == SH_OK && !none) {
+        enum step result = step(r, read->durable_end, &h, &bytes, &error);
+        *good = result == STEP_FRAME ? h.base_lsn : r->chain.next_lsn;
+        if (result == STEP_DURABLE_END || (result == STEP_FRAME && h.kind == FRAME_DATA))
+            return SH_OK;
+        if (result == STEP_FAILED)
+            return error != SH_OK ? error : SH_INTERNAL;
+        if (result == STEP_BAD)
+            error = skip_bad(r, read, &none);
+        else if (result == STEP_SEGMENT_END)
+            error = enter_readable(r, r->current + 1, read, &none);
+    }
+    *good = read->durable_lsn > 0 ? read->durable_lsn + 1 : 0;
+    return error;
+}
+
+/* Stands behind damage at a segment's offset (none: there is nothing behind it). That is of no concern to a
+ * read that begins behind it too. */
+static enum sh_error pass(struct log_reader *r, struct log_read *read, uint64_t base, uint64_t offset,
+                          bool none)
+{
+    uint64_t good;
+    if (!none && r->chain.next_lsn <= read->from)
+        return SH_OK;
+    enum sh_error error = find_good(r, read, none, &good);
+    leave_segment(r);
+    return error == SH_OK ? blame(r, read, base, offset, good) : error;
+}
+
+static enum sh_error pass_damage(struct log_reader *r, struct log_read *read)
+{
+    uint64_t base = r->segment.base_lsn, offset = r->scan.offset;
+    bool none;
+    enum sh_error error = skip_bad(r, read, &none);
+    return error == SH_OK ? pass(r, read, base, offset, none) : error;
+}
+
 /* Goes from the end of a segment into the next one, which must continue it. */
 static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
 {
     struct log_chain before = r->chain;
-    enum sh_error error = enter_segment(r, r->current + 1, read);
+    uint64_t base = r->bases[r->current + 1];
+    bool none;
+    enum sh_error error = enter_readable(r, r->current + 1, read, &none);
     if (error != SH_OK)
         return error;
+    if (none || r->chain.next_lsn > before.next_lsn)
+        return pass(r, read, base, 0, none);
     const struct segment_header *s = &r->segment;
+    if (r->header != HEADER_GOOD) {
+        r->chain = before;
+        r->chain.position = s->position + SEGMENT_HEADER_BYTES;
+        return SH_OK;
+    }
     if (s->base_lsn == before.next_lsn && s->previous_checksum == before.checksum &&
         s->position == before.position)
         return SH_OK;
     error = blame(r, read, s->base_lsn, 0, s->base_lsn);
     leave_segment(r);
     return error;
-}
-
-/* Stands before a bad frame: goes on at the next valid one when that doesn't leave out `from`. */
-static enum sh_error pass_damage(struct log_reader *r, struct log_read *read)
-{
-    struct frame_header h;
-    struct segment_search search;
-    uint64_t bad = r->scan.offset;
-    uint64_t after = r->current + 1 < r->base_count ? r->bases[r->current + 1] : 0;
-    segment_search_open(&search, &r->scan, &r->chain);
-    enum scan_result result = segment_search_next(&search, r->scan.end, &h);
-    uint64_t found = r->scan.offset;
-    r->scan.offset = bad;
-    if (result == SCAN_FAILED)
-        return SH_INTERNAL;
-    if (result != SCAN_FRAME || h.base_lsn > read->from)
-        return blame(r, read, r->segment.base_lsn, bad, result == SCAN_FRAME ? h.base_lsn : after);
-    r->scan.offset = found;
-    r->chain = (struct log_chain){
-        .next_lsn = h.base_lsn,
-        .checksum = h.previous_checksum,
-        .position = r->segment.position + found,
-    };
-    return SH_OK;
 }
 
 /* The place of the last segment that begins at or before the LSN; base_count when there is none. */
@@ -240,22 +356,28 @@ static size_t segment_of(const struct log_reader *r, uint64_t lsn)
 static enum sh_error seek(struct log_reader *r, struct log_read *read)
 {
     enum sh_error error = SH_OK;
+    bool none;
+    size_t index = 0;
     if (r->base_count == 0 || read->from >= r->bases[r->base_count - 1] || read->from < r->bases[0])
         error = refresh(r);
     for (unsigned attempt = 0; error == SH_OK && attempt < 2; attempt++) {
-        size_t index = segment_of(r, read->from);
+        index = segment_of(r, read->from);
         if (index == r->base_count) {
             read->first_lsn = r->bases[0];
             return SH_TRIMMED;
         }
-        error = enter_segment(r, index, read);
+        error = enter_segment(r, index);
         if (error != SH_NOT_FOUND)
             break;
         error = refresh(r);
     }
-    if (error != SH_OK)
-        return error;
-    error = learn_end(r);
+    if (error == SH_OK)
+        error = learn_end(r);
+    if (error == SH_CORRUPT) {
+        uint64_t base = r->bases[index];
+        error = enter_readable(r, index + 1, read, &none);
+        return error == SH_OK ? pass(r, read, base, 0, none) : error;
+    }
     if (error == SH_OK)
         log_index_find(&r->index, r->segment.base_lsn, read->from, &r->scan.offset, &r->chain);
     return error;

@@ -352,64 +352,6 @@ static void test_a_frame_in_a_damaged_payload_is_not_read(void **state)
     assert_int_equal(report.entries, 4 * BATCH);
 }
 
-static void test_a_damaged_segment_header_is_corrupt_not_missing(void **state)
-{
-    (void)state;
-    append_frames(500);
-    uint64_t *bases;
-    size_t count;
-    char path[PATH_MAX];
-    assert_int_equal(segment_list(sim_disk_vfs(disk), rig.dir.log, &bases, &count), 0);
-    segment_bytes(bases[1], path)[20] ^= 1;
-    struct result r = read_from(bases[1] + 3, end(), 1, 1);
-    assert_int_equal(r.error, SH_CORRUPT);
-    assert_int_equal(r.read.good_lsn, bases[2]);
-    assert_int_equal(read_from(bases[2], end(), 1, 1).error, SH_OK);
-    free(bases);
-}
-
-/* What lies before the damaged header is read to its last entry, by a reader that comes along and by a new
- * one. */
-static void test_a_damaged_segment_header_hides_nothing_before_it(void **state)
-{
-    (void)state;
-    append_frames(500);
-    uint64_t *bases;
-    size_t count;
-    char path[PATH_MAX];
-    assert_int_equal(segment_list(sim_disk_vfs(disk), rig.dir.log, &bases, &count), 0);
-    segment_bytes(bases[1], path)[20] ^= 1;
-    const uint64_t starts[] = {1, bases[1] - BATCH};
-    for (unsigned i = 0; i < 2; i++) {
-        log_reader_close(reader);
-        reader = log_reader_open(sim_disk_vfs(disk), rig.dir.log, rig.dir.identity.log);
-        struct result r = read_from(starts[i], end(), 1 << 20, 100000);
-        assert_int_equal(r.error, SH_OK);
-        assert_int_equal(r.last, bases[1] - 1);
-        r = read_from(r.read.next, end(), 1 << 20, 100000);
-        assert_int_equal(r.error, SH_CORRUPT);
-        assert_int_equal(r.read.good_lsn, bases[2]);
-    }
-    free(bases);
-}
-
-/* The same met beside the writer: the segment was the newest one when the reader entered it. */
-static void test_a_damaged_header_of_a_new_segment_hides_nothing_before_it(void **state)
-{
-    (void)state;
-    append_frames(10);
-    assert_int_equal(read_from(1, end(), 1, 1).error, SH_OK);
-    append_frames(200);
-    uint64_t base = rig.log.segment.base_lsn;
-    assert_true(base > 10 * BATCH);
-    char path[PATH_MAX];
-    segment_bytes(base, path)[20] ^= 1;
-    struct result r = read_from(BATCH + 1, end(), 1 << 20, 100000);
-    assert_int_equal(r.error, SH_OK);
-    assert_int_equal(r.last, base - 1);
-    assert_int_equal(read_from(base, end(), 1 << 20, 100000).error, SH_CORRUPT);
-}
-
 /* A frame with a right checksum in the place of another: the one behind it doesn't continue it. */
 static void test_an_exchanged_frame_breaks_the_chain(void **state)
 {
@@ -706,9 +648,6 @@ int main(void)
         READER_TEST(test_trimmed_is_told_apart_from_not_found),
         READER_TEST(test_damage_costs_only_the_damaged_frame),
         READER_TEST(test_a_frame_in_a_damaged_payload_is_not_read),
-        READER_TEST(test_a_damaged_segment_header_is_corrupt_not_missing),
-        READER_TEST(test_a_damaged_segment_header_hides_nothing_before_it),
-        READER_TEST(test_a_damaged_header_of_a_new_segment_hides_nothing_before_it),
         READER_TEST(test_an_exchanged_frame_breaks_the_chain),
         READER_TEST(test_verify_sees_an_exchanged_last_frame),
         READER_TEST(test_an_exchanged_segment_breaks_the_chain),

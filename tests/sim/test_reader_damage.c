@@ -1,0 +1,337 @@
+/* Reading a damaged log, as it is beside a running walsvc: what holds no entry costs none, a read in damage
+ * is told exactly where the next entry is, and verify names the same. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "log.h"
+#include "log_verify.h"
+#include "rot.h"
+
+static struct log_damage found; /* the last one; its strings are gone */
+static uint64_t entries;
+
+static void note_damage(void *arg, const struct log_damage *damage)
+{
+    (void)arg;
+    found = *damage;
+}
+
+static uint64_t verify(void)
+{
+    struct log_verify_options options = {.on_damage = note_damage};
+    struct log_verify_report report;
+    log_verify(rot_fs, rot_data, &options, &report);
+    entries = report.entries;
+    return report.damages;
+}
+
+static enum sh_error read_from(struct log_reader *reader, uint64_t from, struct log_read *read)
+{
+    struct buf out = {0};
+    *read = (struct log_read){
+        .from = from, .durable_end = rot_rig.log.durable.end, .max_bytes = 1 << 20, .max_entries = 100000};
+    enum sh_error error = log_reader_read(reader, read, &out);
+    buf_free(&out);
+    return error;
+}
+
+/* One read, by a reader that comes from nowhere. */
+static enum sh_error read_once(uint64_t from, struct log_read *read)
+{
+    struct log_reader *reader = log_reader_open(rot_fs, rot_dir, rot_rig.dir.identity.log);
+    enum sh_error error = read_from(reader, from, read);
+    log_reader_close(reader);
+    return error;
+}
+
+static void save(uint64_t base, struct buf *old)
+{
+    old->len = 0;
+    buf_append(old, rot_file(rot_path(base)), sim_disk_file(rot_disk, rot_path(base)).len);
+}
+
+static void restore(uint64_t base, const struct buf *old)
+{
+    memcpy(rot_file(rot_path(base)), old->data, old->len);
+}
+
+/* ---------------------------------------------------------------- */
+
+static void test_a_damaged_segment_header_costs_no_entry(void **state)
+{
+    (void)state;
+    uint64_t last, newest = rot_fill(3, &last);
+    assert_int_equal(wal_log_write_mark(&rot_rig.log), 0);
+    const uint64_t bases[] = {1, rot_places[newest - 1].base, newest};
+    for (size_t i = 0; i < 3; i++) {
+        for (unsigned at = 0; at < SEGMENT_HEADER_BYTES; at++) {
+            struct log_read read;
+            rot_file(rot_path(bases[i]))[at] ^= 1;
+            rot_assert_log(last, 0, 0);
+            assert_int_equal(read_once(bases[i] + 3, &read), SH_OK);
+            assert_int_equal(verify(), 1);
+            assert_int_equal(found.offset, 0);
+            assert_int_equal(found.bytes, SEGMENT_HEADER_BYTES);
+            assert_int_equal(found.first_lsn, bases[i]);
+            assert_int_equal(found.next_lsn, bases[i]);
+            assert_int_equal(entries, last);
+            rot_file(rot_path(bases[i]))[at] ^= 1;
+        }
+    }
+}
+
+/* Header, checkpoint, and the first n frames. */
+static void lose_start(uint64_t base, uint64_t n, uint64_t last)
+{
+    struct buf old = {0};
+    struct log_read read;
+    save(base, &old);
+    memset(rot_file(rot_path(base)), 0, rot_places[base + n].offset - 7);
+    rot_assert_log(last, n > 0 ? base : 0, n);
+    assert_int_equal(read_once(base, &read), n > 0 ? SH_CORRUPT : SH_OK);
+    assert_int_equal(read.good_lsn, n > 0 ? base + n : 0);
+    assert_int_equal(verify(), 1);
+    assert_int_equal(found.offset, 0);
+    assert_int_equal(found.bytes, rot_places[base + n].offset);
+    assert_int_equal(found.next_lsn, base + n);
+    assert_int_equal(entries, last - n);
+    restore(base, &old);
+    buf_free(&old);
+}
+
+static void test_the_start_of_a_segment_is_gone(void **state)
+{
+    (void)state;
+    uint64_t last, newest = rot_fill(3, &last);
+    assert_int_equal(wal_log_write_mark(&rot_rig.log), 0);
+    for (uint64_t n = 0; n < 4; n++) {
+        lose_start(1, n, last);
+        lose_start(rot_places[newest - 1].base, n, last);
+        lose_start(newest, n, last);
+    }
+}
+
+/* Damages the header and each frame that knows its own position: none tells then where the segment lies. */
+static void make_position_unknown(uint64_t base)
+{
+    uint8_t *bytes = rot_file(rot_path(base));
+    uint32_t salt = segment_salt(rot_rig.dir.identity.log, base);
+    struct frame_header h;
+    size_t size, at = SEGMENT_HEADER_BYTES, len = sim_disk_file(rot_disk, rot_path(base)).len;
+    bytes[20] ^= 1;
+    for (; frame_verify(slice_of(bytes + at, len - at), salt, ROT_SEGMENT, &h, &size) == SH_OK; at += size)
+        if (h.durable_checksum == h.previous_checksum || h.kind == FRAME_CHECKPOINT)
+            bytes[at + 40] ^= 1;
+}
+
+/* Its neighbours do, for sealed segments and for the newest one. Groups are of 20 frames here. */
+static void test_a_segment_whose_frames_do_not_know_its_position(void **state)
+{
+    (void)state;
+    uint64_t *bases, n = 0;
+    size_t count;
+    struct buf old = {0};
+    rot_open();
+    while (rot_rig.log.segment.base_lsn < 500) {
+        for (unsigned i = 0; i < 20; i++, n++)
+            rig_append(&rot_rig, 7, 1, n + 1, rot_payload(n + 1));
+        assert_true(rig_commit(&rot_rig));
+    }
+    assert_int_equal(segment_list(rot_fs, rot_dir, &bases, &count), 0);
+    assert_true(count >= 3);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t next = bases[i], good = 0, until = i + 1 < count ? bases[i + 1] : n + 1;
+        save(bases[i], &old);
+        make_position_unknown(bases[i]);
+        while (next < until) {
+            struct log_read read;
+            enum sh_error error = read_once(next, &read);
+            assert_true(error == SH_OK || error == SH_CORRUPT);
+            uint64_t to = error == SH_OK ? read.next : read.good_lsn;
+            assert_true(to > next);
+            good += error == SH_OK ? to - next : 0;
+            next = to;
+        }
+        assert_true(good >= (until - bases[i]) * 9 / 10 - 1);
+        restore(bases[i], &old);
+    }
+    buf_free(&old);
+    free(bases);
+}
+
+/* It was the newest one when the reader entered it. */
+static void test_a_damaged_header_met_by_a_reader_that_comes_along(void **state)
+{
+    (void)state;
+    struct log_read read;
+    rot_open();
+    rot_append_noted(1, 10);
+    struct log_reader *reader = log_reader_open(rot_fs, rot_dir, rot_rig.dir.identity.log);
+    assert_int_equal(read_from(reader, 1, &read), SH_OK);
+    uint64_t n = 10;
+    while (rot_rig.log.segment.base_lsn == 1) {
+        n++;
+        rot_append_noted(n, n);
+    }
+    rot_file(rot_path(n))[20] ^= 1;
+    assert_int_equal(read_from(reader, 11, &read), SH_OK);
+    assert_int_equal(read.next, n);
+    assert_int_equal(read_from(reader, n, &read), SH_OK);
+    assert_int_equal(read.next, n + 1);
+    log_reader_close(reader);
+}
+
+/* The last frame of one segment and the first ones of the next: every read in there is told the same. */
+static void test_damage_over_a_segments_end(void **state)
+{
+    (void)state;
+    struct log_read read;
+    uint64_t last, base = rot_fill(2, &last);
+    rot_file(rot_path(1))[rot_places[base - 1].end - 1] ^= 1;
+    memset(rot_file(rot_path(base)), 0, rot_places[base + 2].offset + 1);
+    rot_assert_log(last, base - 1, 4);
+    for (uint64_t from = base - 1; from < base + 3; from++) {
+        assert_int_equal(read_once(from, &read), SH_CORRUPT);
+        assert_int_equal(read.good_lsn, base + 3);
+    }
+    assert_int_equal(read_once(base - 1, &read), SH_CORRUPT);
+    assert_string_equal(read.bad_file, "00000000000000000001.seg");
+    assert_int_equal(read.bad_offset, rot_places[base - 1].offset);
+}
+
+/* A system frame behind damage is not where a read can go on when the data frame behind it is damaged too. */
+static void test_a_good_checkpoint_between_damaged_frames(void **state)
+{
+    (void)state;
+    struct log_read read;
+    uint64_t last, base = rot_fill(2, &last);
+    rot_file(rot_path(1))[rot_places[base - 1].end - 1] ^= 1;
+    rot_file(rot_path(base))[rot_places[base].end - 1] ^= 1;
+    assert_int_equal(read_once(base - 1, &read), SH_CORRUPT);
+    assert_int_equal(read.good_lsn, base + 1);
+    rot_assert_log(last, base - 1, 2);
+    assert_int_equal(verify(), 2);
+}
+
+/* Nothing behind it is there to be read: the reader says where the next entry will be, if it knows. */
+static void test_damage_of_the_newest_entry(void **state)
+{
+    (void)state;
+    struct log_read read;
+    rot_open();
+    rot_append_noted(1, 10);
+    rot_file(rot_path(1))[rot_places[10].end - 1] ^= 1;
+    assert_int_equal(read_once(1, &read), SH_OK);
+    assert_int_equal(read.next, 10);
+    assert_int_equal(read_once(10, &read), SH_CORRUPT);
+    assert_int_equal(read.good_lsn, 0);
+    rot_assert_log(10, 10, 1); /* with the durable LSN */
+    rot_append_noted(11, 11);
+    assert_int_equal(read_once(10, &read), SH_CORRUPT);
+    assert_int_equal(read.good_lsn, 11);
+    assert_int_equal(read_once(11, &read), SH_OK);
+    rot_assert_log(11, 10, 1);
+}
+
+static void test_the_newest_file_is_missing_or_cut_beside_a_reader(void **state)
+{
+    (void)state;
+    struct log_read read;
+    uint64_t last, base = rot_fill(2, &last);
+    sim_disk_resize(rot_disk, rot_path(base), rot_places[last - 2].offset + 30);
+    rot_assert_log(last, last - 2, 3);
+    assert_int_equal(read_once(last, &read), SH_CORRUPT);
+    assert_int_equal(rot_fs->unlink(rot_fs, rot_path(base)), 0);
+    assert_int_equal(read_once(last, &read), SH_CORRUPT);
+    assert_int_equal(read_once(base, &read), SH_CORRUPT);
+    rot_assert_log(last, base, last + 1 - base);
+}
+
+/* Seen from each place: the damage in three frames of a segment, far from each other. */
+static void test_several_ranges_in_a_segment(void **state)
+{
+    (void)state;
+    struct log_read read;
+    uint64_t last;
+    rot_fill(2, &last);
+    for (uint64_t n = 20; n <= 60; n += 20)
+        rot_file(rot_path(1))[rot_places[n].offset + 8] ^= 0x40; /* the length */
+    for (uint64_t from = 1; from <= 70; from++) {
+        bool lost = from == 20 || from == 40 || from == 60;
+        assert_int_equal(read_once(from, &read), lost ? SH_CORRUPT : SH_OK);
+        assert_int_equal(lost ? read.good_lsn : read.next, lost        ? from + 1
+                                                           : from < 20 ? 20
+                                                           : from < 40 ? 40
+                                                           : from < 60 ? 60
+                                                                       : read.next);
+    }
+    assert_int_equal(verify(), 3);
+}
+
+/* A header that continues the chain may not make the frames behind it look like its body, nor may its count
+ * hide them. */
+static void test_each_bit_of_a_header_costs_one_frame(void **state)
+{
+    (void)state;
+    uint64_t last;
+    struct log_read read;
+    rot_fill(2, &last);
+    for (unsigned bit = 0; bit < 8 * FRAME_HEADER_BYTES; bit++) {
+        uint8_t *byte = rot_file(rot_path(1)) + rot_places[30].offset + bit / 8;
+        *byte ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(read_once(30, &read), SH_CORRUPT);
+        assert_int_equal(read.good_lsn, 31);
+        rot_assert_log(last, 30, 1);
+        assert_int_equal(verify(), 1);
+        assert_int_equal(found.bytes, rot_places[30].end - rot_places[30].offset);
+        *byte ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
+/* A client's payload that is a valid frame with an LSN far ahead, in a frame whose own header is damaged:
+ * taken for the log's it would hide what follows. */
+static void test_a_frame_in_a_payload_does_not_lead_away(void **state)
+{
+    (void)state;
+    struct log_read read;
+    uint8_t forged[FRAME_HEADER_BYTES];
+    rot_open();
+    rot_append_noted(1, 3);
+    struct frame_header h = {.kind = FRAME_CLOCK, .base_lsn = 1000000};
+    frame_encode(&h, rot_rig.log.segment.salt, (struct slice){0}, forged);
+    uint64_t at = rot_rig.log.offset;
+    rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
+    assert_true(rig_commit(&rot_rig));
+    rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
+    assert_true(rig_commit(&rot_rig));
+    rot_file(rot_path(1))[at] ^= 1;
+    assert_int_equal(read_once(4, &read), SH_CORRUPT);
+    assert_int_equal(read.good_lsn, 5);
+    assert_int_equal(read_once(5, &read), SH_OK);
+}
+
+#define DAMAGE_TEST(f) cmocka_unit_test_setup_teardown(f, rot_setup, rot_teardown)
+
+int main(void)
+{
+    log_set_level(LOG_ERROR + 1);
+    const struct CMUnitTest tests[] = {
+        DAMAGE_TEST(test_a_damaged_segment_header_costs_no_entry),
+        DAMAGE_TEST(test_the_start_of_a_segment_is_gone),
+        DAMAGE_TEST(test_a_segment_whose_frames_do_not_know_its_position),
+        DAMAGE_TEST(test_a_damaged_header_met_by_a_reader_that_comes_along),
+        DAMAGE_TEST(test_damage_over_a_segments_end),
+        DAMAGE_TEST(test_a_good_checkpoint_between_damaged_frames),
+        DAMAGE_TEST(test_damage_of_the_newest_entry),
+        DAMAGE_TEST(test_the_newest_file_is_missing_or_cut_beside_a_reader),
+        DAMAGE_TEST(test_several_ranges_in_a_segment),
+        DAMAGE_TEST(test_each_bit_of_a_header_costs_one_frame),
+        DAMAGE_TEST(test_a_frame_in_a_payload_does_not_lead_away),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
