@@ -84,6 +84,20 @@ static void compare_with_mark(struct verify *v, uint64_t before)
                       "the frames are not those that the durable mark was made for");
 }
 
+/* A damaged header is told once it is known whether the first frame is damaged as well: then it is one
+ * damage. */
+static void tell_header(struct verify *v)
+{
+    if (!v->bad_header)
+        return;
+    v->bad_header = false;
+    struct log_chain chain = v->chain;
+    v->chain.next_lsn = v->segment.base_lsn;
+    verify_damage(v, v->file, 0, SEGMENT_HEADER_BYTES, v->segment.base_lsn,
+                  "the segment's header is damaged");
+    v->chain = chain;
+}
+
 /* The next frame, if it is valid and continues the chain. */
 static bool take_frame(struct verify *v)
 {
@@ -96,6 +110,7 @@ static bool take_frame(struct verify *v)
         v->scan.offset = offset;
         return false;
     }
+    tell_header(v);
     compare_with_mark(v, before);
     good_frame(v, &h, bytes);
     return true;
@@ -103,19 +118,19 @@ static bool take_frame(struct verify *v)
 
 /* ---------------------------------------------------------------- bad bytes */
 
-/* Tells the damage at the scan's offset and goes on at the next valid frame, or at `end` when there is none.
- */
-static void pass_damage(struct verify *v, uint64_t end)
+/* Tells the damage at the scan's offset and goes on at the next valid frame that begins before `until`, or at
+ * `end` when there is none. */
+static void pass_damage(struct verify *v, uint64_t until, uint64_t end)
 {
     struct frame_header h;
     struct segment_search search;
-    uint64_t bad = v->scan.offset;
-    uint64_t until = end < v->scan.end ? end : v->scan.end;
+    uint64_t bad = v->scan.offset, from = v->bad_header ? 0 : bad;
     segment_search_open(&search, &v->scan, &v->chain);
-    bool found = segment_search_next(&search, until, &h) == SCAN_FRAME;
+    bool found = segment_search_next(&search, until < v->scan.end ? until : v->scan.end, &h) == SCAN_FRAME;
     if (!found)
         v->scan.offset = end;
-    verify_damage(v, v->file, bad, v->scan.offset - bad, found ? h.base_lsn : 0,
+    v->bad_header = false;
+    verify_damage(v, v->file, from, v->scan.offset - from, found ? h.base_lsn : 0,
                   found ? "no valid frame here; one follows"
                         : "no valid frame here, and none behind it in this file");
     verify_progress(v, v->scan.offset - bad);
@@ -151,7 +166,7 @@ static bool pass_in_newest(struct verify *v)
     }
     segment_scan_forget(&v->scan);
     if (!take_frame(v))
-        pass_damage(v, v->durable_end - v->segment.position);
+        pass_damage(v, v->durable_end - v->segment.position + 1, v->durable_end - v->segment.position);
     return true;
 }
 
@@ -161,7 +176,7 @@ static void walk_frames(struct verify *v)
         if (take_frame(v) || v->scan.error < 0)
             continue;
         if (!v->is_newest)
-            pass_damage(v, v->end);
+            pass_damage(v, v->end, v->end);
         else if (!pass_in_newest(v))
             break;
     }
@@ -172,16 +187,33 @@ static void walk_frames(struct verify *v)
 
 /* ---------------------------------------------------------------- the segment */
 
-/* A damaged header: what it said follows from the name and from the segment before. */
+/* The damaged header of an only segment, whose frames don't tell either, or of one beside others. */
+static void guess_position(struct verify *v, uint64_t base)
+{
+    if (v->chain_known && v->chain.next_lsn == base) {
+        v->segment.previous_checksum = v->chain.checksum;
+        v->segment.position = v->chain.position;
+    } else if (base > 1 && v->next_position > v->file_bytes) { /* the log begins at LSN 1 */
+        v->segment.position = v->next_position - v->file_bytes;
+    }
+}
+
+/* What it said follows from the frames, else from the segments beside it. */
 static void replace_header(struct verify *v, uint64_t base)
 {
-    v->segment = (struct segment_header){
-        .log = v->log,
-        .salt = segment_salt(v->log, base),
-        .previous_checksum = v->chain.checksum,
-        .base_lsn = base,
-        .position = v->chain.position,
-    };
+    enum header_state state;
+    uint64_t file_bytes;
+    int fd;
+    v->bad_header = true;
+    enum sh_error error =
+        segment_open_any(v->fs, v->dir, v->log, base, O_RDONLY, &fd, &v->segment, &file_bytes, &state);
+    if (error != SH_OK) {
+        verify_fail(v, SH_INTERNAL, v->file, 0);
+        return;
+    }
+    v->fs->close(v->fs, fd);
+    if (state == HEADER_UNKNOWN)
+        guess_position(v, base);
 }
 
 static int open_file(struct verify *v, uint64_t base)
@@ -208,8 +240,6 @@ static int open_file(struct verify *v, uint64_t base)
         v->fs->close(v->fs, fd);
         return -EPROTO;
     }
-    v->chain.next_lsn = base;
-    verify_damage(v, v->file, 0, SEGMENT_HEADER_BYTES, base, "the segment's header is damaged");
     replace_header(v, base);
     return fd;
 }
@@ -221,24 +251,30 @@ static void compare_with_chain(struct verify *v)
         return;
     if (s->base_lsn != v->chain.next_lsn || s->position != v->chain.position)
         verify_damage(v, v->file, 0, 0, s->base_lsn, "frames are missing before this segment");
-    else if (s->previous_checksum != v->chain.checksum)
+    else if (!v->bad_header && s->previous_checksum != v->chain.checksum)
         verify_damage(v, v->file, 0, 0, s->base_lsn,
                       "the segment doesn't continue the chain of the one before");
 }
 
-/* A sealed segment ends where the next one begins; when that one's header is no help, where its file ends. */
-static uint64_t end_of_frames(struct verify *v, uint64_t next_base)
+/* Where the next segment begins; 0 when there is none, or nothing tells. */
+static uint64_t position_of(struct verify *v, uint64_t base)
 {
     struct segment_header next;
+    enum header_state state;
     uint64_t file_bytes;
     int fd;
-    if (next_base == 0)
-        return v->file_bytes;
-    if (segment_open(v->fs, v->dir, v->log, next_base, O_RDONLY, &fd, &next, &file_bytes) != SH_OK)
-        return v->file_bytes;
+    if (base == 0 ||
+        segment_open_any(v->fs, v->dir, v->log, base, O_RDONLY, &fd, &next, &file_bytes, &state) != SH_OK)
+        return 0;
     v->fs->close(v->fs, fd);
-    bool behind = next.position >= v->segment.position + SEGMENT_HEADER_BYTES;
-    return behind ? next.position - v->segment.position : v->file_bytes;
+    return state == HEADER_UNKNOWN ? 0 : next.position;
+}
+
+/* A sealed segment ends where the next one begins; when that doesn't tell, where its file ends. */
+static uint64_t end_of_frames(const struct verify *v)
+{
+    bool behind = v->next_position >= v->segment.position + SEGMENT_HEADER_BYTES;
+    return behind ? v->next_position - v->segment.position : v->file_bytes;
 }
 
 /* The newest segment can also end too early. */
@@ -256,6 +292,8 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     segment_name(base, name);
     snprintf(path, sizeof path, "%s/%s", v->dir, name);
     v->file = path;
+    v->bad_header = false;
+    v->next_position = position_of(v, next_base);
     int fd = open_file(v, base);
     if (fd < 0) {
         if (v->error == SH_OK)
@@ -266,7 +304,7 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     v->chain = log_chain_of(&v->segment);
     v->chain_known = true;
     v->is_newest = next_base == 0;
-    v->end = end_of_frames(v, next_base);
+    v->end = end_of_frames(v);
     /* A segment gets its name only when its first frame is synced. */
     uint64_t synced = v->segment.position + SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES;
     if (v->is_newest && v->durable_end < synced)
@@ -276,6 +314,7 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     verify_progress(v, SEGMENT_HEADER_BYTES);
     segment_scan_open(&v->scan, v->fs, fd, v->segment.salt, v->end);
     walk_frames(v);
+    tell_header(v);
     if (v->is_newest)
         check_newest_end(v);
     segment_scan_free(&v->scan);

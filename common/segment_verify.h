@@ -25,6 +25,8 @@ struct verify {
     struct segment_header segment;
     struct segment_scan scan;
     uint64_t file_bytes;
+    uint64_t next_position; /* of the segment behind; 0: none, or not known */
+    bool bad_header;        /* and it isn't told yet */
     bool is_newest;
     uint64_t end; /* in the file: where the frames must end; of the newest one the file's end */
 };
