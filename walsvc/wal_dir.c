@@ -166,8 +166,10 @@ static enum service_exit sync_identity(struct wal_dir *d)
 enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint64_t segment_size,
                                    struct wal_state *state)
 {
-    enum sh_error error =
-        wal_log_open(log, d->fs, d->log, d->identity.log, segment_size, d->is_new, d->quarantine, state);
+    enum sh_error error = wal_damage_open(d->fs, d->log, d->identity.log, d->quarantine, 0, &d->damage);
+    if (error == SH_OK)
+        error = wal_log_open(log, d->fs, d->log, d->identity.log, segment_size, d->is_new, d->quarantine,
+                             d->damage, state);
     if (error == SH_CORRUPT || error == SH_VERSION_MISMATCH)
         return EXIT_CONFIG;
     if (error != SH_OK)
@@ -180,6 +182,8 @@ enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint6
 
 void wal_dir_close(struct wal_dir *d)
 {
+    wal_damage_close(d->damage);
+    d->damage = NULL;
     if (d->lock_fd >= 0)
         d->fs->close(d->fs, d->lock_fd);
     d->lock_fd = -1;

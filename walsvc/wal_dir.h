@@ -12,7 +12,8 @@ struct wal_dir {
     char log[PATH_MAX];        /* <data>/log/<uuid> */
     char quarantine[PATH_MAX]; /* <data>/quarantine; made when needed */
     struct node_identity identity;
-    bool is_new; /* no identity is written yet: its log holds no entry */
+    bool is_new;               /* no identity is written yet: its log holds no entry */
+    struct wal_damage *damage; /* of its log; open while the log is */
     int lock_fd;
 };
 

@@ -11,6 +11,7 @@
 #include "log_mark.h"
 #include "segment_scan.h"
 #include "wal_core.h"
+#include "wal_damage.h"
 
 enum { WAL_IOV_MAX = 1024 };
 
@@ -34,12 +35,13 @@ struct wal_log {
 };
 
 /* Opens the log for appending: makes it when the folder holds nothing, recovers it otherwise (wal_recover.c).
- * `state` gets what the log says. quarantine: folder for what is cut off a torn tail. SH_CORRUPT:
- * acknowledged data is damaged, or its files are missing. SH_VERSION_MISMATCH. SH_DISK_FULL: no room for the
- * first segment. SH_INTERNAL: a file call failed. All are logged, with file and offset. */
+ * `state` gets what the log says. quarantine: folder for what is cut off a torn tail. damage: gets what is
+ * found damaged, which is no error. SH_CORRUPT: the log has no segment though it should, or it cannot be
+ * known where it goes on. SH_VERSION_MISMATCH. SH_DISK_FULL: no room for a new segment, or for what must be
+ * kept before it is cut. SH_INTERNAL: a file call failed. All are logged. */
 enum sh_error wal_log_open(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
                            uint64_t segment_size, bool may_create, const char *quarantine,
-                           struct wal_state *state);
+                           struct wal_damage *damage, struct wal_state *state);
 void wal_log_close(struct wal_log *log);
 
 /* Writes frames behind the last one, completing their headers. The list must fit into the segment. */

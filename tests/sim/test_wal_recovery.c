@@ -231,117 +231,6 @@ static void test_a_former_segment_is_sealed_by_recovery(void **state)
     assert_log_holds(400);
 }
 
-static void test_damage_below_the_mark_is_refused_and_left_alone(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 20);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    uint64_t offset = rig.log.offset;
-    rig_close(&rig);
-    uint64_t changes = sim_disk_calls(disk);
-    for (uint64_t at = 0; at < offset; at += 7) {
-        file_bytes(path)[at] ^= 0x40;
-        assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-        file_bytes(path)[at] ^= 0x40;
-    }
-    assert_int_equal(sim_disk_calls(disk), changes);
-}
-
-static void test_damage_is_seen_through_later_frames(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 1);
-    uint64_t first_end = rig.log.offset;
-    append_entries(2, 2);
-    uint64_t second_end = rig.log.offset;
-    append_entries(3, 3);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    crash(SIM_LOSE_NOTHING);
-    /* The mark file is from the start; that entry 2 was durable is only said by entry 3, behind the damage:
-     * whichever bit of its header is wrong, its length for one, or byte of its body. */
-    for (size_t bit = 0; bit < 8 * (second_end - first_end); bit += bit < 8 * FRAME_HEADER_BYTES ? 1 : 8) {
-        file_bytes(path)[first_end + bit / 8] ^= (uint8_t)(1 << bit % 8);
-        assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-        file_bytes(path)[first_end + bit / 8] ^= (uint8_t)(1 << bit % 8);
-    }
-    open_rig();
-    assert_log_holds(3);
-}
-
-static void test_a_file_cut_below_the_mark_is_refused(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 10);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    uint64_t end = rig.log.offset;
-    rig_close(&rig);
-    sim_disk_resize(disk, path, end - 1);
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-    sim_disk_resize(disk, path, 0);
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-}
-
-static void test_zeros_below_the_mark_are_refused(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 10);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    uint64_t end = rig.log.offset;
-    rig_close(&rig);
-    memset(file_bytes(path) + end - 200, 0, 200);
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-}
-
-static void test_another_log_in_place_of_the_marked_one_is_refused(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 3);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    crash(SIM_LOSE_NOTHING);
-    struct buf old = {0};
-    struct slice file = sim_disk_file(disk, path);
-    buf_append(&old, file.data, file.len);
-    open_rig();
-    append_entries(4, 4);
-    rig_close(&rig); /* the mark knows entry 4 */
-    open_rig();
-    rig_kill(&rig);
-    memcpy(file_bytes(path), old.data, old.len); /* a snapshot rolled back */
-    buf_free(&old);
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-}
-
-/* The same length and a right checksum, but not the frame that was marked. */
-static void test_another_frame_in_place_of_the_marked_one_is_refused(void **state)
-{
-    (void)state;
-    open_rig();
-    append_entries(1, 2);
-    uint64_t at = rig.log.offset;
-    append_entries(3, 3);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s", segment_path(1));
-    rig_close(&rig);
-    uint8_t *frame = file_bytes(path) + at;
-    struct frame_header h;
-    size_t size;
-    uint32_t salt = segment_salt(rig.dir.identity.log, 1);
-    assert_int_equal(frame_verify(slice_of(frame, SEGMENT), salt, SEGMENT, &h, &size), SH_OK);
-    frame[size - 1] ^= 1;
-    frame_encode(&h, salt, slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes), frame);
-    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_CONFIG);
-}
-
 static void test_missing_segments_are_refused(void **state)
 {
     (void)state;
@@ -638,12 +527,6 @@ int main(void)
         WAL_TEST(test_a_tail_whose_sync_failed_is_written_again),
         WAL_TEST(test_the_mark_is_durable_once_written),
         WAL_TEST(test_a_former_segment_is_sealed_by_recovery),
-        WAL_TEST(test_damage_below_the_mark_is_refused_and_left_alone),
-        WAL_TEST(test_damage_is_seen_through_later_frames),
-        WAL_TEST(test_a_file_cut_below_the_mark_is_refused),
-        WAL_TEST(test_zeros_below_the_mark_are_refused),
-        WAL_TEST(test_another_log_in_place_of_the_marked_one_is_refused),
-        WAL_TEST(test_another_frame_in_place_of_the_marked_one_is_refused),
         WAL_TEST(test_missing_segments_are_refused),
         WAL_TEST(test_a_damaged_mark_file_costs_nothing_but_itself),
         WAL_TEST(test_the_newer_slot_is_the_mark),

@@ -108,31 +108,5 @@ class TornTail(unittest.TestCase):
             file.write(bytes(end - point) if kind == "zeros" else os.urandom(end - point))
 
 
-class Damage(unittest.TestCase):
-    def test_damage_below_the_mark_is_refused_with_file_and_offset_and_not_restarted_for_ever(self):
-        with Node(supervisor=SUPERVISOR) as node:
-            node.start()
-            for i in range(5):
-                node.ctl("append", f"entry {i}")
-            node.stop()
-            directory = node.log_dir()
-            segment = os.path.join(directory, sorted(n for n in os.listdir(directory) if n.endswith(".seg"))[-1])
-            offset, size, _ = frames_of(segment)[3]
-            with open(segment, "r+b") as file:
-                file.seek(offset + size - 1)
-                byte = file.read(1)[0]
-                file.seek(offset + size - 1)
-                file.write(bytes([byte ^ 1]))
-            verify = node.ctl("log", "verify", "--data", node.data, check=False)
-            self.assertEqual(verify.returncode, 1)
-            self.assertIn(os.path.basename(segment).encode(), verify.stdout + verify.stderr)
-            self.assertIn(str(offset).encode(), verify.stdout + verify.stderr)
-            node.spawn()
-            wait_for(lambda: node.log_lines(os.path.basename(segment)), "walsvc to name the file")
-            self.assertTrue(any(f'"offset":{offset}' in line for line in node.log_lines(os.path.basename(segment))))
-            wait_for(lambda: os.path.exists(os.path.join(node.run, "supervisor.sock")), "the supervisor")
-            wait_for(lambda: node.tree()["walsvc"]["state"] == "held", "walsvc to be held down")
-
-
 if __name__ == "__main__":
     unittest.main()
