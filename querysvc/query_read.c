@@ -49,11 +49,15 @@ static struct query_read *list_take(struct read_list *list)
 static void refuse_read(struct query *q, const struct query_read *r, enum sh_error e,
                         const struct log_read *read)
 {
-    char text[160] = "";
+    char text[200] = "";
     uint64_t expected = 0;
     if (e == SH_CORRUPT) {
         expected = read->good_lsn;
-        snprintf(text, sizeof text, "damage in %s at offset %" PRIu64, read->bad_file, read->bad_offset);
+        int len = snprintf(text, sizeof text,
+                           "damage in %s at offset %" PRIu64 ": nothing can be read from LSN %" PRIu64,
+                           read->bad_file, read->bad_offset, r->from > 0 ? r->from : 1);
+        if (expected > 0)
+            snprintf(text + len, sizeof text - (size_t)len, " to %" PRIu64, expected - 1);
         log_for(LOG_ERROR, r->correlation, "read met damage", log_text("file", read->bad_file),
                 log_uint("offset", read->bad_offset), log_uint("lsn", r->from));
     } else if (e == SH_TRIMMED) {
@@ -73,6 +77,7 @@ static void answer_read(struct query *q, const struct query_read *r)
     struct log_read read = {
         .from = r->from,
         .durable_end = q->durable_end,
+        .durable_lsn = q->durable_lsn,
         .max_bytes = r->max_bytes < ANSWER_BYTES_MAX ? r->max_bytes : ANSWER_BYTES_MAX,
         .max_entries = r->max_entries,
         .next = r->from,

@@ -10,6 +10,7 @@ struct print_run {
     struct sh_reader *reader;
     struct buf scratch;
     uint64_t left; /* entries to print */
+    uint64_t at;   /* the reader's position before the last call */
 };
 
 static bool may_come_back(enum sh_error e)
@@ -24,6 +25,7 @@ static enum sh_error print_all(struct print_run *p, bool follow)
     struct sh_event event;
     enum sh_error e = SH_OK;
     while (p->left > 0) {
+        p->at = sh_read_position(p->reader);
         e = sh_read_next(p->reader, 0, &event);
         if (follow && may_come_back(e)) {
             if (fflush(stdout) != 0)
@@ -44,6 +46,20 @@ static enum sh_error print_all(struct print_run *p, bool follow)
     return e == SH_NOT_FOUND ? SH_OK : e;
 }
 
+/* Says where it stopped, and where to go on when that is known. */
+static int fail_at(const struct print_run *p, uint64_t from, enum sh_error e)
+{
+    char what[64], text[320];
+    uint64_t at = p->reader != NULL ? p->at : from;
+    uint64_t next = p->reader != NULL ? sh_read_position(p->reader) : at;
+    snprintf(what, sizeof what, "%s: LSN %" PRIu64, p->ctl->command->name, at);
+    snprintf(text, sizeof text, "%s", sh_last_error_detail());
+    if ((e == SH_CORRUPT || e == SH_TRIMMED) && next > at)
+        snprintf(text, sizeof text, "%s; go on with `shanghaictl read --from %" PRIu64 "`",
+                 sh_last_error_detail(), next);
+    return ctl_fail_node(p->ctl, what, e, text);
+}
+
 static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, uint64_t count, bool follow)
 {
     struct print_run p = {.ctl = ctl, .left = count};
@@ -54,11 +70,8 @@ static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, 
         e = print_all(&p, follow);
     int code = CTL_DONE;
     if (e != SH_OK) {
-        char what[64];
-        uint64_t at = p.reader != NULL ? sh_read_position(p.reader) : from;
-        snprintf(what, sizeof what, "%s: LSN %" PRIu64, ctl->command->name, at);
         fflush(stdout);
-        code = ctl_fail_node(ctl, what, e, sh_last_error_detail());
+        code = fail_at(&p, from, e);
     }
     if (p.reader != NULL)
         sh_read_close(p.reader);
