@@ -183,6 +183,7 @@ void segment_search_open(struct segment_search *s, struct segment_scan *scan, co
 static enum scan_result follow_headers(struct segment_search *s, uint64_t until, struct frame_header *h)
 {
     struct slice bytes;
+    bool is_clients = true; /* what is in the last body */
     while (s->body_end < until) {
         uint64_t at = s->body_end;
         enum scan_result result = header_at(s->scan, at, h);
@@ -191,6 +192,7 @@ static enum scan_result follow_headers(struct segment_search *s, uint64_t until,
         if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h))
             break;
         s->body_end = at + FRAME_HEADER_BYTES + h->body_bytes;
+        is_clients = h->kind == FRAME_DATA;
         s->at = at + 1;
         result = frame_at(s->scan, at, h, &bytes);
         if (result == SCAN_BAD)
@@ -200,24 +202,60 @@ static enum scan_result follow_headers(struct segment_search *s, uint64_t until,
         return result;
     }
     s->gap = true;
+    s->body_end = is_clients ? s->body_end : 0;
     return SCAN_BAD;
 }
 
 /* Whether the header at the scan's offset may be that of a frame. */
 static bool may_count(const struct segment_search *s, const struct frame_header *h)
 {
-    struct log_chain chain = s->chain;
     if (h->durable_end > s->position + s->scan->offset)
         return false;
-    if (h->base_lsn < s->bad_lsn || h->base_lsn - s->bad_lsn > s->scan->offset - s->bad)
-        return false;
-    return s->scan->offset >= s->body_end || log_chain_follow(&chain, h);
+    return h->base_lsn >= s->bad_lsn && h->base_lsn - s->bad_lsn <= s->scan->offset - s->bad;
+}
+
+/* The valid frame at the scan's offset lies in what may be a body: SCAN_FRAME when it cannot be a client's,
+ * since it continues the header before the body, or since the frames from it on continue each other to beyond
+ * the body's end. SCAN_BAD: none of those up to s->at can count. */
+static enum scan_result leave_body(struct segment_search *s, const struct frame_header *first)
+{
+    uint64_t at = s->scan->offset;
+    struct log_chain chain = s->chain;
+    struct frame_header h;
+    struct slice bytes;
+    enum scan_result result;
+    if (log_chain_follow(&chain, first))
+        return SCAN_FRAME;
+    chain = (struct log_chain){first->base_lsn, first->previous_checksum, s->position + at};
+    while ((result = frame_at(s->scan, at, &h, &bytes)) == SCAN_FRAME && log_chain_follow(&chain, &h)) {
+        at += bytes.len;
+        if (at > s->body_end)
+            return SCAN_FRAME;
+    }
+    if (at > s->scan->offset)
+        s->at = at - 1;
+    return result == SCAN_FAILED ? result : SCAN_BAD;
+}
+
+/* The frame at s->at: SCAN_FRAME when it is valid and counts. */
+static enum scan_result candidate(struct segment_search *s, struct frame_header *h)
+{
+    struct slice bytes;
+    s->scan->offset = s->at;
+    enum scan_result result = header_at(s->scan, s->at, h);
+    if (result != SCAN_FRAME || !may_count(s, h))
+        return result == SCAN_FAILED ? result : SCAN_BAD;
+    result = frame_at(s->scan, s->at, h, &bytes);
+    uint64_t size = FRAME_HEADER_BYTES + (uint64_t)h->body_bytes;
+    if (result == SCAN_FRAME && s->at < s->body_end)
+        result = leave_body(s, h);
+    s->at += result == SCAN_FRAME ? size : 0;
+    return result;
 }
 
 enum scan_result segment_search_next(struct segment_search *s, uint64_t until, struct frame_header *h)
 {
     struct segment_scan *scan = s->scan;
-    struct slice bytes;
     assert(until <= scan->end);
     if (!s->gap) {
         enum scan_result result = follow_headers(s, until, h);
@@ -231,12 +269,9 @@ enum scan_result segment_search_next(struct segment_search *s, uint64_t until, s
         s->at = scan->offset;
         if (s->at >= until)
             break;
-        enum scan_result result = header_at(scan, s->at, h);
-        if (result == SCAN_FRAME)
-            result = may_count(s, h) ? frame_at(scan, s->at, h, &bytes) : SCAN_BAD;
+        enum scan_result result = candidate(s, h);
         if (result == SCAN_BAD)
             continue;
-        s->at += result == SCAN_FRAME ? bytes.len : 0;
         s->body_end = 0;
         return result;
     }

@@ -51,9 +51,10 @@ bool log_chain_follow(struct log_chain *chain, const struct frame_header *h);
 struct log_chain log_chain_of(const struct segment_header *segment);
 
 /* A search for valid frames behind a bad one. A client can put bytes into a payload that are a valid frame,
- * so no frame is looked for in the body of another one: not of a valid one, nor of a damaged one whose header
- * still continues the chain. (In there only a frame counts that continues that very header: then its length
- * is what is damaged. No client can make one, since it cannot know the checksum of the frame around it.) */
+ * so no frame is looked for in the body of another one: not of a valid one, nor of a damaged data frame whose
+ * header still continues the chain. (In there only frames count that continue that very header, or that are
+ * continued by each other to beyond that body: then its length is what is damaged. No client can make such,
+ * since it cannot know the checksums of the frames around.) */
 struct segment_search {
     struct segment_scan *scan;
     struct log_chain chain; /* behind the last header that continued it */
