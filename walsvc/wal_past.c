@@ -188,8 +188,8 @@ static enum sh_error enter_missing(struct recovery *r, uint64_t end)
 }
 
 /* A crash between naming a segment and sealing the one before it. What lies behind the end there is nothing
- * but zeros, unless the newest one was begun because this one is damaged, and what lay there was kept aside;
- * who knows better keeps it again. */
+ * but zeros, unless the newest one was begun because this one is damaged; then it was kept aside, and is now
+ * once more. Whether that is so only an undamaged header can say. */
 static enum sh_error cut(struct recovery *r, uint64_t end)
 {
     const struct recovered_segment *s = &r->previous;
@@ -203,6 +203,8 @@ static enum sh_error cut(struct recovery *r, uint64_t end)
     if (!segment_scan_extent(&scan, &extent))
         result = scan.error;
     segment_scan_free(&scan);
+    if (result == 0 && extent > end && r->header != HEADER_GOOD)
+        return SH_OK;
     if (result == 0 && extent > end)
         result = wal_quarantine(fs, r->quarantine, r->log->uuid, s->header.position + end, s->fd, end, extent,
                                 name);
@@ -228,7 +230,7 @@ enum sh_error wal_past_seal(struct recovery *r)
                              .next_lsn = s->header.base_lsn,
                              .checksum_before = s->header.previous_checksum,
                          });
-    if (error != SH_OK || s->state == HEADER_UNKNOWN)
+    if (error != SH_OK || s->state == HEADER_UNKNOWN || r->header == HEADER_UNKNOWN)
         return error;
     uint64_t end = newest->position - s->header.position;
     if (newest->position < s->header.position + SEGMENT_HEADER_BYTES) {

@@ -134,11 +134,11 @@ static enum sh_error give_up_segment(struct recovery *r)
     enum sh_error error = look_for_mark(r);
     if (error != SH_OK)
         return error;
-    if (r->mark.next_lsn <= log->segment.base_lsn || r->mark.position <= log->limit)
+    if (r->mark.next_lsn <= log->segment.base_lsn || r->mark.position <= r->extent)
         return refuse(r, "nothing tells the position of the newest segment");
-    log->segment.position = r->mark.position - log->limit;
+    log->segment.position = r->mark.position - r->extent;
     r->begins_anew = true;
-    error = enter_header(r, log->limit, &r->mark);
+    error = enter_header(r, r->extent, &r->mark);
     if (error == SH_OK)
         error = wal_past_state(r);
     r->state->next_lsn = r->mark.next_lsn;
@@ -165,6 +165,8 @@ static enum sh_error walk(struct recovery *r)
         return error;
     if (!known)
         return give_up_segment(r);
+    if (r->header == HEADER_UNKNOWN)
+        r->header = HEADER_FROM_FRAMES;
     if (r->mark.position > 0 && mark_contradicts(r))
         return refuse(r, "the durable mark and the segments are not of one log");
     log->chain = log_chain_of(&log->segment);

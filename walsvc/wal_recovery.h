@@ -22,7 +22,7 @@ struct recovery {
     const uint64_t *bases; /* of all segments */
     size_t count;
     char file[SEGMENT_NAME_MAX]; /* the newest segment */
-    enum header_state header;    /* of the newest segment */
+    enum header_state header;    /* of the newest segment; UNKNOWN: its position is a guess */
     struct recovered_segment previous;
     struct segment_scan scan;
     struct log_chain mark; /* M: the log is durable up to its position, where the chain is this; position 0:
