@@ -181,6 +181,22 @@ static int posix_free_bytes(const struct vfs *fs, const char *path, uint64_t *by
     return result;
 }
 
+static int posix_total_bytes(const struct vfs *fs, const char *path, uint64_t *bytes)
+{
+    (void)fs;
+    struct statvfs st;
+    int result = result_of(statvfs(path, &st));
+    if (result == 0)
+        *bytes = (uint64_t)st.f_blocks * st.f_frsize;
+    return result;
+}
+
+static void posix_forget(const struct vfs *fs, int fd, int64_t offset, int64_t len)
+{
+    (void)fs;
+    posix_fadvise(fd, offset, len, POSIX_FADV_DONTNEED);
+}
+
 const struct vfs *vfs_posix(void)
 {
     static const struct vfs fs = {
@@ -200,6 +216,8 @@ const struct vfs *vfs_posix(void)
         .list = posix_list,
         .lock = posix_lock,
         .free_bytes = posix_free_bytes,
+        .total_bytes = posix_total_bytes,
+        .forget = posix_forget,
     };
     return &fs;
 }

@@ -36,6 +36,11 @@ struct vfs {
     /* An exclusive flock without waiting: -EWOULDBLOCK when another process has it. */
     int (*lock)(const struct vfs *fs, int fd);
     int (*free_bytes)(const struct vfs *fs, const char *path, uint64_t *bytes);
+    /* The size of the whole disk that holds the path. */
+    int (*total_bytes)(const struct vfs *fs, const char *path, uint64_t *bytes);
+    /* Drops what the page cache has of the range (of all from offset on: len 0), so that it is read from the
+     * disk again. Only advice: nothing depends on it. */
+    void (*forget)(const struct vfs *fs, int fd, int64_t offset, int64_t len);
     void *state; /* of a simulated disk */
 };
 

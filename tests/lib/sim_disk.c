@@ -365,6 +365,18 @@ static int sim_free_bytes(const struct vfs *fs, const char *path, uint64_t *byte
     return unlock_disk(d, 0);
 }
 
+static int sim_total_bytes(const struct vfs *fs, const char *path, uint64_t *bytes)
+{
+    (void)fs, (void)path;
+    *bytes = UINT64_C(1) << 41;
+    return 0;
+}
+
+static void sim_forget(const struct vfs *fs, int fd, int64_t offset, int64_t len)
+{
+    (void)fs, (void)fd, (void)offset, (void)len;
+}
+
 struct sim_disk *sim_disk_open(void)
 {
     struct sim_disk *d = xcalloc(1, sizeof *d);
@@ -385,6 +397,8 @@ struct sim_disk *sim_disk_open(void)
         .list = sim_list,
         .lock = sim_lock,
         .free_bytes = sim_free_bytes,
+        .total_bytes = sim_total_bytes,
+        .forget = sim_forget,
         .state = d,
     };
     d->stop_at = UINT64_MAX;
