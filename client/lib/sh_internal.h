@@ -6,6 +6,7 @@
  *   sh_append.c  the callers' end of appends: checks, room, coalescing, waiting
  *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
  *   sh_read.c    readers
+ *   sh_log.c     what keeps a log: trims, the state of walsvc
  *
  * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,
  * or a caller on a visit, who sends what he has just added. They and the callers meet in struct shc_queue
@@ -26,7 +27,8 @@ enum {
     SHC_DETAIL_MAX = 256,
     SHC_ARRAY_HEAD = 5,                    /* room in front of a batch's entries for the array's own head */
     SHC_MESSAGE_BYTES = (16 << 20) + 4096, /* RECVMAXSZ: as in link_server_default_limits */
-    SHC_UNKNOWN_BYTES = 512 << 10, /* bound of a shared batch while the node's own limit isn't known */
+    SHC_UNKNOWN_BYTES = 128 << 10, /* bound of a shared batch while the node's own limit, which may be 256 KiB,
+                                      isn't known */
 };
 
 struct sh_client;
@@ -86,6 +88,7 @@ struct shc_batch {
     uint32_t count;
     uint32_t live;                  /* calls that still wait for it */
     int64_t opened_ns, deadline_ns; /* deadline: of the youngest call */
+    int64_t first_deadline_ns;      /* the earliest of all calls */
     struct buf body;                /* SHC_ARRAY_HEAD bytes of room, then entries; frozen once not OPEN */
     struct shc_call_back *calls;
     uint32_t call_count, call_capacity, calls_expired;
@@ -142,6 +145,7 @@ struct shc_call {
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
     uint64_t correlation;
+    bool once; /* in: `unavailable` is an answer too */
     /* Final when done: */
     atomic_uint done;
     enum sh_error error; /* SH_OK: reply is a body of reply_type */
@@ -192,6 +196,7 @@ struct shc_sender {
     uint32_t sent;
     bool draining;              /* something was rejected: nothing new goes out before all else is answered */
     bool new_producer;          /* when drained */
+    bool disk_full;             /* the node's last word */
     uint64_t expected;          /* by the newest conflict, 0 for none */
     struct shc_batch *answered; /* in this turn; their callers are woken at its end */
     bool paused;

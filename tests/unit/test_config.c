@@ -257,12 +257,12 @@ static void test_wrong_settings_are_named(void **state)
         "wal", "segment_size: 64MB",
         "`wal.segment_size` has an unknown unit in `64MB`; units are KiB, MiB, GiB, TiB, or none for "
         "bytes; did you mean `MiB`?");
-    expect_setting_error("wal", "segment_size: 1MiB",
-                         "`wal.segment_size` must be between 4MiB and 1GiB, not `1MiB`");
+    expect_setting_error("wal", "segment_size: 512KiB",
+                         "`wal.segment_size` must be between 1MiB and 1GiB, not `512KiB`");
     expect_setting_error("wal", "segment_size: 99999999999999999999MiB",
-                         "`wal.segment_size` must be between 4MiB and 1GiB, not `99999999999999999999MiB`");
+                         "`wal.segment_size` must be between 1MiB and 1GiB, not `99999999999999999999MiB`");
     expect_setting_error("wal", "segment_size: 18014398509481985KiB", /* 2^54 + 1 KiB: 1 KiB past 2^64 */
-                         "`wal.segment_size` must be between 4MiB and 1GiB, not `18014398509481985KiB`");
+                         "`wal.segment_size` must be between 1MiB and 1GiB, not `18014398509481985KiB`");
     expect_setting_error("wal", "segment_size: large",
                          "`wal.segment_size` must be a size such as 64MiB, not `large`");
     expect_setting_error("wal", "segment_size: -1",
