@@ -15,12 +15,16 @@
 #include <time.h>
 
 #include "failpoint.h"
+#include "log.h"
 #include "wal_fatal.h"
 
 #define MARK_IDLE_NS (100 * (int64_t)NS_PER_MS)
 /* What the caller's thread, which is the loop's, may be kept busy with: beyond, the committer's own thread
  * has it. */
 #define NOW_SYNC_NS (2 * (int64_t)NS_PER_MS)
+/* A mark that met a full disk, which only a file system that writes in other places can have, is tried again
+ * so much later; nothing that was acknowledged depends on it. */
+#define MARK_RETRY_NS (900 * (int64_t)NS_PER_MS)
 enum { NOW_BYTES = 32 << 10 };
 
 struct wal_commit {
@@ -29,6 +33,7 @@ struct wal_commit {
     void (*on_durable)(void *arg, const struct wal_durable *durable, bool idle);
     void *arg;
     pthread_t thread;
+    bool mark_was_full;   /* the writer's own */
     bool syncs_skipped;   /* the writer's own: by failpoint; nothing is durable any more */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;  /* frames, stop, or the mark has become due */
@@ -62,15 +67,28 @@ static void write_group(struct wal_commit *c, struct wal_frame *first)
                   result);
 }
 
+/* False: the disk is full. */
+static bool put_mark(struct wal_commit *c)
+{
+    int result = wal_log_write_mark(c->log);
+    bool is_full = result == -ENOSPC || result == -EDQUOT;
+    if (result < 0 && !is_full)
+        wal_fatal("cannot write the durable mark; ending at once", c->log->dir, result);
+    if (is_full && !c->mark_was_full)
+        log_warn("no room for the durable mark: it is written again until there is",
+                 log_text("dir", c->log->dir));
+    c->mark_was_full = is_full;
+    return !is_full;
+}
+
 static void roll(struct wal_commit *c, struct wal_frame *checkpoint)
 {
     int old;
     uint64_t old_end;
     int result = wal_log_roll(c->log, wal_prepare_take(c->prepare), checkpoint, &old, &old_end);
-    if (result == 0)
-        result = wal_log_write_mark(c->log); /* from now on a loss of the whole segment is noticed */
     if (result < 0)
         wal_fatal("cannot open the next segment; ending at once", c->log->dir, result);
+    put_mark(c); /* from now on a loss of the whole segment is noticed */
     wal_prepare_next(c->prepare, old, old_end);
 }
 
@@ -142,11 +160,13 @@ static void write_mark(struct wal_commit *c)
     c->mark_due = false;
     c->writing = true;
     pthread_mutex_unlock(&c->lock);
-    int result = wal_log_write_mark(c->log);
-    if (result < 0)
-        wal_fatal("cannot write the durable mark; ending at once", c->log->dir, result);
+    bool done = put_mark(c);
     pthread_mutex_lock(&c->lock);
     c->writing = false;
+    if (!done) {
+        c->mark_due = true;
+        c->synced_ns = clock_mono_ns() + MARK_RETRY_NS;
+    }
     pthread_cond_broadcast(&c->written);
 }
 
