@@ -15,7 +15,8 @@
 #include "wal_fatal.h"
 #include "wal_log.h"
 
-enum { FILE_MODE = 0640 };
+#define RESERVE_MAX (UINT64_C(1) << 30)
+enum { FILE_MODE = 0640, RESERVE_SHARE = 20 };
 
 struct wal_prepare {
     const struct vfs *fs;
@@ -28,6 +29,7 @@ struct wal_prepare {
     bool was_full;        /* the thread's own */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
+    uint64_t disk_reserve;
     bool stop, wanted;
     int ready; /* the prepared file, or -1 */
     int old;   /* to be sealed, or -1 */
@@ -53,13 +55,25 @@ static void pause_for(struct wal_prepare *p, int64_t pause_ns)
         continue;
 }
 
+uint64_t wal_disk_reserve(const struct vfs *fs, const char *dir, uint64_t setting)
+{
+    uint64_t total;
+    if (setting > 0)
+        return setting;
+    if (fs->total_bytes(fs, dir, &total) < 0 || total / RESERVE_SHARE > RESERVE_MAX)
+        return RESERVE_MAX;
+    return total / RESERVE_SHARE;
+}
+
 /* The file, or -errno; nothing is left behind on a full disk. */
-static int make_file(struct wal_prepare *p)
+static int make_file(struct wal_prepare *p, uint64_t reserve)
 {
     char path[PATH_MAX];
     uint64_t room;
     vfs_path(path, p->dir, "next.tmp");
-    if (p->fs->free_bytes(p->fs, p->dir, &room) == 0 && room < p->segment_size)
+    p->fs->unlink(p->fs, path); /* one that an earlier process left behind: its room counts as free */
+    if (p->fs->free_bytes(p->fs, p->dir, &room) == 0 &&
+        room < p->segment_size + wal_disk_reserve(p->fs, p->dir, reserve))
         return -ENOSPC;
     int fd = p->fs->open(p->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     if (fd < 0)
@@ -78,14 +92,16 @@ static int make_file(struct wal_prepare *p)
 /* One try. Called with the lock, returns with it. */
 static void make_ready(struct wal_prepare *p)
 {
+    uint64_t reserve = p->disk_reserve;
     pthread_mutex_unlock(&p->lock);
-    int fd = make_file(p);
+    int fd = make_file(p, reserve);
     bool is_full = fd == -ENOSPC || fd == -EDQUOT;
     if (fd < 0 && !is_full)
         wal_fatal("cannot prepare the next segment", p->dir, fd);
     if (is_full && !p->was_full)
         log_warn("no room for the next segment: appends will be refused when the active one is full",
-                 log_text("dir", p->dir), log_uint("segment_size", p->segment_size));
+                 log_text("dir", p->dir), log_uint("segment_size", p->segment_size),
+                 log_uint("disk_reserve", wal_disk_reserve(p->fs, p->dir, reserve)));
     if (!is_full && p->was_full)
         log_info("there is room for the next segment again", log_text("dir", p->dir));
     p->was_full = is_full;
@@ -135,6 +151,7 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
     *p = (struct wal_prepare){
         .fs = o->fs,
         .segment_size = o->segment_size,
+        .disk_reserve = o->disk_reserve,
         .retry_ns = o->retry_ns,
         .on_next = o->on_next,
         .arg = o->arg,
@@ -173,6 +190,13 @@ void wal_prepare_next(struct wal_prepare *p, int old, uint64_t old_end)
     p->old_end = old_end;
     p->wanted = true;
     pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void wal_prepare_set_reserve(struct wal_prepare *p, uint64_t disk_reserve)
+{
+    pthread_mutex_lock(&p->lock);
+    p->disk_reserve = disk_reserve;
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -1,7 +1,7 @@
 /* walsvc's shell. Requests come from the link into the core, frames go from the core to the committer (once a
  * turn of the loop; a single small one is committed in the turn itself), what the committer and the preparer
- * report comes back by mail. Bad requests are refused; what is fatal stands in wal_commit.c and
- * wal_prepare.c. */
+ * report comes back by mail, and so do the janitor's answers. Bad requests are refused; what is fatal stands
+ * in wal_commit.c, wal_prepare.c and wal_upkeep.c. */
 #include "wal_service.h"
 
 #include <stdio.h>
@@ -12,6 +12,8 @@
 #include "wal_commit.h"
 #include "wal_core.h"
 #include "wal_dir.h"
+#include "wal_fatal.h"
+#include "wal_janitor.h"
 
 enum { LINK_SLACK_BYTES = 16 << 20 };
 
@@ -22,6 +24,8 @@ struct wal_service {
     struct wal_core *core;
     struct wal_prepare *prepare;
     struct wal_commit *commit; /* NULL when it has ended */
+    struct wal_upkeep upkeep;
+    struct wal_janitor *janitor;
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -31,12 +35,15 @@ struct wal_service {
     struct buf body;                 /* of the answer being written */
 };
 
-/* From the committer or the preparer. */
+/* From the committer, the preparer or the janitor. */
 struct wal_mail {
     struct mail mail;
-    bool is_durable;
+    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER } kind;
     struct wal_durable durable;
     enum wal_next next;
+    struct link_token token; /* of an answer: to whom, what */
+    uint32_t type;
+    struct buf body;
 };
 
 /* ---------------------------------------------------------------- from the threads */
@@ -46,7 +53,7 @@ static void post_durable(void *arg, const struct wal_durable *durable, bool idle
 {
     struct wal_service *w = arg;
     struct wal_mail *mail = xmalloc(sizeof *mail);
-    *mail = (struct wal_mail){.is_durable = true, .durable = *durable};
+    *mail = (struct wal_mail){.kind = MAIL_DURABLE, .durable = *durable};
     if (!idle)
         mailbox_put(&w->mailbox, &mail->mail);
     else if (mailbox_put_turn(&w->mailbox, &mail->mail))
@@ -57,7 +64,16 @@ static void post_next(void *arg, enum wal_next next)
 {
     struct wal_service *w = arg;
     struct wal_mail *mail = xmalloc(sizeof *mail);
-    *mail = (struct wal_mail){.next = next};
+    *mail = (struct wal_mail){.kind = MAIL_NEXT, .next = next};
+    mailbox_put(&w->mailbox, &mail->mail);
+    wal_janitor_next(w->janitor, next);
+}
+
+static void post_answer(void *arg, struct link_token token, uint32_t type, struct buf *body)
+{
+    struct wal_service *w = arg;
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.kind = MAIL_ANSWER, .token = token, .type = type, .body = *body};
     mailbox_put(&w->mailbox, &mail->mail);
 }
 
@@ -76,10 +92,13 @@ static void on_mail(void *arg, struct mail *first)
     while (first != NULL) {
         struct wal_mail *mail = (struct wal_mail *)first;
         first = first->next;
-        if (mail->is_durable)
+        if (mail->kind == MAIL_ANSWER)
+            link_server_answer(w->link, mail->token, mail->type, buf_slice(&mail->body));
+        else if (mail->kind == MAIL_DURABLE)
             wal_core_durable(w->core, &mail->durable);
         else if (w->commit != NULL) /* at the end nothing new is taken in */
             wal_core_next_segment(w->core, mail->next, clock_real_ns());
+        buf_free(&mail->body);
         free(mail);
     }
     set_timer(w);
@@ -168,15 +187,28 @@ static void on_watermark(struct wal_service *w, const struct link_request *reque
     link_server_refuse(w->link, request->token, &refusal);
 }
 
+/* What the janitor answers. */
+static void on_slow_request(struct wal_service *w, const struct link_request *request)
+{
+    enum sh_error error = wal_janitor_ask(w->janitor, request->token, request->type, request->body);
+    struct msg_error refusal = {.code = error, .text = slice_str(sh_error_text(error))};
+    if (error == SH_OVERLOADED)
+        refusal.retry_ms = 100;
+    if (error != SH_OK)
+        link_server_refuse(w->link, request->token, &refusal);
+}
+
 static void on_request(void *arg, const struct link_request *request)
 {
     struct wal_service *w = arg;
     struct msg_error refusal = {.code = SH_BAD_REQUEST,
-                                .text = slice_str("walsvc takes append and watermark")};
+                                .text = slice_str("walsvc does not know this type of message")};
     if (request->type == MSG_append)
         on_append(w, request);
     else if (request->type == MSG_watermark)
         on_watermark(w, request);
+    else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info)
+        on_slow_request(w, request);
     else
         link_server_refuse(w->link, request->token, &refusal);
 }
@@ -219,13 +251,48 @@ static void open_core(struct wal_service *w, struct wal_state *state)
     w->core = wal_core_open(&options);
 }
 
+static struct wal_upkeep_settings upkeep_settings(const struct settings *settings)
+{
+    return (struct wal_upkeep_settings){
+        .retention_bytes = settings->wal_retention_bytes,
+        .retention_age_ns = (int64_t)settings->wal_retention_age,
+        .member_hold_max = settings->wal_member_hold_max,
+        .disk_reserve = settings->wal_disk_reserve,
+        .scrub_rate = settings->wal_scrub_rate,
+        .scrub_interval_ns = (int64_t)settings->wal_scrub_interval,
+    };
+}
+
+static void on_upkeep_fatal(void *arg, const char *what, int result)
+{
+    struct wal_service *w = arg;
+    wal_fatal(what, w->dir.log, result);
+}
+
+static enum service_exit open_upkeep(struct wal_service *w)
+{
+    struct wal_upkeep_options options = {
+        .fs = w->dir.fs,
+        .dir = w->dir.log,
+        .log = w->dir.identity.log,
+        .settings = upkeep_settings(&w->service->config->settings),
+        .on_fatal = on_upkeep_fatal,
+        .arg = w,
+    };
+    struct wal_upkeep_time now = {clock_real_ns(), clock_mono_ns()};
+    return wal_upkeep_open(&w->upkeep, &options, now);
+}
+
 static void start_threads(struct wal_service *w)
 {
     const struct settings *settings = &w->service->config->settings;
+    struct wal_janitor_options janitor = {.upkeep = &w->upkeep, .on_answer = post_answer, .arg = w};
+    w->janitor = wal_janitor_start(&janitor); /* first: the preparer tells it what it does */
     struct wal_prepare_options prepare = {
         .fs = w->dir.fs,
         .dir = w->dir.log,
         .segment_size = settings->wal_segment_size,
+        .disk_reserve = settings->wal_disk_reserve,
         .retry_ns = NS_PER_S,
         .on_next = post_next,
         .arg = w,
@@ -289,6 +356,11 @@ static enum service_exit open_log(struct wal_service *w)
         return code;
     wal_state_init(&state);
     code = wal_dir_open_log(&w->dir, &w->log, config->settings.wal_segment_size, &state);
+    if (code == EXIT_DONE) {
+        code = open_upkeep(w);
+        if (code != EXIT_DONE)
+            wal_log_close(&w->log);
+    }
     if (code != EXIT_DONE) {
         wal_state_free(&state);
         wal_dir_close(&w->dir);
@@ -324,7 +396,11 @@ enum service_exit wal_open(struct service *service)
 void wal_reload(struct service *service)
 {
     struct wal_service *w = service->state;
-    wal_commit_set_delay(w->commit, (int64_t)service->config->settings.wal_commit_delay);
+    const struct settings *settings = &service->config->settings;
+    struct wal_upkeep_settings upkeep = upkeep_settings(settings);
+    wal_commit_set_delay(w->commit, (int64_t)settings->wal_commit_delay);
+    wal_prepare_set_reserve(w->prepare, settings->wal_disk_reserve);
+    wal_janitor_set(w->janitor, &upkeep);
 }
 
 /* What was accepted is committed, and its answers go as far as the link, before the end. */
@@ -335,11 +411,13 @@ void wal_close(struct service *service)
     wal_commit_stop(w->commit);
     w->commit = NULL;
     wal_prepare_stop(w->prepare);
+    wal_janitor_stop(w->janitor);
     mailbox_close(&w->mailbox);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);
     wal_core_close(w->core);
+    wal_upkeep_close(&w->upkeep);
     wal_log_close(&w->log);
     wal_dir_close(&w->dir);
     buf_free(&w->body);

@@ -1,0 +1,194 @@
+/* The janitor's thread: requests first, then what is due, one step at a time. */
+#include "wal_janitor.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "wal_fatal.h"
+
+struct job {
+    struct job *next;
+    struct link_token token;
+    uint32_t type;
+    struct buf request;
+};
+
+struct wal_janitor {
+    struct wal_upkeep *upkeep;
+    void (*on_answer)(void *arg, struct link_token token, uint32_t type, struct buf *body);
+    void *arg;
+    pthread_t thread;
+    int64_t tidy_due_ns, scrub_due_ns; /* the thread's own; monotonic */
+    pthread_mutex_t lock;              /* over what follows */
+    pthread_cond_t wake;
+    struct job *first, **last;
+    size_t jobs;
+    bool stop, poked, changed;
+    enum wal_next next;
+    struct wal_upkeep_settings settings; /* when changed */
+};
+
+static struct wal_upkeep_time now(void)
+{
+    return (struct wal_upkeep_time){clock_real_ns(), clock_mono_ns()};
+}
+
+static void free_job(struct job *job)
+{
+    buf_free(&job->request);
+    free(job);
+}
+
+/* ---- without the lock ---- */
+
+static void do_job(struct wal_janitor *j, struct job *job)
+{
+    struct buf body = {0};
+    uint32_t type;
+    wal_upkeep_answer(j->upkeep, job->type, buf_slice(&job->request), now(), &type, &body);
+    j->on_answer(j->arg, job->token, type, &body);
+    free_job(job);
+    j->tidy_due_ns = 0; /* holds may have changed what is due */
+}
+
+static void do_what_is_due(struct wal_janitor *j)
+{
+    int64_t now_ns = clock_mono_ns();
+    if (j->tidy_due_ns <= now_ns)
+        j->tidy_due_ns = wal_upkeep_tidy(j->upkeep, now());
+    if (j->scrub_due_ns <= now_ns)
+        j->scrub_due_ns = wal_upkeep_scrub(j->upkeep, now());
+}
+
+/* ---- with the lock ---- */
+
+static struct job *take_job(struct wal_janitor *j)
+{
+    struct job *job = j->first;
+    if (job == NULL)
+        return NULL;
+    j->first = job->next;
+    if (j->first == NULL)
+        j->last = &j->first;
+    j->jobs--;
+    return job;
+}
+
+/* Takes over what others have left. */
+static void take_news(struct wal_janitor *j)
+{
+    j->upkeep->next = j->next;
+    if (j->changed) {
+        wal_upkeep_set(j->upkeep, &j->settings);
+        j->tidy_due_ns = j->scrub_due_ns = 0;
+    }
+    if (j->poked)
+        j->tidy_due_ns = 0;
+    j->changed = j->poked = false;
+}
+
+static void wait_until_due(struct wal_janitor *j)
+{
+    int64_t due_ns = j->tidy_due_ns < j->scrub_due_ns ? j->tidy_due_ns : j->scrub_due_ns;
+    struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
+    if (due_ns == INT64_MAX)
+        pthread_cond_wait(&j->wake, &j->lock);
+    else if (due_ns > clock_mono_ns())
+        pthread_cond_timedwait(&j->wake, &j->lock, &due);
+}
+
+static void *run(void *arg)
+{
+    struct wal_janitor *j = arg;
+    pthread_mutex_lock(&j->lock);
+    while (!j->stop) {
+        take_news(j);
+        struct job *job = take_job(j);
+        pthread_mutex_unlock(&j->lock);
+        if (job != NULL)
+            do_job(j, job);
+        else
+            do_what_is_due(j);
+        pthread_mutex_lock(&j->lock);
+        if (!j->stop && j->first == NULL && !j->poked && !j->changed)
+            wait_until_due(j);
+    }
+    pthread_mutex_unlock(&j->lock);
+    return NULL;
+}
+
+/* ---- from other threads ---- */
+
+struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *o)
+{
+    struct wal_janitor *j = xcalloc(1, sizeof *j);
+    pthread_condattr_t attr;
+    *j = (struct wal_janitor){.upkeep = o->upkeep, .on_answer = o->on_answer, .arg = o->arg};
+    j->last = &j->first;
+    pthread_mutex_init(&j->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&j->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    int result = pthread_create(&j->thread, NULL, run, j);
+    if (result != 0)
+        wal_fatal("cannot start a thread", o->upkeep->options.dir, -result);
+    return j;
+}
+
+enum sh_error wal_janitor_ask(struct wal_janitor *j, struct link_token token, uint32_t type,
+                              struct slice request)
+{
+    if (request.len > WAL_JANITOR_REQUEST_MAX)
+        return SH_TOO_LARGE;
+    struct job *job = xcalloc(1, sizeof *job);
+    job->token = token;
+    job->type = type;
+    buf_append(&job->request, request.data, request.len);
+    pthread_mutex_lock(&j->lock);
+    bool takes = j->jobs < WAL_JANITOR_JOBS;
+    if (takes) {
+        *j->last = job;
+        j->last = &job->next;
+        j->jobs++;
+        pthread_cond_signal(&j->wake);
+    }
+    pthread_mutex_unlock(&j->lock);
+    if (!takes)
+        free_job(job);
+    return takes ? SH_OK : SH_OVERLOADED;
+}
+
+void wal_janitor_next(struct wal_janitor *j, enum wal_next next)
+{
+    pthread_mutex_lock(&j->lock);
+    j->poked = j->poked || next != j->next || next == WAL_NEXT_READY;
+    j->next = next;
+    pthread_cond_signal(&j->wake);
+    pthread_mutex_unlock(&j->lock);
+}
+
+void wal_janitor_set(struct wal_janitor *j, const struct wal_upkeep_settings *settings)
+{
+    pthread_mutex_lock(&j->lock);
+    j->settings = *settings;
+    j->changed = true;
+    pthread_cond_signal(&j->wake);
+    pthread_mutex_unlock(&j->lock);
+}
+
+void wal_janitor_stop(struct wal_janitor *j)
+{
+    struct job *job;
+    pthread_mutex_lock(&j->lock);
+    j->stop = true;
+    pthread_cond_signal(&j->wake);
+    pthread_mutex_unlock(&j->lock);
+    pthread_join(j->thread, NULL);
+    while ((job = take_job(j)) != NULL)
+        free_job(job);
+    pthread_cond_destroy(&j->wake);
+    pthread_mutex_destroy(&j->lock);
+    free(j);
+}

@@ -1,0 +1,33 @@
+/* The janitor: the slow thread that trims, keeps the register of holds, scrubs, and answers questions about
+ * that (wal_upkeep.h). It touches nothing that an append needs: no append ever waits for it, and it waits for
+ * none. Without anything to do it sleeps. */
+#ifndef WAL_JANITOR_H
+#define WAL_JANITOR_H
+
+#include "wal_upkeep.h"
+
+enum { WAL_JANITOR_JOBS = 1024, WAL_JANITOR_REQUEST_MAX = 4096 };
+
+struct wal_janitor;
+
+struct wal_janitor_options {
+    struct wal_upkeep *upkeep; /* open; the janitor's until wal_janitor_stop */
+    /* The answer to a request, on the janitor's thread; *body is taken over. Not called for those that were
+     * still waiting at wal_janitor_stop. */
+    void (*on_answer)(void *arg, struct link_token token, uint32_t type, struct buf *body);
+    void *arg;
+};
+
+struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *options);
+/* Asks for an answer to log_trim, hold or wal_info; the request is copied. SH_OVERLOADED: too many wait.
+ * SH_TOO_LARGE. */
+enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token token, uint32_t type,
+                              struct slice request);
+/* What the preparer says of the next segment. After a roll it is a reason to look at retention. From any
+ * thread. */
+void wal_janitor_next(struct wal_janitor *janitor, enum wal_next next);
+void wal_janitor_set(struct wal_janitor *janitor, const struct wal_upkeep_settings *settings);
+/* Ends the thread within one step. What waits is not answered. */
+void wal_janitor_stop(struct wal_janitor *janitor);
+
+#endif

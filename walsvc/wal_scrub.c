@@ -1,0 +1,144 @@
+/* The scrubber's walk over a segment. Nothing here is fatal: what cannot be read is damage. */
+#include "wal_scrub.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+enum { STEP_BYTES = 256 << 10, PAGE_BYTES = 4096 };
+
+void wal_scrub_open(struct wal_scrub *s, const struct vfs *fs, const char *dir, struct id16 log,
+                    void (*on_damage)(void *arg, const struct log_damage *damage), void *arg)
+{
+    *s = (struct wal_scrub){.fs = fs, .dir = dir, .log = log, .on_damage = on_damage, .arg = arg, .fd = -1};
+}
+
+void wal_scrub_leave(struct wal_scrub *s)
+{
+    if (s->fd < 0)
+        return;
+    segment_scan_free(&s->scan);
+    s->fs->close(s->fs, s->fd);
+    s->fd = -1;
+}
+
+/* next_lsn 0: not known. */
+static void tell(struct wal_scrub *s, uint64_t offset, uint64_t bytes, uint64_t first_lsn, uint64_t next_lsn,
+                 const char *what)
+{
+    struct log_damage damage = {
+        .log = s->log,
+        .file = s->file,
+        .offset = offset,
+        .bytes = bytes,
+        .first_lsn = first_lsn,
+        .next_lsn = next_lsn,
+        .what = what,
+    };
+    s->on_damage(s->arg, &damage);
+}
+
+/* The header, or what follows from the file's name and the segment before when it is damaged. */
+static bool read_header(struct wal_scrub *s, struct segment_header *header)
+{
+    uint8_t bytes[SEGMENT_HEADER_BYTES];
+    ssize_t len = vfs_read_full(s->fs, s->fd, bytes, sizeof bytes, 0);
+    if (len == sizeof bytes && segment_header_decode(slice_of(bytes, sizeof bytes), header) == SH_OK &&
+        header->base_lsn == s->base_lsn && id16_equal(header->log, s->log))
+        return true;
+    *header = (struct segment_header){
+        .log = s->log,
+        .salt = segment_salt(s->log, s->base_lsn),
+        .previous_checksum = s->chain.checksum,
+        .base_lsn = s->base_lsn,
+        .position = s->chain.position,
+    };
+    return false;
+}
+
+static bool continues(const struct wal_scrub *s, const struct segment_header *h)
+{
+    return !s->chain_known || (h->base_lsn == s->chain.next_lsn && h->position == s->chain.position &&
+                               h->previous_checksum == s->chain.checksum);
+}
+
+bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
+{
+    struct segment_header header;
+    char name[SEGMENT_NAME_MAX];
+    wal_scrub_leave(s);
+    segment_name(segment->base_lsn, name);
+    vfs_path(s->file, s->dir, name);
+    s->base_lsn = segment->base_lsn;
+    s->next_lsn = segment->next_lsn;
+    s->end = segment->bytes;
+    s->fd = s->fs->open(s->fs, s->file, O_RDONLY, 0);
+    if (s->fd < 0) {
+        if (s->fd != -ENOENT)
+            tell(s, 0, s->end, s->base_lsn, s->next_lsn, "the file cannot be opened");
+        s->fd = -1;
+        s->chain_known = false;
+        return false;
+    }
+    s->fs->forget(s->fs, s->fd, 0, 0);
+    if (!read_header(s, &header))
+        tell(s, 0, SEGMENT_HEADER_BYTES, s->base_lsn, s->base_lsn, "the segment's header is damaged");
+    else if (!continues(s, &header))
+        tell(s, 0, 0, s->base_lsn, s->base_lsn, "the segment doesn't continue the one before");
+    s->position = header.position;
+    s->chain = log_chain_of(&header);
+    segment_scan_open(&s->scan, s->fs, s->fd, header.salt, s->end);
+    return true;
+}
+
+/* Stands before what is no valid frame: tells it, and goes on behind it. False: nothing valid is behind it.
+ */
+static bool pass_damage(struct wal_scrub *s)
+{
+    struct segment_search search;
+    struct frame_header h;
+    uint64_t bad = s->scan.offset, first_lsn = s->chain.next_lsn;
+    segment_search_open(&search, &s->scan, &s->chain);
+    enum scan_result result = segment_search_next(&search, s->end, &h);
+    if (result != SCAN_FRAME) {
+        tell(s, bad, s->end - bad, first_lsn, s->next_lsn,
+             result == SCAN_FAILED ? "the disk does not give these bytes"
+                                   : "no valid frame here, and none behind it in this file");
+        s->chain_known = false;
+        return false;
+    }
+    tell(s, bad, s->scan.offset - bad, first_lsn, h.base_lsn, "no valid frame here; one follows");
+    s->chain = (struct log_chain){h.base_lsn, h.previous_checksum, s->position + s->scan.offset};
+    return true;
+}
+
+/* One frame on. False: the segment is done. */
+static bool advance(struct wal_scrub *s)
+{
+    struct frame_header h;
+    struct slice bytes;
+    uint64_t offset = s->scan.offset;
+    enum scan_result result = segment_scan_next(&s->scan, &h, &bytes);
+    if (result == SCAN_END) {
+        s->chain_known = true;
+        return false;
+    }
+    if (result == SCAN_FRAME && log_chain_follow(&s->chain, &h))
+        return true;
+    s->scan.offset = offset;
+    return pass_damage(s);
+}
+
+bool wal_scrub_step(struct wal_scrub *s, uint64_t *bytes)
+{
+    uint64_t from = s->scan.offset;
+    bool more = true;
+    while (more && s->scan.offset - from < STEP_BYTES)
+        more = advance(s);
+    *bytes = (more ? s->scan.offset : s->end) - from;
+    uint64_t page = from & ~(uint64_t)(PAGE_BYTES - 1);
+    s->fs->forget(s->fs, s->fd, (int64_t)page, (int64_t)(from + *bytes - page));
+    if (!more)
+        wal_scrub_leave(s);
+    return more;
+}

@@ -1,0 +1,79 @@
+/* What the janitor does: holds, retention and trims, the scrubber's rounds, and questions about all that.
+ * Everything on one thread and any vfs; time comes in. docs/adr/0007. */
+#ifndef WAL_UPKEEP_H
+#define WAL_UPKEEP_H
+
+#include "exit_code.h"
+#include "wal_prepare.h"
+#include "wal_rounds.h"
+
+enum { WAL_FOUND_MAX = 64, WAL_INFO_SEGMENTS = 1000 };
+
+/* The settings, as they stand in the configuration. */
+struct wal_upkeep_settings {
+    uint64_t retention_bytes;
+    int64_t retention_age_ns;
+    uint64_t member_hold_max; /* 0: half of the disk */
+    uint64_t disk_reserve;    /* 0: see wal_prepare.h */
+    uint64_t scrub_rate;
+    int64_t scrub_interval_ns;
+};
+
+struct wal_upkeep_options {
+    const struct vfs *fs;
+    const char *dir; /* the log's; borrowed */
+    struct id16 log;
+    struct wal_upkeep_settings settings;
+    /* Damage that the scrubber has found, each time that it meets it. May be NULL. */
+    void (*on_damage)(void *arg, const struct log_damage *damage);
+    /* Everything below the LSN, and the position, is gone. May be NULL. */
+    void (*on_trimmed)(void *arg, uint64_t first_lsn, uint64_t position);
+    /* A sync failed: the process must end. When this returns all the same, nothing more may be called but
+     * wal_upkeep_close. */
+    void (*on_fatal)(void *arg, const char *what, int result);
+    void *arg;
+};
+
+/* A damaged range that the scrubber has found. */
+struct wal_found {
+    char file[SEGMENT_NAME_MAX];
+    uint64_t pass; /* the last one that met it */
+    uint64_t base_lsn, offset, bytes, first_lsn, next_lsn;
+};
+
+struct wal_upkeep {
+    struct wal_upkeep_options options;
+    struct wal_holds holds;
+    struct wal_catalog catalog;
+    struct wal_rounds rounds;
+    struct wal_found found[WAL_FOUND_MAX];
+    size_t found_count;
+    enum wal_next next; /* the next segment, for those who ask; the caller keeps it up to date */
+};
+
+struct wal_upkeep_time {
+    int64_t real_ns, mono_ns;
+};
+
+/* Reads the register of holds. EXIT_CONFIG: it is of another version. EXIT_FAULT: a file call failed. Both
+ * are logged. A damaged or missing register is replaced by one hold that keeps everything. */
+enum service_exit wal_upkeep_open(struct wal_upkeep *upkeep, const struct wal_upkeep_options *options,
+                                  struct wal_upkeep_time now);
+void wal_upkeep_close(struct wal_upkeep *upkeep);
+
+/* Answers log_trim, hold or wal_info: *type and *body get the answer, an error as well. */
+void wal_upkeep_answer(struct wal_upkeep *upkeep, uint32_t type, struct slice request,
+                       struct wal_upkeep_time now, uint32_t *answer_type, struct buf *answer);
+/* Holds that have expired go, retention takes what it may. Returns when it is due again (monotonic;
+ * INT64_MAX: when something changes). */
+int64_t wal_upkeep_tidy(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+/* A step of the scrubber; returns when the next one is due. */
+int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings *settings);
+
+/* ---- wal_upkeep_info.c ---- */
+void wal_upkeep_info(struct wal_upkeep *upkeep, const struct msg_wal_info *ask, struct wal_upkeep_time now,
+                     struct buf *answer);
+struct wal_retention wal_upkeep_rules(const struct wal_upkeep *upkeep);
+
+#endif
