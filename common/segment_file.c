@@ -179,8 +179,8 @@ static enum sh_error list_bases(const struct vfs *fs, const char *dir, uint64_t 
     return SH_INTERNAL;
 }
 
-enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log,
-                                struct log_segment **segments, size_t *count, char bad_file[SEGMENT_NAME_MAX])
+static enum sh_error list_once(const struct vfs *fs, const char *dir, struct id16 log,
+                               struct log_segment **segments, size_t *count, char bad_file[SEGMENT_NAME_MAX])
 {
     uint64_t *bases;
     *segments = NULL;
@@ -214,6 +214,17 @@ enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id
     }
     *segments = list;
     return SH_OK;
+}
+
+/* A segment can be trimmed between the listing and its turn: then the folder is listed anew. */
+enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log,
+                                struct log_segment **segments, size_t *count, char bad_file[SEGMENT_NAME_MAX])
+{
+    enum { LIST_ATTEMPTS = 100 };
+    enum sh_error error = SH_NOT_FOUND;
+    for (unsigned attempt = 0; attempt < LIST_ATTEMPTS && error == SH_NOT_FOUND; attempt++)
+        error = list_once(fs, dir, log, segments, count, bad_file);
+    return error;
 }
 
 static void raise_end(uint64_t known, uint64_t known_lsn, uint64_t *end, uint64_t *lsn)

@@ -1,9 +1,9 @@
 /* querysvc: what its files share. One loop thread owns everything.
  *
  *   query_service.c  birth and death, dispatch of requests, hello, status, log info
- *   query_wal.c      the links to walsvc: appends passed on, the durable watermark
+ *   query_wal.c      the links to walsvc: what is passed on to it, the durable watermark
  *   query_read.c     reads: queue, fairness, long polls
- *   query_pending.c  table of the appends that walsvc has not answered yet
+ *   query_pending.c  table of the requests that walsvc has not answered yet
  *   query_readers.c  a bounded pool of log readers */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
@@ -12,7 +12,7 @@
 #include "log_reader.h"
 #include "service.h"
 
-/* ---- query_pending.c: number of an append at walsvc -> whom to answer ---- */
+/* ---- query_pending.c: number of a request at walsvc -> whom to answer ---- */
 struct pending {
     uint64_t number;
     struct link_token token;
@@ -30,7 +30,7 @@ bool pending_take(struct pending_table *table, uint64_t number, struct pending *
 void pending_free(struct pending_table *table);
 
 /* ---- query_readers.c ---- */
-enum { QUERY_READERS = 8 };
+enum { QUERY_READERS = 8, QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
 
 struct reader_pool {
     const struct vfs *fs;
@@ -59,6 +59,7 @@ struct query_read {
     struct link_token token;
     uint64_t correlation;
     uint64_t from, max_bytes, max_entries;
+    uint64_t base;  /* of log info: base LSN of the first segment wanted */
     int64_t due_ns; /* at the end of the log: when to answer that there is nothing */
     uint64_t probe; /* without waiting: the probe of the durable end that must be done first; 0 for none */
 };
@@ -76,7 +77,7 @@ struct query {
     char query_link[LINK_ENDPOINT_MAX], wal_link[LINK_ENDPOINT_MAX];
     int64_t started_ns;
 
-    struct link_client *wal; /* appends */
+    struct link_client *wal; /* appends, and what else walsvc answers */
     struct pending_table appends;
     struct link_client *watch; /* the durable end: one long poll, and at most one probe */
     uint64_t durable_end, durable_lsn, commits;
@@ -96,8 +97,8 @@ struct query {
 void query_read_open(struct query *q);
 void query_read_close(struct query *q);
 void query_on_read(struct query *q, const struct link_request *request);
-/* Calls answer once walsvc has said how far the log is, or is away. */
-void query_ask_first(struct query *q, struct link_token token,
+/* Calls answer, with that base, once walsvc has said how far the log is, or is away. */
+void query_ask_first(struct query *q, struct link_token token, uint64_t base,
                      void (*answer)(struct query *q, const struct query_read *r));
 void query_drop_reads(struct query *q, uint64_t session);
 /* The durable end, or what is known of it, has moved on. */
@@ -108,7 +109,10 @@ bool query_reads_need_probe(const struct query *q);
 /* ---- query_wal.c ---- */
 enum sh_error query_wal_open(struct query *q);
 void query_wal_close(struct query *q);
-void query_on_append(struct query *q, const struct link_request *request);
+/* A request of any type that walsvc answers: it gets the same bytes, the client gets its answer. */
+void query_pass_on(struct query *q, const struct link_request *request);
+/* The same, but while walsvc is away there is an answer at once. */
+void query_on_wal_info(struct query *q, const struct link_request *request);
 /* Somebody waits for the durable end to move on. */
 void query_watch(struct query *q);
 /* Makes sure that a probe of the durable end is asked for from now on; returns its number, or 0 when walsvc

@@ -207,11 +207,12 @@ void query_on_read(struct query *q, const struct link_request *request)
     list_put(&q->ready, r);
 }
 
-void query_ask_first(struct query *q, struct link_token token,
+void query_ask_first(struct query *q, struct link_token token, uint64_t base,
                      void (*answer)(struct query *q, const struct query_read *r))
 {
     struct query_read *r = xcalloc(1, sizeof *r);
-    *r = (struct query_read){.answer = answer, .token = token, .from = UINT64_MAX, .probe = query_probe(q)};
+    *r = (struct query_read){
+        .answer = answer, .token = token, .from = UINT64_MAX, .base = base, .probe = query_probe(q)};
     r->due_ns = loop_now_ns(q->service->loop) + (r->probe > 0 ? PROBE_MS * (int64_t)NS_PER_MS : 0);
     list_put(&q->ready, r);
 }

@@ -96,9 +96,13 @@ static void answer_log_info(struct query *q, const struct query_read *r)
     }
     struct buf list = {0};
     msgpack_packer pk;
+    size_t first = 0;
+    while (first < count && segments[first].base_lsn < r->base)
+        first++;
+    size_t end = count - first > QUERY_SEGMENTS ? first + QUERY_SEGMENTS : count;
     mp_packer(&pk, &list);
-    msgpack_pack_array(&pk, count);
-    for (size_t i = 0; i < count; i++) {
+    msgpack_pack_array(&pk, end - first);
+    for (size_t i = first; i < end; i++) {
         msgpack_pack_array(&pk, 5);
         msgpack_pack_uint64(&pk, segments[i].base_lsn);
         msgpack_pack_uint64(&pk, segments[i].position);
@@ -112,6 +116,7 @@ static void answer_log_info(struct query *q, const struct query_read *r)
         .durable_lsn = q->durable_lsn,
         .durable_end = q->durable_end,
         .segments = buf_slice(&list),
+        .next = end < count ? segments[end].base_lsn : 0,
     };
     query_answer(q, r->token, MSG_log_info_reply, &reply);
     buf_free(&list);
@@ -127,7 +132,7 @@ static void on_log_info(struct query *q, const struct link_request *request)
     else if (!id16_is_zero(ask.log) && !id16_equal(ask.log, q->log))
         query_refuse(q, request->token, SH_NOT_FOUND, "this node does not hold that log", 0);
     else
-        query_ask_first(q, request->token, answer_log_info);
+        query_ask_first(q, request->token, ask.from, answer_log_info);
 }
 
 static void on_request(void *arg, const struct link_request *request)
@@ -137,7 +142,11 @@ static void on_request(void *arg, const struct link_request *request)
             log_uint("bytes", request->body.len));
     switch (request->type) {
     case MSG_append:
-        query_on_append(q, request);
+    case MSG_log_trim:
+        query_pass_on(q, request);
+        break;
+    case MSG_wal_info:
+        query_on_wal_info(q, request);
         break;
     case MSG_read:
         query_on_read(q, request);
@@ -146,7 +155,7 @@ static void on_request(void *arg, const struct link_request *request)
         on_hello(q, request);
         break;
     case MSG_status:
-        query_ask_first(q, request->token, answer_status);
+        query_ask_first(q, request->token, 0, answer_status);
         break;
     case MSG_log_info:
         on_log_info(q, request);

@@ -108,18 +108,27 @@ static void on_append_answer(void *arg, uint64_t number, uint32_t type, struct s
     link_server_answer(q->server, p.token, type, body);
 }
 
-void query_on_append(struct query *q, const struct link_request *request)
+void query_pass_on(struct query *q, const struct link_request *request)
 {
     struct pending p = {.token = request->token, .used = true};
-    enum sh_error e = link_client_send(q->wal, MSG_append, request->correlation, request->body,
+    enum sh_error e = link_client_send(q->wal, request->type, request->correlation, request->body,
                                        (struct slice){0}, &p.number);
     if (e == SH_OK) {
-        log_for(LOG_DEBUG, request->correlation, "append passed on", log_uint("bytes", request->body.len));
+        log_for(LOG_DEBUG, request->correlation, "passed on to walsvc", log_uint("type", request->type),
+                log_uint("bytes", request->body.len));
         pending_put(&q->appends, &p);
         return;
     }
     struct msg_error error = {.code = e, .text = slice_str("the queue to walsvc is full"), .retry_ms = 20};
     link_server_refuse(q->server, request->token, &error);
+}
+
+void query_on_wal_info(struct query *q, const struct link_request *request)
+{
+    if (link_client_is_connected(q->watch))
+        query_pass_on(q, request);
+    else
+        query_refuse(q, request->token, SH_UNAVAILABLE, "walsvc does not answer", 0);
 }
 
 enum sh_error query_wal_open(struct query *q)
