@@ -60,7 +60,8 @@ struct sh_append_result {
 };
 
 /* Appends 1..65,536 entries, all or none, and waits until they are durable, timeout_ms of the options at
- * most. A retry after a restart of the node never doubles them. *result, unless NULL, is filled with SH_OK
+ * most. A retry after a restart of the node never doubles them. While the node's disk is full it is tried
+ * again; SH_DISK_FULL comes when the time is nearly over. *result, unless NULL, is filled with SH_OK
  * only. The outcome is unknown with SH_TIMEOUT (unless the detail says that the client's queue stayed full),
  * with SH_UNAVAILABLE (the client was closed), SH_SEQUENCE_EXPIRED (the node no longer remembers whether an
  * earlier try landed) and SH_INTERNAL (the node's answer makes no sense). Nothing was appended with any other
@@ -162,6 +163,71 @@ struct sh_log_info {
 enum sh_error sh_log_info(struct sh_client *client, struct sh_log_info *info);
 /* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);
+
+/* ---- what keeps the log ---- */
+struct sh_trim_options {
+    uint64_t before_lsn; /* the first LSN that is to stay */
+    bool dry_run;        /* only say what would be done */
+    const char *release; /* name of holds that are given up first, at most 64 bytes; NULL for none */
+};
+struct sh_trim_result {
+    uint64_t first_lsn;       /* that is left */
+    uint64_t segments, bytes; /* deleted, or that would be */
+    char **held_by;           /* what holds back the next segment below before_lsn: "member n2" */
+    size_t held_by_count;
+};
+/* Deletes whole sealed segments below an LSN, the oldest first, that nothing holds; result is the caller's,
+ * what it points to is freed with sh_log_trim_free, and it is all zero after an error. SH_NOT_FOUND: there is
+ * no hold of the name to release. SH_TIMEOUT, SH_UNAVAILABLE: it may have been done. Otherwise sh_status's
+ * errors. */
+enum sh_error sh_log_trim(struct sh_client *client, const struct sh_trim_options *options,
+                          struct sh_trim_result *result);
+void sh_log_trim_free(struct sh_trim_result *result);
+
+enum sh_hold_kind { SH_HOLD_MEMBER = 1, SH_HOLD_VIEW, SH_HOLD_READER, SH_HOLD_BACKUP, SH_HOLD_CURSOR };
+/* Keeps segments from being trimmed. */
+struct sh_hold {
+    enum sh_hold_kind kind;
+    char name[65];
+    uint64_t lsn;        /* first LSN that is needed */
+    int64_t expires_ns;  /* since 1970; 0: never */
+    bool broken;         /* it kept too much, and keeps nothing any more */
+    uint64_t kept_bytes; /* beyond their retention */
+};
+struct sh_kept_segment {
+    uint64_t base_lsn, next_lsn; /* next_lsn: of the segment behind; 0: it is being written */
+    uint64_t position, bytes;
+    int64_t last_ns;     /* time of its last entry, ns since 1970; 0: not known */
+    bool due;            /* beyond its retention */
+    bool damaged_header; /* which keeps it from being trimmed */
+    bool above_mark;     /* the durable mark does not lie behind it yet */
+};
+struct sh_damage {
+    char file[64];
+    uint64_t offset, bytes, first_lsn, next_lsn; /* next_lsn: the first one behind it; 0: not known */
+};
+struct sh_wal_info {
+    struct sh_kept_segment *segments; /* oldest first */
+    size_t segment_count;
+    struct sh_hold *holds;
+    size_t hold_count;
+    struct sh_damage *damages;
+    size_t damage_count;
+    uint64_t retention_bytes;  /* 0: unlimited */
+    uint64_t retention_age_ns; /* 0: for ever */
+    uint64_t member_hold_max;
+    uint64_t disk_free, disk_total, disk_reserve;
+    enum { SH_NEXT_PREPARING, SH_NEXT_READY, SH_NEXT_DISK_FULL } next_segment;
+    uint64_t scrub_rate; /* bytes a second; 0: off */
+    uint64_t scrub_interval_ns, scrub_done, scrub_total, scrub_damages;
+    int64_t scrub_last_ns; /* end of the last full pass, ns since 1970; 0: none yet */
+    bool scrubbing;
+};
+/* What walsvc knows of the node's own log; info is the caller's, what it points to is freed with
+ * sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc is away. Otherwise
+ * sh_status's errors. */
+enum sh_error sh_wal_info(struct sh_client *client, struct sh_wal_info *info);
+void sh_wal_info_free(struct sh_wal_info *info);
 
 /* The last error's own sentence as the node gave it ("expected sequence 7"), of this thread; "" for none.
  * Lives until the thread's next call of this library. */

@@ -9,7 +9,14 @@ extern const struct ctl_command cmd_read, cmd_tail;                             
 extern const struct ctl_command cmd_status, cmd_version, cmd_config_check, cmd_config_show; /* cmd_node.c */
 extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
 extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
-extern const struct ctl_command cmd_log_info, cmd_log_verify, cmd_log_dump;                 /* cmd_log.c */
-extern const struct ctl_command cmd_bench_append, cmd_bench_read;                           /* cmd_bench.c */
+extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */
+extern const struct ctl_command cmd_log_trim;                     /* cmd_log_trim.c */
+extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
+extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
+
+/* Says why a data directory holds no log that could be read. Not an answer of 1: nothing was looked at. */
+int ctl_fail_no_log(const struct ctl *ctl, const char *data);
+/* A file call failed; failed_errno 0: it isn't known which error, so that the file is asked again. */
+int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno);
 
 #endif

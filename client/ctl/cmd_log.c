@@ -1,5 +1,4 @@
-/* log info (asks the node, or reads a data directory), log verify and log dump (read a data directory). All
- * but the question to the node work whether it runs or not. */
+/* log verify and log dump: they read a data directory, whether a node runs or not. */
 #include "cmd.h"
 
 #include <errno.h>
@@ -19,8 +18,7 @@
         "data", 'd', CTL_WORD, "DIR", "the node's data directory; without it, that of --config", 0, 0        \
     }
 
-/* Says why a data directory holds no log that could be read. Not an answer of 1: nothing was looked at. */
-static int fail_no_log(const struct ctl *ctl, const char *data)
+int ctl_fail_no_log(const struct ctl *ctl, const char *data)
 {
     char text[CONFIG_PATH_MAX + 64];
     struct stat about;
@@ -34,8 +32,7 @@ static int fail_no_log(const struct ctl *ctl, const char *data)
     return CTL_FAILED;
 }
 
-/* A file call failed; failed_errno 0: it isn't known which error, so that the file is asked again. */
-static int fail_path(const struct ctl *ctl, const char *path, int failed_errno)
+int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno)
 {
     if (failed_errno == 0 && access(path, R_OK) != 0)
         failed_errno = errno;
@@ -43,141 +40,6 @@ static int fail_path(const struct ctl *ctl, const char *path, int failed_errno)
     return ctl_fail(ctl, path, forbidden ? SH_FORBIDDEN : SH_INTERNAL,
                     failed_errno != 0 ? strerror(failed_errno) : "cannot be read");
 }
-
-/* ---------------------------------------------------------------- info */
-
-static void print_info_json(const struct sh_log_info *info)
-{
-    struct ctl_json j = {0};
-    json_open(&j, NULL, '{');
-    json_uuid(&j, "log", info->log);
-    json_uint(&j, "first_lsn", info->first_lsn);
-    json_uint(&j, "durable_lsn", info->durable_lsn);
-    json_uint(&j, "durable_end", info->durable_end);
-    json_open(&j, "segments", '[');
-    for (size_t i = 0; i < info->segment_count; i++) {
-        const struct sh_segment *s = &info->segments[i];
-        json_open(&j, NULL, '{');
-        json_uint(&j, "base_lsn", s->base_lsn);
-        json_uint(&j, "position", s->position);
-        json_uint(&j, "file_bytes", s->file_bytes);
-        json_uint(&j, "created_ms", (uint64_t)(s->created_ns / NS_PER_MS));
-        json_bool(&j, "sealed", s->sealed);
-        json_close(&j, '}');
-    }
-    json_close(&j, ']');
-    json_close(&j, '}');
-    json_print(&j);
-}
-
-static void print_info_text(const struct ctl *ctl, const struct sh_log_info *info)
-{
-    static const char *const heads[] = {">first LSN", ">position", ">size", "created", "state"};
-    struct ctl_table table = {0};
-    char a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
-    struct id16 log;
-    char uuid[ID_TEXT];
-    memcpy(log.bytes, info->log, sizeof log.bytes);
-    id16_format(log, uuid);
-    ctl_line(ctl, "log", "%s", uuid);
-    ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(info->first_lsn, a),
-             ctl_grouped(info->durable_lsn, b));
-    ctl_line(ctl, "durable", "%s", ctl_bytes(info->durable_end, a));
-    puts("");
-    ctl_table_head(&table, 5, heads);
-    for (size_t i = 0; i < info->segment_count; i++) {
-        const struct sh_segment *s = &info->segments[i];
-        ctl_table_cell(&table, "%" PRIu64, s->base_lsn);
-        ctl_table_cell(&table, "%" PRIu64, s->position);
-        ctl_table_cell(&table, "%s", ctl_bytes(s->file_bytes, a));
-        ctl_table_cell(&table, "%s", ctl_time(s->created_ns, b));
-        ctl_table_cell(&table, "%s", s->sealed ? "sealed" : "being written");
-    }
-    ctl_table_print(ctl, &table);
-}
-
-static void print_info(const struct ctl *ctl, const struct sh_log_info *info)
-{
-    if (ctl->format == CTL_JSON)
-        print_info_json(info);
-    else
-        print_info_text(ctl, info);
-}
-
-/* What the segment files alone tell. */
-static int info_of_data(const struct ctl *ctl, const char *data)
-{
-    struct node_identity node;
-    struct log_segment *segments = NULL;
-    struct sh_log_info info = {0};
-    char dir[PATH_MAX], path[PATH_MAX], uuid[ID_TEXT], bad[SEGMENT_NAME_MAX] = "";
-    struct stat about;
-    if (stat(data, &about) != 0 || !S_ISDIR(about.st_mode))
-        return fail_no_log(ctl, data);
-    snprintf(path, sizeof path, "%.*s/node", CONFIG_PATH_MAX, data);
-    enum sh_error e = node_identity_read(vfs_posix(), data, &node);
-    if (e == SH_NOT_FOUND)
-        return fail_no_log(ctl, data);
-    if (e != SH_OK)
-        return e == SH_CORRUPT ? ctl_fail(ctl, path, e, "") : fail_path(ctl, path, 0);
-    id16_format(node.log, uuid);
-    snprintf(dir, sizeof dir, "%.*s/log/%s", CONFIG_PATH_MAX, data, uuid);
-    e = log_list_segments(vfs_posix(), dir, node.log, &segments, &info.segment_count, bad);
-    if (e == SH_OK)
-        e = log_durable_end(vfs_posix(), dir, node.log, &info.durable_end, &info.durable_lsn);
-    if (e == SH_OK) {
-        memcpy(info.log, node.log.bytes, sizeof info.log);
-        info.first_lsn = segments[0].base_lsn;
-        info.segments = xcalloc(info.segment_count, sizeof *info.segments);
-        for (size_t i = 0; i < info.segment_count; i++)
-            info.segments[i] =
-                (struct sh_segment){segments[i].base_lsn, segments[i].position, segments[i].file_bytes,
-                                    segments[i].created_ns, segments[i].sealed};
-        print_info(ctl, &info);
-        free(info.segments);
-    }
-    free(segments);
-    snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX - 1, dir, bad[0] != 0 ? "/" : "",
-             bad);
-    return e == SH_OK         ? CTL_DONE
-           : e == SH_INTERNAL ? fail_path(ctl, path, 0)
-                              : ctl_fail(ctl, path, e, e == SH_CORRUPT ? "its header is damaged" : "");
-}
-
-static int run_info(struct ctl *ctl)
-{
-    struct sh_client *client;
-    struct sh_log_info info;
-    char data[CONFIG_PATH_MAX];
-    log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
-    if (ctl_has(ctl, "data"))
-        return ctl_data_dir(ctl, data, sizeof data) ? info_of_data(ctl, data) : CTL_USAGE;
-    int code = ctl_open(ctl, &client);
-    if (code != CTL_DONE)
-        return code;
-    enum sh_error e = sh_log_info(client, &info);
-    if (e != SH_OK) {
-        code = ctl_fail_node(ctl, "log info", e, sh_last_error_detail());
-    } else {
-        print_info(ctl, &info);
-        sh_log_info_free(&info);
-    }
-    sh_close(client);
-    return code;
-}
-
-static const struct ctl_option info_options[] = {
-    {"data", 'd', CTL_WORD, "DIR", "read this data directory instead of asking the node", 0, 0},
-    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
-};
-
-const struct ctl_command cmd_log_info = {
-    .name = "log info",
-    .values = "",
-    .summary = "The log's segments",
-    .options = info_options,
-    .run = run_info,
-};
 
 /* ---------------------------------------------------------------- verify */
 
@@ -248,10 +110,11 @@ static int exit_of(const struct ctl *ctl, enum sh_error e, const char *data,
     if (e == SH_OK || e == SH_CORRUPT)
         return e == SH_OK ? CTL_DONE : CTL_NO;
     if (e == SH_NOT_FOUND)
-        return fail_no_log(ctl, data);
+        return ctl_fail_no_log(ctl, data);
     if (e == SH_VERSION_MISMATCH)
         return ctl_fail(ctl, r->failed_path, e, "it is of another format version than this tool");
-    return e == SH_INTERNAL ? fail_path(ctl, r->failed_path, r->failed_errno) : ctl_fail(ctl, data, e, "");
+    return e == SH_INTERNAL ? ctl_fail_path(ctl, r->failed_path, r->failed_errno)
+                            : ctl_fail(ctl, data, e, "");
 }
 
 static int run_verify(struct ctl *ctl)

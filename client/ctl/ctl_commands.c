@@ -2,23 +2,8 @@
 #include "cmd.h"
 
 const struct ctl_command *const ctl_commands[] = {
-    &cmd_append,
-    &cmd_read,
-    &cmd_tail,
-    &cmd_status,
-    &cmd_svc_tree,
-    &cmd_svc_restart,
-    &cmd_svc_stop,
-    &cmd_svc_start,
-    &cmd_svc_obituary,
-    &cmd_log_info,
-    &cmd_log_verify,
-    &cmd_log_dump,
-    &cmd_bench_append,
-    &cmd_bench_read,
-    &cmd_config_check,
-    &cmd_config_show,
-    &cmd_shutdown,
-    &cmd_version,
-    NULL,
+    &cmd_append,       &cmd_read,        &cmd_tail,      &cmd_status,       &cmd_svc_tree,
+    &cmd_svc_restart,  &cmd_svc_stop,    &cmd_svc_start, &cmd_svc_obituary, &cmd_log_info,
+    &cmd_log_trim,     &cmd_log_verify,  &cmd_log_dump,  &cmd_bench_append, &cmd_bench_read,
+    &cmd_config_check, &cmd_config_show, &cmd_shutdown,  &cmd_version,      NULL,
 };

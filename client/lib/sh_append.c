@@ -117,6 +117,13 @@ static struct shc_batch *add_entries(struct sh_client *c, const struct sh_entry 
     return b;
 }
 
+static void set_deadline(struct shc_batch *b, int64_t deadline_ns)
+{
+    if (b->first_deadline_ns == 0 || deadline_ns < b->first_deadline_ns)
+        b->first_deadline_ns = deadline_ns;
+    b->deadline_ns = deadline_ns;
+}
+
 static void add_call_back(struct shc_batch *b, const struct shc_call_back *call)
 {
     if (b->call_count == b->call_capacity) {
@@ -174,7 +181,7 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     }
     struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
     uint32_t first = b->count - count;
-    b->deadline_ns = deadline_ns;
+    set_deadline(b, deadline_ns);
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&q->lock);
     if (wake)
@@ -209,7 +216,7 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
     }
     struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
     call.first = b->count - count;
-    b->deadline_ns = call.deadline_ns;
+    set_deadline(b, call.deadline_ns);
     add_call_back(b, &call);
     pthread_mutex_unlock(&q->lock);
     if (wake)

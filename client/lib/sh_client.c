@@ -276,37 +276,51 @@ static bool decode_segment(struct mp *m, struct sh_segment *out)
     return true;
 }
 
+/* Adds those of one answer. */
 static enum sh_error decode_segments(struct slice list, struct sh_log_info *info)
 {
     struct mp m = mp_of(list);
     uint32_t count;
     if (!mp_array(&m, &count))
         return SH_INTERNAL;
-    info->segments = xcalloc(count, sizeof *info->segments); /* count: at most the bytes that came */
-    info->segment_count = count;
+    info->segments = xrealloc(info->segments, (info->segment_count + count + 1) * sizeof *info->segments);
     for (uint32_t i = 0; i < count; i++)
-        if (!decode_segment(&m, &info->segments[i]))
+        if (!decode_segment(&m, &info->segments[info->segment_count++]))
             return SH_INTERNAL;
     return SH_OK;
 }
 
-enum sh_error sh_log_info(struct sh_client *c, struct sh_log_info *info)
+static enum sh_error ask_log_info(struct sh_client *c, uint64_t *from, struct sh_log_info *info)
 {
     struct shc_call call = {0};
-    struct msg_log_info ask = {0};
+    struct msg_log_info ask = {.from = *from};
     struct msg_log_info_reply reply;
-    memset(info, 0, sizeof *info);
     enum sh_error e = shc_ask(c, &call, MSG_log_info, &ask, MSG_log_info_reply, &reply);
     if (e == SH_OK) {
+        if (*from == 0)
+            info->first_lsn = reply.first_lsn;
         memcpy(info->log, reply.log.bytes, sizeof info->log);
-        info->first_lsn = reply.first_lsn;
         info->durable_lsn = reply.durable_lsn;
         info->durable_end = reply.durable_end;
-        e = decode_segments(reply.segments, info);
-        if (e != SH_OK)
-            sh_log_info_free(info);
+        e = reply.next == 0 || reply.next > *from ? decode_segments(reply.segments, info) : SH_INTERNAL;
+        *from = reply.next;
     }
     shc_call_free(&call);
+    return e;
+}
+
+enum sh_error sh_log_info(struct sh_client *c, struct sh_log_info *info)
+{
+    uint64_t from = 0;
+    enum sh_error e;
+    memset(info, 0, sizeof *info);
+    do
+        e = ask_log_info(c, &from, info);
+    while (e == SH_OK && from != 0);
+    if (e != SH_OK) {
+        sh_log_info_free(info);
+        memset(info, 0, sizeof *info);
+    }
     return e;
 }
 

@@ -80,7 +80,7 @@ static void on_call_error(struct sh_client *c, struct shc_call *call, struct sli
     char detail[SHC_DETAIL_MAX];
     if (msg_decode(MSG_error, body, &error) != SH_OK)
         error = (struct msg_error){.code = SH_INTERNAL, .text = slice_str("malformed error")};
-    if (error.code == SH_OVERLOADED || error.code == SH_UNAVAILABLE) {
+    if (error.code == SH_OVERLOADED || (error.code == SH_UNAVAILABLE && !call->once)) {
         call_later(c, call, error.retry_ms > 0 ? (int64_t)error.retry_ms : CALL_AGAIN_MS);
         return;
     }

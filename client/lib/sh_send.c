@@ -8,6 +8,8 @@
  * - A refusal leaves a gap: everything behind it gets a conflict. Then nothing new goes out until all else is
  *   answered (draining), and what was rejected goes again, in order, from the sequence that the log expects;
  * or as a new producer, when that sequence was used before.
+ * - A node with a full disk is asked again until shortly before the time of the first caller is over; it has
+ *   not taken the batch then, and SH_DISK_FULL says so.
  * - A batch that may have reached one log never goes to another one (but with at_least_once): the sender
  * stays with its node until that batch is answered or nobody waits for it any more.
  *
@@ -19,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UNKNOWN_PAUSE_MS = 20, REJECTED_PAUSE_MS = 10, TICK_MAX_MS = 250 };
+enum { UNKNOWN_PAUSE_MS = 20, REJECTED_PAUSE_MS = 10, DISK_FULL_PAUSE_MS = 200, TICK_MAX_MS = 250 };
 
 /* ---------------------------------------------------------------- outcomes */
 
@@ -130,6 +132,7 @@ static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct sli
         settle(c, b, SH_INTERNAL, "the node's answer to an append makes no sense");
         return;
     }
+    c->sender.disk_full = false;
     memcpy(b->result.log, reply.log.bytes, sizeof b->result.log);
     b->result.first_lsn = reply.lsn;
     b->result.count = b->count;
@@ -148,6 +151,11 @@ static void on_error(struct sh_client *c, struct shc_batch *b, struct slice body
     switch (error.code) {
     case SH_OVERLOADED: /* the same sequence is right whether an earlier try has landed or not */
         send_again(c, b, error.retry_ms > 0 ? (int64_t)error.retry_ms : REJECTED_PAUSE_MS);
+        return;
+    case SH_DISK_FULL: /* it knows the sequence, and that nothing of it has landed */
+        s->disk_full = true;
+        send_again(c, b, DISK_FULL_PAUSE_MS);
+        b->uncertain = false;
         return;
     case SH_UNAVAILABLE:
         send_again(c, b, UNKNOWN_PAUSE_MS);
@@ -331,15 +339,19 @@ static bool send_batch(struct sh_client *c, struct shc_batch *b)
     return true;
 }
 
+static int64_t tick_ns(const struct sh_client *c)
+{
+    int64_t tick_ms = c->options.timeout_ms / 20;
+    return (tick_ms < 1 ? 1 : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms) * NS_PER_MS;
+}
+
 static void arm_tick(struct sh_client *c)
 {
     struct shc_sender *s = &c->sender;
-    int64_t tick_ms = c->options.timeout_ms / 20;
     if (s->ticking)
         return;
     s->ticking = true;
-    tick_ms = tick_ms < 1 ? 1 : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms;
-    loop_timer_after(c->loop, &s->tick, tick_ms * NS_PER_MS);
+    loop_timer_after(c->loop, &s->tick, tick_ns(c));
 }
 
 static void try_move(struct sh_client *c);
@@ -402,11 +414,34 @@ static struct shc_batch *find_orphan(struct shc_queue *q)
     return b;
 }
 
+/* A batch that the full disk has kept out, and whose first caller has no time left for another try; NULL when
+ * there is none. */
+static struct shc_batch *find_kept_out(struct sh_client *c)
+{
+    struct shc_queue *q = &c->queue;
+    int64_t until_ns = loop_now_ns(c->loop) + 2 * tick_ns(c) + DISK_FULL_PAUSE_MS * (int64_t)NS_PER_MS;
+    if (!c->sender.disk_full)
+        return NULL;
+    pthread_mutex_lock(&q->lock);
+    struct shc_batch *b = q->head;
+    while (b != NULL && (b->state == SHC_SENT || (b->state == SHC_READY && b->uncertain) ||
+                         b->first_deadline_ns > until_ns))
+        b = b->next;
+    if (b != NULL && b->state == SHC_OPEN) {
+        b->state = SHC_READY;
+        q->open = NULL;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return b;
+}
+
 static void on_tick(void *arg)
 {
     struct sh_client *c = arg;
     struct shc_batch *b;
     c->sender.ticking = false;
+    while ((b = find_kept_out(c)) != NULL)
+        settle(c, b, SH_DISK_FULL, "the node's disk is full or below its reserve");
     while (expire_one(c, loop_now_ns(c->loop)))
         ;
     while ((b = find_orphan(&c->queue)) != NULL)

@@ -294,7 +294,7 @@ static void test_a_refused_frame_fails_its_callers_only(void **state)
     struct sh_client *c;
     o.batch_entries = 1;
     o.in_flight = 16;
-    n->refuse = SH_DISK_FULL;
+    n->refuse = SH_READ_ONLY;
     n->refuse_after = 10;
     n->refuse_count = 1;
     assert_int_equal(sh_open(&o, &c), SH_OK);
@@ -303,9 +303,61 @@ static void test_a_refused_frame_fails_its_callers_only(void **state)
     client_append_numbers(c, &good, 11, 300);
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(bad.failed, 1);
-    assert_int_equal(bad.error, SH_DISK_FULL);
+    assert_int_equal(bad.error, SH_READ_ONLY);
     assert_int_equal(good.failed, 0);
     client_check_numbers(c, 1, 1, 300);
+    sh_close(c);
+    node_stop(n);
+}
+
+static void test_an_append_waits_for_room_on_a_full_disk(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.batch_entries = 1;
+    o.in_flight = 16;
+    n->refuse = SH_DISK_FULL;
+    n->refuse_after = 10;
+    n->refuse_count = 3;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &t, 1, 300);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.failed, 0);
+    assert_int_equal(n->refuse_count, 0);
+    client_check_numbers(c, 1, 1, 300);
+    sh_close(c);
+    node_stop(n);
+}
+
+/* The time being over, the callers know that nothing has landed, and nothing lands later. */
+static void test_a_disk_that_stays_full_is_told(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.batch_entries = 1;
+    o.timeout_ms = 3000;
+    n->refuse = SH_DISK_FULL;
+    n->refuse_count = UINT32_MAX;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &t, 100, 120);
+    assert_int_equal(client_append(c, "never", NULL), SH_DISK_FULL);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.failed, 21);
+    assert_int_equal(t.error, SH_DISK_FULL);
+    NODE_SET(n, n->refuse_count = 0);
+    client_append_numbers(c, &t, 1, 5);
+    assert_int_equal(sh_flush(c), SH_OK);
+    assert_int_equal(t.failed, 21);
+    assert_int_equal(n->frame_count, 5);
+    client_check_numbers(c, 1, 1, 5);
     sh_close(c);
     node_stop(n);
 }
@@ -412,6 +464,8 @@ int main(void)
         cmocka_unit_test(test_overloaded_is_tried_again_in_order),
         cmocka_unit_test(test_unknown_outcome_is_tried_again_under_its_sequence),
         cmocka_unit_test(test_a_refused_frame_fails_its_callers_only),
+        cmocka_unit_test(test_an_append_waits_for_room_on_a_full_disk),
+        cmocka_unit_test(test_a_disk_that_stays_full_is_told),
         cmocka_unit_test(test_a_forgotten_producer_starts_anew_unseen),
         cmocka_unit_test(test_expired_after_an_unknown_outcome_is_told),
         cmocka_unit_test(test_bad_entries_are_refused_before_they_spoil_anything),
