@@ -27,8 +27,8 @@ enum {
     SHC_DETAIL_MAX = 256,
     SHC_ARRAY_HEAD = 5,                    /* room in front of a batch's entries for the array's own head */
     SHC_MESSAGE_BYTES = (16 << 20) + 4096, /* RECVMAXSZ: as in link_server_default_limits */
-    SHC_UNKNOWN_BYTES = 128 << 10, /* bound of a shared batch while the node's own limit, which may be 256 KiB,
-                                      isn't known */
+    SHC_UNKNOWN_BYTES = 128 << 10, /* bound of a shared batch while the node's own limit, which may be 256
+                                      KiB, isn't known */
 };
 
 struct sh_client;
