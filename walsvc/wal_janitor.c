@@ -134,6 +134,7 @@ struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *o)
     int result = pthread_create(&j->thread, NULL, run, j);
     if (result != 0)
         wal_fatal("cannot start a thread", o->upkeep->options.dir, -result);
+    pthread_setname_np(j->thread, "janitor");
     return j;
 }
 

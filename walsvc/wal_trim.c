@@ -189,8 +189,6 @@ static int remove_oldest(struct wal_catalog *c, const struct wal_segment *s, boo
     result = c->fs->sync_dir(c->fs, c->dir);
     *must_end = result < 0;
     failpoint_hit("trim_dir_synced");
-    if (result == 0)
-        remove_index(c, s->base_lsn); /* if it stays: swept later */
     return result;
 }
 
@@ -216,9 +214,10 @@ int wal_catalog_remove(struct wal_catalog *c, size_t count, struct wal_trimmed *
     return result;
 }
 
+enum { SWEEP_MAX = 64 }; /* at a time */
 struct sweep {
     const struct wal_catalog *catalog;
-    uint64_t bases[64];
+    uint64_t bases[SWEEP_MAX];
     size_t count;
 };
 
@@ -233,14 +232,18 @@ static bool note_orphan(void *arg, const char *name)
     snprintf(segment, sizeof segment, "%.*s.seg", (int)len - 4, name);
     if (segment_name_parse(segment, &base) && base < wal_catalog_first_lsn(sweep->catalog))
         sweep->bases[sweep->count++] = base;
-    return sweep->count < sizeof sweep->bases / sizeof sweep->bases[0];
+    return sweep->count < SWEEP_MAX;
 }
 
 int wal_catalog_sweep(const struct wal_catalog *c)
 {
-    struct sweep sweep = {.catalog = c};
-    int result = c->fs->list(c->fs, c->dir, note_orphan, &sweep);
-    for (size_t i = 0; i < sweep.count && result == 0; i++)
-        result = remove_index(c, sweep.bases[i]);
+    int result = 0;
+    for (size_t found = SWEEP_MAX; found == SWEEP_MAX && result == 0;) {
+        struct sweep sweep = {.catalog = c};
+        result = c->fs->list(c->fs, c->dir, note_orphan, &sweep);
+        for (size_t i = 0; i < sweep.count && result == 0; i++)
+            result = remove_index(c, sweep.bases[i]);
+        found = sweep.count;
+    }
     return result;
 }

@@ -28,11 +28,12 @@ struct wal_trimmed {
     uint64_t segments, bytes;
     uint64_t first_lsn, position; /* of what is left */
 };
-/* Removes the `count` oldest segments, with their indexes; *out says how far it came. 0. -EUCLEAN: a header
+/* Removes the `count` oldest segments; *out says how far it came. 0. -EUCLEAN: a header
  * does not agree with the catalogue, nothing more is removed. -errno of the unlink. *must_end: a sync of the
  * folder failed, the process must end. */
 int wal_catalog_remove(struct wal_catalog *catalog, size_t count, struct wal_trimmed *out, bool *must_end);
-/* Removes the indexes of segments that are gone: a crash can leave some behind. 0 or -errno. */
+/* Removes the indexes of segments that are gone, after a trim; a crash can leave some behind until the next
+ * one. 0 or -errno. */
 int wal_catalog_sweep(const struct wal_catalog *catalog);
 
 #endif

@@ -132,7 +132,6 @@ void wal_upkeep_set(struct wal_upkeep *u, const struct wal_upkeep_settings *sett
 /* 0, -ENOSPC or -EDQUOT. */
 static int write_holds(struct wal_upkeep *u)
 {
-    failpoint_hit("holds_write");
     int result = wal_holds_write(&u->holds, u->options.fs, u->options.dir, u->options.log);
     failpoint_hit("holds_written");
     if (result < 0 && !is_full(result))
