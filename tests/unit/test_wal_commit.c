@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -35,7 +36,9 @@ static struct wal_prepare *prepare;
 static struct wal_commit *commit;
 static char data[PATH_MAX];
 static struct vfs faulty;
-static _Atomic int64_t fail_pwritev_at, fail_fdatasync_at, room_bytes, slow_us;
+static _Atomic int64_t fail_pwritev_at, fail_fdatasync_at, room_bytes, disk_bytes, slow_us, marks_refused;
+static atomic_bool mark_full;
+static uint64_t disk_reserve;
 
 static void on_durable(void *arg, const struct wal_durable *durable, bool idle)
 {
@@ -94,6 +97,10 @@ static ssize_t faulty_pwritev(const struct vfs *fs, int fd, const struct iovec *
     (void)fs;
     if (atomic_fetch_sub(&fail_pwritev_at, 1) == 1)
         return -EIO;
+    if (atomic_load(&mark_full) && count == 1 && iov[0].iov_len == MARK_SLOT_BYTES) {
+        atomic_fetch_add(&marks_refused, 1);
+        return -ENOSPC;
+    }
     usleep((useconds_t)atomic_load(&slow_us));
     int some = count > 7 ? 7 : count; /* short writes are no failures */
     return vfs_posix()->pwritev(vfs_posix(), fd, iov, some, offset);
@@ -106,6 +113,23 @@ static int faulty_free_bytes(const struct vfs *fs, const char *path, uint64_t *b
     return 0;
 }
 
+static int faulty_total_bytes(const struct vfs *fs, const char *path, uint64_t *bytes)
+{
+    (void)fs, (void)path;
+    *bytes = (uint64_t)atomic_load(&disk_bytes);
+    return 0;
+}
+
+/* The file's bytes are free again. */
+static int faulty_unlink(const struct vfs *fs, const char *path)
+{
+    (void)fs;
+    int result = vfs_posix()->unlink(vfs_posix(), path);
+    if (result == 0)
+        atomic_fetch_add(&room_bytes, SEGMENT);
+    return result;
+}
+
 static void start(void)
 {
     pthread_mutex_lock(&inbox_lock);
@@ -116,6 +140,7 @@ static void start(void)
     struct wal_prepare_options p = {.fs = &faulty,
                                     .dir = rig.dir.log,
                                     .segment_size = SEGMENT,
+                                    .disk_reserve = disk_reserve,
                                     .retry_ns = 20 * NS_PER_MS,
                                     .on_next = on_next};
     prepare = wal_prepare_start(&p);
@@ -136,6 +161,12 @@ static int setup(void **state)
     faulty.fdatasync = faulty_fdatasync;
     faulty.pwritev = faulty_pwritev;
     faulty.free_bytes = faulty_free_bytes;
+    faulty.total_bytes = faulty_total_bytes;
+    faulty.unlink = faulty_unlink;
+    mark_full = false;
+    marks_refused = 0;
+    disk_bytes = INT64_C(1) << 41;
+    disk_reserve = 0;
     fail_fdatasync_at = fail_pwritev_at = slow_us = 0;
     room_bytes = INT64_C(1) << 40;
     rig_make_dir(data);
@@ -495,6 +526,94 @@ static void test_a_full_disk_is_told_and_heals(void **state)
     assert_log_holds(n);
 }
 
+/* Waits for the preparer's word. */
+static void wait_for_next(enum wal_next want)
+{
+    bool said = false;
+    while (!said) {
+        assert_true(take_mail((int64_t)WAIT_S * NS_PER_S));
+        said = wal_core_stats(rig.core).next == want;
+    }
+}
+
+static void test_the_reserve_is_left_free(void **state)
+{
+    (void)state;
+    disk_reserve = 100000;
+    atomic_store(&room_bytes, SEGMENT + 100000 - 1);
+    start();
+    wait_for_next(WAL_NEXT_DISK_FULL);
+    wal_prepare_set_reserve(prepare, 99999);
+    wait_for_next(WAL_NEXT_READY);
+    stop();
+}
+
+static void test_the_default_reserve_is_a_twentieth_and_a_gib_at_most(void **state)
+{
+    (void)state;
+    disk_bytes = 8 << 20;
+    assert_int_equal(wal_disk_reserve(&faulty, "", 0), (8 << 20) / 20);
+    assert_int_equal(wal_disk_reserve(&faulty, "", 5), 5);
+    disk_bytes = INT64_C(1) << 40;
+    assert_int_equal(wal_disk_reserve(&faulty, "", 0), 1 << 30);
+    assert_int_equal(wal_disk_reserve(&faulty, "", INT64_C(1) << 40), INT64_C(1) << 40);
+}
+
+/* The file that an earlier process has prepared takes the very room that a new one needs. */
+static void test_a_segment_prepared_before_is_no_full_disk(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    vfs_path(path, rig.dir.log, "next.tmp");
+    int fd = vfs_posix()->open(vfs_posix(), path, O_RDWR | O_CREAT, 0640);
+    assert_true(fd >= 0);
+    vfs_posix()->close(vfs_posix(), fd);
+    disk_reserve = 1000;
+    atomic_store(&room_bytes, 1000);
+    start();
+    wait_for_next(WAL_NEXT_READY);
+    stop();
+}
+
+static uint64_t marked_end(void)
+{
+    struct log_mark mark;
+    enum sh_error error = log_mark_read(vfs_posix(), rig.dir.log, rig.dir.identity.log, &mark);
+    assert_int_equal(error, SH_OK);
+    return mark.durable_end;
+}
+
+static uint64_t told_end(void)
+{
+    pthread_mutex_lock(&inbox_lock);
+    uint64_t end = inbox_durable.end;
+    pthread_mutex_unlock(&inbox_lock);
+    return end;
+}
+
+static void test_a_mark_that_meets_a_full_disk_is_written_later(void **state)
+{
+    (void)state;
+    atomic_store(&mark_full, true);
+    start();
+    uint64_t n;
+    for (n = 1; n <= 100; n++) {
+        uint64_t number = rig_append(&rig, 7, 1, n, payload_of(n));
+        put();
+        wait_for_answer(number);
+        assert_int_equal(rig.answers[number].code, SH_OK);
+    }
+    while (atomic_load(&marks_refused) < 2)
+        usleep(1000);
+    assert_true(marked_end() < told_end());
+    atomic_store(&mark_full, false);
+    while (marked_end() < told_end())
+        usleep(1000);
+    stop();
+    rig_kill(&rig);
+    assert_log_holds(n - 1);
+}
+
 /* ---------------------------------------------------------------- the end of the process */
 
 /* Runs fn in a child; the exit status. The parent holds no threads then. */
@@ -618,6 +737,10 @@ int main(void)
         COMMIT_TEST(test_bytes_of_a_dropped_session_are_not_needed_any_more),
         COMMIT_TEST(test_delay_gathers_a_group),
         COMMIT_TEST(test_a_full_disk_is_told_and_heals),
+        COMMIT_TEST(test_the_reserve_is_left_free),
+        COMMIT_TEST(test_the_default_reserve_is_a_twentieth_and_a_gib_at_most),
+        COMMIT_TEST(test_a_segment_prepared_before_is_no_full_disk),
+        COMMIT_TEST(test_a_mark_that_meets_a_full_disk_is_written_later),
         COMMIT_TEST(test_a_failed_sync_ends_the_process_and_acknowledges_nobody),
         COMMIT_TEST(test_a_failed_write_ends_the_process),
 #ifdef SHANGHAI_FAILPOINTS
