@@ -60,7 +60,7 @@ int wal_rounds_save(struct wal_rounds *r)
 }
 
 void wal_rounds_open(struct wal_rounds *r, struct wal_catalog *catalog, int64_t now_real_ns,
-                     void (*on_damage)(void *arg, const struct log_damage *damage), void *arg)
+                     void (*on_damage)(void *arg, const struct wal_scrub_damage *damage), void *arg)
 {
     *r = (struct wal_rounds){.catalog = catalog};
     wal_scrub_open(&r->scrub, catalog->fs, catalog->dir, catalog->log, on_damage, arg);

@@ -32,7 +32,7 @@ struct wal_rounds {
 
 /* Reads the progress. The scrubber's callback is the caller's, who counts what it is told in `damages`. */
 void wal_rounds_open(struct wal_rounds *rounds, struct wal_catalog *catalog, int64_t now_real_ns,
-                     void (*on_damage)(void *arg, const struct log_damage *damage), void *arg);
+                     void (*on_damage)(void *arg, const struct wal_scrub_damage *damage), void *arg);
 /* Does one step when it is due; returns when the next one is (monotonic; INT64_MAX: never). *result: 0, or
  * -errno of writing the progress. */
 int64_t wal_rounds_step(struct wal_rounds *rounds, int64_t now_real_ns, int64_t now_mono_ns, int *result);

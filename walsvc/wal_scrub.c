@@ -8,7 +8,7 @@
 enum { STEP_BYTES = 256 << 10, PAGE_BYTES = 4096 };
 
 void wal_scrub_open(struct wal_scrub *s, const struct vfs *fs, const char *dir, struct id16 log,
-                    void (*on_damage)(void *arg, const struct log_damage *damage), void *arg)
+                    void (*on_damage)(void *arg, const struct wal_scrub_damage *damage), void *arg)
 {
     *s = (struct wal_scrub){.fs = fs, .dir = dir, .log = log, .on_damage = on_damage, .arg = arg, .fd = -1};
 }
@@ -22,20 +22,21 @@ void wal_scrub_leave(struct wal_scrub *s)
     s->fd = -1;
 }
 
-/* next_lsn 0: not known. */
-static void tell(struct wal_scrub *s, uint64_t offset, uint64_t bytes, uint64_t first_lsn, uint64_t next_lsn,
-                 const char *what)
+/* Tells a damage of which the caller has filled in what is not the same for all of the segment. */
+static void tell(struct wal_scrub *s, struct wal_scrub_damage damage)
 {
-    struct log_damage damage = {
-        .log = s->log,
-        .file = s->file,
-        .offset = offset,
-        .bytes = bytes,
-        .first_lsn = first_lsn,
-        .next_lsn = next_lsn,
-        .what = what,
-    };
+    damage.file = s->file;
+    damage.fd = s->fd;
+    damage.base_lsn = s->base_lsn;
+    damage.position = s->position + damage.offset;
     s->on_damage(s->arg, &damage);
+}
+
+/* One at the beginning of the segment that costs no entry. */
+static void tell_beginning(struct wal_scrub *s, uint64_t bytes, const char *what)
+{
+    tell(s, (struct wal_scrub_damage){
+                .what = what, .bytes = bytes, .first_lsn = s->base_lsn, .next_lsn = s->base_lsn});
 }
 
 /* The header, or what follows from the file's name and the segment before when it is damaged. */
@@ -72,20 +73,26 @@ bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
     s->base_lsn = segment->base_lsn;
     s->next_lsn = segment->next_lsn;
     s->end = segment->bytes;
+    s->position = segment->position;
     s->fd = s->fs->open(s->fs, s->file, O_RDONLY, 0);
     if (s->fd < 0) {
-        if (s->fd != -ENOENT)
-            tell(s, 0, s->end, s->base_lsn, s->next_lsn, "the file cannot be opened");
+        bool is_gone = s->fd == -ENOENT;
         s->fd = -1;
+        if (!is_gone)
+            tell(s, (struct wal_scrub_damage){.what = "the file cannot be opened",
+                                              .bytes = s->end,
+                                              .first_lsn = s->base_lsn,
+                                              .next_lsn = s->next_lsn});
         s->chain_known = false;
         return false;
     }
     s->fs->forget(s->fs, s->fd, 0, 0);
-    if (!read_header(s, &header))
-        tell(s, 0, SEGMENT_HEADER_BYTES, s->base_lsn, s->base_lsn, "the segment's header is damaged");
-    else if (!continues(s, &header))
-        tell(s, 0, 0, s->base_lsn, s->base_lsn, "the segment doesn't continue the one before");
+    bool good = read_header(s, &header);
     s->position = header.position;
+    if (!good)
+        tell_beginning(s, SEGMENT_HEADER_BYTES, "the segment's header is damaged");
+    else if (!continues(s, &header))
+        tell_beginning(s, 0, "the segment doesn't continue the one before");
     s->chain = log_chain_of(&header);
     segment_scan_open(&s->scan, s->fs, s->fd, header.salt, s->end);
     return true;
@@ -97,17 +104,27 @@ static bool pass_damage(struct wal_scrub *s)
 {
     struct segment_search search;
     struct frame_header h;
-    uint64_t bad = s->scan.offset, first_lsn = s->chain.next_lsn;
+    struct wal_scrub_damage damage = {
+        .what = "no valid frame here; one follows",
+        .offset = s->scan.offset,
+        .first_lsn = s->chain.next_lsn,
+        .checksum_before = s->chain.checksum,
+    };
     segment_search_open(&search, &s->scan, &s->chain);
     enum scan_result result = segment_search_next(&search, s->end, &h);
     if (result != SCAN_FRAME) {
-        tell(s, bad, s->end - bad, first_lsn, s->next_lsn,
-             result == SCAN_FAILED ? "the disk does not give these bytes"
-                                   : "no valid frame here, and none behind it in this file");
+        damage.what = result == SCAN_FAILED ? "the disk does not give these bytes"
+                                            : "no valid frame here, and none behind it in this file";
+        damage.bytes = s->end - damage.offset;
+        damage.next_lsn = s->next_lsn;
+        tell(s, damage);
         s->chain_known = false;
         return false;
     }
-    tell(s, bad, s->scan.offset - bad, first_lsn, h.base_lsn, "no valid frame here; one follows");
+    damage.bytes = s->scan.offset - damage.offset;
+    damage.next_lsn = h.base_lsn;
+    damage.checksum_after = h.previous_checksum;
+    tell(s, damage);
     s->chain = (struct log_chain){h.base_lsn, h.previous_checksum, s->position + s->scan.offset};
     return true;
 }

@@ -6,15 +6,29 @@
 #ifndef WAL_SCRUB_H
 #define WAL_SCRUB_H
 
-#include "log_verify.h"
 #include "segment_scan.h"
 #include "wal_retention.h"
+
+/* A damaged range. Everything is borrowed for the call. */
+struct wal_scrub_damage {
+    const char *file; /* path of the segment */
+    const char *what; /* a sentence for people, without a full stop */
+    int fd;           /* of the file; -1: it cannot be opened */
+    uint64_t base_lsn;
+    uint64_t offset;   /* in the file: of the first bad byte */
+    uint64_t bytes;    /* up to the next good one; 0: a place where two parts don't fit together */
+    uint64_t position; /* in the log: of the first bad byte */
+    uint64_t first_lsn,
+        next_lsn; /* of the first entry that is lost, of the first one behind; equal: none is */
+    uint32_t checksum_before,
+        checksum_after; /* of the frame before it, of the last one in it; 0: not known */
+};
 
 struct wal_scrub {
     const struct vfs *fs;
     const char *dir; /* the log's; borrowed */
     struct id16 log;
-    void (*on_damage)(void *arg, const struct log_damage *damage);
+    void (*on_damage)(void *arg, const struct wal_scrub_damage *damage);
     void *arg;
     /* the segment; fd is -1 for none */
     int fd;
@@ -26,7 +40,7 @@ struct wal_scrub {
 };
 
 void wal_scrub_open(struct wal_scrub *scrub, const struct vfs *fs, const char *dir, struct id16 log,
-                    void (*on_damage)(void *arg, const struct log_damage *damage), void *arg);
+                    void (*on_damage)(void *arg, const struct wal_scrub_damage *damage), void *arg);
 /* Goes to a sealed segment; false: it cannot be opened (damage, told) or is gone. */
 bool wal_scrub_enter(struct wal_scrub *scrub, const struct wal_segment *segment);
 /* One step; *bytes: how far it came. False: the segment is done, and closed. */

@@ -37,7 +37,7 @@ struct wal_retention wal_upkeep_rules(const struct wal_upkeep *u)
 
 /* ---------------------------------------------------------------- life */
 
-static void on_damage(void *arg, const struct log_damage *damage)
+static void on_damage(void *arg, const struct wal_scrub_damage *damage)
 {
     struct wal_upkeep *u = arg;
     const char *name = strrchr(damage->file, '/') + 1;
@@ -50,7 +50,7 @@ static void on_damage(void *arg, const struct log_damage *damage)
         struct wal_found *found = &u->found[u->found_count++];
         *found = (struct wal_found){
             .pass = u->rounds.pass,
-            .base_lsn = u->rounds.scrub.base_lsn,
+            .base_lsn = damage->base_lsn,
             .offset = damage->offset,
             .bytes = damage->bytes,
             .first_lsn = damage->first_lsn,

@@ -25,7 +25,7 @@ struct wal_upkeep_options {
     struct id16 log;
     struct wal_upkeep_settings settings;
     /* Damage that the scrubber has found, each time that it meets it. May be NULL. */
-    void (*on_damage)(void *arg, const struct log_damage *damage);
+    void (*on_damage)(void *arg, const struct wal_scrub_damage *damage);
     /* Everything below the LSN, and the position, is gone. May be NULL. */
     void (*on_trimmed)(void *arg, uint64_t first_lsn, uint64_t position);
     /* A sync failed: the process must end. When this returns all the same, nothing more may be called but

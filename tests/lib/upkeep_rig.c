@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
-static void on_damage(void *arg, const struct log_damage *damage)
+static void on_damage(void *arg, const struct wal_scrub_damage *damage)
 {
     struct upkeep_rig *u = arg;
     u->damages++;

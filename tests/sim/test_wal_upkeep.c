@@ -717,7 +717,13 @@ static void test_the_scrubber_finds_damage_and_goes_on(void **state)
     scrub_a_pass();
     assert_int_equal(keep.damages, sealed);
     assert_int_equal(keep.upkeep.found_count, sealed);
+    const struct wal_segment *last = &keep.upkeep.catalog.all[sealed - 1];
     assert_true(keep.damage.next_lsn > keep.damage.first_lsn);
+    assert_int_equal(keep.damage.base_lsn, last->base_lsn);
+    assert_int_equal(keep.damage.position, last->position + keep.damage.offset);
+    assert_true(keep.damage.offset <= 700 + 1700 * (sealed - 1));
+    assert_true(keep.damage.offset + keep.damage.bytes > 700 + 1700 * (sealed - 1));
+    assert_true(keep.damage.checksum_before != 0 && keep.damage.checksum_after != 0);
     assert_int_equal(upkeep_rig_info(&keep, 0), SH_OK);
     assert_int_equal(keep.info.scrub_damages, sealed);
     /* Mended, it is forgotten by the next pass. */
