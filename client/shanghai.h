@@ -182,6 +182,7 @@ struct sh_trim_result {
  * errors. */
 enum sh_error sh_log_trim(struct sh_client *client, const struct sh_trim_options *options,
                           struct sh_trim_result *result);
+/* Frees the names, not result itself; does nothing the second time, or after an error. */
 void sh_log_trim_free(struct sh_trim_result *result);
 
 enum sh_hold_kind { SH_HOLD_MEMBER = 1, SH_HOLD_VIEW, SH_HOLD_READER, SH_HOLD_BACKUP, SH_HOLD_CURSOR };
@@ -227,6 +228,7 @@ struct sh_wal_info {
  * sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc is away. Otherwise
  * sh_status's errors. */
 enum sh_error sh_wal_info(struct sh_client *client, struct sh_wal_info *info);
+/* Frees the lists, not info itself; does nothing the second time, or after an error. */
 void sh_wal_info_free(struct sh_wal_info *info);
 
 /* The last error's own sentence as the node gave it ("expected sequence 7"), of this thread; "" for none.
