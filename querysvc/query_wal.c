@@ -114,8 +114,9 @@ void query_pass_on(struct query *q, const struct link_request *request)
     enum sh_error e = link_client_send(q->wal, request->type, request->correlation, request->body,
                                        (struct slice){0}, &p.number);
     if (e == SH_OK) {
-        log_for(LOG_DEBUG, request->correlation, "passed on to walsvc", log_uint("type", request->type),
-                log_uint("bytes", request->body.len));
+        log_for(LOG_DEBUG, request->correlation,
+                request->type == MSG_append ? "append passed on" : "passed on to walsvc",
+                log_uint("type", request->type), log_uint("bytes", request->body.len));
         pending_put(&q->appends, &p);
         return;
     }
