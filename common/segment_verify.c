@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PROGRESS_BYTES = 1 << 20 };
@@ -286,6 +287,16 @@ static void check_newest_end(struct verify *v)
                       "the file ends below the durable mark");
 }
 
+/* Whether the segment has been trimmed since the folder was listed: nothing so old is there any more. */
+static bool is_trimmed(const struct verify *v, uint64_t base)
+{
+    uint64_t *bases;
+    size_t count;
+    bool trimmed = segment_list(v->fs, v->dir, &bases, &count) == 0 && count > 0 && bases[0] > base;
+    free(bases);
+    return trimmed;
+}
+
 void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
 {
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
@@ -296,7 +307,9 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     v->next_position = position_of(v, next_base);
     int fd = open_file(v, base);
     if (fd < 0) {
-        if (v->error == SH_OK)
+        if (fd == -ENOENT && is_trimmed(v, base))
+            v->chain_known = false;
+        else if (v->error == SH_OK)
             verify_fail(v, SH_INTERNAL, path, -fd);
         return;
     }

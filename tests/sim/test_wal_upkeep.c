@@ -194,6 +194,51 @@ static void test_a_reader_of_a_trimmed_lsn_is_told(void **state)
     teardown();
 }
 
+/* The disk, where the first look at segment LSN 1 comes just after a trim. */
+static struct vfs racing;
+static uint64_t trim_before;
+
+static int racing_open(const struct vfs *vfs, const char *path, int flags, mode_t mode)
+{
+    (void)vfs;
+    if (trim_before != 0 && strstr(path, "/00000000000000000001.seg") != NULL) {
+        uint64_t before = trim_before;
+        trim_before = 0;
+        assert_int_equal(upkeep_rig_trim(&keep, before, false, NULL), SH_OK);
+    }
+    return fs->open(fs, path, flags, mode);
+}
+
+static void test_whoever_lists_segments_may_meet_a_trim(void **state)
+{
+    (void)state;
+    struct log_verify_options options = {0};
+    struct log_verify_report report;
+    struct log_segment *segments;
+    char bad_file[SEGMENT_NAME_MAX], path[PATH_MAX];
+    size_t count;
+    setup();
+    racing = *fs;
+    racing.open = racing_open;
+    trim_before = base_of(2);
+    assert_int_equal(log_verify(&racing, data, &options, &report), SH_OK);
+    assert_int_equal(trim_before, 0);
+    teardown();
+    setup();
+    uint64_t third = trim_before = base_of(2);
+    enum sh_error e =
+        log_list_segments(&racing, rig.log.dir, rig.dir.identity.log, &segments, &count, bad_file);
+    assert_int_equal(e, SH_OK);
+    assert_int_equal(trim_before, 0);
+    assert_int_equal(segments[0].base_lsn, third);
+    free(segments);
+    /* One that is missing in the middle is no trim. */
+    path_of(base_of(1), ".seg", path);
+    assert_int_equal(fs->unlink(fs, path), 0);
+    assert_int_equal(log_verify(&racing, data, &options, &report), SH_CORRUPT);
+    teardown();
+}
+
 /* Stopped before each of its file calls; after a start all is well, and what was answered holds. */
 static void crash_in_trim(enum sim_loss loss)
 {
@@ -848,6 +893,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_trimmed_log_goes_on),
         cmocka_unit_test(test_a_reader_of_a_trimmed_lsn_is_told),
+        cmocka_unit_test(test_whoever_lists_segments_may_meet_a_trim),
         cmocka_unit_test(test_a_trim_may_stop_at_every_step),
         cmocka_unit_test(test_a_failed_sync_after_a_removal_is_fatal),
         cmocka_unit_test(test_indexes_go_with_their_segments),
