@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
 
 #include "crc32c.h"
@@ -739,6 +740,66 @@ static void test_the_scrubber_waits_for_its_interval_and_keeps_its_rate(void **s
     teardown();
 }
 
+/* A disk that gives no byte of one file from some offset on; and counts what is to be forgotten. */
+static int bad_fd;
+static char bad_path[PATH_MAX];
+static unsigned forgotten;
+
+static int failing_open(const struct vfs *vfs, const char *path, int flags, mode_t mode)
+{
+    (void)vfs;
+    int fd = fs->open(fs, path, flags, mode);
+    if (strcmp(path, bad_path) == 0)
+        bad_fd = fd;
+    return fd;
+}
+
+static ssize_t failing_pread(const struct vfs *vfs, int fd, void *out, size_t len, int64_t offset)
+{
+    (void)vfs;
+    return fd == bad_fd && offset + (int64_t)len > 5000 ? -EIO : fs->pread(fs, fd, out, len, offset);
+}
+
+static int failing_close(const struct vfs *vfs, int fd)
+{
+    (void)vfs;
+    if (fd == bad_fd)
+        bad_fd = -1;
+    return fs->close(fs, fd);
+}
+
+static void noting_forget(const struct vfs *vfs, int fd, int64_t offset, int64_t len)
+{
+    (void)vfs, (void)fd;
+    forgotten += offset == 0 && len == 0;
+}
+
+static void test_what_the_disk_does_not_give_is_damage(void **state)
+{
+    (void)state;
+    uint64_t first;
+    setup_with(&scrubs);
+    size_t sealed = list(&first, NULL) - 1;
+    racing = *fs;
+    racing.open = failing_open;
+    racing.pread = failing_pread;
+    racing.close = failing_close;
+    racing.forget = noting_forget;
+    bad_fd = -1;
+    forgotten = 0;
+    path_of(base_of(1), ".seg", bad_path);
+    upkeep_rig_close(&keep);
+    rig.fs = &racing;
+    assert_int_equal(upkeep_rig_open(&keep, &rig), EXIT_DONE);
+    scrub_a_pass();
+    assert_int_equal(keep.damages, 1);
+    assert_int_equal(keep.damage.base_lsn, base_of(1));
+    assert_int_equal(keep.damage.next_lsn, base_of(2));
+    assert_int_equal(forgotten, sealed); /* each was read from the disk */
+    rig.fs = fs;
+    teardown();
+}
+
 static void test_the_scrubber_can_be_off(void **state)
 {
     (void)state;
@@ -915,6 +976,7 @@ int main(void)
         cmocka_unit_test(test_a_member_that_is_away_is_broken_and_told),
         cmocka_unit_test(test_an_expiring_hold_is_a_reason_to_look_again),
         cmocka_unit_test(test_the_scrubber_waits_for_its_interval_and_keeps_its_rate),
+        cmocka_unit_test(test_what_the_disk_does_not_give_is_damage),
         cmocka_unit_test(test_the_scrubber_can_be_off),
         cmocka_unit_test(test_the_scrubber_finds_damage_and_goes_on),
         cmocka_unit_test(test_every_byte_of_a_sealed_segment_is_scrubbed),
