@@ -57,10 +57,12 @@ static bool read_header(struct wal_scrub *s, struct segment_header *header)
     return false;
 }
 
+/* When the segment before it was not the last one read, or has been trimmed since, nothing can be said. */
 static bool continues(const struct wal_scrub *s, const struct segment_header *h)
 {
-    return !s->chain_known || (h->base_lsn == s->chain.next_lsn && h->position == s->chain.position &&
-                               h->previous_checksum == s->chain.checksum);
+    if (!s->chain_known || h->base_lsn != s->chain.next_lsn)
+        return true;
+    return h->position == s->chain.position && h->previous_checksum == s->chain.checksum;
 }
 
 bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
@@ -94,6 +96,7 @@ bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
     else if (!continues(s, &header))
         tell_beginning(s, 0, "the segment doesn't continue the one before");
     s->chain = log_chain_of(&header);
+    s->chain_known = false; /* until its end is reached */
     segment_scan_open(&s->scan, s->fs, s->fd, header.salt, s->end);
     return true;
 }

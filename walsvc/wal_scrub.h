@@ -36,7 +36,7 @@ struct wal_scrub {
     uint64_t position, base_lsn, next_lsn, end; /* end: in the file */
     struct segment_scan scan;
     struct log_chain chain;
-    bool chain_known; /* what the next segment must continue */
+    bool chain_known; /* the chain stands at the end of a whole segment, which the next one must continue */
 };
 
 void wal_scrub_open(struct wal_scrub *scrub, const struct vfs *fs, const char *dir, struct id16 log,

@@ -198,10 +198,13 @@ static void test_a_reader_of_a_trimmed_lsn_is_told(void **state)
 /* The disk, where the first look at segment LSN 1 comes just after a trim. */
 static struct vfs racing;
 static uint64_t trim_before;
+static char gone_at_open[PATH_MAX];
 
 static int racing_open(const struct vfs *vfs, const char *path, int flags, mode_t mode)
 {
     (void)vfs;
+    if (gone_at_open[0] != 0 && strcmp(path, gone_at_open) == 0 && flags == O_RDONLY)
+        fs->unlink(fs, path);
     if (trim_before != 0 && strstr(path, "/00000000000000000001.seg") != NULL) {
         uint64_t before = trim_before;
         trim_before = 0;
@@ -235,7 +238,9 @@ static void test_whoever_lists_segments_may_meet_a_trim(void **state)
     free(segments);
     /* One that is missing in the middle is no trim. */
     path_of(base_of(1), ".seg", path);
-    assert_int_equal(fs->unlink(fs, path), 0);
+    snprintf(gone_at_open, sizeof gone_at_open, "%s", path);
+    assert_int_not_equal(log_verify(&racing, data, &options, &report), SH_OK);
+    gone_at_open[0] = 0;
     assert_int_equal(log_verify(&racing, data, &options, &report), SH_CORRUPT);
     teardown();
 }
@@ -891,6 +896,82 @@ static void test_the_chain_over_segment_ends_is_scrubbed(void **state)
     teardown();
 }
 
+/* Segments of 1 MiB, of which a step reads a quarter. */
+static void setup_large(void)
+{
+    disk = sim_disk_open();
+    fs = sim_disk_vfs(disk);
+    assert_int_equal(rig_open(&rig, fs, data, 1 << 20), EXIT_DONE);
+    memset(&keep, 0, sizeof keep);
+    keep.now = (struct wal_upkeep_time){rig.now_ns, NS_PER_S};
+    keep.settings = scrubs;
+    assert_int_equal(upkeep_rig_open(&keep, &rig), EXIT_DONE);
+    wal_upkeep_scrub(&keep.upkeep, keep.now);
+    assert_true(rig_prepare(&rig));
+    for (uint64_t n = 1; n <= 300; n++) {
+        rig_append_many(&rig, 7, n, payload_of(n), 50);
+        assert_true(rig_commit(&rig));
+    }
+    assert_int_equal(wal_log_write_mark(&rig.log), 0);
+}
+
+static void set_rate(uint64_t rate)
+{
+    keep.settings.scrub_rate = rate;
+    wal_upkeep_set(&keep.upkeep, &keep.settings);
+}
+
+/* Nothing of this is damage: a segment that is left half-way, segments that are trimmed under the pass. */
+static void test_a_pass_bears_interruptions_and_trims(void **state)
+{
+    (void)state;
+    setup_large();
+    uint64_t second = base_of(1), fourth = base_of(3);
+    keep.now.real_ns += 100 * NS_PER_S;
+    while (keep.upkeep.rounds.scrub.base_lsn != second || keep.upkeep.rounds.scrub.scan.offset < 500000)
+        wal_upkeep_scrub(&keep.upkeep, keep.now);
+    set_rate(0);
+    assert_int_equal(wal_upkeep_scrub(&keep.upkeep, keep.now), INT64_MAX);
+    set_rate(1 << 20);
+    while (keep.upkeep.rounds.scrub.fd < 0 || keep.upkeep.rounds.scrub.scan.offset < 500000)
+        wal_upkeep_scrub(&keep.upkeep, keep.now);
+    assert_int_equal(keep.upkeep.rounds.scrub.base_lsn, second);
+    assert_int_equal(upkeep_rig_trim(&keep, fourth, false, NULL), SH_OK);
+    assert_int_equal(keep.trim.first_lsn, fourth);
+    scrub_a_pass();
+    assert_int_equal(keep.damages, 0);
+    teardown();
+}
+
+/* A trim, or the end, never waits for more than a step. */
+static void test_a_step_reads_a_quarter_mib(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    setup_large();
+    assert_int_equal(upkeep_rig_info(&keep, 0), SH_OK);
+    struct wal_scrub *scrub = &keep.upkeep.rounds.scrub;
+    assert_true(wal_scrub_enter(scrub, &keep.upkeep.catalog.all[0]));
+    unsigned steps = 1;
+    for (; wal_scrub_step(scrub, &bytes); steps++)
+        assert_in_range(bytes, 256 << 10, (256 << 10) + 30000); /* with the frame that ends it */
+    assert_int_equal(steps, 4);
+    teardown();
+}
+
+static void test_a_missing_segment_is_found(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    setup_with(&scrubs);
+    path_of(base_of(2), ".seg", path);
+    assert_int_equal(fs->unlink(fs, path), 0);
+    scrub_a_pass();
+    assert_true(keep.damages > 0);
+    assert_int_equal(keep.upkeep.found[0].base_lsn, base_of(1));
+    teardown();
+}
+
 static void test_a_pass_goes_on_after_a_restart(void **state)
 {
     (void)state;
@@ -981,6 +1062,9 @@ int main(void)
         cmocka_unit_test(test_the_scrubber_finds_damage_and_goes_on),
         cmocka_unit_test(test_every_byte_of_a_sealed_segment_is_scrubbed),
         cmocka_unit_test(test_the_chain_over_segment_ends_is_scrubbed),
+        cmocka_unit_test(test_a_pass_bears_interruptions_and_trims),
+        cmocka_unit_test(test_a_step_reads_a_quarter_mib),
+        cmocka_unit_test(test_a_missing_segment_is_found),
         cmocka_unit_test(test_a_pass_goes_on_after_a_restart),
         cmocka_unit_test(test_damaged_progress_begins_anew),
         cmocka_unit_test(test_damaged_entries_may_be_trimmed),
