@@ -16,6 +16,7 @@ struct job {
 
 struct wal_janitor {
     struct wal_upkeep *upkeep;
+    atomic_bool *stop;
     void (*on_answer)(void *arg, struct link_token token, uint32_t type, struct buf *body);
     void *arg;
     pthread_t thread;
@@ -24,7 +25,7 @@ struct wal_janitor {
     pthread_cond_t wake;
     struct job *first, **last;
     size_t jobs;
-    bool stop, poked, changed;
+    bool poked, changed;
     enum wal_next next;
     struct wal_upkeep_settings settings; /* when changed */
 };
@@ -102,7 +103,7 @@ static void *run(void *arg)
 {
     struct wal_janitor *j = arg;
     pthread_mutex_lock(&j->lock);
-    while (!j->stop) {
+    while (!atomic_load(j->stop)) {
         take_news(j);
         struct job *job = take_job(j);
         pthread_mutex_unlock(&j->lock);
@@ -111,7 +112,7 @@ static void *run(void *arg)
         else
             do_what_is_due(j);
         pthread_mutex_lock(&j->lock);
-        if (!j->stop && j->first == NULL && !j->poked && !j->changed)
+        if (!atomic_load(j->stop) && j->first == NULL && !j->poked && !j->changed)
             wait_until_due(j);
     }
     pthread_mutex_unlock(&j->lock);
@@ -124,7 +125,7 @@ struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *o)
 {
     struct wal_janitor *j = xcalloc(1, sizeof *j);
     pthread_condattr_t attr;
-    *j = (struct wal_janitor){.upkeep = o->upkeep, .on_answer = o->on_answer, .arg = o->arg};
+    *j = (struct wal_janitor){.upkeep = o->upkeep, .stop = o->stop, .on_answer = o->on_answer, .arg = o->arg};
     j->last = &j->first;
     pthread_mutex_init(&j->lock, NULL);
     pthread_condattr_init(&attr);
@@ -183,7 +184,7 @@ void wal_janitor_stop(struct wal_janitor *j)
 {
     struct job *job;
     pthread_mutex_lock(&j->lock);
-    j->stop = true;
+    atomic_store(j->stop, true);
     pthread_cond_signal(&j->wake);
     pthread_mutex_unlock(&j->lock);
     pthread_join(j->thread, NULL);

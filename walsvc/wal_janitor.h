@@ -12,6 +12,7 @@ struct wal_janitor;
 
 struct wal_janitor_options {
     struct wal_upkeep *upkeep; /* open; the janitor's until wal_janitor_stop */
+    atomic_bool *stop;         /* the one that the upkeep's options name; false */
     /* The answer to a request, on the janitor's thread; *body is taken over. Not called for those that were
      * still waiting at wal_janitor_stop. */
     void (*on_answer)(void *arg, struct link_token token, uint32_t type, struct buf *body);
@@ -27,7 +28,7 @@ enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token tok
  * thread. */
 void wal_janitor_next(struct wal_janitor *janitor, enum wal_next next);
 void wal_janitor_set(struct wal_janitor *janitor, const struct wal_upkeep_settings *settings);
-/* Ends the thread within one step. What waits is not answered. */
+/* Ends the thread within one step: a quarter MiB read, a segment removed. What waits is not answered. */
 void wal_janitor_stop(struct wal_janitor *janitor);
 
 #endif

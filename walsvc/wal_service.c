@@ -26,6 +26,7 @@ struct wal_service {
     struct wal_commit *commit; /* NULL when it has ended */
     struct wal_upkeep upkeep;
     struct wal_janitor *janitor;
+    atomic_bool stop_janitor;
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -276,6 +277,7 @@ static enum service_exit open_upkeep(struct wal_service *w)
         .dir = w->dir.log,
         .log = w->dir.identity.log,
         .settings = upkeep_settings(&w->service->config->settings),
+        .stop = &w->stop_janitor,
         .on_fatal = on_upkeep_fatal,
         .arg = w,
     };
@@ -286,7 +288,8 @@ static enum service_exit open_upkeep(struct wal_service *w)
 static void start_threads(struct wal_service *w)
 {
     const struct settings *settings = &w->service->config->settings;
-    struct wal_janitor_options janitor = {.upkeep = &w->upkeep, .on_answer = post_answer, .arg = w};
+    struct wal_janitor_options janitor = {
+        .upkeep = &w->upkeep, .stop = &w->stop_janitor, .on_answer = post_answer, .arg = w};
     w->janitor = wal_janitor_start(&janitor); /* first: the preparer tells it what it does */
     struct wal_prepare_options prepare = {
         .fs = w->dir.fs,

@@ -198,7 +198,7 @@ int wal_catalog_remove(struct wal_catalog *c, size_t count, struct wal_trimmed *
     size_t removed = 0;
     *must_end = false;
     *out = (struct wal_trimmed){0};
-    while (removed < count && removed + 1 < c->count && result == 0) {
+    while (removed < count && removed + 1 < c->count && !(c->stop != NULL && atomic_load(c->stop))) {
         result = remove_oldest(c, &c->all[removed], must_end);
         if (result < 0)
             break;

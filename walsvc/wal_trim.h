@@ -6,6 +6,8 @@
 #ifndef WAL_TRIM_H
 #define WAL_TRIM_H
 
+#include <stdatomic.h>
+
 #include "log_reader.h"
 #include "wal_retention.h"
 
@@ -13,6 +15,7 @@ struct wal_catalog {
     const struct vfs *fs;
     const char *dir; /* the log's; borrowed */
     struct id16 log;
+    const atomic_bool *stop; /* set by another thread: a removal ends after the segment it is at; or NULL */
     struct wal_segment *all; /* the oldest first */
     size_t count;
     uint64_t mark_end; /* the durable end that the mark file tells; 0: it cannot be read */

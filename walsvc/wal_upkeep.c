@@ -79,10 +79,18 @@ static void forget_found(struct wal_upkeep *u, uint64_t from, uint64_t to, uint6
 static enum service_exit replace_register(struct wal_upkeep *u, enum sh_error error)
 {
     struct wal_hold hold = {.kind = WAL_HOLD_MEMBER, .lsn = 1};
-    if (wal_catalog_refresh(&u->catalog) != SH_OK)
+    uint64_t *bases;
+    size_t count;
+    int result = segment_list(u->options.fs, u->options.dir, &bases, &count);
+    if (result < 0) {
+        log_error("cannot list a log's segments", log_text("dir", u->options.dir),
+                  log_text("error", strerror(-result)));
         return EXIT_FAULT;
+    }
+    bool is_new = count == 0 || (count == 1 && bases[0] == 1);
+    free(bases);
     u->holds.dirty = true;
-    if (error == SH_NOT_FOUND && u->catalog.count <= 1 && wal_catalog_first_lsn(&u->catalog) == 1)
+    if (error == SH_NOT_FOUND && is_new)
         return EXIT_DONE;
     log_error("the register of holds is damaged or missing: nothing is trimmed, up to wal.member_hold_max, "
               "until the hold `lost-register` is released (shanghaictl log trim --release lost-register)",
@@ -96,7 +104,8 @@ enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_
                                   struct wal_upkeep_time now)
 {
     *u = (struct wal_upkeep){.options = *options};
-    u->catalog = (struct wal_catalog){.fs = options->fs, .dir = options->dir, .log = options->log};
+    u->catalog = (struct wal_catalog){
+        .fs = options->fs, .dir = options->dir, .log = options->log, .stop = options->stop};
     enum sh_error error = wal_holds_read(&u->holds, options->fs, options->dir, options->log);
     if (error == SH_INTERNAL)
         return EXIT_FAULT;

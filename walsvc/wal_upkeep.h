@@ -24,6 +24,7 @@ struct wal_upkeep_options {
     const char *dir; /* the log's; borrowed */
     struct id16 log;
     struct wal_upkeep_settings settings;
+    const atomic_bool *stop; /* see wal_trim.h; or NULL */
     /* Damage that the scrubber has found, each time that it meets it. May be NULL. */
     void (*on_damage)(void *arg, const struct wal_scrub_damage *damage);
     /* Everything below the LSN, and the position, is gone. May be NULL. */

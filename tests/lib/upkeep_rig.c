@@ -33,6 +33,7 @@ enum service_exit upkeep_rig_open(struct upkeep_rig *u, struct wal_rig *rig)
         .dir = rig->log.dir,
         .log = rig->dir.identity.log,
         .settings = u->settings,
+        .stop = &u->stop,
         .on_damage = on_damage,
         .on_trimmed = on_trimmed,
         .on_fatal = on_fatal,

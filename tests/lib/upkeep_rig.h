@@ -10,6 +10,7 @@ struct upkeep_rig {
     struct wal_upkeep upkeep;
     struct wal_upkeep_settings settings;
     struct wal_upkeep_time now;
+    atomic_bool stop;
     unsigned fatal, damages, trims;
     struct wal_scrub_damage damage; /* the last one; its texts are gone */
     uint64_t trimmed_lsn;

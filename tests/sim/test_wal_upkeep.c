@@ -195,6 +195,22 @@ static void test_a_reader_of_a_trimmed_lsn_is_told(void **state)
     teardown();
 }
 
+/* The end of the process doesn't wait for a long trim. */
+static void test_a_trim_ends_when_it_must(void **state)
+{
+    (void)state;
+    uint64_t first;
+    setup();
+    atomic_store(&keep.stop, true);
+    assert_int_equal(upkeep_rig_trim(&keep, base_of(3), false, NULL), SH_OK);
+    list(&first, NULL);
+    assert_int_equal(first, 1);
+    atomic_store(&keep.stop, false);
+    assert_int_equal(upkeep_rig_trim(&keep, base_of(3), false, NULL), SH_OK);
+    assert_int_equal(keep.trim.segments, 3);
+    teardown();
+}
+
 /* The disk, where the first look at segment LSN 1 comes just after a trim. */
 static struct vfs racing;
 static uint64_t trim_before;
@@ -1035,6 +1051,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_trimmed_log_goes_on),
         cmocka_unit_test(test_a_reader_of_a_trimmed_lsn_is_told),
+        cmocka_unit_test(test_a_trim_ends_when_it_must),
         cmocka_unit_test(test_whoever_lists_segments_may_meet_a_trim),
         cmocka_unit_test(test_a_trim_may_stop_at_every_step),
         cmocka_unit_test(test_a_failed_sync_after_a_removal_is_fatal),
