@@ -153,22 +153,6 @@ static bool header_agrees(const struct wal_catalog *c, const struct wal_segment 
     return header.position == s->position;
 }
 
-static void index_path(const struct wal_catalog *c, uint64_t base, char path[PATH_MAX])
-{
-    char name[SEGMENT_NAME_MAX];
-    segment_name(base, name);
-    memcpy(strrchr(name, '.'), ".idx", sizeof ".idx");
-    vfs_path(path, c->dir, name);
-}
-
-static int remove_index(const struct wal_catalog *c, uint64_t base)
-{
-    char path[PATH_MAX];
-    index_path(c, base, path);
-    int result = c->fs->unlink(c->fs, path);
-    return result == -ENOENT ? 0 : result;
-}
-
 static int remove_oldest(struct wal_catalog *c, const struct wal_segment *s, bool *must_end)
 {
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
@@ -214,36 +198,49 @@ int wal_catalog_remove(struct wal_catalog *c, size_t count, struct wal_trimmed *
     return result;
 }
 
-enum { SWEEP_MAX = 64 }; /* at a time */
+enum { SWEEP_MAX = 64, LSN_DIGITS = 20 };
 struct sweep {
     const struct wal_catalog *catalog;
-    uint64_t bases[SWEEP_MAX];
+    char names[SWEEP_MAX][SEGMENT_NAME_MAX];
     size_t count;
 };
 
+/* "<base LSN>.idx" of a segment that is gone, or "<base LSN>.idx.tmp". */
 static bool note_orphan(void *arg, const char *name)
 {
     struct sweep *sweep = arg;
     char segment[SEGMENT_NAME_MAX];
     uint64_t base;
-    size_t len = strlen(name);
-    if (len < 4 || len >= sizeof segment || strcmp(name + len - 4, ".idx") != 0)
+    if (strlen(name) < LSN_DIGITS ||
+        (strcmp(name + LSN_DIGITS, ".idx") != 0 && strcmp(name + LSN_DIGITS, ".idx.tmp") != 0))
         return true;
-    snprintf(segment, sizeof segment, "%.*s.seg", (int)len - 4, name);
+    snprintf(segment, sizeof segment, "%.*s.seg", LSN_DIGITS, name);
     if (segment_name_parse(segment, &base) && base < wal_catalog_first_lsn(sweep->catalog))
-        sweep->bases[sweep->count++] = base;
+        snprintf(sweep->names[sweep->count++], SEGMENT_NAME_MAX, "%s", name);
     return sweep->count < SWEEP_MAX;
+}
+
+static int remove_orphans(const struct wal_catalog *c, const struct sweep *sweep)
+{
+    for (size_t i = 0; i < sweep->count; i++) {
+        char path[PATH_MAX];
+        vfs_path(path, c->dir, sweep->names[i]);
+        int result = c->fs->unlink(c->fs, path);
+        if (result < 0 && result != -ENOENT)
+            return result;
+    }
+    return 0;
 }
 
 int wal_catalog_sweep(const struct wal_catalog *c)
 {
-    int result = 0;
-    for (size_t found = SWEEP_MAX; found == SWEEP_MAX && result == 0;) {
-        struct sweep sweep = {.catalog = c};
+    struct sweep sweep;
+    int result;
+    do { /* so many at a time */
+        sweep = (struct sweep){.catalog = c};
         result = c->fs->list(c->fs, c->dir, note_orphan, &sweep);
-        for (size_t i = 0; i < sweep.count && result == 0; i++)
-            result = remove_index(c, sweep.bases[i]);
-        found = sweep.count;
-    }
+        if (result == 0)
+            result = remove_orphans(c, &sweep);
+    } while (result == 0 && sweep.count == SWEEP_MAX);
     return result;
 }
