@@ -119,6 +119,8 @@ static void test_whoever_lists_segments_may_meet_a_trim(void **state)
     assert_int_equal(trim_before, 0);
     kept_teardown();
     kept_setup();
+    racing = *kept_fs;
+    racing.open = racing_open;
     uint64_t third = trim_before = kept_base_of(2);
     enum sh_error e =
         log_list_segments(&racing, kept_rig.log.dir, kept_rig.dir.identity.log, &segments, &count, bad_file);
