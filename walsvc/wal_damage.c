@@ -395,6 +395,26 @@ int wal_damage_repaired(struct wal_damage *d, uint64_t base_lsn, uint64_t offset
     return result;
 }
 
+int wal_damage_trimmed(struct wal_damage *d, uint64_t first_lsn)
+{
+    bool changed = false;
+    pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < d->count;) {
+        const struct wal_damage_range *r = &d->ranges[i];
+        if (r->base_lsn >= first_lsn) {
+            i++;
+            continue;
+        }
+        log_warn("a damaged range is trimmed: it will not be mended", log_uint("base_lsn", r->base_lsn),
+                 log_uint("offset", r->offset), log_uint("first_lsn", r->first_lsn));
+        take_out(d, i);
+        changed = true;
+    }
+    int result = changed ? store(d) : 0;
+    pthread_mutex_unlock(&d->lock);
+    return result;
+}
+
 int wal_damage_accept(struct wal_damage *d, uint64_t first_lsn, uint64_t next_lsn, int64_t now_ns,
                       size_t *count)
 {

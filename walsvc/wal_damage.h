@@ -54,6 +54,9 @@ int wal_damage_add(struct wal_damage *damage, const struct wal_damage_range *ran
  * a range changes nothing.) Writes the register. 0 or -errno. */
 int wal_damage_repaired(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
                         const struct log_chain *behind);
+/* The segments below the LSN are gone, and the ranges in them with them; each is told. Writes the register. 0
+ * or -errno. */
+int wal_damage_trimmed(struct wal_damage *damage, uint64_t first_lsn);
 /* The loss of the ranges whose entries all lie in [first_lsn, next_lsn) is accepted (now_ns since 1970; of
  * one that was accepted before the time stays). *count gets the number of those ranges. Writes the register.
  * 0 or -errno. */

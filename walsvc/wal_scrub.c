@@ -25,6 +25,7 @@ void wal_scrub_leave(struct wal_scrub *s)
 /* Tells a damage of which the caller has filled in what is not the same for all of the segment. */
 static void tell(struct wal_scrub *s, struct wal_scrub_damage damage)
 {
+    s->clean = false;
     damage.file = s->file;
     damage.fd = s->fd;
     damage.base_lsn = s->base_lsn;
@@ -76,6 +77,7 @@ bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
     s->next_lsn = segment->next_lsn;
     s->end = segment->bytes;
     s->position = segment->position;
+    s->clean = true;
     s->fd = s->fs->open(s->fs, s->file, O_RDONLY, 0);
     if (s->fd < 0) {
         bool is_gone = s->fd == -ENOENT;

@@ -34,6 +34,7 @@ struct wal_scrub {
     int fd;
     char file[PATH_MAX];
     uint64_t position, base_lsn, next_lsn, end; /* end: in the file */
+    bool clean;                                 /* no damage was met in it */
     struct segment_scan scan;
     struct log_chain chain;
     bool chain_known; /* the chain stands at the end of a whole segment, which the next one must continue */

@@ -278,6 +278,7 @@ static enum service_exit open_upkeep(struct wal_service *w)
         .log = w->dir.identity.log,
         .settings = upkeep_settings(&w->service->config->settings),
         .stop = &w->stop_janitor,
+        .damage = w->dir.damage,
         .on_fatal = on_upkeep_fatal,
         .arg = w,
     };

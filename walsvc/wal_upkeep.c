@@ -37,41 +37,41 @@ struct wal_retention wal_upkeep_rules(const struct wal_upkeep *u)
 
 /* ---------------------------------------------------------------- life */
 
+/* 0 or -errno of writing the register, which only a full disk may refuse. */
+static void check_register(const struct wal_upkeep *u, int result)
+{
+    if (result < 0 && !is_full(result))
+        u->options.on_fatal(u->options.arg, "cannot write the register of damage", result);
+}
+
+/* What the register knows already has been told. A place where two parts don't fit together is no range. */
 static void on_damage(void *arg, const struct wal_scrub_damage *damage)
 {
     struct wal_upkeep *u = arg;
-    const char *name = strrchr(damage->file, '/') + 1;
+    struct wal_damage_range range;
     u->rounds.damages++;
+    if (u->options.on_damage != NULL)
+        u->options.on_damage(u->options.arg, damage);
+    if (damage->bytes > 0 &&
+        wal_damage_find(u->options.damage, damage->base_lsn, damage->offset, damage->bytes, &range))
+        return;
     log_error("the scrubber has found damage", log_text("file", damage->file),
               log_uint("offset", damage->offset), log_uint("bytes", damage->bytes),
               log_uint("first_lsn", damage->first_lsn), log_uint("readable_from", damage->next_lsn),
               log_text("what", damage->what));
-    if (u->found_count < WAL_FOUND_MAX) {
-        struct wal_found *found = &u->found[u->found_count++];
-        *found = (struct wal_found){
-            .pass = u->rounds.pass,
-            .base_lsn = damage->base_lsn,
-            .offset = damage->offset,
-            .bytes = damage->bytes,
-            .first_lsn = damage->first_lsn,
-            .next_lsn = damage->next_lsn,
-        };
-        snprintf(found->file, sizeof found->file, "%s", name);
-    }
-    if (u->options.on_damage != NULL)
-        u->options.on_damage(u->options.arg, damage);
-}
-
-/* Forgets what passes before `pass` have found in segments with from <= base LSN < to. */
-static void forget_found(struct wal_upkeep *u, uint64_t from, uint64_t to, uint64_t pass)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < u->found_count; i++) {
-        const struct wal_found *f = &u->found[i];
-        if (f->base_lsn < from || f->base_lsn >= to || f->pass >= pass)
-            u->found[kept++] = u->found[i];
-    }
-    u->found_count = kept;
+    if (damage->bytes == 0)
+        return;
+    range = (struct wal_damage_range){
+        .base_lsn = damage->base_lsn,
+        .offset = damage->offset,
+        .bytes = damage->bytes,
+        .position = damage->position,
+        .first_lsn = damage->first_lsn,
+        .next_lsn = damage->next_lsn,
+        .checksum_before = damage->checksum_before,
+        .checksum_after = damage->checksum_after,
+    };
+    check_register(u, wal_damage_add(u->options.damage, &range, damage->fd));
 }
 
 /* Nobody knows what was held: everything is, as if by a member that is away. Without a file there was no hold
@@ -259,11 +259,7 @@ static int trim(struct wal_upkeep *u, size_t count, struct wal_trimmed *out)
         u->options.on_fatal(u->options.arg, "cannot sync the log's folder after a trim", result);
     if (out->segments == 0)
         return result;
-    for (size_t i = 0; i < u->found_count; i++)
-        if (u->found[i].base_lsn < out->first_lsn)
-            log_warn("a damaged range is trimmed: it will not be mended", log_text("file", u->found[i].file),
-                     log_uint("offset", u->found[i].offset), log_uint("first_lsn", u->found[i].first_lsn));
-    forget_found(u, 0, out->first_lsn, UINT64_MAX);
+    check_register(u, wal_damage_trimmed(u->options.damage, out->first_lsn));
     wal_catalog_sweep(&u->catalog);
     log_info("segments trimmed", log_text("dir", u->options.dir), log_uint("segments", out->segments),
              log_uint("bytes", out->bytes), log_uint("first_lsn", out->first_lsn));
@@ -427,8 +423,9 @@ int64_t wal_upkeep_scrub(struct wal_upkeep *u, struct wal_upkeep_time now)
     int result;
     uint64_t base = u->rounds.scrub.fd >= 0 ? u->rounds.scrub.base_lsn : 0;
     int64_t due_ns = wal_rounds_step(&u->rounds, now.real_ns, now.mono_ns, &result);
-    if (base != 0 && u->rounds.scrub.fd < 0)
-        forget_found(u, base, base + 1, u->rounds.pass);
+    if (base != 0 && u->rounds.scrub.fd < 0 && u->rounds.scrub.clean) /* mended, by whomever */
+        check_register(
+            u, wal_damage_repaired(u->options.damage, base, 0, u->rounds.scrub.end, &u->rounds.scrub.chain));
     if (result < 0 && !is_full(result))
         u->options.on_fatal(u->options.arg, "cannot write the scrubber's progress", result);
     return due_ns;

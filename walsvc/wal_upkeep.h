@@ -4,10 +4,11 @@
 #define WAL_UPKEEP_H
 
 #include "exit_code.h"
+#include "wal_damage.h"
 #include "wal_prepare.h"
 #include "wal_rounds.h"
 
-enum { WAL_FOUND_MAX = 64, WAL_INFO_SEGMENTS = 1000 };
+enum { WAL_INFO_SEGMENTS = 1000 };
 
 /* The settings, as they stand in the configuration. */
 struct wal_upkeep_settings {
@@ -24,7 +25,8 @@ struct wal_upkeep_options {
     const char *dir; /* the log's; borrowed */
     struct id16 log;
     struct wal_upkeep_settings settings;
-    const atomic_bool *stop; /* see wal_trim.h; or NULL */
+    const atomic_bool *stop;   /* see wal_trim.h; or NULL */
+    struct wal_damage *damage; /* the register that the scrubber's damage goes into */
     /* Damage that the scrubber has found, each time that it meets it. May be NULL. */
     void (*on_damage)(void *arg, const struct wal_scrub_damage *damage);
     /* Everything below the LSN, and the position, is gone. May be NULL. */
@@ -35,20 +37,11 @@ struct wal_upkeep_options {
     void *arg;
 };
 
-/* A damaged range that the scrubber has found. */
-struct wal_found {
-    char file[SEGMENT_NAME_MAX];
-    uint64_t pass; /* the last one that met it */
-    uint64_t base_lsn, offset, bytes, first_lsn, next_lsn;
-};
-
 struct wal_upkeep {
     struct wal_upkeep_options options;
     struct wal_holds holds;
     struct wal_catalog catalog;
     struct wal_rounds rounds;
-    struct wal_found found[WAL_FOUND_MAX];
-    size_t found_count;
     enum wal_next next; /* the next segment, for those who ask; the caller keeps it up to date */
 };
 

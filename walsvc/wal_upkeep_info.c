@@ -1,6 +1,8 @@
 /* The answer to wal_info. Nothing here is fatal. */
 #include "wal_upkeep.h"
 
+#include <stdlib.h>
+
 /* As messages.def says. */
 enum { FLAG_SEALED = 1, FLAG_DUE = 2, FLAG_DAMAGED = 4, FLAG_UNMARKED = 8 };
 
@@ -54,17 +56,21 @@ static void pack_holds(const struct wal_holds *holds, struct buf *out)
 static void pack_damages(const struct wal_upkeep *u, struct buf *out)
 {
     msgpack_packer pk;
+    char file[SEGMENT_NAME_MAX];
+    size_t count;
+    struct wal_damage_range *ranges = wal_damage_list(u->options.damage, &count);
     mp_packer(&pk, out);
-    msgpack_pack_array(&pk, u->found_count);
-    for (size_t i = 0; i < u->found_count; i++) {
-        const struct wal_found *f = &u->found[i];
+    msgpack_pack_array(&pk, count);
+    for (size_t i = 0; i < count; i++) {
+        segment_name(ranges[i].base_lsn, file);
         msgpack_pack_array(&pk, 5);
-        mp_pack_cstr(&pk, f->file);
-        msgpack_pack_uint64(&pk, f->offset);
-        msgpack_pack_uint64(&pk, f->bytes);
-        msgpack_pack_uint64(&pk, f->first_lsn);
-        msgpack_pack_uint64(&pk, f->next_lsn);
+        mp_pack_cstr(&pk, file);
+        msgpack_pack_uint64(&pk, ranges[i].offset);
+        msgpack_pack_uint64(&pk, ranges[i].bytes);
+        msgpack_pack_uint64(&pk, ranges[i].first_lsn);
+        msgpack_pack_uint64(&pk, ranges[i].next_lsn);
     }
+    free(ranges);
 }
 
 static void fill_scrub(const struct wal_upkeep *u, struct msg_wal_info_reply *reply)

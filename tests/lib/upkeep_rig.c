@@ -2,6 +2,7 @@
 #include "upkeep_rig.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void on_damage(void *arg, const struct wal_scrub_damage *damage)
@@ -34,6 +35,7 @@ enum service_exit upkeep_rig_open(struct upkeep_rig *u, struct wal_rig *rig)
         .log = rig->dir.identity.log,
         .settings = u->settings,
         .stop = &u->stop,
+        .damage = rig->dir.damage,
         .on_damage = on_damage,
         .on_trimmed = on_trimmed,
         .on_fatal = on_fatal,
@@ -97,6 +99,13 @@ enum sh_error upkeep_rig_info(struct upkeep_rig *u, uint64_t from)
 {
     struct msg_wal_info m = {.from = from};
     return upkeep_rig_ask(u, MSG_wal_info, &m);
+}
+
+size_t upkeep_rig_ranges(const struct upkeep_rig *u)
+{
+    size_t count;
+    free(wal_damage_list(u->rig->dir.damage, &count));
+    return count;
 }
 
 bool upkeep_rig_held_by(const struct upkeep_rig *u, const char *name)

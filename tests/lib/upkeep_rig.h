@@ -33,6 +33,8 @@ enum sh_error upkeep_rig_hold(struct upkeep_rig *u, enum wal_hold_kind kind, con
 enum sh_error upkeep_rig_drop(struct upkeep_rig *u, enum wal_hold_kind kind, const char *name);
 enum sh_error upkeep_rig_info(struct upkeep_rig *u, uint64_t from);
 enum sh_error upkeep_rig_ask(struct upkeep_rig *u, uint32_t type, const void *message);
+/* Ranges in the register of damage. */
+size_t upkeep_rig_ranges(const struct upkeep_rig *u);
 /* Whether the last answer to a trim names it among those that hold back; NULL: whether it names nothing. */
 bool upkeep_rig_held_by(const struct upkeep_rig *u, const char *name);
 
