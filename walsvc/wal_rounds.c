@@ -155,7 +155,6 @@ int64_t wal_rounds_step(struct wal_rounds *r, int64_t now_real_ns, int64_t now_m
         if (r->next_lsn == 0) {
             r->next_lsn = 1;
             r->damages = 0;
-            r->pass++;
         }
         go_on(r, now_real_ns);
     }
