@@ -12,6 +12,8 @@
 enum {
     DESCRIPTORS_RESERVED = 64,
     DESCRIPTORS_OWN = 256, /* beside connections: files, nng's own, sockets of pings */
+    PLENTY = 2 * 128 + 4,  /* nng listens with a backlog of 128; both ends of a ping's two connections */
+    PLENTY_SHARE = 4,      /* of the limit, a part */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -49,6 +51,21 @@ bool descriptors_left(void)
         return errno != EMFILE;
     close(fd);
     return true;
+}
+
+bool descriptors_plenty(void)
+{
+    struct rlimit limit;
+    int held[PLENTY];
+    unsigned count = 0;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    unsigned most = (unsigned)least(PLENTY, limit.rlim_cur / PLENTY_SHARE);
+    while (count < most && (held[count] = open("/", O_PATH | O_CLOEXEC)) >= 0)
+        count++;
+    bool plenty = count == most || errno != EMFILE;
+    while (count > 0)
+        close(held[--count]);
+    return plenty;
 }
 
 void descriptors_lift(void)

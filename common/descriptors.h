@@ -12,6 +12,10 @@
 void descriptors_limit(uint64_t connections);
 /* Whether a connection could be accepted or opened at this moment. */
 bool descriptors_left(void);
+/* Whether a connection that is opened now is sure to be accepted, however many wait at the two listeners of a
+ * link before it; where the limit is so low that this would say no too early, whether a quarter of it is
+ * left. Holds as many descriptors for the time of the call. */
+bool descriptors_plenty(void);
 /* Makes the reserve usable until the limit is lowered again, for all threads: for one call that opens
  * something. */
 void descriptors_lift(void);

@@ -148,33 +148,37 @@ static void send_ping(struct self_ping *p)
     send_poll(p, ping, 0);
 }
 
-/* Connections have taken all descriptors: no ping comes through, dead link or not, until some have gone.
- * Those that are out stay, since what is closed before it was accepted ends a listener. */
+/* Connections have taken the descriptors: a ping would wait, dead link or not, until some have gone. None is
+ * sent as long as there are few left: nng ends a connection that has waited for 10 s, and what is closed
+ * before it was accepted ends a listener. Therefore those that are out stay, too. */
 static bool is_crowded(struct self_ping *p)
 {
-    bool crowded = !descriptors_left();
+    bool crowded = p->count == 0 ? !descriptors_plenty() : !descriptors_left();
     if (crowded && !p->crowded)
-        log_warn("connections have taken all descriptors; self-pings mean nothing until some have gone");
+        log_warn("connections have taken the descriptors; no self-pings until some have gone");
     p->crowded = crowded;
     return crowded;
 }
 
-static void on_timer(void *arg)
+static void miss_or_send(struct self_ping *p)
 {
-    struct self_ping *p = arg;
-    loop_timer_after(p->loop, &p->timer, PING_EACH_NS);
-    bool answered = is_answered(p);
-    if (!answered && is_crowded(p))
-        return;
-    if (answered)
-        close_pings(p);
-    else
+    if (p->count > 0)
         log_warn("the self-ping is not answered", log_text("endpoint", p->endpoint),
                  log_uint("times", p->count));
     if (p->count == PINGS_MISSED_MOST || link_conn_closing() > CLOSING_MOST)
         p->on_dead(p->endpoint);
     else
         send_ping(p);
+}
+
+static void on_timer(void *arg)
+{
+    struct self_ping *p = arg;
+    loop_timer_after(p->loop, &p->timer, PING_EACH_NS);
+    if (is_answered(p))
+        close_pings(p);
+    if (!is_crowded(p))
+        miss_or_send(p);
 }
 
 /* ---- life ---- */

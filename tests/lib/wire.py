@@ -1,5 +1,6 @@
 """nng's wire formats, spoken by hand: a greeting of 8 bytes each way, then frames (tcp: 8 bytes of length; ipc: a byte 1
 before them). A request of REQ begins with 4 bytes of number."""
+import select
 import socket
 import struct
 
@@ -44,6 +45,9 @@ class Wire:
                 raise ConnectionError("closed by the far end")
             data += part
         return data
+
+    def is_readable(self):
+        return bool(select.select([self.socket], [], [], 0)[0])
 
     def receive(self):
         """The next message, without its number."""
