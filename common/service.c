@@ -17,6 +17,7 @@
 #include "descriptors.h"
 #include "heap.h"
 #include "log.h"
+#include "nng_start.h"
 #include "notify.h"
 #include "self_ping.h"
 
@@ -306,6 +307,7 @@ int service_main(int argc, char **argv, const struct service_type *type)
         return EXIT_CONFIG;
     log_set_level((enum log_level)s.config.settings.log_level);
     descriptors_limit(DESCRIPTORS_PER_CLIENT * s.config.settings.link_sessions);
+    nng_start();
     code = run(&s);
     config_free(&s.config);
     return code;

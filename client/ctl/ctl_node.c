@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "link.h"
+#include "nng_start.h"
 
 static void add_endpoint(struct ctl_endpoints *out, const char *text, size_t len)
 {
@@ -191,6 +192,7 @@ int ctl_open(const struct ctl *ctl, struct sh_client **client)
         return CTL_USAGE;
     tell_of_waiting(ctl, &endpoints);
     struct sh_options options = ctl_client_options(ctl, &endpoints);
+    nng_start();
     enum sh_error e = sh_open(&options, client);
     if (e != SH_OK)
         ctl_fail(ctl, endpoints.text[0], e, sh_last_error_detail());

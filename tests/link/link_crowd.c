@@ -10,6 +10,7 @@
 
 #include "link.h"
 #include "log.h"
+#include "nng_start.h"
 
 enum { CONNECT_S = 30, ANSWERS_S = 60 };
 
@@ -133,6 +134,7 @@ int main(int argc, char **argv)
     if (argc - optind != 1 || crowd.count == 0 || crowd.each == 0)
         return 2;
     log_setup("link_crowd", "test");
+    nng_start();
     crowd.loop = loop_open();
     crowd.end = (struct loop_timer){.fn = on_end, .arg = &crowd};
     crowd.members = xcalloc(crowd.count, sizeof *crowd.members);

@@ -32,6 +32,7 @@
 
 #include "link.h"
 #include "log.h"
+#include "nng_start.h"
 
 enum { LATE_MAX = 64, BODY_SHOWN_MAX = 64, ANSWER_MAX = 8 << 20 };
 
@@ -223,6 +224,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     if (!parse(&options, &commanded, argc, argv))
         return 2;
+    nng_start();
     far.loop = loop_open();
     watch_signals(&far);
     options.loop = far.loop;

@@ -24,6 +24,7 @@
 #include "link.h"
 #include "link_conn.h"
 #include "log.h"
+#include "nng_start.h"
 
 extern char **environ;
 
@@ -228,6 +229,7 @@ int main(int argc, char **argv)
     log_setup("link_kills", "test");
     run.recover_ns = xcalloc(run.kills, sizeof *run.recover_ns);
     run.payload = xcalloc(run.size, 1);
+    nng_start();
     run.loop = loop_open();
     run.strike = (struct loop_timer){.fn = on_strike, .arg = &run};
     run.go_on = (struct loop_timer){.fn = on_go_on, .arg = &run};
