@@ -86,31 +86,55 @@ static size_t shared_bytes_max(struct sh_client *c)
     return c->options.batch_bytes < most ? c->options.batch_bytes : most;
 }
 
+/* What one call brings. */
+struct arrival {
+    const struct sh_entry *entries;
+    uint32_t count;
+    enum sh_ack ack;
+    size_t bytes; /* encoded */
+    bool waits;   /* the caller does */
+    int64_t now_ns;
+};
+
+/* Whether the batch is left until the others have come back: its first caller, who waits for it anyway, sees
+ * to it that this doesn't take too long. */
+static bool is_held(struct shc_queue *q, struct shc_batch *b, const struct arrival *a)
+{
+    bool held = shc_company_waits(&q->company, a->now_ns);
+    if (held && a->waits && b->count == 0) {
+        b->led = true;
+        q->wake_on_close = true;
+    }
+    return held && b->led;
+}
+
 /* Puts the entries into the open batch, or a new one when they don't fit; *wake: the loop must be woken. */
-static struct shc_batch *add_entries(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
-                                     enum sh_ack ack, size_t bytes, bool *wake)
+static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *a, bool *wake)
 {
     struct shc_queue *q = &c->queue;
     size_t bytes_max = shared_bytes_max(c);
     struct shc_batch *b = q->open;
-    *wake = false;
-    if (b != NULL && (b->ack != ack || b->count + count > c->options.batch_entries ||
-                      b->body.len - SHC_ARRAY_HEAD + bytes > bytes_max)) {
-        *wake = close_batch(q);
+    *wake = a->waits && shc_company_came(&q->company, a->now_ns);
+    if (b != NULL && (b->ack != a->ack || b->count + a->count > c->options.batch_entries ||
+                      b->body.len - SHC_ARRAY_HEAD + a->bytes > bytes_max)) {
+        *wake = close_batch(q) || *wake;
         b = NULL;
     }
     if (b == NULL)
-        b = shc_batch_new(q, ack);
-    buf_reserve(&b->body, bytes);
-    for (uint32_t i = 0; i < count; i++)
-        shc_entry_put(&b->body, &entries[i], entries[i].stream != NULL ? strlen(entries[i].stream) : 0);
-    b->count += count;
+        b = shc_batch_new(q, a->ack);
+    bool held = is_held(q, b, a);
+    buf_reserve(&b->body, a->bytes);
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct sh_entry *e = &a->entries[i];
+        shc_entry_put(&b->body, e, e->stream != NULL ? strlen(e->stream) : 0);
+    }
+    b->count += a->count;
     b->live++;
-    q->bytes += bytes;
+    q->bytes += a->bytes;
     if (b->count >= c->options.batch_entries || b->body.len - SHC_ARRAY_HEAD >= bytes_max)
         *wake = close_batch(q) || *wake;
-    *wake = *wake || q->wake_on_entry;
-    q->wake_on_entry = false;
+    *wake = *wake || (q->wake_on_entry && !held);
+    q->wake_on_entry = q->wake_on_entry && held;
     if (q->woken || loop_is_mine(c->loop)) /* a callback's turn ends with a look at the queue */
         *wake = false;
     q->woken = q->woken || *wake;
@@ -161,31 +185,49 @@ static enum sh_error take_result(const struct shc_batch *b, uint32_t first, uint
     return SH_OK;
 }
 
+/* The time for company is over. */
+static void send_what_is_there(struct sh_client *c, struct shc_batch *b)
+{
+    struct shc_queue *q = &c->queue;
+    pthread_mutex_lock(&q->lock);
+    bool wake = q->open == b && !q->woken;
+    q->woken = q->woken || wake;
+    b->led = false;
+    pthread_mutex_unlock(&q->lock);
+    if (wake)
+        shc_visit(c, &q->wake);
+}
+
 enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
                         struct sh_append_result *result)
 {
     struct shc_queue *q = &c->queue;
-    int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
-    size_t bytes;
+    struct arrival a = {
+        .entries = entries, .count = count, .ack = ack, .waits = true, .now_ns = clock_mono_ns()};
+    int64_t deadline_ns = a.now_ns + (int64_t)c->options.timeout_ms * NS_PER_MS;
     bool wake;
     if (shc_on_own_thread(c))
         return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
-    enum sh_error e = check_call(c, entries, count, ack, &bytes);
+    enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
     if (e != SH_OK)
         return e;
     pthread_mutex_lock(&q->lock);
-    e = wait_for_room(c, bytes, deadline_ns);
+    e = wait_for_room(c, a.bytes, deadline_ns);
     if (e != SH_OK) {
         pthread_mutex_unlock(&q->lock);
         return e;
     }
-    struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
+    struct shc_batch *b = add_entries(c, &a, &wake);
     uint32_t first = b->count - count;
+    bool leads = b->led && first == 0;
+    int64_t company_due_ns = q->company.due_ns < deadline_ns ? q->company.due_ns : deadline_ns;
     set_deadline(b, deadline_ns);
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&q->lock);
     if (wake)
         shc_visit(c, &q->wake);
+    if (leads && !shc_wait(&b->done, 0, company_due_ns))
+        send_what_is_there(c, b);
     if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b))
         e = take_result(b, first, count, result);
     else
@@ -200,21 +242,21 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
 {
     struct shc_queue *q = &c->queue;
     struct shc_call_back call = {.fn = fn, .arg = arg, .count = count};
-    size_t bytes;
+    struct arrival a = {.entries = entries, .count = count, .ack = ack, .now_ns = clock_mono_ns()};
     bool wake;
-    call.deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    call.deadline_ns = a.now_ns + (int64_t)c->options.timeout_ms * NS_PER_MS;
     if (fn == NULL)
         return refuse(SH_BAD_REQUEST, "a callback is needed");
-    enum sh_error e = check_call(c, entries, count, ack, &bytes);
+    enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
     if (e != SH_OK)
         return e;
     pthread_mutex_lock(&q->lock);
-    e = wait_for_room(c, bytes, call.deadline_ns);
+    e = wait_for_room(c, a.bytes, call.deadline_ns);
     if (e != SH_OK) {
         pthread_mutex_unlock(&q->lock);
         return e;
     }
-    struct shc_batch *b = add_entries(c, entries, count, ack, bytes, &wake);
+    struct shc_batch *b = add_entries(c, &a, &wake);
     call.first = b->count - count;
     set_deadline(b, call.deadline_ns);
     add_call_back(b, &call);

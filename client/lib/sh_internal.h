@@ -3,6 +3,7 @@
  *   sh_client.c  options, birth and death, the client's thread, node calls (status, log info)
  *   sh_query.c   the link to querysvc: endpoints, hello, calls with an answer
  *   sh_batch.c   batches: memory, encoding of entries, answers handed to callers
+ *   sh_company.c whether a batch waits for callers who are about to come back
  *   sh_append.c  the callers' end of appends: checks, room, coalescing, waiting
  *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
  *   sh_read.c    readers
@@ -21,6 +22,7 @@
 #include "frame.h"
 #include "link.h"
 #include "loop.h"
+#include "sh_company.h"
 #include "shanghai.h"
 
 enum {
@@ -86,10 +88,11 @@ struct shc_batch {
     uint64_t order; /* 1, 2, 3, ... in the order of opening */
     enum sh_ack ack;
     uint32_t count;
-    uint32_t live;                  /* calls that still wait for it */
-    int64_t opened_ns, deadline_ns; /* deadline: of the youngest call */
-    int64_t first_deadline_ns;      /* the earliest of all calls */
-    struct buf body;                /* SHC_ARRAY_HEAD bytes of room, then entries; frozen once not OPEN */
+    uint32_t live; /* calls that still wait for it */
+    bool led;      /* the caller who opened it sees to it that it goes when the time for company is over */
+    int64_t opened_ns, sent_ns, deadline_ns; /* sent_ns: first; deadline: of the youngest call */
+    int64_t first_deadline_ns;               /* the earliest of all calls */
+    struct buf body; /* SHC_ARRAY_HEAD bytes of room, then entries; frozen once not OPEN */
     struct shc_call_back *calls;
     uint32_t call_count, call_capacity, calls_expired;
 
@@ -119,6 +122,7 @@ struct shc_queue {
     pthread_cond_t room, answered;
     bool wake_on_entry, wake_on_close; /* the loop wants to hear of the next entry, the next full batch */
     bool woken;                        /* wake is on its way */
+    struct shc_company company;
     struct shc_mail wake;
 };
 

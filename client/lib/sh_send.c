@@ -52,6 +52,14 @@ static void call_back(const struct shc_call_back *call, enum sh_error error, con
     call->fn(call->arg, error, error == SH_OK ? &result : NULL);
 }
 
+/* With the queue's lock. */
+static void expect_callers(struct shc_queue *q, const struct shc_batch *b)
+{
+    int64_t now_ns = clock_mono_ns();
+    if (b->sent_ns != 0)
+        shc_company_expect(&q->company, atomic_load(&b->refs) - 1, now_ns - b->sent_ns, now_ns);
+}
+
 /* The batch is answered; nothing joins it any more. Its callbacks run before it leaves the queue, so that
  * sh_flush waits for them too. */
 static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
@@ -66,6 +74,7 @@ static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error
         c->sender.sent--;
     pthread_mutex_lock(&q->lock);
     unlink_batch(q, b);
+    expect_callers(q, b);
     pthread_mutex_unlock(&q->lock);
     b->next_answered = c->sender.answered;
     c->sender.answered = b;
@@ -244,14 +253,20 @@ static struct shc_batch *first_unsent(struct sh_client *c)
     return b;
 }
 
-/* Whether the open batch still waits for company; sets the timer for its end. With the queue's lock. */
+/* Whether the open batch still waits for company; sets the timer for its end, unless a caller sees to that.
+ * With the queue's lock. */
 static bool lingers(struct sh_client *c, const struct shc_batch *b)
 {
-    int64_t due_ns = b->opened_ns + (int64_t)c->options.linger_us * NS_PER_US;
-    if (b->state != SHC_OPEN || c->options.linger_us == 0 || clock_mono_ns() >= due_ns)
+    struct shc_queue *q = &c->queue;
+    int64_t now_ns = clock_mono_ns(), due_ns = b->opened_ns + (int64_t)c->options.linger_us * NS_PER_US;
+    bool has_company = shc_company_waits(&q->company, now_ns);
+    if (has_company && due_ns < q->company.due_ns)
+        due_ns = q->company.due_ns;
+    if (b->state != SHC_OPEN || now_ns >= due_ns)
         return false;
-    loop_timer_set(c->loop, &c->sender.linger, due_ns);
-    c->queue.wake_on_close = true;
+    if (!has_company || !b->led)
+        loop_timer_set(c->loop, &c->sender.linger, due_ns);
+    q->wake_on_close = true;
     return true;
 }
 
@@ -272,6 +287,8 @@ static struct shc_batch *choose(struct sh_client *c)
         b->state = SHC_READY;
         q->open = NULL;
     }
+    if (b != NULL && b->sent_ns == 0)
+        b->sent_ns = clock_mono_ns();
     pthread_mutex_unlock(&q->lock);
     return b;
 }

@@ -198,14 +198,14 @@ static void test_linger_waits_for_company(void **state)
 struct caller {
     pthread_t thread;
     struct sh_client *client;
-    unsigned number;
+    unsigned number, appends;
     uint64_t lsns[100];
 };
 
 static void *call_many(void *arg)
 {
     struct caller *caller = arg;
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < caller->appends; i++) {
         char text[32];
         struct sh_append_result result;
         snprintf(text, sizeof text, "%u.%u", caller->number, i);
@@ -213,6 +213,14 @@ static void *call_many(void *arg)
             caller->lsns[i] = result.first_lsn;
     }
     return NULL;
+}
+
+static void call_at_once(struct caller *callers, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        pthread_create(&callers[i].thread, NULL, call_many, &callers[i]);
+    for (unsigned i = 0; i < count; i++)
+        pthread_join(callers[i].thread, NULL);
 }
 
 static void test_each_of_many_callers_gets_its_own_lsn(void **state)
@@ -224,12 +232,9 @@ static void test_each_of_many_callers_gets_its_own_lsn(void **state)
     struct caller callers[CALLERS];
     struct sh_reader *r;
     struct sh_event e;
-    for (unsigned i = 0; i < CALLERS; i++) {
-        callers[i] = (struct caller){.client = c, .number = i};
-        pthread_create(&callers[i].thread, NULL, call_many, &callers[i]);
-    }
     for (unsigned i = 0; i < CALLERS; i++)
-        pthread_join(callers[i].thread, NULL);
+        callers[i] = (struct caller){.client = c, .number = i, .appends = 100};
+    call_at_once(callers, CALLERS);
     assert_int_equal(sh_read_open(c, &(struct sh_read_options){0}, &r), SH_OK);
     for (unsigned k = 0; k < CALLERS * 100; k++) {
         unsigned number, i;
@@ -241,6 +246,71 @@ static void test_each_of_many_callers_gets_its_own_lsn(void **state)
     }
     assert_int_equal(sh_read_next(r, 0, &e), SH_NOT_FOUND);
     sh_read_close(r);
+    sh_close(c);
+    node_stop(n);
+}
+
+/* Each answer leaves fewer who come back: the others' entries must not wait for those. */
+static void test_nobody_waits_for_callers_who_stay_away(void **state)
+{
+    (void)state;
+    enum { CALLERS = 12 };
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct caller callers[CALLERS];
+    for (unsigned i = 0; i < CALLERS; i++)
+        callers[i] = (struct caller){.client = c, .number = i, .appends = 1 + 8 * i};
+    call_at_once(callers, CALLERS);
+    for (unsigned i = 0; i < CALLERS; i++)
+        for (unsigned k = 0; k < callers[i].appends; k++)
+            assert_true(callers[i].lsns[k] > 0);
+    sh_close(c);
+    node_stop(n);
+}
+
+/* Two callers get their answers at once, and one of them comes back: how long its next append takes. */
+static int64_t alone_again_ns(struct node *n, struct sh_client *c)
+{
+    struct client_tally t = {0};
+    struct caller other = {.client = c, .appends = 1}, own = other;
+    uint32_t before = n->appends;
+    NODE_SET(n, n->hold = true);
+    client_append_numbers(c, &t, 1, 1);
+    NODE_WAIT(n, n->appends == before + 1); /* the only one that may be in flight */
+    pthread_create(&other.thread, NULL, call_many, &other);
+    usleep(1000);
+    NODE_SET(n, n->hold = false);
+    call_many(&own);
+    int64_t came_back_ns = clock_mono_ns();
+    call_many(&own);
+    int64_t took_ns = clock_mono_ns() - came_back_ns;
+    pthread_join(other.thread, NULL);
+    assert_true(own.lsns[0] > 0 && other.lsns[0] > 0);
+    return took_ns;
+}
+
+static int compare_times(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Its first caller sends a batch that waits in vain, not the next tick, which comes each 250 ms. */
+static void test_the_wait_for_callers_who_stay_away_is_short(void **state)
+{
+    (void)state;
+    enum { TRIES = 31 };
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct sh_client *c;
+    int64_t took_ns[TRIES];
+    o.in_flight = 1;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    for (int i = 0; i < TRIES; i++)
+        took_ns[i] = alone_again_ns(n, c);
+    qsort(took_ns, TRIES, sizeof took_ns[0], compare_times);
+    assert_true(took_ns[TRIES / 2] < 50 * (int64_t)NS_PER_MS);
     sh_close(c);
     node_stop(n);
 }
@@ -461,6 +531,8 @@ int main(void)
         cmocka_unit_test(test_a_frame_keeps_its_bounds),
         cmocka_unit_test(test_linger_waits_for_company),
         cmocka_unit_test(test_each_of_many_callers_gets_its_own_lsn),
+        cmocka_unit_test(test_nobody_waits_for_callers_who_stay_away),
+        cmocka_unit_test(test_the_wait_for_callers_who_stay_away_is_short),
         cmocka_unit_test(test_overloaded_is_tried_again_in_order),
         cmocka_unit_test(test_unknown_outcome_is_tried_again_under_its_sequence),
         cmocka_unit_test(test_a_refused_frame_fails_its_callers_only),
