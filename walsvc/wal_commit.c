@@ -83,13 +83,13 @@ static bool put_mark(struct wal_commit *c)
 
 static void roll(struct wal_commit *c, struct wal_frame *checkpoint)
 {
-    int old;
-    uint64_t old_end;
-    int result = wal_log_roll(c->log, wal_prepare_take(c->prepare), checkpoint, &old, &old_end);
+    struct wal_sealed old = {.base_lsn = c->log->segment.base_lsn};
+    int result = wal_log_roll(c->log, wal_prepare_take(c->prepare), checkpoint, &old.fd, &old.end);
     if (result < 0)
         wal_fatal("cannot open the next segment; ending at once", c->log->dir, result);
     put_mark(c); /* from now on a loss of the whole segment is noticed */
-    wal_prepare_next(c->prepare, old, old_end);
+    old.next_base_lsn = c->log->segment.base_lsn;
+    wal_prepare_next(c->prepare, &old);
 }
 
 /* Takes the frames that go to one segment off the list. */

@@ -1,6 +1,9 @@
-/* The preparer. A write or sync that fails for another reason than a full disk is fatal.
+/* The preparer. A write or sync that fails for another reason than a full disk is fatal; not so with indexes.
  *
- *   wanted --allocate, sync--> ready (told) --take--> (nothing) --next--> wanted */
+ *   wanted --allocate, sync--> ready (told) --take--> (nothing) --next--> wanted
+ *
+ * Sealing comes first, then the next segment, and only then, in steps of a few hundred microseconds, indexes:
+ * so they hold up nothing. */
 #include "wal_prepare.h"
 
 #include <assert.h>
@@ -11,12 +14,15 @@
 #include <string.h>
 #include <time.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "wal_fatal.h"
-#include "wal_log.h"
+#include "wal_index.h"
 
 #define RESERVE_MAX (UINT64_C(1) << 30)
 enum { FILE_MODE = 0640, RESERVE_SHARE = 20 };
+/* Between two steps of making an old index, a MiB each: 64 MiB/s at most. */
+#define OLD_INDEX_PAUSE_NS (16 * (int64_t)NS_PER_MS)
 
 struct wal_prepare {
     const struct vfs *fs;
@@ -26,32 +32,38 @@ struct wal_prepare {
     void (*on_next)(void *arg, enum wal_next next);
     void *arg;
     pthread_t thread;
-    bool was_full;        /* the thread's own */
+    /* the thread's own */
+    bool was_full;
+    struct wal_index *index;
+    int64_t look_ns;      /* when missing indexes are looked for; 0: that was done */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
     uint64_t disk_reserve;
     bool stop, wanted;
-    int ready; /* the prepared file, or -1 */
-    int old;   /* to be sealed, or -1 */
-    uint64_t old_end;
+    int ready;             /* the prepared file, or -1 */
+    struct wal_sealed old; /* to be sealed; fd -1 for none */
 };
 
-static void seal(struct wal_prepare *p, int fd, uint64_t end)
+static void seal(struct wal_prepare *p, const struct wal_sealed *old)
 {
-    int result = p->fs->truncate(p->fs, fd, (int64_t)end);
+    int result = p->fs->truncate(p->fs, old->fd, (int64_t)old->end);
+    failpoint_hit("seal_truncated");
     if (result == 0)
-        result = p->fs->fsync(p->fs, fd);
+        result = p->fs->fsync(p->fs, old->fd);
     if (result < 0)
         wal_fatal("cannot seal a segment", p->dir, result);
-    p->fs->close(p->fs, fd);
+    failpoint_hit("seal_synced");
+    p->fs->close(p->fs, old->fd);
+    wal_index_sealed(p->index, old->base_lsn, old->next_base_lsn);
 }
 
-/* Waits until the end comes, there is other work, or the time is over. With the lock. */
+/* Waits until the end comes, a segment is to be sealed, or the time is over. With the lock. */
 static void pause_for(struct wal_prepare *p, int64_t pause_ns)
 {
     int64_t due_ns = clock_mono_ns() + pause_ns;
     struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
-    while (!p->stop && p->old < 0 && pthread_cond_timedwait(&p->wake, &p->lock, &due) != ETIMEDOUT)
+    while (!p->stop && p->old.fd < 0 && !p->wanted &&
+           pthread_cond_timedwait(&p->wake, &p->lock, &due) != ETIMEDOUT)
         continue;
 }
 
@@ -118,12 +130,40 @@ static void make_ready(struct wal_prepare *p)
 /* Called with the lock, returns with it. */
 static void seal_old(struct wal_prepare *p)
 {
-    int old = p->old;
-    uint64_t end = p->old_end;
-    p->old = -1;
+    struct wal_sealed old = p->old;
+    p->old.fd = -1;
     pthread_mutex_unlock(&p->lock);
-    seal(p, old, end);
+    seal(p, &old);
     pthread_mutex_lock(&p->lock);
+}
+
+/* One step. Called with the lock, returns with it. */
+static void make_indexes(struct wal_prepare *p)
+{
+    enum wal_index_work work = wal_index_work(p->index);
+    pthread_mutex_unlock(&p->lock);
+    wal_index_step(p->index);
+    pthread_mutex_lock(&p->lock);
+    if (work == WAL_INDEX_OLD)
+        pause_for(p, OLD_INDEX_PAUSE_NS);
+}
+
+/* Nothing is urgent. Called with the lock, returns with it. */
+static void idle(struct wal_prepare *p)
+{
+    int64_t left_ns = p->look_ns - clock_mono_ns();
+    if (wal_index_work(p->index) != WAL_INDEX_NONE) {
+        make_indexes(p);
+    } else if (p->look_ns == 0) {
+        pthread_cond_wait(&p->wake, &p->lock);
+    } else if (left_ns > 0) {
+        pause_for(p, left_ns);
+    } else {
+        p->look_ns = 0;
+        pthread_mutex_unlock(&p->lock);
+        wal_index_look(p->index);
+        pthread_mutex_lock(&p->lock);
+    }
 }
 
 static void *run(void *arg)
@@ -131,14 +171,14 @@ static void *run(void *arg)
     struct wal_prepare *p = arg;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        if (p->old >= 0)
+        if (p->old.fd >= 0)
             seal_old(p);
         else if (p->stop)
             break;
         else if (p->wanted)
             make_ready(p);
         else
-            pthread_cond_wait(&p->wake, &p->lock);
+            idle(p);
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -155,12 +195,14 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
         .retry_ns = o->retry_ns,
         .on_next = o->on_next,
         .arg = o->arg,
+        .look_ns = clock_mono_ns() + o->index_delay_ns,
         .wanted = true,
         .ready = -1,
-        .old = -1,
+        .old.fd = -1,
     };
     vfs_path(p->dir, o->dir, "");
     p->dir[strlen(p->dir) - 1] = 0;
+    p->index = wal_index_open(o->fs, p->dir, o->log);
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -182,12 +224,11 @@ int wal_prepare_take(struct wal_prepare *p)
     return fd;
 }
 
-void wal_prepare_next(struct wal_prepare *p, int old, uint64_t old_end)
+void wal_prepare_next(struct wal_prepare *p, const struct wal_sealed *old)
 {
     pthread_mutex_lock(&p->lock);
-    assert(p->old < 0 && p->ready < 0 && !p->wanted);
-    p->old = old;
-    p->old_end = old_end;
+    assert(p->old.fd < 0 && p->ready < 0 && !p->wanted);
+    p->old = *old;
     p->wanted = true;
     pthread_cond_signal(&p->wake);
     pthread_mutex_unlock(&p->lock);
@@ -209,6 +250,7 @@ void wal_prepare_stop(struct wal_prepare *p)
     pthread_join(p->thread, NULL);
     if (p->ready >= 0)
         p->fs->close(p->fs, p->ready);
+    wal_index_close(p->index);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p);

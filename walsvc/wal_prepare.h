@@ -1,6 +1,6 @@
 /* The thread that keeps the next segment ready: next.tmp, allocated to its full size and synced, so that no
  * commit into it meets a full disk (docs/adr/0002), and only while the disk keeps its reserve. It also seals:
- * cuts a former segment to its end and syncs it.
+ * cuts a former segment to its end, syncs it, and makes its index (wal_index.h).
  *
  * A failed sync ends the process. A full disk doesn't: it is told, and tried again each second. */
 #ifndef WAL_PREPARE_H
@@ -14,9 +14,11 @@ struct wal_prepare;
 struct wal_prepare_options {
     const struct vfs *fs;
     const char *dir; /* the log's; copied */
+    struct id16 log;
     uint64_t segment_size;
-    uint64_t disk_reserve; /* bytes of the disk to be left free, as in wal_disk_reserve */
-    int64_t retry_ns;      /* with a full disk */
+    uint64_t disk_reserve;  /* bytes of the disk to be left free, as in wal_disk_reserve */
+    int64_t retry_ns;       /* with a full disk */
+    int64_t index_delay_ns; /* after the start: when missing indexes begin to be made */
     /* Called on the preparer's thread. WAL_NEXT_DISK_FULL may come several times. */
     void (*on_next)(void *arg, enum wal_next next);
     void *arg;
@@ -27,11 +29,17 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *options)
 /* The prepared file; it was announced as ready. The caller owns the descriptor and gives the file its name.
  */
 int wal_prepare_take(struct wal_prepare *prepare);
-/* After that: seals the former segment (takes `old`), and prepares another one. */
-void wal_prepare_next(struct wal_prepare *prepare, int old, uint64_t old_end);
+/* A segment that is written no more. */
+struct wal_sealed {
+    int fd;       /* given to the preparer */
+    uint64_t end; /* in the file: behind its last frame */
+    uint64_t base_lsn, next_base_lsn;
+};
+/* After that: seals the former segment, and prepares another one. */
+void wal_prepare_next(struct wal_prepare *prepare, const struct wal_sealed *old);
 /* From any thread; the next try goes by it. */
 void wal_prepare_set_reserve(struct wal_prepare *prepare, uint64_t disk_reserve);
-/* Finishes a seal; a half-prepared file stays behind and is made anew by the next start. */
+/* Finishes a seal; a half-prepared file stays behind and is made anew by the next start, as is an index. */
 void wal_prepare_stop(struct wal_prepare *prepare);
 
 /* Bytes of the disk that are to be left free, for a value of the setting: 0 is a twentieth of the disk, 1 GiB

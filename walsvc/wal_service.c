@@ -295,9 +295,11 @@ static void start_threads(struct wal_service *w)
     struct wal_prepare_options prepare = {
         .fs = w->dir.fs,
         .dir = w->dir.log,
+        .log = w->dir.identity.log,
         .segment_size = settings->wal_segment_size,
         .disk_reserve = settings->wal_disk_reserve,
         .retry_ns = NS_PER_S,
+        .index_delay_ns = NS_PER_S,
         .on_next = post_next,
         .arg = w,
     };

@@ -139,6 +139,7 @@ static void start(void)
     pthread_mutex_unlock(&inbox_lock);
     struct wal_prepare_options p = {.fs = &faulty,
                                     .dir = rig.dir.log,
+                                    .log = rig.dir.identity.log,
                                     .segment_size = SEGMENT,
                                     .disk_reserve = disk_reserve,
                                     .retry_ns = 20 * NS_PER_MS,
