@@ -20,3 +20,9 @@ int64_t hlc_ms(uint64_t hlc)
 {
     return (int64_t)(hlc >> HLC_COUNT_BITS);
 }
+
+uint64_t hlc_of_ms(int64_t ms)
+{
+    const int64_t most = (INT64_C(1) << (64 - HLC_COUNT_BITS)) - 1;
+    return ms <= 0 ? 0 : (uint64_t)(ms < most ? ms : most) << HLC_COUNT_BITS;
+}

@@ -12,5 +12,7 @@ uint64_t hlc_next(uint64_t last, int64_t now_ns);
 uint64_t hlc_merge(uint64_t a, uint64_t b);
 /* The milliseconds since 1970 in a reading. */
 int64_t hlc_ms(uint64_t hlc);
+/* The earliest reading of that millisecond; times outside what a reading can hold get the nearest one. */
+uint64_t hlc_of_ms(int64_t ms);
 
 #endif

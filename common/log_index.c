@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES_MAX = 4096, PLACE_GAP_BYTES = 1 << 20 };
+enum { PLACES_MAX = 1024, PLACE_GAP_BYTES = 1 << 20 };
 
 struct log_place {
     uint64_t base_lsn, offset;
@@ -16,6 +16,11 @@ void log_index_free(struct log_index *index)
 {
     free(index->places);
     *index = (struct log_index){0};
+}
+
+size_t log_index_bytes(const struct log_index *index)
+{
+    return index->places != NULL ? PLACES_MAX * sizeof *index->places : 0;
 }
 
 /* How many places lie at or before the LSN. */

@@ -13,7 +13,10 @@
 
 #include "log.h"
 #include "log_index.h"
+#include "segment_index.h"
 #include "segment_scan.h"
+
+enum { ENTER_TRIES = 8 };
 
 struct log_reader {
     const struct vfs *fs;
@@ -30,7 +33,9 @@ struct log_reader {
     uint64_t end_offset;      /* in the file */
     struct segment_scan scan;
     struct log_chain chain;
-    struct log_index index;
+    struct log_index index; /* places where it has been */
+    bool by_index;    /* it stands where the segment's index file said, and no frame has confirmed that yet */
+    uint64_t doubted; /* base LSN of a segment whose index file was wrong; 0 for none */
 };
 
 struct log_reader *log_reader_open(const struct vfs *fs, const char *dir, struct id16 log)
@@ -45,7 +50,7 @@ static void leave_segment(struct log_reader *r)
     if (r->fd >= 0)
         r->fs->close(r->fs, r->fd);
     r->fd = -1;
-    r->sealed = false;
+    r->sealed = r->by_index = false;
     segment_scan_forget(&r->scan);
 }
 
@@ -149,7 +154,8 @@ static enum sh_error enter_segment(struct log_reader *r, size_t index)
 }
 
 /* Learns the current segment's end from the header of the next one, when there is a next one. When that
- * header is no help, the file's end has to do: who goes on into the next segment will meet the damage there.
+ * header is no help, or has just gone, the file's end has to do: who goes on into the next segment will meet
+ * the damage there.
  */
 static enum sh_error learn_end(struct log_reader *r)
 {
@@ -163,9 +169,10 @@ static enum sh_error learn_end(struct log_reader *r)
     uint64_t base = r->bases[r->current + 1];
     enum sh_error error =
         segment_open_any(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes, &state);
-    if (error != SH_OK)
+    if (error == SH_OK)
+        r->fs->close(r->fs, fd);
+    else if (error != SH_NOT_FOUND)
         return error;
-    r->fs->close(r->fs, fd);
     if (state != HEADER_UNKNOWN && next.position >= r->segment.position + r->scan.offset)
         r->end_offset = next.position - r->segment.position;
     else if (r->fs->size(r->fs, r->fd, &size) == 0)
@@ -176,7 +183,7 @@ static enum sh_error learn_end(struct log_reader *r)
     return SH_OK;
 }
 
-enum step { STEP_FRAME, STEP_DURABLE_END, STEP_SEGMENT_END, STEP_BAD, STEP_FAILED };
+enum step { STEP_FRAME, STEP_DURABLE_END, STEP_SEGMENT_END, STEP_BAD, STEP_GONE, STEP_FAILED };
 
 static enum step try_step(struct log_reader *r, uint64_t durable_end, struct frame_header *h,
                           struct slice *bytes)
@@ -201,48 +208,80 @@ static enum step try_step(struct log_reader *r, uint64_t durable_end, struct fra
     return STEP_BAD;
 }
 
-/* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. */
+/* The index file led to a place where no frame continues what it says: either is wrong, and only the frames
+ * can tell. */
+static void doubt_index(struct log_reader *r)
+{
+    log_warn("the index of a segment doesn't agree with the segment; reading without it",
+             log_text("dir", r->dir), log_uint("base_lsn", r->segment.base_lsn),
+             log_uint("offset", r->scan.offset));
+    r->doubted = r->segment.base_lsn;
+    r->by_index = false;
+    r->scan.offset = SEGMENT_HEADER_BYTES;
+    r->chain = log_chain_of(&r->segment);
+}
+
+/* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. STEP_GONE:
+ * the segment was trimmed, and cannot be told from damage any more. */
 static enum step step(struct log_reader *r, uint64_t durable_end, struct frame_header *h, struct slice *bytes,
                       enum sh_error *error)
 {
-    log_index_note(&r->index, r->segment.base_lsn, r->scan.offset, &r->chain);
+    if (!r->by_index)
+        log_index_note(&r->index, r->segment.base_lsn, r->scan.offset, &r->chain);
     enum step result = try_step(r, durable_end, h, bytes);
+    if (result == STEP_BAD && r->by_index) {
+        doubt_index(r);
+        result = try_step(r, durable_end, h, bytes);
+    }
+    r->by_index = false;
     if (result != STEP_BAD || r->sealed)
         return result;
     *error = refresh(r);
     if (*error == SH_OK && r->fd >= 0)
         *error = learn_end(r);
-    if (*error != SH_OK || r->fd < 0)
+    if (*error != SH_OK)
         return STEP_FAILED;
-    return try_step(r, durable_end, h, bytes);
+    return r->fd < 0 ? STEP_GONE : try_step(r, durable_end, h, bytes);
 }
 
 /* ---------------------------------------------------------------- from segment to segment, and past damage
  */
 
-/* Enters the segment behind the current one, and knows its end. SH_CORRUPT: nothing can be read in it. */
-static enum sh_error enter_next(struct log_reader *r, size_t index, struct log_read *read)
+/* A segment has gone since the folder was listed: trimmed with all before it, or missing. *index: of the one
+ * behind it in the new list. */
+static enum sh_error list_without(struct log_reader *r, uint64_t base, struct log_read *read, size_t *index)
 {
-    enum sh_error error = enter_segment(r, index);
-    if (error == SH_OK)
-        error = learn_end(r);
-    if (error != SH_NOT_FOUND)
+    enum sh_error error = refresh(r);
+    if (error != SH_OK)
         return error;
-    error = refresh(r); /* trimmed just now */
-    if (error == SH_OK && r->bases[0] > read->from)
-        error = SH_TRIMMED;
-    read->first_lsn = error == SH_TRIMMED ? r->bases[0] : 0;
-    return error == SH_OK ? SH_INTERNAL : error;
+    if (r->bases[0] > read->from) {
+        read->first_lsn = r->bases[0];
+        return SH_TRIMMED;
+    }
+    for (*index = 0; *index < r->base_count && r->bases[*index] <= base;)
+        ++*index;
+    return SH_OK;
 }
 
-/* Enters the first segment from bases[index] on in which something can be read. *none: there is none. */
+/* Enters the first segment from bases[index] on in which something can be read, and knows its end. *none:
+ * there is none. */
 static enum sh_error enter_readable(struct log_reader *r, size_t index, struct log_read *read, bool *none)
 {
-    enum sh_error error = SH_CORRUPT;
-    for (; index < r->base_count && error == SH_CORRUPT; index++)
-        error = enter_next(r, index, read);
-    *none = error == SH_CORRUPT;
-    return *none ? SH_OK : error;
+    *none = false;
+    while (index < r->base_count) {
+        uint64_t base = r->bases[index++];
+        enum sh_error error = enter_segment(r, index - 1);
+        if (error == SH_OK)
+            return learn_end(r);
+        if (error == SH_NOT_FOUND)
+            error = list_without(r, base, read, &index);
+        else if (error == SH_CORRUPT)
+            error = SH_OK;
+        if (error != SH_OK)
+            return error;
+    }
+    *none = true;
+    return SH_OK;
 }
 
 /* Stands before a bad frame: goes to the next valid one, in this segment or behind it. *none: there is none
@@ -283,6 +322,10 @@ static enum sh_error find_good(struct log_reader *r, struct log_read *read, bool
             return SH_OK;
         if (result == STEP_FAILED)
             return error != SH_OK ? error : SH_INTERNAL;
+        if (result == STEP_GONE) {
+            read->first_lsn = r->bases[0];
+            return SH_TRIMMED;
+        }
         if (result == STEP_BAD)
             error = skip_bad(r, read, &none);
         else if (result == STEP_SEGMENT_END)
@@ -352,6 +395,42 @@ static size_t segment_of(const struct log_reader *r, uint64_t lsn)
     return low > 0 ? low - 1 : r->base_count;
 }
 
+/* Opens the segment that holds `from`, bases[*index]. SH_CORRUPT: nothing can be read in it. */
+static enum sh_error enter_at(struct log_reader *r, struct log_read *read, size_t *index)
+{
+    for (unsigned attempt = 0; attempt < ENTER_TRIES; attempt++) {
+        *index = segment_of(r, read->from);
+        if (*index == r->base_count) {
+            read->first_lsn = r->bases[0];
+            return SH_TRIMMED;
+        }
+        enum sh_error error = enter_segment(r, *index);
+        if (error != SH_NOT_FOUND)
+            return error;
+        error = refresh(r); /* trimmed since it was listed */
+        if (error != SH_OK)
+            return error;
+    }
+    log_error("segments go faster than they can be opened", log_text("dir", r->dir));
+    return SH_INTERNAL;
+}
+
+/* Goes on to the place that the segment's index file tells, when that is nearer than where it stands. */
+static void go_by_index(struct log_reader *r, uint64_t lsn)
+{
+    struct segment_index index;
+    if (!r->sealed || r->doubted == r->segment.base_lsn || lsn == r->segment.base_lsn ||
+        segment_index_read(r->fs, r->dir, r->log, r->segment.base_lsn, &index) != SH_OK)
+        return;
+    const struct segment_place *place = segment_index_at_lsn(&index, lsn);
+    if (place != NULL && place->offset > r->scan.offset && place->offset < r->end_offset) {
+        r->scan.offset = place->offset;
+        r->chain = (struct log_chain){place->lsn, place->checksum, r->segment.position + place->offset};
+        r->by_index = true;
+    }
+    segment_index_free(&index);
+}
+
 /* Stands somewhere before `from` in its segment, as near as is known. */
 static enum sh_error seek(struct log_reader *r, struct log_read *read)
 {
@@ -360,17 +439,8 @@ static enum sh_error seek(struct log_reader *r, struct log_read *read)
     size_t index = 0;
     if (r->base_count == 0 || read->from >= r->bases[r->base_count - 1] || read->from < r->bases[0])
         error = refresh(r);
-    for (unsigned attempt = 0; error == SH_OK && attempt < 2; attempt++) {
-        index = segment_of(r, read->from);
-        if (index == r->base_count) {
-            read->first_lsn = r->bases[0];
-            return SH_TRIMMED;
-        }
-        error = enter_segment(r, index);
-        if (error != SH_NOT_FOUND)
-            break;
-        error = refresh(r);
-    }
+    if (error == SH_OK)
+        error = enter_at(r, read, &index);
     if (error == SH_OK)
         error = learn_end(r);
     if (error == SH_CORRUPT) {
@@ -378,8 +448,10 @@ static enum sh_error seek(struct log_reader *r, struct log_read *read)
         error = enter_readable(r, index + 1, read, &none);
         return error == SH_OK ? pass(r, read, base, 0, none) : error;
     }
-    if (error == SH_OK)
+    if (error == SH_OK) {
         log_index_find(&r->index, r->segment.base_lsn, read->from, &r->scan.offset, &r->chain);
+        go_by_index(r, read->from);
+    }
     return error;
 }
 
@@ -415,7 +487,9 @@ static enum sh_error gather(struct log_reader *r, struct log_read *read, struct 
         if (result != STEP_FRAME) {
             if (out->len > before)
                 return SH_OK;
-            error = result == STEP_BAD ? pass_damage(r, read) : cross_over(r, read);
+            error = result == STEP_BAD    ? pass_damage(r, read)
+                    : result == STEP_GONE ? seek(r, read)
+                                          : cross_over(r, read);
             continue;
         }
         if (h.base_lsn + h.count <= read->from || h.kind != FRAME_DATA)
@@ -446,4 +520,15 @@ enum sh_error log_reader_read(struct log_reader *r, struct log_read *read, struc
     if (r->fd < 0 || r->chain.next_lsn != read->from)
         error = seek(r, read);
     return error == SH_OK ? gather(r, read, out) : error;
+}
+
+size_t log_reader_bytes(const struct log_reader *r)
+{
+    return sizeof *r + r->scan.window.cap + r->base_count * sizeof *r->bases + log_index_bytes(&r->index);
+}
+
+void log_reader_trim(struct log_reader *r, size_t most_bytes)
+{
+    if (log_reader_bytes(r) > most_bytes)
+        segment_scan_free(&r->scan);
 }

@@ -36,6 +36,12 @@ struct log_read {
  * end + 1), SH_INTERNAL (a file call failed, logged). */
 enum sh_error log_reader_read(struct log_reader *reader, struct log_read *read, struct buf *out);
 
+/* Bytes of memory that the reader holds between two reads: its window (256 KiB, more after a large frame),
+ * what it knows of places, 8 bytes a segment. */
+size_t log_reader_bytes(const struct log_reader *reader);
+/* Gives its window back when it holds more than that. */
+void log_reader_trim(struct log_reader *reader, size_t most_bytes);
+
 /* ---- what a folder holds ---- */
 struct log_segment {
     uint64_t base_lsn, position, file_bytes;
