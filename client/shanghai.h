@@ -93,6 +93,10 @@ struct sh_read_options {
     const char *stream;   /* only this stream's events; NULL for everything */
     bool follow;          /* at the end, wait for more instead of ending */
     uint32_t fetch_bytes; /* bytes asked for at once; 0 for 1 MiB */
+    /* Starts at the first entry from `from` on that was appended at this time or later, by the clock of the
+     * node; milliseconds since 1970, 0 for none. When older ones are trimmed, that is the first that is left.
+     */
+    int64_t since_ms;
 };
 /* One entry read. Pointers live until the next call on the reader. */
 struct sh_event {

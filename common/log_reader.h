@@ -53,6 +53,16 @@ struct log_segment {
 enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log,
                                 struct log_segment **segments, size_t *count,
                                 char bad_file[SEGMENT_NAME_MAX]);
+/* How much there is, from the names and two headers, whatever the number of segments. */
+struct log_extent {
+    uint64_t first_lsn;  /* that is left */
+    uint64_t disk_bytes; /* of the segment files, what is allocated ahead included */
+    size_t segments;
+};
+/* SH_NOT_FOUND: no segment. SH_CORRUPT: neither the oldest nor the newest header can be read.
+ * SH_VERSION_MISMATCH, SH_INTERNAL (logged). first_lsn and segments are right with these three too;
+ * disk_bytes lacks what a header that cannot be read could tell. */
+enum sh_error log_extent_read(const struct vfs *fs, const char *dir, struct id16 log, struct log_extent *out);
 /* The durable end that the disk shows: the highest of the mark file and the marks in the newest segment's
  * frames. For readers without walsvc, and for recovery. */
 enum sh_error log_durable_end(const struct vfs *fs, const char *dir, struct id16 log, uint64_t *end,

@@ -227,6 +227,35 @@ enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id
     return error;
 }
 
+/* Sealed segments are as long as their positions say. */
+enum sh_error log_extent_read(const struct vfs *fs, const char *dir, struct id16 log, struct log_extent *out)
+{
+    uint64_t *bases;
+    *out = (struct log_extent){0};
+    enum sh_error error = list_bases(fs, dir, &bases, &out->segments);
+    if (error != SH_OK)
+        return error;
+    const uint64_t ends[] = {bases[0], bases[out->segments - 1]};
+    struct segment_header headers[2];
+    uint64_t file_bytes[2];
+    enum sh_error errors[2];
+    for (unsigned i = 0; i < 2; i++) {
+        int fd;
+        errors[i] = segment_open(fs, dir, log, ends[i], O_RDONLY, &fd, &headers[i], &file_bytes[i]);
+        if (errors[i] == SH_OK)
+            fs->close(fs, fd);
+    }
+    out->first_lsn = bases[0];
+    free(bases);
+    if (errors[0] != SH_OK && errors[1] != SH_OK)
+        return errors[1];
+    if (errors[1] == SH_OK)
+        out->disk_bytes = file_bytes[1];
+    if (errors[0] == SH_OK && errors[1] == SH_OK && headers[1].position > headers[0].position)
+        out->disk_bytes += headers[1].position - headers[0].position;
+    return SH_OK;
+}
+
 static void raise_end(uint64_t known, uint64_t known_lsn, uint64_t *end, uint64_t *lsn)
 {
     if (known > *end) {

@@ -10,6 +10,7 @@
 
 #include "log.h"
 #include "log_reader.h"
+#include "log_time.h"
 #include "service.h"
 
 /* ---- query_pending.c: number of a request at walsvc -> whom to answer ---- */
@@ -30,21 +31,30 @@ bool pending_take(struct pending_table *table, uint64_t number, struct pending *
 void pending_free(struct pending_table *table);
 
 /* ---- query_readers.c ---- */
-enum { QUERY_READERS = 8, QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
+enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
+
+struct reader_slot {
+    struct log_reader *reader; /* NULL: not open */
+    uint64_t next;             /* LSN at which it would go on without a seek */
+    uint64_t used;             /* when it was last used, by count */
+};
 
 struct reader_pool {
     const struct vfs *fs;
     char dir[CONFIG_PATH_MAX];
     struct id16 log;
-    struct {
-        struct log_reader *reader;
-        uint64_t next; /* LSN at which it would go on without a seek */
-        uint64_t used; /* when it was last used, by count */
-    } slots[QUERY_READERS];
+    size_t slot_count, slot_bytes; /* most readers; most bytes that each keeps between two reads */
+    struct reader_slot *slots;
     uint64_t uses;
 };
 
+void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *dir, struct id16 log,
+                      size_t slot_count, size_t slot_bytes);
 enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, struct buf *out);
+/* fs, dir and log of the search are filled in. */
+enum sh_error reader_pool_find_time(struct reader_pool *pool, struct log_time *search);
+/* Bytes that its readers hold now. */
+size_t reader_pool_bytes(const struct reader_pool *pool);
 void reader_pool_close(struct reader_pool *pool);
 
 /* ---- query_read.c ---- */
@@ -60,6 +70,7 @@ struct query_read {
     uint64_t correlation;
     uint64_t from, max_bytes, max_entries;
     uint64_t base;  /* of log info: base LSN of the first segment wanted */
+    uint64_t since; /* HLC: the first entry not older is still to be found, from `from` on; 0 for none */
     int64_t due_ns; /* at the end of the log: when to answer that there is nothing */
     uint64_t probe; /* without waiting: the probe of the durable end that must be done first; 0 for none */
 };

@@ -19,6 +19,7 @@ enum {
     ANSWER_BYTES_MAX = 1 << 20, /* frames in one answer, unless a single frame is larger */
     UNFETCHED_MAX = 2 << 20,    /* of one session */
     READS_A_ROUND = 16,         /* then other work gets its turn */
+    SEARCH_BYTES_MAX = 8 << 20, /* frames that a search by time looks through in one go */
     PROBE_MS = 100,             /* how long a read without waiting waits for walsvc's word */
 };
 
@@ -98,12 +99,49 @@ static void answer_read(struct query *q, const struct query_read *r)
     query_answer(q, r->token, MSG_read_reply, &reply);
 }
 
-/* Whether the read has to wait for entries or for word of them. */
+/* Whether the read has to wait for entries or for word of them. A search by time, which has not found
+ * anything below `from`, waits for that word before it looks. */
 static bool must_wait(const struct query *q, const struct query_read *r)
 {
-    if (r->from <= q->durable_lsn || loop_now_ns(q->service->loop) >= r->due_ns)
+    bool asked = r->probe > q->probes_done && link_client_is_connected(q->watch);
+    if (loop_now_ns(q->service->loop) >= r->due_ns)
         return false;
-    return r->probe == 0 || (r->probe > q->probes_done && link_client_is_connected(q->watch));
+    if (r->from <= q->durable_lsn)
+        return r->since > 0 && asked;
+    return r->probe == 0 || asked;
+}
+
+static void answer_nothing_yet(struct query *q, const struct query_read *r)
+{
+    struct msg_read_reply reply = {.log = q->log, .next = r->from, .durable_lsn = q->durable_lsn};
+    query_answer(q, r->token, MSG_read_reply, &reply);
+}
+
+/* Moves a read to the first entry of its time. False: it is to be looked at again, now or when there is more.
+ */
+static bool find_since(struct query *q, struct query_read *r)
+{
+    struct log_time search = {
+        .hlc = r->since,
+        .durable_end = q->durable_end,
+        .most_bytes = SEARCH_BYTES_MAX,
+        .from = r->from,
+    };
+    enum sh_error e = reader_pool_find_time(&q->readers, &search);
+    if (e != SH_OK) {
+        struct log_read read = {.first_lsn = search.first_lsn};
+        refuse_read(q, r, e, &read);
+        r->answer = NULL;
+        return true;
+    }
+    r->from = search.from;
+    if (search.found)
+        r->since = 0;
+    else if (search.more || must_wait(q, r))
+        return false;
+    else
+        r->answer = answer_nothing_yet;
+    return true;
 }
 
 static void arm_overdue(struct query *q)
@@ -136,8 +174,13 @@ static void run_reads(void *arg)
         } else if (link_server_unfetched(q->server, r->token.session) > UNFETCHED_MAX) {
             list_put(&held, r); /* looked at again when something happens, its fetching for one */
         } else {
-            r->answer(q, r);
-            free(r);
+            bool ready = r->since == 0 || find_since(q, r);
+            if (ready && r->answer != NULL)
+                r->answer(q, r);
+            if (ready)
+                free(r);
+            else
+                list_put(&q->ready, r);
             budget--;
         }
     }
@@ -196,10 +239,11 @@ void query_on_read(struct query *q, const struct link_request *request)
     r->token = request->token;
     r->correlation = request->correlation;
     r->from = m.from > 0 ? m.from : 1;
+    r->since = m.since;
     r->max_bytes = m.max_bytes;
     r->max_entries = m.max_entries > 0 ? m.max_entries : 1;
     int64_t wait_ms = (int64_t)m.wait_ms;
-    if (r->from > q->durable_lsn && wait_ms < PROBE_MS) {
+    if ((r->from > q->durable_lsn || r->since > 0) && wait_ms < PROBE_MS) {
         r->probe = query_probe(q);
         wait_ms = r->probe > 0 ? PROBE_MS : wait_ms;
     }
@@ -257,6 +301,5 @@ void query_read_close(struct query *q)
     query_wake_reads(q);
     while ((r = list_take(&q->ready)) != NULL)
         free(r);
-    reader_pool_close(&q->readers);
     buf_free(&q->frames);
 }

@@ -1,35 +1,72 @@
 /* A bounded pool of log readers: a read that goes on where an earlier one ended gets the reader that stands
- * there. */
+ * there. Another one gets the reader that was idle for longest, which closes its file and moves. */
 #include "query.h"
 
-static size_t choose(const struct reader_pool *pool, uint64_t from)
+#include <stdio.h>
+#include <stdlib.h>
+
+void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *dir, struct id16 log,
+                      size_t slot_count, size_t slot_bytes)
 {
-    size_t oldest = 0;
-    for (size_t i = 0; i < QUERY_READERS; i++) {
-        if (pool->slots[i].reader != NULL && pool->slots[i].next == from)
-            return i;
-        if (pool->slots[i].used < pool->slots[oldest].used)
-            oldest = i;
+    *pool = (struct reader_pool){.fs = fs, .log = log, .slot_count = slot_count, .slot_bytes = slot_bytes};
+    snprintf(pool->dir, sizeof pool->dir, "%s", dir);
+    pool->slots = xcalloc(slot_count, sizeof *pool->slots);
+}
+
+static struct reader_slot *choose(struct reader_pool *pool, uint64_t from)
+{
+    struct reader_slot *oldest = &pool->slots[0];
+    for (size_t i = 0; i < pool->slot_count; i++) {
+        struct reader_slot *slot = &pool->slots[i];
+        if (slot->reader != NULL && slot->next == from)
+            return slot;
+        if (slot->used < oldest->used)
+            oldest = slot;
     }
+    if (oldest->reader == NULL)
+        oldest->reader = log_reader_open(pool->fs, pool->dir, pool->log);
     return oldest;
+}
+
+static void put_back(struct reader_pool *pool, struct reader_slot *slot, uint64_t next)
+{
+    slot->next = next;
+    slot->used = ++pool->uses;
+    log_reader_trim(slot->reader, pool->slot_bytes);
 }
 
 enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, struct buf *out)
 {
-    size_t i = choose(pool, read->from);
-    if (pool->slots[i].reader == NULL)
-        pool->slots[i].reader = log_reader_open(pool->fs, pool->dir, pool->log);
-    enum sh_error e = log_reader_read(pool->slots[i].reader, read, out);
-    pool->slots[i].next = e == SH_OK ? read->next : 0;
-    pool->slots[i].used = ++pool->uses;
+    struct reader_slot *slot = choose(pool, read->from);
+    enum sh_error e = log_reader_read(slot->reader, read, out);
+    put_back(pool, slot, e == SH_OK ? read->next : 0);
     return e;
+}
+
+enum sh_error reader_pool_find_time(struct reader_pool *pool, struct log_time *search)
+{
+    struct reader_slot *slot = choose(pool, search->from);
+    search->fs = pool->fs;
+    search->dir = pool->dir;
+    search->log = pool->log;
+    enum sh_error e = log_time_find(search, slot->reader);
+    put_back(pool, slot, e == SH_OK ? search->from : 0); /* if it isn't quite there, the index is near */
+    return e;
+}
+
+size_t reader_pool_bytes(const struct reader_pool *pool)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < pool->slot_count; i++)
+        bytes += pool->slots[i].reader != NULL ? log_reader_bytes(pool->slots[i].reader) : 0;
+    return bytes;
 }
 
 void reader_pool_close(struct reader_pool *pool)
 {
-    for (size_t i = 0; i < QUERY_READERS; i++) {
+    for (size_t i = 0; i < pool->slot_count; i++)
         if (pool->slots[i].reader != NULL)
             log_reader_close(pool->slots[i].reader);
-        pool->slots[i].reader = NULL;
-    }
+    free(pool->slots);
+    *pool = (struct reader_pool){0};
 }

@@ -58,10 +58,8 @@ static enum sh_error list_segments(struct query *q, struct log_segment **segment
 
 static void answer_status(struct query *q, const struct query_read *r)
 {
-    struct log_segment *segments;
-    char bad_file[SEGMENT_NAME_MAX];
-    size_t count;
-    list_segments(q, &segments, &count, bad_file); /* what is damaged is named by log info, and by reads */
+    struct log_extent extent;
+    log_extent_read(q->fs, q->log_dir, q->log, &extent); /* of damage log info and reads tell */
     const struct config *config = q->service->config;
     struct msg_status_reply reply = {
         .cluster = slice_str(config->cluster),
@@ -69,18 +67,16 @@ static void answer_status(struct query *q, const struct query_read *r)
         .version = slice_str(SHANGHAI_VERSION),
         .log = q->log,
         .writable = link_client_is_connected(q->watch),
-        .first_lsn = count > 0 ? segments[0].base_lsn : 1,
+        .first_lsn = extent.segments > 0 ? extent.first_lsn : 1,
         .durable_lsn = q->durable_lsn,
         .durable_end = q->durable_end,
-        .segments = count,
+        .segments = extent.segments,
+        .disk_bytes = extent.disk_bytes,
         .uptime_ms = (uint64_t)((clock_mono_ns() - q->started_ns) / NS_PER_MS),
         .clients = link_server_stats(q->server).clients,
         .commits = q->commits,
     };
-    for (size_t i = 0; i < count; i++)
-        reply.disk_bytes += segments[i].file_bytes;
     query_answer(q, r->token, MSG_status_reply, &reply);
-    free(segments);
 }
 
 static void answer_log_info(struct query *q, const struct query_read *r)
@@ -199,8 +195,8 @@ static enum service_exit find_log(struct query *q)
              text);
     snprintf(q->query_link, sizeof q->query_link, "ipc://%.200s/query", config->run_dir);
     snprintf(q->wal_link, sizeof q->wal_link, "ipc://%.200s/wal", config->run_dir);
-    q->readers = (struct reader_pool){.fs = q->fs, .log = q->log};
-    snprintf(q->readers.dir, sizeof q->readers.dir, "%s", q->log_dir);
+    reader_pool_open(&q->readers, q->fs, q->log_dir, q->log, config->settings.query_readers,
+                     config->settings.query_reader_bytes);
     e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
     if (e != SH_OK)
         log_warn("the durable end is not known yet", log_text("error", sh_error_name(e)));
@@ -266,6 +262,7 @@ void query_close(struct service *service)
     if (q->ready.tail != NULL)
         query_read_close(q);
     query_wal_close(q);
+    reader_pool_close(&q->readers);
     if (q->server != NULL)
         link_server_close(q->server);
     buf_free(&q->body);

@@ -11,6 +11,7 @@ struct print_run {
     struct buf scratch;
     uint64_t left; /* entries to print */
     uint64_t at;   /* the reader's position before the last call */
+    bool any;      /* printed */
 };
 
 static bool may_come_back(enum sh_error e)
@@ -42,6 +43,7 @@ static enum sh_error print_all(struct print_run *p, bool follow)
         if (!ctl_can_print())
             return SH_OK; /* ctl_finish says so */
         p->left--;
+        p->any = true;
     }
     return e == SH_NOT_FOUND ? SH_OK : e;
 }
@@ -60,18 +62,35 @@ static int fail_at(const struct print_run *p, uint64_t from, enum sh_error e)
     return ctl_fail_node(p->ctl, what, e, text);
 }
 
-static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, uint64_t count, bool follow)
+/* The end of the log is no error, but an LSN behind it is: that of no entry, and not of the next one either.
+ */
+static int check_start(const struct ctl *ctl, struct sh_client *client, uint64_t from)
+{
+    struct sh_status status;
+    char what[64], detail[64];
+    enum sh_error e = sh_status(client, &status);
+    if (e != SH_OK)
+        return ctl_fail_node(ctl, ctl->command->name, e, sh_last_error_detail());
+    if (from <= status.durable_lsn + 1)
+        return CTL_DONE;
+    snprintf(what, sizeof what, "%s: LSN %" PRIu64, ctl->command->name, from);
+    snprintf(detail, sizeof detail, "the log ends at LSN %" PRIu64, status.durable_lsn);
+    return ctl_fail_node(ctl, what, SH_NOT_FOUND, detail);
+}
+
+static int print_from(struct ctl *ctl, struct sh_client *client, const struct sh_read_options *options,
+                      uint64_t count)
 {
     struct print_run p = {.ctl = ctl, .left = count};
-    struct sh_read_options options = {
-        .from = from, .stream = ctl_word(ctl, "stream", NULL), .follow = follow};
-    enum sh_error e = sh_read_open(client, &options, &p.reader);
+    enum sh_error e = sh_read_open(client, options, &p.reader);
     if (e == SH_OK)
-        e = print_all(&p, follow);
+        e = print_all(&p, options->follow);
     int code = CTL_DONE;
     if (e != SH_OK) {
         fflush(stdout);
-        code = fail_at(&p, from, e);
+        code = fail_at(&p, options->from, e);
+    } else if (!p.any && options->from > 1 && !options->follow) {
+        code = check_start(ctl, client, options->from);
     }
     if (p.reader != NULL)
         sh_read_close(p.reader);
@@ -79,42 +98,72 @@ static int print_from(struct ctl *ctl, struct sh_client *client, uint64_t from, 
     return code;
 }
 
+/* --stream, --since and --follow, then the client. */
+static int open_read(struct ctl *ctl, struct sh_read_options *options, struct sh_client **client)
+{
+    *options = (struct sh_read_options){.follow = ctl_has(ctl, "follow")};
+    if (!ctl_stream(ctl, &options->stream) || !ctl_since(ctl, &options->since_ms))
+        return CTL_USAGE;
+    return ctl_open(ctl, client);
+}
+
 static int run_read(struct ctl *ctl)
 {
     struct sh_client *client;
-    const char *stream;
-    int code = ctl_stream(ctl, &stream) ? ctl_open(ctl, &client) : CTL_USAGE;
+    struct sh_read_options options;
+    int code = open_read(ctl, &options, &client);
     if (code != CTL_DONE)
         return code;
-    code = print_from(ctl, client, ctl_number(ctl, "from", 1), ctl_number(ctl, "count", UINT64_MAX), false);
+    options.from = ctl_number(ctl, "from", 1);
+    code = print_from(ctl, client, &options, ctl_number(ctl, "count", UINT64_MAX));
     sh_close(client);
     return code;
+}
+
+/* The LSN of the entry so many before the end; 1 with --since, which says where to start. */
+static enum sh_error find_lines(const struct ctl *ctl, struct sh_client *client, uint64_t *from)
+{
+    struct sh_status status;
+    uint64_t lines = ctl_number(ctl, "lines", 10);
+    *from = 1;
+    if (ctl_has(ctl, "since"))
+        return SH_OK;
+    enum sh_error e = sh_status(client, &status);
+    if (e == SH_OK && status.durable_lsn >= lines)
+        *from = status.durable_lsn - lines + 1;
+    if (e == SH_OK && *from < status.first_lsn)
+        *from = status.first_lsn;
+    return e;
 }
 
 static int run_tail(struct ctl *ctl)
 {
     struct sh_client *client;
-    struct sh_status status;
-    const char *stream;
-    int code = ctl_stream(ctl, &stream) ? ctl_open(ctl, &client) : CTL_USAGE;
+    struct sh_read_options options;
+    if (ctl_has(ctl, "lines") && ctl_has(ctl, "since"))
+        return ctl_usage(ctl, "--lines and --since both say where to start; give one of them");
+    int code = open_read(ctl, &options, &client);
     if (code != CTL_DONE)
         return code;
-    enum sh_error e = sh_status(client, &status);
-    if (e == SH_OK) {
-        uint64_t lines = ctl_number(ctl, "lines", 10);
-        uint64_t from = status.durable_lsn >= lines ? status.durable_lsn - lines + 1 : 1;
-        from = from > status.first_lsn ? from : status.first_lsn;
-        code = print_from(ctl, client, from, UINT64_MAX, ctl_has(ctl, "follow"));
-    } else {
+    enum sh_error e = find_lines(ctl, client, &options.from);
+    if (e == SH_OK)
+        code = print_from(ctl, client, &options, UINT64_MAX);
+    else
         code = ctl_fail_node(ctl, "tail", e, sh_last_error_detail());
-    }
     sh_close(client);
     return code;
 }
 
+#define SINCE_OPTION                                                                                         \
+    {                                                                                                        \
+        "since", 'S', CTL_WORD, "TIME",                                                                      \
+            "only entries of this time or later: 2026-11-26T03:30:00Z, or how long ago: 10m, 2h", 0, 0       \
+    }
+
 static const struct ctl_option read_options[] = {
     {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX - 1},
     {"count", 'n', CTL_NUMBER, "N", "most entries printed", 0, UINT64_MAX},
+    SINCE_OPTION,
     {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -123,8 +172,10 @@ const struct ctl_command cmd_read = {
     .name = "read",
     .values = "",
     .summary = "Read entries of the log",
-    .more = "--format raw prints each payload and a newline; --format json one object a line, with\n"
-            "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
+    .more =
+        "Exit 1 when --from is behind the end of the log; at the end there is nothing to print, which is 0.\n"
+        "--format raw prints each payload and a newline; --format json one object a line, with\n"
+        "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
     .options = read_options,
     .raw = true,
     .run = run_read,
@@ -134,6 +185,7 @@ static const struct ctl_option tail_options[] = {
     {"lines", 'n', CTL_NUMBER, "N", "start N entries before the end of the log, 10 without it", 0,
      UINT64_MAX},
     {"follow", 'f', CTL_FLAG, NULL, "wait for more, until Ctrl-C; over restarts of the node too", 0, 0},
+    SINCE_OPTION,
     {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };

@@ -1,7 +1,7 @@
 /* shanghaictl: what its files share.
  *
  *   ctl_main.c      which command; its help; the list of all
- *   ctl_args.c      options and values by tables
+ *   ctl_args.c      options and values by tables        ctl_when.c      times as people write them
  *   ctl_node.c      which node: endpoints, supervisor's socket, client of the library
  *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
  *   ctl_progress.c  the bar on a terminal               ctl_payload.c   entries as text, JSON, raw
@@ -78,6 +78,8 @@ const char *ctl_word(const struct ctl *ctl, const char *option, const char *othe
 uint64_t ctl_number(const struct ctl *ctl, const char *option, uint64_t otherwise);
 /* --stream, NULL without it; false (said) when no stream can have that name. */
 bool ctl_stream(const struct ctl *ctl, const char **stream);
+/* --since in ms since 1970, 0 without it; false (said) when it is no time. */
+bool ctl_since(const struct ctl *ctl, int64_t *ms);
 /* Wrong usage: says so with a hint at the help; returns CTL_USAGE. */
 __attribute__((format(printf, 2, 3))) int ctl_usage(const struct ctl *ctl, const char *format, ...);
 /* The help of all commands, of those that start with a word, or of one. */
@@ -121,6 +123,9 @@ const char *ctl_bytes(uint64_t bytes, char out[CTL_TEXT_MAX]);
 const char *ctl_grouped(uint64_t number, char out[CTL_TEXT_MAX]);
 const char *ctl_rate(double per_s, char out[CTL_TEXT_MAX]);
 const char *ctl_duration(int64_t ns, char out[CTL_TEXT_MAX]);
+/* A time: RFC 3339 ("2026-11-26T03:30:00Z", "2026-11-26 03:30:00.5+01:00"), or how long ago ("10m", "2h").
+ * now_ns and *ms since 1970. False: neither. */
+bool ctl_parse_time(const char *text, int64_t now_ns, int64_t *ms);
 /* Local time of a wall clock's ns since 1970, to the millisecond. */
 const char *ctl_time(int64_t real_ns, char out[CTL_TEXT_MAX]);
 

@@ -7,6 +7,8 @@
  * Every frame's checksum is verified here once more, and that LSNs go on without a gap. Nothing is fatal. */
 #include "sh_internal.h"
 
+#include "hlc.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +23,11 @@ struct sh_reader {
     bool follow;
     uint32_t fetch_bytes;
 
+    uint64_t since; /* HLC: the first entry not older is still to come; 0 for none */
+
     struct shc_call call; /* the fetch */
     bool fetching;
-    uint64_t fetch_from;
+    uint64_t fetch_from, fetch_since;
 
     struct buf answer;      /* being consumed */
     struct slice frames;    /* what is left of it */
@@ -66,6 +70,7 @@ enum sh_error sh_read_open(struct sh_client *c, const struct sh_read_options *op
     r->follow = options->follow;
     r->fetch_bytes = options->fetch_bytes > 0 ? options->fetch_bytes : FETCH_BYTES;
     r->next_lsn = r->fetch_from = from;
+    r->since = r->fetch_since = hlc_of_ms(options->since_ms);
     *reader = r;
     return SH_OK;
 }
@@ -97,6 +102,7 @@ static void fetch(struct sh_reader *r)
         .max_bytes = r->fetch_bytes,
         .max_entries = UINT64_MAX,
         .wait_ms = r->follow ? FOLLOW_WAIT_MS : 0,
+        .since = r->fetch_since,
     };
     r->call.type = MSG_read;
     r->call.reply_type = MSG_read_reply;
@@ -117,6 +123,7 @@ static void start_over(struct sh_reader *r)
     r->frames.len = 0;
     r->entries_left = 0;
     r->fetch_from = r->next_lsn;
+    r->fetch_since = r->since;
 }
 
 static enum sh_error fetch_failed(struct sh_reader *r)
@@ -144,7 +151,8 @@ static enum sh_error take_answer(struct sh_reader *r)
     r->answer = r->call.reply;
     r->call.reply = old;
     if (msg_decode(MSG_read_reply, buf_slice(&r->answer), &reply) != SH_OK ||
-        (reply.frames.len > 0 && reply.next <= r->fetch_from)) {
+        (reply.frames.len > 0 && reply.next <= r->fetch_from) ||
+        (r->fetch_since > 0 && reply.next < r->fetch_from)) {
         start_over(r);
         return fail(SH_INTERNAL, "the node's answer to a read makes no sense");
     }
@@ -158,7 +166,10 @@ static enum sh_error take_answer(struct sh_reader *r)
     r->at_end = reply.frames.len == 0;
     if (!r->at_end) {
         r->fetch_from = reply.next;
+        r->fetch_since = 0;
         fetch(r);
+    } else if (r->fetch_since > 0) {
+        r->fetch_from = r->next_lsn = reply.next; /* all before are older */
     }
     return SH_OK;
 }
@@ -182,6 +193,19 @@ static enum sh_error await_answer(struct sh_reader *r, int64_t deadline_ns)
 
 /* ---------------------------------------------------------------- consuming */
 
+/* Whether the frame is of the time that was asked for; if so, its entries are the first, unless `from` lies
+ * in it. */
+static bool reach_time(struct sh_reader *r, const struct frame_header *h)
+{
+    bool is_older = h->hlc < r->since;
+    uint64_t lsn = is_older ? h->base_lsn + h->count : h->base_lsn;
+    if (lsn > r->next_lsn)
+        r->next_lsn = lsn;
+    if (!is_older)
+        r->since = 0;
+    return !is_older;
+}
+
 static enum sh_error open_frame(struct sh_reader *r)
 {
     struct frame_header h;
@@ -193,7 +217,7 @@ static enum sh_error open_frame(struct sh_reader *r)
     r->entries = mp_of(slice_of(r->frames.data + FRAME_HEADER_BYTES, h.body_bytes));
     r->frames = slice_of(r->frames.data + size, r->frames.len - size);
     r->entries_left = 0;
-    if (h.kind != FRAME_DATA)
+    if (h.kind != FRAME_DATA || (r->since > 0 && !reach_time(r, &h)))
         return SH_OK;
     if (h.base_lsn > r->next_lsn || !entries_open(&r->entries, &r->entries_left) ||
         r->entries_left != h.count) {

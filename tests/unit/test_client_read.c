@@ -71,6 +71,44 @@ static void test_following_waits_for_what_is_new(void **state)
     node_stop(n);
 }
 
+/* The node of these tests knows nothing of times: the library passes over what is older. Frame n is of ms n.
+ */
+static void test_reading_since_a_time(void **state)
+{
+    (void)state;
+    struct node *n = node_start();
+    struct sh_client *c = client_open(n);
+    struct sh_reader *r;
+    struct sh_event e;
+    for (unsigned i = 0; i < 9; i++)
+        assert_int_equal(client_append(c, "x", NULL), SH_OK);
+    for (unsigned fetch = 0; fetch < 2; fetch++) {
+        struct sh_read_options options = {.since_ms = 6, .fetch_bytes = fetch};
+        assert_int_equal(sh_read_open(c, &options, &r), SH_OK);
+        for (unsigned i = 6; i <= 9; i++) {
+            assert_int_equal(sh_read_next(r, 0, &e), SH_OK);
+            assert_int_equal(e.lsn, i);
+        }
+        assert_int_equal(sh_read_next(r, 0, &e), SH_NOT_FOUND);
+        sh_read_close(r);
+    }
+    struct sh_read_options later = {.since_ms = 6, .from = 8};
+    assert_int_equal(sh_read_open(c, &later, &r), SH_OK);
+    assert_int_equal(sh_read_next(r, 0, &e), SH_OK);
+    assert_int_equal(e.lsn, 8);
+    sh_read_close(r);
+    struct sh_read_options future = {.since_ms = 11, .follow = true};
+    assert_int_equal(sh_read_open(c, &future, &r), SH_OK);
+    assert_int_equal(client_append(c, "too early", NULL), SH_OK);
+    assert_int_equal(client_append(c, "in time", NULL), SH_OK);
+    while (sh_read_next(r, 5000, &e) == SH_TIMEOUT)
+        continue;
+    assert_int_equal(e.lsn, 11);
+    sh_read_close(r);
+    sh_close(c);
+    node_stop(n);
+}
+
 static void test_trimmed_says_where_to_go_on(void **state)
 {
     (void)state;
@@ -143,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_a_stream_is_read_alone),
         cmocka_unit_test(test_following_waits_for_what_is_new),
         cmocka_unit_test(test_trimmed_says_where_to_go_on),
+        cmocka_unit_test(test_reading_since_a_time),
         cmocka_unit_test(test_a_frame_damaged_on_its_way_is_noticed),
         cmocka_unit_test(test_reads_go_on_over_restarts),
     };

@@ -18,6 +18,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "log_verify.h"
+#include "segment_index.h"
 #include "wal_commit.h"
 #include "wal_rig.h"
 
@@ -428,6 +429,52 @@ static void test_many_groups_over_many_segments(void **state)
     assert_log_holds(5000);
 }
 
+/* Waits until each segment but the newest has its index. */
+static void wait_for_indexes(size_t *count)
+{
+    uint64_t *bases;
+    assert_int_equal(segment_list(&faulty, rig.dir.log, &bases, count), 0);
+    for (size_t i = 0; i + 1 < *count; i++) {
+        struct segment_index index;
+        enum sh_error error = SH_NOT_FOUND;
+        for (unsigned wait = 0; wait < WAIT_S * 1000 && error != SH_OK; wait++) {
+            error = segment_index_read(&faulty, rig.dir.log, rig.dir.identity.log, bases[i], &index);
+            if (error != SH_OK)
+                usleep(1000);
+        }
+        assert_int_equal(error, SH_OK);
+        assert_int_equal(index.next_lsn, bases[i + 1]);
+        segment_index_free(&index);
+    }
+    free(bases);
+}
+
+static void remove_index(const char *name)
+{
+    char path[PATH_MAX];
+    vfs_path(path, rig.dir.log, name);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void test_sealed_segments_get_their_index_now_or_after_the_next_start(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    start();
+    for (uint64_t n = 1; count < 4; n++) {
+        append_and_wait(n);
+        if (n % 100 == 0)
+            wait_for_indexes(&count);
+    }
+    stop();
+    rig_kill(&rig);
+    remove_index("00000000000000000001.idx");
+    assert_int_equal(rig_open(&rig, &faulty, data, SEGMENT), EXIT_DONE);
+    start();
+    wait_for_indexes(&count);
+    stop();
+}
+
 static void test_what_waits_goes_out_in_one_group(void **state)
 {
     (void)state;
@@ -733,6 +780,7 @@ int main(void)
         COMMIT_TEST(test_the_mark_names_a_new_segment_at_once),
         COMMIT_TEST(test_the_mark_follows_many_commits_by_the_caller),
         COMMIT_TEST(test_the_mark_follows_a_commit_by_the_caller),
+        COMMIT_TEST(test_sealed_segments_get_their_index_now_or_after_the_next_start),
         COMMIT_TEST(test_what_waits_goes_out_in_one_group),
         COMMIT_TEST(test_a_quiet_log_gets_its_mark_and_stays_quiet),
         COMMIT_TEST(test_bytes_of_a_dropped_session_are_not_needed_any_more),
