@@ -69,9 +69,9 @@ const struct segment_place *segment_index_before_hlc(const struct segment_index 
 /* ---- making one: reads the whole segment, in steps ---- */
 struct segment_indexer;
 
-/* Begins with a sealed segment and the one behind it, which says where it ends. SH_OK: *indexer is to be
- * closed. SH_NOT_FOUND: one of them is gone. SH_CORRUPT: a header is damaged, or the file is shorter or
- * longer than it should be. SH_VERSION_MISMATCH. SH_INTERNAL (logged). */
+/* Begins with a sealed segment and the one behind it, which must continue it. SH_OK: *indexer is to be
+ * closed. SH_NOT_FOUND: one of them is gone. SH_CORRUPT: a header is damaged. SH_VERSION_MISMATCH.
+ * SH_INTERNAL (logged). */
 enum sh_error segment_indexer_open(const struct vfs *fs, const char *dir, struct id16 log, uint64_t base_lsn,
                                    uint64_t next_base_lsn, struct segment_indexer **indexer);
 /* Reads on, about `bytes`. SH_OK: to be called again while !*done. SH_CORRUPT: a frame is damaged, or the

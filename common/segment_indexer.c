@@ -26,7 +26,7 @@ struct segment_indexer {
     uint64_t gap;
 };
 
-/* SH_OK: the two headers agree on where the segment ends. */
+/* The segment and the header behind it. */
 static enum sh_error open_both(struct segment_indexer *x, uint64_t base_lsn, uint64_t next_base_lsn,
                                struct segment_header *header)
 {
@@ -39,8 +39,6 @@ static enum sh_error open_both(struct segment_indexer *x, uint64_t base_lsn, uin
         return error;
     x->fs->close(x->fs, fd);
     error = segment_open(x->fs, x->dir, log, base_lsn, O_RDONLY, &x->fd, header, &file_bytes);
-    if (error == SH_OK && header->position + file_bytes != x->next.position)
-        error = SH_CORRUPT;
     x->index.end = file_bytes;
     return error;
 }
@@ -114,7 +112,8 @@ static bool take_frame(struct segment_indexer *x, const struct frame_header *h, 
 /* All frames are there: they must lead to the next segment. */
 static enum sh_error finish(struct segment_indexer *x, bool *done)
 {
-    if (x->next.base_lsn != x->chain.next_lsn || x->next.previous_checksum != x->chain.checksum)
+    if (x->next.base_lsn != x->chain.next_lsn || x->next.position != x->chain.position ||
+        x->next.previous_checksum != x->chain.checksum)
         return SH_CORRUPT;
     x->index.next_lsn = x->chain.next_lsn;
     x->index.digest = digest_close(x->digest);

@@ -276,6 +276,18 @@ static void test_places_out_of_order_are_no_index(void **state)
 
 /* ---------------------------------------------------------------- making */
 
+/* All frames of the test have the same size. */
+static size_t frame_bytes(uint64_t base)
+{
+    struct frame_header checkpoint, h;
+    struct slice file = sim_disk_file(disk, path_of(base, false));
+    struct slice at = slice_of(file.data + SEGMENT_HEADER_BYTES, file.len - SEGMENT_HEADER_BYTES);
+    assert_int_equal(frame_header_decode(at, FRAME_BYTES_MAX, &checkpoint), SH_OK);
+    at.data += FRAME_HEADER_BYTES + checkpoint.body_bytes;
+    assert_int_equal(frame_header_decode(at, FRAME_BYTES_MAX, &h), SH_OK);
+    return FRAME_HEADER_BYTES + h.body_bytes;
+}
+
 static void test_no_index_is_made_of_a_damaged_segment(void **state)
 {
     (void)state;
@@ -290,8 +302,42 @@ static void test_no_index_is_made_of_a_damaged_segment(void **state)
     assert_int_equal(make_index(1), SH_CORRUPT);
     bytes_of(bases[2])[30] ^= 4;
     assert_int_equal(make_index(1), SH_OK);
-    sim_disk_resize(disk, path_of(bases[2], false), sim_disk_file(disk, path_of(bases[2], false)).len - 1);
-    assert_int_equal(make_index(2), SH_CORRUPT);
+    size_t whole = sim_disk_file(disk, path_of(bases[2], false)).len;
+    const size_t lengths[] = {whole - 1, whole + 1, whole - frame_bytes(bases[2])};
+    for (unsigned i = 0; i < 3; i++) {
+        sim_disk_resize(disk, path_of(bases[2], false), lengths[i]);
+        assert_int_equal(make_index(2), SH_CORRUPT);
+    }
+}
+
+/* Right checksums, but not the bytes that were there: what follows doesn't continue them. */
+static void test_no_index_is_made_of_an_exchanged_frame_or_header(void **state)
+{
+    (void)state;
+    assert_int_equal(make_index(1), SH_OK);
+    struct segment_index index = read_index(1);
+    struct frame_header h;
+    struct segment_header segment;
+    uint8_t *frame = bytes_of(bases[1]) + index.places[4].offset;
+    size_t size = frame_bytes(bases[1]);
+    assert_int_equal(frame_header_decode(slice_of(frame, size), FRAME_BYTES_MAX, &h), SH_OK);
+    frame[size - 1] ^= 1;
+    frame_encode(&h, segment_salt(index.log, bases[1]), slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes),
+                 frame);
+    assert_int_equal(make_index(1), SH_CORRUPT);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(make_index(2), SH_OK);
+        uint8_t *header = bytes_of(bases[3]);
+        uint8_t kept[SEGMENT_HEADER_BYTES];
+        memcpy(kept, header, sizeof kept);
+        assert_int_equal(segment_header_decode(slice_of(header, SEGMENT_HEADER_BYTES), &segment), SH_OK);
+        segment.previous_checksum ^= i == 0;
+        segment.position += i;
+        segment_header_encode(&segment, header);
+        assert_int_equal(make_index(2), SH_CORRUPT);
+        memcpy(header, kept, sizeof kept);
+    }
+    segment_index_free(&index);
 }
 
 /* Steps until nothing is left to do. */
@@ -526,6 +572,22 @@ static void test_an_index_that_lies_costs_no_entry(void **state)
     }
 }
 
+/* Once a reader has been misled it goes by what it has seen itself. */
+static void test_a_reader_is_misled_once(void **state)
+{
+    (void)state;
+    make_indexes();
+    struct segment_index index = read_index(1);
+    for (size_t k = 0; k < index.count; k++)
+        index.places[k].checksum ^= 1;
+    store_index(1, &index);
+    check_read(bases[2] - 2);
+    bytes_read = 0;
+    check_read(bases[2] - 2 - 4 * BATCH);
+    assert_true(bytes_read < 2 << 20);
+    segment_index_free(&index);
+}
+
 static void test_a_damaged_or_foreign_index_is_not_used(void **state)
 {
     (void)state;
@@ -535,6 +597,12 @@ static void test_a_damaged_or_foreign_index_is_not_used(void **state)
     buf_append(&kept, other.data, other.len);
     write_index(path_of(bases[1], true), buf_slice(&kept));
     ((uint8_t *)(uintptr_t)sim_disk_file(disk, path_of(bases[2], true)).data)[200] ^= 1;
+    struct segment_index index;
+    for (size_t i = 1; i < 3; i++)
+        assert_int_equal(segment_index_read(&fs, rig.dir.log, rig.dir.identity.log, bases[i], &index),
+                         SH_CORRUPT);
+    struct id16 foreign = {{1}};
+    assert_int_equal(segment_index_read(&fs, rig.dir.log, foreign, bases[0], &index), SH_CORRUPT);
     for (uint64_t lsn = 1; lsn < last_lsn(); lsn += 97) {
         fresh_reader();
         check_read(lsn);
@@ -797,6 +865,7 @@ int main(void)
         INDEX_TEST(test_bad_bytes_are_no_index),
         INDEX_TEST(test_places_out_of_order_are_no_index),
         INDEX_TEST(test_no_index_is_made_of_a_damaged_segment),
+        INDEX_TEST(test_no_index_is_made_of_an_exchanged_frame_or_header),
         INDEX_TEST(test_missing_and_damaged_indexes_are_made_again),
         INDEX_TEST(test_the_newest_missing_index_is_made_first),
         INDEX_TEST(test_the_index_of_a_trimmed_segment_goes),
@@ -804,6 +873,7 @@ int main(void)
         INDEX_TEST(test_a_crash_at_each_step_leaves_a_whole_index_or_none),
         INDEX_TEST(test_a_new_reader_comes_to_any_lsn_with_little_reading),
         INDEX_TEST(test_an_index_that_lies_costs_no_entry),
+        INDEX_TEST(test_a_reader_is_misled_once),
         INDEX_TEST(test_a_damaged_or_foreign_index_is_not_used),
         INDEX_TEST(test_damage_at_a_place_of_the_index_is_told),
         INDEX_TEST(test_a_segment_trimmed_under_a_reader_is_read_to_its_end),
