@@ -27,6 +27,7 @@ static const int64_t began_ms = 1790000000000;
 static struct sim_disk *disk;
 static struct vfs fs; /* the simulated disk's, counting */
 static uint64_t opens, bytes_read;
+static uint64_t bad_offset, bad_lsn; /* where the last index to be made came to an end */
 static struct wal_rig rig;
 static struct log_reader *reader;
 static uint64_t *bases;
@@ -136,6 +137,7 @@ static enum sh_error make_index(size_t i)
         error = segment_indexer_step(indexer, 100000, &done);
     if (error == SH_OK)
         assert_int_equal(segment_indexer_write(indexer), 0);
+    segment_indexer_where(indexer, &bad_offset, &bad_lsn);
     segment_indexer_close(indexer);
     return error;
 }
@@ -325,6 +327,8 @@ static void test_no_index_is_made_of_an_exchanged_frame_or_header(void **state)
     frame_encode(&h, segment_salt(index.log, bases[1]), slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes),
                  frame);
     assert_int_equal(make_index(1), SH_CORRUPT);
+    assert_int_equal(bad_offset, index.places[4].offset + size);
+    assert_int_equal(bad_lsn, index.places[4].lsn + BATCH);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(make_index(2), SH_OK);
         uint8_t *header = bytes_of(bases[3]);
