@@ -152,5 +152,26 @@ class Trimmed(unittest.TestCase):
             self.assertIn(b"corrupt", done.stderr)
 
 
+class Killed(unittest.TestCase):
+    def test_a_kill_behind_an_index_costs_no_line_and_no_index(self):
+        """Only in a build with failpoints: walsvc is killed when it has written its second index, each time."""
+        with Node(SETTINGS, env={"SHANGHAI_FAILPOINT": "seal_indexed=kill@2"}) as node:
+            if not json.loads(node.ctl("--format", "json", "version").stdout).get("failpoints"):
+                self.skipTest("a build without failpoints")
+            node.start()
+            data = b"".join(line(i) for i in range(1, LINES + 1))
+            node.ctl("append", "--batch", "100", "-", input=data)
+            wait_for(lambda: node.tree()["walsvc"]["restarts"] > 0, "walsvc's restart")
+            node.wait_ready()
+            self.assertTrue(node.ctl("--format", "raw", "read").stdout == data)
+
+            def all_there():
+                names = os.listdir(node.log_dir())
+                segments = sorted(name for name in names if name.endswith(".seg"))
+                return all(name.replace(".seg", ".idx") in names for name in segments[:-1])
+            wait_for(all_there, "the indexes of all sealed segments")
+            node.ctl("log", "verify", "--data", node.data)
+
+
 if __name__ == "__main__":
     unittest.main()
