@@ -98,7 +98,8 @@ static bool get_places(const uint8_t *p, struct segment_index *out)
     for (size_t i = 0; i < out->count; i++, p += INDEX_PLACE_BYTES) {
         struct segment_place *place = &out->places[i];
         *place = (struct segment_place){get_u64(p), get_u64(p + 8), get_u64(p + 16), get_u32(p + 24)};
-        if (place->offset <= before.offset || place->lsn < before.lsn || place->hlc < before.hlc)
+        if (get_u32(p + 28) != 0 || place->offset <= before.offset || place->lsn < before.lsn ||
+            place->hlc < before.hlc)
             return false;
         before = *place;
     }

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "bytes.h"
+#include "crc32c.h"
 #include "hlc.h"
 #include "log.h"
 #include "log_time.h"
@@ -274,6 +276,15 @@ static void test_places_out_of_order_are_no_index(void **state)
         segment_index_free(&index);
         buf_free(&bytes);
     }
+    struct segment_index index = read_index(0), out;
+    struct buf bytes = {0};
+    segment_index_encode(&index, &bytes);
+    bytes.data[INDEX_HEADER_BYTES + 28] = 1; /* reserved */
+    uint32_t crc = crc32c(segment_salt(index.log, index.base_lsn), bytes.data, bytes.len - 4);
+    put_u32(bytes.data + bytes.len - 4, crc);
+    assert_int_equal(segment_index_decode(buf_slice(&bytes), &out), SH_CORRUPT);
+    segment_index_free(&index);
+    buf_free(&bytes);
 }
 
 /* ---------------------------------------------------------------- making */
