@@ -100,6 +100,20 @@ class Reading(unittest.TestCase):
         self.assertEqual(failures, [])
 
 
+class NewestSegment(unittest.TestCase):
+    def test_a_time_late_in_a_large_segment_without_an_index(self):
+        """querysvc looks through so many frames in several goes."""
+        with Node() as node:
+            node.start()
+            node.ctl("append", "--batch", "100", "-", input=b"".join(line(i) for i in range(1, LINES + 1)))
+            last = json.loads(node.ctl("--format", "json", "read", "--from", str(LINES)).stdout)
+            since = rfc3339(last["time_ms"])
+            first = json.loads(node.ctl("--format", "json", "read", "--since", since, "--count", "1").stdout)
+            self.assertEqual(first["time_ms"], last["time_ms"])
+            before = node.ctl("--format", "json", "read", "--from", str(first["lsn"] - 1), "--count", "1").stdout
+            self.assertLess(json.loads(before)["time_ms"], last["time_ms"])
+
+
 class Following(unittest.TestCase):
     def test_following_since_a_time_to_come_shows_nothing_older(self):
         with Node() as node:
