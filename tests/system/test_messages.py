@@ -67,6 +67,22 @@ class Messages(unittest.TestCase):
     def over_tcp(self):
         return Caller(self, ("127.0.0.1", self.node.port), ("127.0.0.1", self.node.port + 1))
 
+    def test_a_read_since_a_time_to_come_is_answered_when_it_has_come(self):
+        """Not before, with nothing: who asks again at once would ask for ever."""
+        writer, reader = self.local(), self.local()
+        kind, body = writer.ask(APPEND, append_of([[0, "", b"before"]]))
+        self.assertEqual(kind, APPEND_REPLY)
+        number = reader.send(READ, {2: 1, 3: 1 << 20, 4: 1000, 5: 30000, 6: body[5] + 1})
+        kind, _ = reader.ask(STATUS, {})  # by then the read is parked
+        self.assertEqual(kind, STATUS_REPLY)
+        kind, after = writer.ask(APPEND, append_of([[0, "", b"after"]]))
+        self.assertEqual(kind, APPEND_REPLY)
+        answered, kind, reply = reader.take()
+        self.assertEqual((answered, kind), (number, READ_REPLY))
+        self.assertEqual(reply[3], after[2] + 1)
+        self.assertIn(b"after", reply[5])
+        self.assertNotIn(b"before", reply[5])
+
     def last_body(self):
         """Of the last frame in the log's only segment."""
         name, = (name for name in os.listdir(self.node.log_dir()) if name == f"{1:020}.seg")
