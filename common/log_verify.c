@@ -101,6 +101,7 @@ static void walk_log(struct verify *v, const char *logs, struct id16 log, bool m
     } else if (must_have_segments || v->mark.counter > 0) {
         verify_damage(v, dir, 0, 0, 0, "the log has no segment");
     }
+    verify_tell(v);
     free(bases);
 }
 
@@ -129,6 +130,7 @@ static enum sh_error walk_logs(struct verify *v, const char *data_dir, const cha
     if (!all && !has_log(ids, v->options->log))
         return SH_NOT_FOUND;
     struct id16 own = own_log(v, data_dir, ids);
+    verify_tell(v);
     for (size_t i = 0; i < ids->count && v->error == SH_OK && !v->stopped; i++)
         if (all || id16_equal(ids->all[i], v->options->log))
             walk_log(v, logs, ids->all[i], id16_equal(ids->all[i], own));

@@ -14,12 +14,13 @@
 /* A damaged or missing range. Everything is borrowed for the call. */
 struct log_damage {
     struct id16 log;
-    const char *file;   /* path of the segment or mark file */
-    uint64_t offset;    /* in the file: of the first bad frame, or where one is missing */
-    uint64_t bytes;     /* up to the next valid frame, or to the end that the file should have */
-    uint64_t first_lsn; /* the first LSN that cannot be read */
-    uint64_t next_lsn;  /* the first LSN that can be read again behind it; 0: none in this segment */
-    const char *what;   /* a sentence for people, without a full stop */
+    const char *file;    /* path of the segment or mark file */
+    uint64_t offset;     /* in the file: of the first bad frame, or where one is missing */
+    uint64_t bytes;      /* up to the next valid frame, or to the end that the file should have */
+    uint64_t first_lsn;  /* the first LSN that cannot be read */
+    uint64_t next_lsn;   /* the first LSN that can be read again behind it; 0: none in this segment */
+    const char *what;    /* a sentence for people, without a full stop */
+    int64_t accepted_ms; /* since 1970: the loss was accepted (a loss frame says so); 0: it wasn't */
 };
 
 /* One valid frame. Everything is borrowed for the call. */
@@ -36,7 +37,8 @@ struct log_frame {
 struct log_verify_report {
     uint64_t logs, segments, frames, entries;
     uint64_t bytes;   /* of valid frames and segment headers */
-    uint64_t damages; /* calls of on_damage */
+    uint64_t damages; /* calls of on_damage, but for accepted losses: */
+    uint64_t accepted;
     uint64_t
         unsynced_bytes; /* above the durable mark: valid frames not known to be synced, torn ones, garbage */
     uint64_t last_lsn;  /* of the newest valid entry seen, of whichever log */
@@ -50,6 +52,7 @@ struct log_verify_options {
     struct id16 log;   /* only this log; all zero for every one */
     uint64_t from_lsn; /* segments that end before this LSN are not read; frames below are not handed out; 0
                           for all */
+    /* Damage and accepted losses, at the end of their log. */
     void (*on_damage)(void *arg, const struct log_damage *damage);
     /* Each valid frame, system frames too; false ends the walk (SH_OK is returned). */
     bool (*on_frame)(void *arg, const struct log_frame *frame);
@@ -58,9 +61,10 @@ struct log_verify_options {
     void *arg;
 };
 
-/* SH_OK: walked, no damage. SH_CORRUPT: walked, report->damages > 0. SH_NOT_FOUND: no data directory, no log
- * in it, or not the one asked for. SH_INTERNAL: a file call failed. SH_VERSION_MISMATCH: a segment is of
- * another format version, which is no damage. The report is filled in every case. */
+/* SH_OK: walked, no damage, or only such whose loss was accepted. SH_CORRUPT: walked, report->damages > 0.
+ * SH_NOT_FOUND: no data directory, no log in it, or not the one asked for. SH_INTERNAL: a file call failed.
+ * SH_VERSION_MISMATCH: a segment is of another format version, which is no damage. The report is filled in
+ * every case. */
 enum sh_error log_verify(const struct vfs *fs, const char *data_dir, const struct log_verify_options *options,
                          struct log_verify_report *report);
 

@@ -12,7 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hlc.h"
+
 enum { PROGRESS_BYTES = 1 << 20 };
+
+static void tell(void *arg, const struct log_damage *damage)
+{
+    const struct verify *v = arg;
+    v->report->damages += damage->accepted_ms == 0;
+    v->report->accepted += damage->accepted_ms != 0;
+    if (v->options->on_damage != NULL)
+        v->options->on_damage(v->options->arg, damage);
+}
 
 void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
                    const char *what)
@@ -26,9 +37,21 @@ void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t
         .next_lsn = next_lsn,
         .what = what,
     };
-    v->report->damages++;
-    if (v->options->on_damage != NULL)
-        v->options->on_damage(v->options->arg, &d);
+    uint64_t position = file == v->file ? v->segment.position + offset : UINT64_MAX;
+    if (!verify_losses_hold(&v->losses, &d, position))
+        tell(v, &d);
+}
+
+void verify_tell(struct verify *v)
+{
+    verify_losses_tell(&v->losses, tell, v);
+}
+
+static void note_loss(struct verify *v, const struct frame_header *h, struct slice body)
+{
+    struct log_loss loss;
+    if (log_loss_decode(body, &loss))
+        verify_losses_note(&v->losses, &loss, hlc_ms(h->hlc));
 }
 
 void verify_fail(struct verify *v, enum sh_error error, const char *path, int failed_errno)
@@ -59,6 +82,8 @@ static void good_frame(struct verify *v, const struct frame_header *h, struct sl
     report->unsynced_bytes += durable ? 0 : bytes.len;
     if (h->count > 0)
         report->last_lsn = h->base_lsn + h->count - 1;
+    if (h->kind == FRAME_LOSS)
+        note_loss(v, h, slice_of(bytes.data + FRAME_HEADER_BYTES, bytes.len - FRAME_HEADER_BYTES));
     verify_progress(v, bytes.len);
     if (v->options->on_frame == NULL || h->base_lsn + h->count <= v->options->from_lsn)
         return;
@@ -332,4 +357,5 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
         check_newest_end(v);
     segment_scan_free(&v->scan);
     v->fs->close(v->fs, fd);
+    v->file = NULL;
 }

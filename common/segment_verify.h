@@ -5,6 +5,7 @@
 #include "log_mark.h"
 #include "log_verify.h"
 #include "segment_scan.h"
+#include "verify_losses.h"
 
 struct verify {
     const struct vfs *fs;
@@ -20,6 +21,7 @@ struct verify {
     uint64_t durable_end; /* M, as far as it is known */
     struct log_chain chain;
     bool chain_known; /* what the next segment must continue */
+    struct verify_losses losses;
     /* the segment */
     const char *file;
     struct segment_header segment;
@@ -35,6 +37,8 @@ struct verify {
 void verify_segment(struct verify *v, uint64_t base, uint64_t next_base);
 void verify_damage(struct verify *v, const char *file, uint64_t offset, uint64_t bytes, uint64_t next_lsn,
                    const char *what);
+/* The walk over a log has ended: tells its damage. */
+void verify_tell(struct verify *v);
 /* Ends the walk. failed_errno 0: no file call was it. */
 void verify_fail(struct verify *v, enum sh_error error, const char *path, int failed_errno);
 void verify_progress(struct verify *v, uint64_t bytes);
