@@ -15,6 +15,7 @@ struct wal_core {
     uint64_t segment_size;
     size_t queue_bytes;
     uint64_t offset, limit; /* of the segment that the next frame goes to */
+    uint64_t position;      /* in the log: behind the last frame handed out */
     enum wal_next next;
     struct wal_state state;
     struct wal_durable durable;
@@ -23,6 +24,8 @@ struct wal_core {
     struct wal_waiters waiters;          /* handed out, not yet durable; by LSN */
     struct wal_stalls stalls;            /* need the next segment, and all that came behind them */
     struct wal_polls polls;              /* parked watermark requests */
+    struct buf loss;                     /* body of a loss frame that waits for the next segment; or empty */
+    uint64_t loss_end;                   /* position behind one that was handed out, until durable; or 0 */
 };
 
 struct wal_core *wal_core_open(const struct wal_core_options *o)
@@ -35,6 +38,7 @@ struct wal_core *wal_core_open(const struct wal_core_options *o)
         .queue_bytes = o->queue_bytes,
         .offset = o->offset,
         .limit = o->limit,
+        .position = o->durable.end,
         .next = WAL_NEXT_PREPARING,
         .state = o->state,
         .durable = o->durable,
@@ -49,6 +53,7 @@ void wal_core_close(struct wal_core *c)
     wal_waiters_free(&c->waiters);
     wal_stalls_free(&c->stalls);
     wal_polls_free(&c->polls);
+    buf_free(&c->loss);
     free(c);
 }
 
@@ -94,6 +99,7 @@ static struct wal_frame *new_frame(struct wal_core *c, enum frame_kind kind, str
 static void hand_out(struct wal_core *c, struct wal_frame *frame)
 {
     c->offset += FRAME_HEADER_BYTES + frame->body.len;
+    c->position += FRAME_HEADER_BYTES + frame->body.len;
     assert(c->offset <= c->limit);
     c->actions.write(c->actions.arg, frame);
 }
@@ -111,6 +117,7 @@ static void roll(struct wal_core *c, int64_t now_real_ns)
     c->next = WAL_NEXT_PREPARING;
     c->limit = c->segment_size;
     c->offset = SEGMENT_HEADER_BYTES;
+    c->position += SEGMENT_HEADER_BYTES;
     hand_out(c, frame);
 }
 
@@ -225,10 +232,40 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
     c->stalled_bytes += a->entries.len;
 }
 
+/* Hands out the loss frame, refuses it, or leaves it waiting for the next segment. */
+static void try_loss(struct wal_core *c, int64_t now_real_ns)
+{
+    bool needs_roll = !fits(c, c->loss.len);
+    if (needs_roll && c->next == WAL_NEXT_PREPARING)
+        return;
+    if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
+        buf_free(&c->loss);
+        c->actions.loss_refused(c->actions.arg, SH_DISK_FULL, "no room for another segment");
+        return;
+    }
+    if (needs_roll)
+        roll(c, now_real_ns);
+    struct wal_frame *frame = new_frame(c, FRAME_LOSS, buf_slice(&c->loss), now_real_ns);
+    frame->owned = c->loss.data;
+    c->loss = (struct buf){0};
+    wal_state_apply(&c->state, &frame->header, frame->body);
+    hand_out(c, frame);
+    c->loss_end = c->position;
+}
+
+void wal_core_accept_loss(struct wal_core *c, struct slice body, int64_t now_real_ns)
+{
+    assert(c->loss.len == 0 && c->loss_end == 0 && body.len > 0);
+    buf_append(&c->loss, body.data, body.len);
+    try_loss(c, now_real_ns);
+}
+
 void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_real_ns)
 {
     assert(c->next != WAL_NEXT_READY);
     c->next = next;
+    if (c->loss.len > 0)
+        try_loss(c, now_real_ns);
     while (c->stalls.first != NULL) {
         struct wal_stall *stall = c->stalls.first;
         if (!try_append(c, stall->token, &stall->request, now_real_ns))
@@ -260,6 +297,10 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
     while (wal_waiters_pop(&c->waiters, durable->lsn, &w)) {
         c->written_bytes -= w.bytes;
         reply(c, &w);
+    }
+    if (c->loss_end > 0 && c->loss_end <= durable->end) {
+        c->loss_end = 0;
+        c->actions.accepted(c->actions.arg);
     }
     for (size_t i = 0; i < c->polls.count;) {
         struct wal_poll poll = c->polls.all[i];
@@ -320,6 +361,8 @@ struct wal_core_stats wal_core_stats(const struct wal_core *c)
     return (struct wal_core_stats){
         .next_lsn = c->state.next_lsn,
         .frames = c->state.frames,
+        .durable_end = c->durable.end,
+        .durable_lsn = c->durable.lsn,
         .queued_bytes = c->written_bytes + c->stalled_bytes,
         .waiting = c->waiters.count,
         .stalled = c->stalls.count,

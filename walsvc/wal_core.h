@@ -37,6 +37,8 @@ struct wal_actions {
     void (*reply)(void *arg, struct link_token token, const struct msg_append_reply *reply);
     void (*refuse)(void *arg, struct link_token token, const struct msg_error *error);
     void (*watermark)(void *arg, struct link_token token, const struct msg_watermark_reply *reply);
+    void (*accepted)(void *arg); /* the loss frame is durable */
+    void (*loss_refused)(void *arg, enum sh_error error, const char *text);
     void *arg;
 };
 
@@ -66,6 +68,9 @@ void wal_core_watermark(struct wal_core *core, struct link_token token, const st
                         int64_t now_ns);
 /* What is older than what was told before says nothing: two threads may tell in either order. */
 void wal_core_durable(struct wal_core *core, const struct wal_durable *durable);
+/* Puts a loss frame into the log: a system frame, which takes no LSN. Its body is copied. One at a time:
+ * `accepted` tells that it is durable, `loss_refused` that it will not be (SH_DISK_FULL). */
+void wal_core_accept_loss(struct wal_core *core, struct slice body, int64_t now_real_ns);
 void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t now_real_ns);
 /* The session's requests that wait here are forgotten; frames that were handed out stay. */
 void wal_core_drop(struct wal_core *core, uint64_t session);
@@ -76,6 +81,7 @@ int64_t wal_core_due_ns(const struct wal_core *core);
 
 struct wal_core_stats {
     uint64_t next_lsn, frames;
+    uint64_t durable_end, durable_lsn;
     size_t queued_bytes, waiting, stalled, producers;
     enum wal_next next;
 };

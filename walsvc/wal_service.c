@@ -14,6 +14,7 @@
 #include "wal_dir.h"
 #include "wal_fatal.h"
 #include "wal_janitor.h"
+#include "wal_mend.h"
 
 enum { LINK_SLACK_BYTES = 16 << 20 };
 
@@ -27,6 +28,7 @@ struct wal_service {
     struct wal_upkeep upkeep;
     struct wal_janitor *janitor;
     atomic_bool stop_janitor;
+    struct wal_mend *mend;     /* NULL while there is no link */
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -159,6 +161,18 @@ static void send_watermark(void *arg, struct link_token token, const struct msg_
     link_server_answer(w->link, token, MSG_watermark_reply, buf_slice(&w->body));
 }
 
+static void loss_accepted(void *arg)
+{
+    struct wal_service *w = arg;
+    wal_mend_accepted(w->mend);
+}
+
+static void loss_refused(void *arg, enum sh_error error, const char *text)
+{
+    struct wal_service *w = arg;
+    wal_mend_refused(w->mend, error, text);
+}
+
 /* ---------------------------------------------------------------- from the link */
 
 static void on_append(struct wal_service *w, const struct link_request *request)
@@ -210,6 +224,10 @@ static void on_request(void *arg, const struct link_request *request)
         on_watermark(w, request);
     else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info)
         on_slow_request(w, request);
+    else if (request->type == MSG_repair)
+        wal_mend_on_repair(w->mend, request);
+    else if (request->type == MSG_accept_loss)
+        wal_mend_on_accept_loss(w->mend, request);
     else
         link_server_refuse(w->link, request->token, &refusal);
 }
@@ -247,7 +265,7 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .limit = w->log.limit,
         .state = *state,
         .durable = w->log.durable,
-        .actions = {queue_frame, send_reply, send_refusal, send_watermark, w},
+        .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused, w},
     };
     w->core = wal_core_open(&options);
 }
@@ -314,6 +332,17 @@ static void start_threads(struct wal_service *w)
     w->commit = wal_commit_start(&commit);
 }
 
+static void start_mend(struct wal_service *w)
+{
+    struct wal_mend_options options = {
+        .loop = w->service->loop,
+        .dir = &w->dir,
+        .core = w->core,
+        .link = w->link,
+    };
+    w->mend = wal_mend_start(&options);
+}
+
 static enum service_exit start_link(struct wal_service *w)
 {
     struct service *service = w->service;
@@ -333,6 +362,7 @@ static enum service_exit start_link(struct wal_service *w)
     options.limits.sessions = (uint32_t)settings->link_sessions;
     options.limits.total_bytes = settings->wal_queue_bytes + LINK_SLACK_BYTES;
     w->link = link_server_open(&options);
+    start_mend(w);
     int len = snprintf(w->endpoint, sizeof w->endpoint, "ipc://%s/wal", service->config->run_dir);
     if ((size_t)len < sizeof w->endpoint && link_server_listen(w->link, w->endpoint) == SH_OK)
         return EXIT_DONE;
@@ -419,6 +449,7 @@ void wal_close(struct service *service)
     wal_prepare_stop(w->prepare);
     wal_janitor_stop(w->janitor);
     mailbox_close(&w->mailbox);
+    wal_mend_stop(w->mend);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);

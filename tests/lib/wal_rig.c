@@ -42,6 +42,19 @@ static void on_watermark(void *arg, struct link_token token, const struct msg_wa
     answer_of(arg, token)->watermark = *reply;
 }
 
+static void on_accepted(void *arg)
+{
+    struct wal_rig *rig = arg;
+    rig->losses++;
+}
+
+static void on_loss_refused(void *arg, enum sh_error error, const char *text)
+{
+    struct wal_rig *rig = arg;
+    (void)text;
+    rig->loss_error = error;
+}
+
 enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char *data, uint64_t segment_size)
 {
     struct wal_state state;
@@ -69,7 +82,7 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
         .limit = rig->log.limit,
         .state = state,
         .durable = rig->log.durable,
-        .actions = {on_write, on_reply, on_refuse, on_watermark, rig},
+        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, rig},
     };
     rig->core = wal_core_open(&options);
     rig->opened = true;

@@ -28,6 +28,8 @@ struct wal_rig {
     uint64_t requests;
     struct rig_answer answers[RIG_ANSWERS_MAX]; /* by the request's number */
     struct buf bodies[RIG_ANSWERS_MAX];         /* the requests' bytes, kept like a link keeps them */
+    unsigned losses;                            /* loss frames that are durable */
+    enum sh_error loss_error;                   /* why one was refused */
     bool opened;
 };
 

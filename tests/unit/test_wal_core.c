@@ -62,6 +62,21 @@ static void on_watermark(void *arg, struct link_token token, const struct msg_wa
     answer_of(token)->watermark = *reply;
 }
 
+static unsigned accepted;
+static enum sh_error loss_error;
+
+static void on_accepted(void *arg)
+{
+    (void)arg;
+    accepted++;
+}
+
+static void on_loss_refused(void *arg, enum sh_error error, const char *text)
+{
+    (void)arg, (void)text;
+    loss_error = error;
+}
+
 static void free_frames(void)
 {
     while (first != NULL) {
@@ -81,12 +96,14 @@ static int setup(void **state)
         .offset = 200,
         .limit = SEGMENT,
         .durable = {.end = 200},
-        .actions = {on_write, on_reply, on_refuse, on_watermark, NULL},
+        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, NULL},
     };
     wal_state_init(&options.state);
     core = wal_core_open(&options);
     memset(answers, 0, sizeof answers);
     requests = 0;
+    accepted = 0;
+    loss_error = SH_OK;
     durable = options.durable;
     now_ns = INT64_C(1000000) * NS_PER_S;
     last = &first;
@@ -138,7 +155,7 @@ static struct answer *append(uint8_t producer, uint32_t epoch, uint64_t sequence
 static void commit(void)
 {
     for (struct wal_frame *f = first; f != NULL; f = f->next) {
-        durable.end += FRAME_HEADER_BYTES + f->body.len;
+        durable.end += FRAME_HEADER_BYTES + f->body.len + (f->opens_segment ? SEGMENT_HEADER_BYTES : 0);
         durable.lsn += f->header.count;
     }
     free_frames();
@@ -538,6 +555,61 @@ static void test_a_full_table_fits_into_the_smallest_segment(void **state)
     wal_state_free(&s);
 }
 
+/* ---------------------------------------------------------------- loss frames */
+
+static void test_a_loss_frame_takes_no_lsn_and_is_told_when_durable(void **state)
+{
+    (void)state;
+    append(1, 1, 1);
+    wal_core_accept_loss(core, slice_str("lost"), now_ns);
+    struct answer *behind = append(1, 1, 2);
+    const struct wal_frame *loss = first->next;
+    assert_int_equal(loss->header.kind, FRAME_LOSS);
+    assert_int_equal(loss->header.count, 0);
+    assert_int_equal(loss->header.base_lsn, 2);
+    assert_true(loss->header.hlc > first->header.hlc);
+    assert_true(loss->next->header.hlc > loss->header.hlc);
+    assert_true(slice_is(loss->body, "lost"));
+    assert_int_equal(accepted, 0);
+    struct wal_durable part = durable; /* the first frame only */
+    part.end += FRAME_HEADER_BYTES + first->body.len;
+    part.lsn = 1;
+    wal_core_durable(core, &part);
+    assert_int_equal(accepted, 0);
+    commit();
+    assert_int_equal(accepted, 1);
+    assert_done(behind, 2);
+}
+
+static void test_a_loss_frame_waits_for_the_next_segment(void **state)
+{
+    (void)state;
+    fill_segment();
+    wal_core_accept_loss(core, body_of(6000), now_ns);
+    commit();
+    assert_int_equal(accepted, 0);
+    wal_core_next_segment(core, WAL_NEXT_READY, now_ns);
+    assert_true(first->opens_segment);
+    assert_int_equal(first->next->header.kind, FRAME_LOSS);
+    struct wal_durable part = durable; /* all but its last byte */
+    part.end += SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES + first->body.len + first->next->body.len - 1;
+    wal_core_durable(core, &part);
+    assert_int_equal(accepted, 0);
+    commit();
+    assert_int_equal(accepted, 1);
+}
+
+static void test_without_room_for_a_segment_a_loss_is_refused(void **state)
+{
+    (void)state;
+    fill_segment();
+    wal_core_accept_loss(core, body_of(6000), now_ns);
+    wal_core_next_segment(core, WAL_NEXT_DISK_FULL, now_ns);
+    assert_int_equal(loss_error, SH_DISK_FULL);
+    wal_core_accept_loss(core, body_of(6000), now_ns); /* it may be asked again */
+    assert_int_equal(accepted, 0);
+}
+
 #define CORE_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -563,6 +635,9 @@ int main(void)
         CORE_TEST(test_hlc_only_grows_whatever_the_clock_does),
         CORE_TEST(test_watermark_is_held_until_there_is_a_newer_one),
         CORE_TEST(test_watermark_is_answered_when_the_wait_is_over),
+        CORE_TEST(test_a_loss_frame_takes_no_lsn_and_is_told_when_durable),
+        CORE_TEST(test_a_loss_frame_waits_for_the_next_segment),
+        CORE_TEST(test_without_room_for_a_segment_a_loss_is_refused),
         cmocka_unit_test(test_a_checkpoint_brings_the_state_back),
         cmocka_unit_test(test_a_full_table_fits_into_the_smallest_segment),
     };

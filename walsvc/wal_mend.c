@@ -1,0 +1,324 @@
+/* The thread that mends, and its two requests. A repair whose write or sync fails ends the process. */
+#include "wal_mend.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "wal_fatal.h"
+#include "wal_loss.h"
+#include "wal_repair.h"
+
+enum { AGAIN_MS = 20 };
+
+/* The one request that is in work: the loop's, or between start and its mail the thread's. */
+struct wal_job {
+    struct mail mail;
+    struct link_token token;
+    void (*work)(struct wal_mend *mend, struct wal_job *job);   /* on the thread */
+    void (*finish)(struct wal_mend *mend, struct wal_job *job); /* with the loop's turn */
+    uint64_t durable_end, durable_lsn;
+    struct wal_refusal refusal; /* code SH_OK: done */
+    /* repair */
+    struct msg_repair repair; /* its bytes are owned: */
+    uint8_t *bytes;
+    struct msg_repair_reply repaired;
+    /* accept_loss */
+    struct msg_accept_loss accept;
+    struct log_loss loss;
+    struct wal_loss_place place;
+};
+
+struct wal_mend {
+    const struct wal_dir *dir;
+    struct wal_core *core;
+    struct link_server *link;
+    struct mailbox mailbox;
+    struct wal_job *job; /* NULL: nothing is in work */
+    pthread_t thread;
+    struct wal_repair repair; /* the thread's */
+    pthread_mutex_t lock;     /* over what follows */
+    pthread_cond_t wake;
+    struct wal_job *next; /* for the thread to do */
+    bool stop;            /* set with the loop's turn too */
+};
+
+/* ---------------------------------------------------------------- the thread */
+
+static void *run(void *arg)
+{
+    struct wal_mend *m = arg;
+    pthread_mutex_lock(&m->lock);
+    while (!m->stop || m->next != NULL) {
+        struct wal_job *job = m->next;
+        m->next = NULL;
+        if (job == NULL) {
+            pthread_cond_wait(&m->wake, &m->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&m->lock);
+        job->work(m, job);
+        mailbox_put(&m->mailbox, &job->mail);
+        pthread_mutex_lock(&m->lock);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return NULL;
+}
+
+static void repair(struct wal_mend *m, struct wal_job *job)
+{
+    wal_repair(&m->repair, &job->repair, job->durable_end, &job->repaired, &job->refusal);
+    if (m->repair.failed < 0)
+        wal_fatal("cannot write a repair; ending at once", m->dir->log, m->repair.failed);
+}
+
+static void find_loss(struct wal_mend *m, struct wal_job *job)
+{
+    wal_loss_find(m->dir->fs, m->dir->data, m->dir->log, m->dir->identity.log, job->accept.first,
+                  job->accept.last, job->durable_lsn, &job->loss, &job->place, &job->refusal);
+}
+
+/* Nobody has entered the range yet: only a reader has met it. */
+static int enter_loss(struct wal_mend *m, const struct wal_job *job)
+{
+    const struct vfs *fs = m->dir->fs;
+    const struct log_loss *loss = &job->loss;
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    struct wal_damage_range range = {
+        .base_lsn = job->place.base_lsn,
+        .offset = job->place.offset,
+        .bytes = loss->end - loss->begin,
+        .position = loss->begin,
+        .first_lsn = loss->first_lsn,
+        .next_lsn = loss->last_lsn + 1,
+        .checksum_before = loss->checksum_before,
+        .checksum_after = loss->checksum_behind,
+    };
+    segment_name(range.base_lsn, name);
+    vfs_path(path, m->dir->log, name);
+    int fd = fs->open(fs, path, O_RDONLY, 0);
+    int result = wal_damage_add(m->dir->damage, &range, fd < 0 ? -1 : fd);
+    if (fd >= 0)
+        fs->close(fs, fd);
+    return result;
+}
+
+/* The loss frame is durable, and the truth; the register only spares the others the search for it. */
+static void note_loss(struct wal_mend *m, struct wal_job *job)
+{
+    size_t count;
+    uint64_t first = job->loss.first_lsn, next = job->loss.last_lsn + 1;
+    int64_t now_ns = clock_real_ns();
+    int result = wal_damage_accept(m->dir->damage, first, next, now_ns, &count);
+    if (result == 0 && count == 0)
+        result = enter_loss(m, job);
+    if (result == 0 && count == 0)
+        result = wal_damage_accept(m->dir->damage, first, next, now_ns, &count);
+    if (result < 0)
+        log_warn("the register of damaged ranges cannot be written", log_text("dir", m->dir->log),
+                 log_text("error", strerror(-result)));
+}
+
+/* ---------------------------------------------------------------- the loop's side */
+
+static void refuse(struct wal_mend *m, struct link_token token, const struct wal_refusal *refusal)
+{
+    struct msg_error error = {
+        .code = refusal->code,
+        .text = slice_str(refusal->text),
+        .expected = refusal->expected,
+        .retry_ms = refusal->code == SH_OVERLOADED ? AGAIN_MS : 0,
+    };
+    link_server_refuse(m->link, token, &error);
+}
+
+static void answer(struct wal_mend *m, struct link_token token, uint32_t type, const void *message)
+{
+    struct buf body = {0};
+    msg_encode(type, message, &body);
+    link_server_answer(m->link, token, type, buf_slice(&body));
+    buf_free(&body);
+}
+
+/* The job is over and answered. */
+static void end_job(struct wal_mend *m)
+{
+    free(m->job->bytes);
+    free(m->job);
+    m->job = NULL;
+}
+
+static void refuse_job(struct wal_mend *m)
+{
+    refuse(m, m->job->token, &m->job->refusal);
+    end_job(m);
+}
+
+/* NULL, and refused: another one is in work. */
+static struct wal_job *new_job(struct wal_mend *m, const struct link_request *request)
+{
+    if (m->job != NULL) {
+        struct wal_refusal busy;
+        wal_refuse(&busy, SH_OVERLOADED, 0, "another repair or loss is in work");
+        refuse(m, request->token, &busy);
+        return NULL;
+    }
+    struct wal_core_stats stats = wal_core_stats(m->core);
+    struct wal_job *job = xcalloc(1, sizeof *job);
+    job->token = request->token;
+    job->durable_end = stats.durable_end;
+    job->durable_lsn = stats.durable_lsn;
+    return m->job = job;
+}
+
+static void start(struct wal_mend *m, void (*work)(struct wal_mend *, struct wal_job *),
+                  void (*finish)(struct wal_mend *, struct wal_job *))
+{
+    m->job->work = work;
+    m->job->finish = finish;
+    pthread_mutex_lock(&m->lock);
+    assert(m->next == NULL);
+    m->next = m->job;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct wal_mend *m = arg;
+    assert(first->next == NULL && first == &m->job->mail);
+    if (m->job->refusal.code != SH_OK)
+        refuse_job(m);
+    else
+        m->job->finish(m, m->job);
+}
+
+/* ---------------------------------------------------------------- the requests */
+
+static void finish_repair(struct wal_mend *m, struct wal_job *job)
+{
+    answer(m, job->token, MSG_repair_reply, &job->repaired);
+    end_job(m);
+}
+
+void wal_mend_on_repair(struct wal_mend *m, const struct link_request *request)
+{
+    struct msg_repair message;
+    struct wal_refusal malformed;
+    enum sh_error error = msg_decode(MSG_repair, request->body, &message);
+    if (error != SH_OK) {
+        wal_refuse(&malformed, error, 0, "not a well-formed repair");
+        refuse(m, request->token, &malformed);
+        return;
+    }
+    struct wal_job *job = new_job(m, request);
+    if (job == NULL)
+        return;
+    job->repair = message;
+    job->bytes = xmalloc(message.bytes.len + 1);
+    memcpy(job->bytes, message.bytes.data, message.bytes.len);
+    job->repair.bytes.data = job->bytes;
+    start(m, repair, finish_repair);
+}
+
+static void finish_loss(struct wal_mend *m, struct wal_job *job)
+{
+    struct msg_accept_loss_reply reply = {
+        .log = m->dir->identity.log,
+        .first = job->loss.first_lsn,
+        .last = job->loss.last_lsn,
+        .begin = job->loss.begin,
+        .end = job->loss.end,
+    };
+    log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->dir->log),
+             log_uint("first_lsn", reply.first), log_uint("last_lsn", reply.last),
+             log_uint("begin", reply.begin), log_uint("end", reply.end));
+    answer(m, job->token, MSG_accept_loss_reply, &reply);
+    end_job(m);
+}
+
+static void append_loss(struct wal_mend *m, struct wal_job *job)
+{
+    struct buf body = {0};
+    if (m->stop) { /* the committer has ended */
+        end_job(m);
+        return;
+    }
+    log_loss_encode(&job->loss, &body);
+    wal_core_accept_loss(m->core, buf_slice(&body), clock_real_ns());
+    buf_free(&body);
+}
+
+void wal_mend_on_accept_loss(struct wal_mend *m, const struct link_request *request)
+{
+    struct msg_accept_loss message;
+    struct wal_refusal refusal = {0};
+    enum sh_error error = msg_decode(MSG_accept_loss, request->body, &message);
+    if (error != SH_OK)
+        wal_refuse(&refusal, error, 0, "not a well-formed accept_loss");
+    else if (!id16_is_zero(message.log) && !id16_equal(message.log, m->dir->identity.log))
+        wal_refuse(&refusal, SH_NOT_FOUND, 0, "this node does not hold that log");
+    if (refusal.code != SH_OK) {
+        refuse(m, request->token, &refusal);
+        return;
+    }
+    struct wal_job *job = new_job(m, request);
+    if (job == NULL)
+        return;
+    job->accept = message;
+    start(m, find_loss, append_loss);
+}
+
+void wal_mend_accepted(struct wal_mend *m)
+{
+    start(m, note_loss, finish_loss);
+}
+
+void wal_mend_refused(struct wal_mend *m, enum sh_error error, const char *text)
+{
+    wal_refuse(&m->job->refusal, error, 0, text);
+    refuse_job(m);
+}
+
+/* ---------------------------------------------------------------- life */
+
+struct wal_mend *wal_mend_start(const struct wal_mend_options *o)
+{
+    struct wal_mend *m = xcalloc(1, sizeof *m);
+    *m = (struct wal_mend){
+        .dir = o->dir,
+        .core = o->core,
+        .link = o->link,
+        .repair = {.fs = o->dir->fs,
+                   .dir = o->dir->log,
+                   .quarantine = o->dir->quarantine,
+                   .log = o->dir->identity.log,
+                   .damage = o->dir->damage},
+    };
+    mailbox_open(&m->mailbox, o->loop, on_mail, m);
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->wake, NULL);
+    int result = pthread_create(&m->thread, NULL, run, m);
+    if (result != 0)
+        wal_fatal("cannot start a thread", m->dir->log, -result);
+    return m;
+}
+
+void wal_mend_stop(struct wal_mend *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->stop = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    pthread_join(m->thread, NULL);
+    mailbox_close(&m->mailbox);
+    if (m->job != NULL)
+        end_job(m);
+    pthread_cond_destroy(&m->wake);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
