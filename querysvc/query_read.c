@@ -14,6 +14,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "wal_damage.h"
 
 enum {
     ANSWER_BYTES_MAX = 1 << 20, /* frames in one answer, unless a single frame is larger */
@@ -47,6 +51,25 @@ static struct query_read *list_take(struct read_list *list)
     return r;
 }
 
+/* Adds to the text when the loss of what lies there was accepted, as walsvc's register says. */
+static void tell_acceptance(const struct query *q, uint64_t lsn, char *text, size_t size)
+{
+    struct wal_damage *damage;
+    struct tm utc;
+    size_t count, len = strlen(text);
+    if (wal_damage_open(q->fs, q->log_dir, q->log, "", 0, &damage) != SH_OK)
+        return;
+    struct wal_damage_range *all = wal_damage_list(damage, &count);
+    for (size_t i = 0; i < count; i++) {
+        time_t accepted_s = (time_t)(all[i].accepted_ns / NS_PER_S);
+        if (accepted_s > 0 && lsn >= all[i].first_lsn && lsn < all[i].next_lsn)
+            strftime(text + len, size - len, "; its loss was accepted on %F at %T UTC",
+                     gmtime_r(&accepted_s, &utc));
+    }
+    free(all);
+    wal_damage_close(damage);
+}
+
 static void refuse_read(struct query *q, const struct query_read *r, enum sh_error e,
                         const struct log_read *read)
 {
@@ -59,6 +82,7 @@ static void refuse_read(struct query *q, const struct query_read *r, enum sh_err
                            read->bad_file, read->bad_offset, r->from > 0 ? r->from : 1);
         if (expected > 0)
             snprintf(text + len, sizeof text - (size_t)len, " to %" PRIu64, expected - 1);
+        tell_acceptance(q, r->from, text, sizeof text);
         log_for(LOG_ERROR, r->correlation, "read met damage", log_text("file", read->bad_file),
                 log_uint("offset", read->bad_offset), log_uint("lsn", r->from));
     } else if (e == SH_TRIMMED) {

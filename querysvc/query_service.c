@@ -139,6 +139,7 @@ static void on_request(void *arg, const struct link_request *request)
     switch (request->type) {
     case MSG_append:
     case MSG_log_trim:
+    case MSG_accept_loss:
         query_pass_on(q, request);
         break;
     case MSG_wal_info:
