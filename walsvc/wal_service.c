@@ -28,7 +28,7 @@ struct wal_service {
     struct wal_upkeep upkeep;
     struct wal_janitor *janitor;
     atomic_bool stop_janitor;
-    struct wal_mend *mend;     /* NULL while there is no link */
+    struct wal_mend *mend; /* NULL while there is no link */
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;

@@ -11,6 +11,7 @@ extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd
 extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
 extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */
 extern const struct ctl_command cmd_log_trim;                     /* cmd_log_trim.c */
+extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_loss.c */
 extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
 extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
 

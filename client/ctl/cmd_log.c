@@ -54,10 +54,17 @@ static void on_damage(void *arg, const struct log_damage *d)
 {
     struct walk *w = arg;
     if (w->ctl->format != CTL_JSON) {
+        char when[CTL_TEXT_MAX], lsns[64];
+        bool accepted = d->accepted_ms != 0;
+        if (d->next_lsn > d->first_lsn)
+            snprintf(lsns, sizeof lsns, "LSN %" PRIu64 " to %" PRIu64, d->first_lsn, d->next_lsn - 1);
+        else
+            snprintf(lsns, sizeof lsns, "from LSN %" PRIu64, d->first_lsn);
         ctl_progress_end(&w->progress);
-        printf("%sdamage%s  %s  offset %" PRIu64 "  bytes %" PRIu64 "  from LSN %" PRIu64 ": %s\n",
-               ctl_style(w->ctl, CTL_RED), ctl_style(w->ctl, CTL_PLAIN), d->file, d->offset, d->bytes,
-               d->first_lsn, d->what);
+        printf("%s%s%s  %s  offset %" PRIu64 "  bytes %" PRIu64 "  %s: %s%s%s\n",
+               ctl_style(w->ctl, accepted ? CTL_YELLOW : CTL_RED), accepted ? "accepted loss" : "damage",
+               ctl_style(w->ctl, CTL_PLAIN), d->file, d->offset, d->bytes, lsns, d->what,
+               accepted ? "; accepted " : "", accepted ? ctl_time(d->accepted_ms * NS_PER_MS, when) : "");
         return;
     }
     json_open(&w->json, NULL, '{');
@@ -68,6 +75,10 @@ static void on_damage(void *arg, const struct log_damage *d)
     json_uint(&w->json, "first_lsn", d->first_lsn);
     json_uint(&w->json, "next_lsn", d->next_lsn);
     json_text(&w->json, "what", d->what);
+    if (d->accepted_ms != 0)
+        json_int(&w->json, "accepted_ms", d->accepted_ms);
+    else
+        json_null(&w->json, "accepted_ms");
     json_close(&w->json, '}');
 }
 
@@ -87,6 +98,7 @@ static void print_report_json(struct walk *w, const struct log_verify_report *r)
     json_uint(&w->json, "frames", r->frames);
     json_uint(&w->json, "entries", r->entries);
     json_uint(&w->json, "bytes", r->bytes);
+    json_uint(&w->json, "accepted_losses", r->accepted);
     json_uint(&w->json, "unsynced_bytes", r->unsynced_bytes);
     json_uint(&w->json, "last_lsn", r->last_lsn);
     json_close(&w->json, '}');
@@ -97,10 +109,11 @@ static void print_report_text(const struct walk *w, const struct log_verify_repo
 {
     char entries[CTL_TEXT_MAX], frames[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX];
     bool good = r->damages == 0;
-    printf("%s%s%s: %s entries in %s frames, %" PRIu64 " segment%s, %s%s\n",
+    printf("%s%s%s: %s entries in %s frames, %" PRIu64 " segment%s, %s%s%s\n",
            ctl_style(w->ctl, good ? CTL_GREEN : CTL_RED), good ? "good" : "damaged",
            ctl_style(w->ctl, CTL_PLAIN), ctl_grouped(r->entries, entries), ctl_grouped(r->frames, frames),
            r->segments, r->segments == 1 ? "" : "s", ctl_bytes(r->bytes, bytes),
+           r->accepted > 0 ? ", beside what was accepted as lost" : "",
            r->unsynced_bytes > 0 ? " (and bytes not known to be synced, which is no damage)" : "");
 }
 
@@ -153,7 +166,8 @@ const struct ctl_command cmd_log_verify = {
     .summary = "Check every frame of a data directory",
     .more = "Needs no node, takes no lock, and works beside a running one: what isn't synced yet is no\n"
             "damage. Exit 1 when there is damage: file, offset and LSN are named. Exit 3 when it could not\n"
-            "be looked at: no log there, no permission, another format version.",
+            "be looked at: no log there, no permission, another format version. A loss that was accepted is\n"
+            "named as such, and is no damage.",
     .options = verify_options,
     .run = run_verify,
 };
@@ -212,7 +226,8 @@ static bool on_frame(void *arg, const struct log_frame *f)
 static void on_dump_damage(void *arg, const struct log_damage *d)
 {
     (void)arg;
-    fprintf(stderr, "shanghaictl: damage in %s at offset %" PRIu64 ": %s\n", d->file, d->offset, d->what);
+    fprintf(stderr, "shanghaictl: %s in %s at offset %" PRIu64 ": %s\n",
+            d->accepted_ms != 0 ? "accepted loss" : "damage", d->file, d->offset, d->what);
 }
 
 static int run_dump(struct ctl *ctl)

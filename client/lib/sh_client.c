@@ -330,3 +330,24 @@ void sh_log_info_free(struct sh_log_info *info)
     info->segments = NULL;
     info->segment_count = 0;
 }
+
+enum sh_error sh_accept_loss(struct sh_client *c, const uint8_t *log, uint64_t first_lsn, uint64_t last_lsn,
+                             struct sh_loss *loss)
+{
+    struct shc_call call = {0};
+    struct msg_accept_loss ask = {.first = first_lsn, .last = last_lsn};
+    struct msg_accept_loss_reply reply;
+    struct sh_loss lost = {0};
+    if (log != NULL)
+        memcpy(ask.log.bytes, log, sizeof ask.log.bytes);
+    enum sh_error e = shc_ask(c, &call, MSG_accept_loss, &ask, MSG_accept_loss_reply, &reply);
+    if (e == SH_OK) {
+        lost = (struct sh_loss){
+            .first_lsn = reply.first, .last_lsn = reply.last, .begin = reply.begin, .end = reply.end};
+        memcpy(lost.log, reply.log.bytes, sizeof lost.log);
+    }
+    if (loss != NULL)
+        *loss = lost;
+    shc_call_free(&call);
+    return e;
+}
