@@ -1,51 +1,15 @@
 """What shows only to a client that speaks by hand: bytes that are passed on as they are, who answers what, and when."""
 import os
-import random
 import unittest
 
+from caller import Caller
 from shanghai import Node
-from supervised import pack, unpack
-from wire import PUSH, REQ, Wire
+from supervised import pack
 
-POLL, POLL_REPLY, ERROR, APPEND, APPEND_REPLY = 1, 2, 3, 16, 17
+ERROR, APPEND, APPEND_REPLY = 3, 16, 17
 HELLO, HELLO_REPLY, READ, READ_REPLY, STATUS, STATUS_REPLY = 32, 33, 34, 35, 36, 37
 BAD_REQUEST = 1
 SEGMENT_HEADER, FRAME_HEADER = 64, 88
-
-
-class Caller:
-    """One session with a daemon's link. Every integer it sends is of 8 bytes, every length of 4."""
-
-    def __init__(self, test, push, req):
-        self.push, self.req = Wire(push, PUSH), Wire(req, REQ)
-        test.addCleanup(self.push.close)
-        test.addCleanup(self.req.close)
-        self.session = random.randbytes(16)
-        self.sent = self.received = self.incarnation = 0
-        self.answers = []
-
-    def message(self, kind, number, previous, body):
-        return pack([1, kind, 7, None, "", [self.session, number, previous], body])
-
-    def send(self, kind, body):
-        self.sent += 1
-        self.push.send(self.message(kind, self.sent, self.sent - 1, body))
-        return self.sent
-
-    def take(self):
-        """The next answer: (number of the request, type, body)."""
-        while not self.answers:
-            self.req.send(self.message(POLL, 0, 0, {1: self.received, 2: 5000, 3: self.incarnation}))
-            (_, kind, *_, body), _ = unpack(self.req.receive())
-            assert kind == POLL_REPLY, (kind, body)
-            self.received, self.incarnation, self.answers = body[1], body[2], body[6]
-        return self.answers.pop(0)
-
-    def ask(self, kind, body):
-        number = self.send(kind, body)
-        answered, kind, body = self.take()
-        assert answered == number
-        return kind, body
 
 
 def append_of(entries):
