@@ -1,7 +1,9 @@
 /* Everything that decodes msgpack, on any bytes: the envelope, each message, entries, the bare cursor. */
 #include <assert.h>
+#include <string.h>
 
 #include "frame.h"
+#include "log_loss.h"
 #include "messages.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,6 +54,20 @@ static void try_entries(struct slice body)
     assert(mp_at_end(&m));
 }
 
+/* The body of a loss frame: what is accepted says the same when it is encoded. */
+static void try_loss(struct slice body)
+{
+    struct log_loss loss, again;
+    struct buf encoded = {0};
+    if (!log_loss_decode(body, &loss))
+        return;
+    assert(loss.first_lsn > 0 && loss.last_lsn >= loss.first_lsn && loss.end >= loss.begin);
+    log_loss_encode(&loss, &encoded);
+    bool decoded_again = log_loss_decode(buf_slice(&encoded), &again);
+    assert(decoded_again && memcmp(&loss, &again, sizeof loss) == 0);
+    buf_free(&encoded);
+}
+
 /* Each call moves the cursor or leaves it where it was. */
 static void try_cursor(struct slice bytes)
 {
@@ -75,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_message(input);
     try_entries(input);
     try_cursor(input);
+    try_loss(input);
     if (size > 0)
         try_body(&types[data[0] % count], slice_of(data + 1, size - 1));
     return 0;
