@@ -182,6 +182,22 @@ static void test_an_older_copy_of_the_segment(void **state)
     rot_assert_goes_on(4, 4, end);
 }
 
+/* Makes a frame another one, with a right checksum: its last byte is changed, and it follows `previous`. */
+static uint32_t exchange_frame(uint64_t n, uint32_t previous)
+{
+    uint8_t *frame = rot_file(rot_path(1)) + rot_places[n].offset;
+    struct frame_header h;
+    size_t size;
+    uint32_t salt = segment_salt(rot_rig.dir.identity.log, 1);
+    assert_int_equal(frame_verify(slice_of(frame, ROT_SEGMENT), salt, ROT_SEGMENT, &h, &size), SH_OK);
+    frame[size - 1] ^= 1;
+    h.previous_checksum = previous != 0 ? previous : h.previous_checksum;
+    h.durable_checksum = previous != 0 ? previous : h.durable_checksum;
+    frame_encode(&h, salt, slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes), frame);
+    rot_keep(rot_path(1));
+    return h.checksum;
+}
+
 /* The same length and a right checksum, but not the frame that was marked: that position is never used again.
  */
 static void test_another_frame_in_place_of_the_marked_one(void **state)
@@ -191,13 +207,7 @@ static void test_another_frame_in_place_of_the_marked_one(void **state)
     rot_append_noted(1, 3);
     uint64_t end = rot_rig.log.durable.end;
     rig_close(&rot_rig);
-    uint8_t *frame = rot_file(rot_path(1)) + rot_places[3].offset;
-    struct frame_header h;
-    size_t size;
-    uint32_t salt = segment_salt(rot_rig.dir.identity.log, 1);
-    assert_int_equal(frame_verify(slice_of(frame, ROT_SEGMENT), salt, ROT_SEGMENT, &h, &size), SH_OK);
-    frame[size - 1] ^= 1;
-    frame_encode(&h, salt, slice_of(frame + FRAME_HEADER_BYTES, h.body_bytes), frame);
+    exchange_frame(3, 0);
     assert_int_equal(rot_damages(), 1);
     rot_open();
     struct wal_damage_range range;
@@ -206,6 +216,22 @@ static void test_another_frame_in_place_of_the_marked_one(void **state)
     assert_int_equal(rot_rig.log.segment.position, end);
     assert_int_equal(rot_damages(), 1);
     rot_append_anew(4, 5);
+}
+
+/* A frame right at the mark that continues another chain than the mark's is no way to go on. */
+static void test_a_frame_at_the_mark_that_does_not_continue_it(void **state)
+{
+    (void)state;
+    rot_open();
+    rot_append_noted(1, 3);
+    uint64_t end = rot_rig.log.durable.end;
+    assert_int_equal(wal_log_write_mark(&rot_rig.log), 0);
+    rot_append_noted(4, 4);
+    rot_crash(SIM_LOSE_NOTHING);
+    exchange_frame(4, exchange_frame(3, 0));
+    rot_open();
+    assert_int_equal(rot_rig.log.segment.base_lsn, 4);
+    assert_int_equal(rot_rig.log.segment.position, end);
 }
 
 /* Whole frames above the mark, which the damage reaches over: never known to be durable, kept aside. */
@@ -278,6 +304,7 @@ int main(void)
         SALVAGE_TEST(test_zeros_below_the_mark),
         SALVAGE_TEST(test_an_older_copy_of_the_segment),
         SALVAGE_TEST(test_another_frame_in_place_of_the_marked_one),
+        SALVAGE_TEST(test_a_frame_at_the_mark_that_does_not_continue_it),
         SALVAGE_TEST(test_what_lies_above_the_mark_is_kept_aside),
         SALVAGE_TEST(test_hlc_never_goes_back_over_damage),
     };
