@@ -134,11 +134,12 @@ static enum sh_error give_up_segment(struct recovery *r)
     enum sh_error error = look_for_mark(r);
     if (error != SH_OK)
         return error;
-    if (r->mark.next_lsn <= log->segment.base_lsn || r->mark.position <= r->extent)
+    uint64_t bytes = r->extent > SEGMENT_HEADER_BYTES ? r->extent : SEGMENT_HEADER_BYTES;
+    if (r->mark.next_lsn <= log->segment.base_lsn || r->mark.position <= bytes)
         return refuse(r, "nothing tells the position of the newest segment");
-    log->segment.position = r->mark.position - r->extent;
+    log->segment.position = r->mark.position - bytes;
     r->begins_anew = true;
-    error = enter_header(r, r->extent, &r->mark);
+    error = enter_header(r, bytes, &r->mark);
     if (error == SH_OK)
         error = wal_past_state(r);
     r->state->next_lsn = r->mark.next_lsn;

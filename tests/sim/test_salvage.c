@@ -65,6 +65,21 @@ static void test_damage_is_seen_through_later_frames(void **state)
     }
 }
 
+/* The checkpoint's length is damaged, and so is the frame behind it: those that follow are found in what
+ * looks like its body, since no client wrote that. */
+static void test_nothing_hides_in_a_checkpoint(void **state)
+{
+    (void)state;
+    rot_open();
+    rot_append_noted(1, 10);
+    rig_close(&rot_rig);
+    rot_file(rot_path(1))[SEGMENT_HEADER_BYTES + 9] ^= 0x40;
+    rot_entry(1);
+    rot_open();
+    rot_assert_log(10, 1, 1);
+    assert_int_equal(rot_rig.log.segment.base_lsn, 1);
+}
+
 /* Damage, good frames, and a torn tail behind them. */
 static void test_a_torn_tail_behind_damage_is_cut(void **state)
 {
@@ -296,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SALVAGE_TEST(test_any_damaged_byte_below_the_mark_costs_its_frame_only),
         SALVAGE_TEST(test_damage_is_seen_through_later_frames),
+        SALVAGE_TEST(test_nothing_hides_in_a_checkpoint),
         SALVAGE_TEST(test_a_torn_tail_behind_damage_is_cut),
         SALVAGE_TEST(test_several_damaged_ranges),
         SALVAGE_TEST(test_flips_in_the_empty_part_do_no_harm),

@@ -212,6 +212,52 @@ static void test_a_segment_whose_position_nobody_knows_is_given_up(void **state)
     rot_append_anew(last + 4, last + 5);
 }
 
+/* Whatever the guess of where it lies: the segment before is neither cut nor said to lack anything. */
+static void give_up(uint8_t noise)
+{
+    struct wal_damage_range range;
+    rot_start_over();
+    uint64_t last, base = rot_fill(2, &last);
+    rig_close(&rot_rig);
+    memset(rot_file(rot_path(base)), noise, ROT_SEGMENT);
+    rot_keep(rot_path(base));
+    rot_entry(base - 1);
+    size_t sealed = sim_disk_file(rot_disk, rot_path(1)).len;
+    rot_open();
+    assert_int_equal(rot_rig.log.durable.lsn, last);
+    assert_int_equal(sim_disk_file(rot_disk, rot_path(1)).len, sealed);
+    assert_int_equal(rot_ranges(&range), 1);
+    assert_int_equal(range.base_lsn, base);
+    rot_assert_log(last, base - 1, last + 2 - base);
+}
+
+static void test_a_guessed_position_cuts_nothing(void **state)
+{
+    (void)state;
+    give_up(0);
+    give_up(0x11);
+}
+
+/* Bytes that aren't zeros behind the end of an unsealed segment are cut on the word of a good header only. */
+static void test_what_lies_behind_a_sealed_end(void **state)
+{
+    (void)state;
+    for (unsigned bad_header = 0; bad_header < 2; bad_header++) {
+        rot_start_over();
+        uint64_t last, base = rot_fill(2, &last);
+        size_t sealed = sim_disk_file(rot_disk, rot_path(1)).len;
+        rot_crash(SIM_LOSE_NOTHING);
+        sim_disk_resize(rot_disk, rot_path(1), ROT_SEGMENT);
+        rot_bytes(1, ROT_SEGMENT - 10, 5);
+        if (bad_header > 0)
+            rot_bytes(base, 9, 1);
+        rot_open();
+        assert_int_equal(sim_disk_file(rot_disk, rot_path(1)).len, bad_header > 0 ? ROT_SEGMENT : sealed);
+        assert_int_equal(rot_kept().files, 1);
+        rot_assert_log(last, 0, 0);
+    }
+}
+
 /* ---------------------------------------------------------------- a segment without entries */
 
 /* Its checkpoint was synced before it got its name; nothing else is in it. */
@@ -482,6 +528,8 @@ int main(void)
         SALVAGE_TEST(test_a_bad_checkpoint_costs_no_answer),
         SALVAGE_TEST(test_a_lost_position_is_known_from_the_segment_before),
         SALVAGE_TEST(test_a_segment_whose_position_nobody_knows_is_given_up),
+        SALVAGE_TEST(test_a_guessed_position_cuts_nothing),
+        SALVAGE_TEST(test_what_lies_behind_a_sealed_end),
         SALVAGE_TEST(test_a_bad_checkpoint_of_an_empty_log),
         SALVAGE_TEST(test_a_bad_checkpoint_of_a_segment_without_entries),
         SALVAGE_TEST(test_a_log_without_any_segment_is_refused),
