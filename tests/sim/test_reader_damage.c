@@ -293,6 +293,19 @@ static void test_each_bit_of_a_header_costs_one_frame(void **state)
     }
 }
 
+/* The same with the frame behind it damaged too: what looks like the body holds frames that lead out of it.
+ */
+static void test_a_damaged_length_hides_no_frames(void **state)
+{
+    (void)state;
+    uint64_t last;
+    rot_fill(2, &last);
+    rot_file(rot_path(1))[rot_places[30].offset + 9] ^= 2; /* 512 more */
+    rot_file(rot_path(1))[rot_places[31].end - 1] ^= 1;
+    rot_assert_log(last, 30, 2);
+    assert_int_equal(verify(), 1);
+}
+
 /* A client's payload that is a valid frame with an LSN far ahead, in a frame whose own header is damaged:
  * taken for the log's it would hide what follows. */
 static void test_a_frame_in_a_payload_does_not_lead_away(void **state)
@@ -331,6 +344,7 @@ int main(void)
         DAMAGE_TEST(test_the_newest_file_is_missing_or_cut_beside_a_reader),
         DAMAGE_TEST(test_several_ranges_in_a_segment),
         DAMAGE_TEST(test_each_bit_of_a_header_costs_one_frame),
+        DAMAGE_TEST(test_a_damaged_length_hides_no_frames),
         DAMAGE_TEST(test_a_frame_in_a_payload_does_not_lead_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
