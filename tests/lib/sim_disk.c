@@ -1,48 +1,12 @@
 /* The simulated disk. Running out of its small tables is fatal: it is a test's mistake. */
-#include "sim_disk.h"
+#include "sim_disk_state.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { NAMES_MAX = 512, INODES_MAX = 4096, FDS_MAX = 4096, OPS_MAX = 4096, PATH_BYTES = 256, SECTOR = 512 };
-
-struct inode {
-    struct buf now, durable;
-    struct buf dirty; /* a byte for each sector: written since the last sync */
-    bool is_dir;
-};
-struct name {
-    char path[PATH_BYTES];
-    struct inode *inode;
-};
-struct names {
-    struct name all[NAMES_MAX];
-    size_t count;
-};
-/* A change of the names that no sync_dir has made durable yet; inode NULL: the name goes. */
-struct name_op {
-    char path[PATH_BYTES], gone[PATH_BYTES];
-    struct inode *inode;
-};
-
-struct sim_disk {
-    struct vfs fs;
-    pthread_mutex_t lock;
-    struct inode inodes[INODES_MAX];
-    size_t inode_count;
-    struct names now, durable;
-    struct name_op ops[OPS_MAX];
-    size_t op_count;
-    struct inode *fds[FDS_MAX];
-    uint64_t calls, stop_at, random;
-    bool is_full, fail_next_sync;
-    size_t room; /* of a full disk: what was deleted since */
-};
 
 static struct sim_disk *lock_disk(const struct vfs *fs)
 {
@@ -57,16 +21,47 @@ static int unlock_disk(struct sim_disk *d, int result)
     return result;
 }
 
-/* Counts a call that changes something; false: the disk has stopped. */
+/* xorshift64* */
+uint64_t sim_random(struct sim_disk *d)
+{
+    d->random ^= d->random >> 12;
+    d->random ^= d->random << 25;
+    d->random ^= d->random >> 27;
+    return d->random * UINT64_C(2685821657736338717);
+}
+
+static bool chance(struct sim_disk *d, uint32_t one_in)
+{
+    return one_in > 0 && sim_random(d) % one_in == 0;
+}
+
+static bool breaks(struct sim_disk *d)
+{
+    if (!chance(d, d->faults.error_one_in))
+        return false;
+    d->faults.errors++;
+    return true;
+}
+
+/* Counts a call that changes something; false: the disk has stopped, or an error was asked for. */
 static bool may_change(struct sim_disk *d)
 {
     if (d->calls >= d->stop_at)
         return false;
     d->calls++;
-    return true;
+    return !breaks(d);
 }
 
-static struct name *find_name(struct names *names, const char *path)
+/* How much of a transfer is done. */
+static size_t shorten(struct sim_disk *d, size_t len)
+{
+    if (len < 2 || !chance(d, d->faults.short_one_in))
+        return len;
+    d->faults.shorts++;
+    return 1 + (size_t)(sim_random(d) % (len - 1));
+}
+
+struct name *sim_find_name(struct names *names, const char *path)
 {
     for (size_t i = 0; i < names->count; i++)
         if (strcmp(names->all[i].path, path) == 0)
@@ -74,9 +69,9 @@ static struct name *find_name(struct names *names, const char *path)
     return NULL;
 }
 
-static void set_name(struct names *names, const char *path, struct inode *inode)
+void sim_set_name(struct names *names, const char *path, struct inode *inode)
 {
-    struct name *name = find_name(names, path);
+    struct name *name = sim_find_name(names, path);
     if (inode == NULL) {
         if (name != NULL)
             *name = names->all[--names->count];
@@ -98,14 +93,14 @@ static void change_name(struct sim_disk *d, const char *path, struct inode *inod
     *op = (struct name_op){.inode = inode};
     snprintf(op->path, sizeof op->path, "%s", path);
     snprintf(op->gone, sizeof op->gone, "%s", gone);
-    set_name(&d->now, path, inode);
-    set_name(&d->now, gone, NULL);
+    sim_set_name(&d->now, path, inode);
+    sim_set_name(&d->now, gone, NULL);
 }
 
-static void apply_op(struct sim_disk *d, const struct name_op *op)
+void sim_apply_op(struct names *names, const struct name_op *op)
 {
-    set_name(&d->durable, op->path, op->inode);
-    set_name(&d->durable, op->gone, NULL);
+    sim_set_name(names, op->path, op->inode);
+    sim_set_name(names, op->gone, NULL);
 }
 
 static bool is_in(const char *path, const char *dir)
@@ -116,10 +111,15 @@ static bool is_in(const char *path, const char *dir)
 
 static struct inode *new_inode(struct sim_disk *d, bool is_dir)
 {
-    assert(d->inode_count < INODES_MAX);
-    struct inode *inode = &d->inodes[d->inode_count++];
-    inode->is_dir = is_dir;
-    return inode;
+    size_t at = 0;
+    while (at < d->inode_count && d->inodes[at].is_used)
+        at++;
+    assert(at < INODES_MAX);
+    if (at == d->inode_count)
+        d->inode_count++;
+    d->inodes[at].is_dir = is_dir;
+    d->inodes[at].is_used = true;
+    return &d->inodes[at];
 }
 
 static int fd_of(struct sim_disk *d, struct inode *inode)
@@ -137,7 +137,7 @@ static int sim_open(const struct vfs *fs, const char *path, int flags, mode_t mo
 {
     (void)mode;
     struct sim_disk *d = lock_disk(fs);
-    struct name *name = find_name(&d->now, path);
+    struct name *name = sim_find_name(&d->now, path);
     struct inode *inode = name != NULL ? name->inode : NULL;
     if (inode == NULL && (flags & O_CREAT) == 0)
         return unlock_disk(d, -ENOENT);
@@ -150,8 +150,10 @@ static int sim_open(const struct vfs *fs, const char *path, int flags, mode_t mo
         inode = new_inode(d, false);
         change_name(d, path, inode, "");
     }
-    if (cuts)
+    if (cuts) {
         inode->now.len = 0;
+        inode->is_changed = true;
+    }
     return unlock_disk(d, fd_of(d, inode));
 }
 
@@ -168,14 +170,16 @@ static ssize_t sim_pread(const struct vfs *fs, int fd, void *out, size_t len, in
     struct sim_disk *d = lock_disk(fs);
     const struct buf *data = &d->fds[fd]->now;
     size_t left = (uint64_t)offset < data->len ? data->len - (size_t)offset : 0;
-    size_t n = len < left ? len : left;
+    size_t n = shorten(d, len < left ? len : left);
+    if (breaks(d))
+        return unlock_disk(d, -EIO);
     if (n > 0)
         memcpy(out, data->data + offset, n);
     unlock_disk(d, 0);
     return (ssize_t)n;
 }
 
-static void resize(struct buf *data, size_t len)
+void sim_resize(struct buf *data, size_t len)
 {
     if (len > data->len)
         memset(buf_reserve(data, len - data->len), 0, len - data->len);
@@ -186,9 +190,10 @@ static void mark_dirty(struct inode *inode, size_t from, size_t to)
 {
     size_t sectors = (to + SECTOR - 1) / SECTOR;
     if (sectors > inode->dirty.len)
-        resize(&inode->dirty, sectors);
+        sim_resize(&inode->dirty, sectors);
     for (size_t at = from / SECTOR; at < sectors; at++)
         inode->dirty.data[at] = 1;
+    inode->is_changed = true;
 }
 
 /* Whether the file may grow to `len` bytes. */
@@ -203,32 +208,77 @@ static bool take_room(struct sim_disk *d, const struct buf *data, size_t len)
     return true;
 }
 
+/* Remembers what the sectors of a range hold now. */
+static void record_versions(struct inode *inode, size_t from, size_t to)
+{
+    for (size_t at = from / SECTOR; at * SECTOR < to; at++) {
+        struct sector_version version = {.sector = at};
+        size_t left = inode->now.len - at * SECTOR;
+        memcpy(version.bytes, inode->now.data + at * SECTOR, left < SECTOR ? left : SECTOR);
+        buf_append(&inode->versions, &version, sizeof version);
+    }
+}
+
+static void write_vectors(struct sim_disk *d, struct inode *inode, const struct iovec *iov, size_t at,
+                          size_t total)
+{
+    struct buf *data = &inode->now;
+    size_t from = at, end = at + total;
+    if (total == 0)
+        return;
+    if (end > data->len)
+        sim_resize(data, end);
+    mark_dirty(inode, at, end);
+    for (int i = 0; at < end; at += iov[i++].iov_len) {
+        size_t len = iov[i].iov_len < end - at ? iov[i].iov_len : end - at;
+        memcpy(data->data + at, iov[i].iov_base, len);
+    }
+    if (d->is_recording)
+        record_versions(inode, from, end);
+}
+
 static ssize_t sim_pwritev(const struct vfs *fs, int fd, const struct iovec *iov, int count, int64_t offset)
 {
     struct sim_disk *d = lock_disk(fs);
-    struct buf *data = &d->fds[fd]->now;
     size_t total = 0, at = (size_t)offset;
-    if (!may_change(d))
-        return unlock_disk(d, -EIO);
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
-    if (!take_room(d, data, at + total))
-        return unlock_disk(d, -ENOSPC);
-    if (at + total > data->len)
-        resize(data, at + total);
-    mark_dirty(d->fds[fd], at, at + total);
-    for (int i = 0; i < count; i++) {
-        memcpy(data->data + at, iov[i].iov_base, iov[i].iov_len);
-        at += iov[i].iov_len;
+    if (d->calls >= d->stop_at)
+        return unlock_disk(d, -EIO);
+    d->calls++;
+    if (breaks(d)) { /* after some of it */
+        size_t done = (size_t)(sim_random(d) % (total + 1));
+        write_vectors(d, d->fds[fd], iov, at, d->is_full ? 0 : done);
+        return unlock_disk(d, -EIO);
     }
+    total = shorten(d, total);
+    if (!take_room(d, &d->fds[fd]->now, at + total))
+        return unlock_disk(d, -ENOSPC);
+    write_vectors(d, d->fds[fd], iov, at, total);
     unlock_disk(d, 0);
     return (ssize_t)total;
 }
 
-/* Brings the dirty sectors and the size to the disk. */
-static void write_back(struct inode *inode)
+static bool is_dirty(const struct inode *inode, size_t sector)
 {
-    resize(&inode->durable, inode->now.len);
+    return sector < inode->dirty.len && inode->dirty.data[sector] != 0;
+}
+
+/* Versions of sectors that are brought to the disk are history. */
+static void forget_versions(struct inode *inode)
+{
+    struct sector_version *all = (struct sector_version *)(void *)inode->versions.data;
+    size_t count = inode->versions.len / sizeof *all, kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!is_dirty(inode, all[i].sector))
+            all[kept++] = all[i];
+    inode->versions.len = kept * sizeof *all;
+}
+
+void sim_write_back(struct inode *inode)
+{
+    sim_resize(&inode->durable, inode->now.len);
+    forget_versions(inode);
     for (size_t at = 0; at < inode->dirty.len && at * SECTOR < inode->now.len; at++) {
         size_t left = inode->now.len - at * SECTOR, len = left < SECTOR ? left : SECTOR;
         if (inode->dirty.data[at])
@@ -241,14 +291,15 @@ static int sim_sync(const struct vfs *fs, int fd)
 {
     struct sim_disk *d = lock_disk(fs);
     struct inode *inode = d->fds[fd];
-    if (!may_change(d))
+    if (d->calls >= d->stop_at)
         return unlock_disk(d, -EIO);
-    if (d->fail_next_sync) {
+    d->calls++;
+    if (d->fail_next_sync || breaks(d)) {
         d->fail_next_sync = false;
         inode->dirty.len = 0;
         return unlock_disk(d, -EIO);
     }
-    write_back(inode);
+    sim_write_back(inode);
     return unlock_disk(d, 0);
 }
 
@@ -257,7 +308,8 @@ static int sim_truncate(const struct vfs *fs, int fd, int64_t size)
     struct sim_disk *d = lock_disk(fs);
     if (!may_change(d))
         return unlock_disk(d, -EIO);
-    resize(&d->fds[fd]->now, (size_t)size);
+    sim_resize(&d->fds[fd]->now, (size_t)size);
+    d->fds[fd]->is_changed = true;
     return unlock_disk(d, 0);
 }
 
@@ -271,7 +323,8 @@ static int sim_allocate(const struct vfs *fs, int fd, int64_t offset, int64_t si
     if (!take_room(d, data, end))
         return unlock_disk(d, -ENOSPC);
     if (end > data->len)
-        resize(data, end);
+        sim_resize(data, end);
+    d->fds[fd]->is_changed = true;
     return unlock_disk(d, 0);
 }
 
@@ -285,7 +338,7 @@ static int sim_size(const struct vfs *fs, int fd, int64_t *size)
 static int sim_rename(const struct vfs *fs, const char *from, const char *to)
 {
     struct sim_disk *d = lock_disk(fs);
-    struct name *name = find_name(&d->now, from);
+    struct name *name = sim_find_name(&d->now, from);
     if (name == NULL)
         return unlock_disk(d, -ENOENT);
     if (!may_change(d))
@@ -297,7 +350,7 @@ static int sim_rename(const struct vfs *fs, const char *from, const char *to)
 static int sim_unlink(const struct vfs *fs, const char *path)
 {
     struct sim_disk *d = lock_disk(fs);
-    const struct name *name = find_name(&d->now, path);
+    const struct name *name = sim_find_name(&d->now, path);
     if (name == NULL)
         return unlock_disk(d, -ENOENT);
     if (!may_change(d))
@@ -311,7 +364,7 @@ static int sim_mkdir(const struct vfs *fs, const char *path, mode_t mode)
 {
     (void)mode;
     struct sim_disk *d = lock_disk(fs);
-    if (find_name(&d->now, path) != NULL)
+    if (sim_find_name(&d->now, path) != NULL)
         return unlock_disk(d, -EEXIST);
     if (!may_change(d))
         return unlock_disk(d, -EIO);
@@ -327,7 +380,7 @@ static int sim_sync_dir(const struct vfs *fs, const char *path)
         return unlock_disk(d, -EIO);
     for (size_t i = 0; i < d->op_count; i++) {
         if (is_in(d->ops[i].path, path))
-            apply_op(d, &d->ops[i]);
+            sim_apply_op(&d->durable, &d->ops[i]);
         else
             d->ops[kept++] = d->ops[i];
     }
@@ -341,7 +394,7 @@ static int sim_list(const struct vfs *fs, const char *path, bool (*fn)(void *arg
     struct sim_disk *d = lock_disk(fs);
     static _Thread_local char names[NAMES_MAX][128];
     size_t count = 0;
-    bool exists = find_name(&d->now, path) != NULL;
+    bool exists = sim_find_name(&d->now, path) != NULL;
     for (size_t i = 0; i < d->now.count; i++)
         if (is_in(d->now.all[i].path, path))
             snprintf(names[count++], sizeof names[0], "%s", d->now.all[i].path + strlen(path) + 1);
@@ -402,6 +455,7 @@ struct sim_disk *sim_disk_open(void)
         .state = d,
     };
     d->stop_at = UINT64_MAX;
+    d->random = 1;
     pthread_mutex_init(&d->lock, NULL);
     return d;
 }
@@ -412,6 +466,7 @@ void sim_disk_close(struct sim_disk *d)
         buf_free(&d->inodes[i].now);
         buf_free(&d->inodes[i].durable);
         buf_free(&d->inodes[i].dirty);
+        buf_free(&d->inodes[i].versions);
     }
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -437,102 +492,56 @@ void sim_disk_fail_next_sync(struct sim_disk *d)
     d->fail_next_sync = true;
 }
 
+void sim_disk_set_faults(struct sim_disk *d, const struct sim_faults *faults, uint64_t seed)
+{
+    d->faults.error_one_in = faults->error_one_in;
+    d->faults.short_one_in = faults->short_one_in;
+    d->random = seed * 2 + 1;
+}
+
+struct sim_faults sim_disk_faults(const struct sim_disk *d)
+{
+    return d->faults;
+}
+
 void sim_disk_set_full(struct sim_disk *d, bool full)
 {
     d->is_full = full;
     d->room = 0;
 }
 
-/* xorshift64* */
-static uint64_t next_random(struct sim_disk *d)
-{
-    d->random ^= d->random >> 12;
-    d->random ^= d->random << 25;
-    d->random ^= d->random >> 27;
-    return d->random * UINT64_C(2685821657736338717);
-}
-
-/* One sector that wasn't synced: its new bytes, its old ones, or noise where the two differ. */
-static void lose_sector(struct sim_disk *d, uint8_t *now, const uint8_t *old, size_t len)
-{
-    uint64_t choice = next_random(d) % 8;
-    for (size_t i = 0; i < len && choice < 4; i++)
-        if (now[i] != old[i])
-            now[i] = choice == 0 ? (uint8_t)next_random(d) : old[i];
-}
-
-static void lose_some(struct sim_disk *d, struct inode *inode)
-{
-    size_t now_len = inode->now.len, old_len = inode->durable.len;
-    size_t most = now_len > old_len ? now_len : old_len, least = now_len + old_len - most;
-    resize(&inode->now, most);
-    resize(&inode->durable, most);
-    for (size_t at = 0; at < most; at += SECTOR) {
-        size_t len = most - at < SECTOR ? most - at : SECTOR;
-        if (memcmp(inode->now.data + at, inode->durable.data + at, len) != 0)
-            lose_sector(d, inode->now.data + at, inode->durable.data + at, len);
-    }
-    resize(&inode->now, next_random(d) % 2 == 0 ? most : least);
-}
-
-/* A file whose folder is gone is gone. */
-static void drop_orphans(struct names *names)
-{
-    for (size_t i = 0; i < names->count;) {
-        char parent[PATH_BYTES];
-        snprintf(parent, sizeof parent, "%s", names->all[i].path);
-        *strrchr(parent, '/') = 0;
-        bool keep = parent[0] == 0 || find_name(names, parent) != NULL;
-        if (!keep)
-            names->all[i] = names->all[--names->count];
-        i = keep ? i + 1 : 0;
-    }
-}
-
-static void lose_names(struct sim_disk *d, enum sim_loss loss)
-{
-    size_t kept = loss == SIM_LOSE_SOME ? next_random(d) % (d->op_count + 1) : 0;
-    for (size_t i = 0; i < kept; i++)
-        apply_op(d, &d->ops[i]);
-    d->op_count = 0;
-    drop_orphans(&d->durable);
-    d->now = d->durable;
-}
-
-static void lose_bytes(struct sim_disk *d, struct inode *inode, enum sim_loss loss)
-{
-    if (loss == SIM_LOSE_SOME)
-        lose_some(d, inode);
-    struct buf *from = loss == SIM_LOSE_SOME ? &inode->now : &inode->durable;
-    struct buf *to = loss == SIM_LOSE_SOME ? &inode->durable : &inode->now;
-    to->len = 0;
-    buf_append(to, from->data, from->len);
-    inode->dirty.len = 0;
-}
-
-void sim_disk_crash(struct sim_disk *d, enum sim_loss loss, uint64_t seed)
-{
-    d->random = seed * 2 + 1;
-    memset(d->fds, 0, sizeof d->fds);
-    d->stop_at = UINT64_MAX;
-    if (loss == SIM_LOSE_NOTHING)
-        return;
-    lose_names(d, loss);
-    for (size_t i = 0; i < d->inode_count; i++)
-        lose_bytes(d, &d->inodes[i], loss);
-}
-
 struct slice sim_disk_file(struct sim_disk *d, const char *path)
 {
-    struct name *name = find_name(&d->now, path);
+    struct name *name = sim_find_name(&d->now, path);
     return name != NULL ? buf_slice(&name->inode->now) : (struct slice){0};
 }
 
 void sim_disk_resize(struct sim_disk *d, const char *path, size_t len)
 {
-    struct name *name = find_name(&d->now, path);
+    struct name *name = sim_find_name(&d->now, path);
     assert(name != NULL);
-    resize(&name->inode->now, len);
+    sim_resize(&name->inode->now, len);
     mark_dirty(name->inode, 0, len);
-    write_back(name->inode);
+    sim_write_back(name->inode);
+}
+
+size_t sim_disk_unsynced(struct sim_disk *d, const char *path)
+{
+    const struct name *name = sim_find_name(&d->now, path);
+    assert(name != NULL);
+    const struct inode *inode = name->inode;
+    size_t now = inode->now.len, durable = inode->durable.len,
+           differ = now > durable ? now - durable : durable - now;
+    for (size_t i = 0; i < now && i < durable; i++)
+        differ += inode->now.data[i] != inode->durable.data[i];
+    return differ;
+}
+
+void sim_disk_flip(struct sim_disk *d, const char *path, size_t offset, uint8_t bits)
+{
+    struct name *name = sim_find_name(&d->now, path);
+    assert(name != NULL && offset < name->inode->now.len);
+    name->inode->now.data[offset] ^= bits;
+    if (offset < name->inode->durable.len)
+        name->inode->durable.data[offset] ^= bits;
 }
