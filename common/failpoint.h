@@ -5,6 +5,8 @@
 #ifndef COMMON_FAILPOINT_H
 #define COMMON_FAILPOINT_H
 
+#include <errno.h>
+
 enum failpoint { FAILPOINT_OFF, FAILPOINT_SKIP, FAILPOINT_FAIL, FAILPOINT_KILL };
 
 #ifdef SHANGHAI_FAILPOINTS
@@ -20,5 +22,12 @@ static inline enum failpoint failpoint_hit(const char *name)
     return FAILPOINT_OFF;
 }
 #endif
+
+/* Stands behind a step of file calls whose result (0 or -errno) it passes on; a step that succeeded counts as
+ * an arrival, and has failed with -EIO when the failpoint says so. */
+static inline int failpoint_step(const char *name, int result)
+{
+    return result == 0 && failpoint_hit(name) == FAILPOINT_FAIL ? -EIO : result;
+}
 
 #endif

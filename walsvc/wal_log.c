@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "failpoint.h"
+
 enum { ZEROS_BYTES = 1 << 20 };
 
 int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to)
@@ -82,8 +84,10 @@ static int name_segment(struct wal_log *log)
     segment_name(log->segment.base_lsn, name);
     vfs_path(from, log->dir, "next.tmp");
     vfs_path(to, log->dir, name);
-    int result = log->fs->rename(log->fs, from, to);
-    return result == 0 ? log->fs->sync_dir(log->fs, log->dir) : result;
+    int result = failpoint_step("roll_named", log->fs->rename(log->fs, from, to));
+    if (result == 0)
+        result = failpoint_step("roll_dir_synced", log->fs->sync_dir(log->fs, log->dir));
+    return result;
 }
 
 int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end)
@@ -109,9 +113,9 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
     log->limit = log->segment_size;
     add_frame(log, checkpoint, &used);
     assert(log->chain.position <= log->segment.position + log->limit);
-    int result = write_vectors(log, used);
+    int result = failpoint_step("roll_written", write_vectors(log, used));
     if (result == 0)
-        result = log->fs->fdatasync(log->fs, fd);
+        result = failpoint_step("roll_synced", log->fs->fdatasync(log->fs, fd));
     if (result == 0)
         result = name_segment(log);
     if (result == 0)
@@ -133,8 +137,9 @@ int wal_log_write_mark(struct wal_log *log)
     };
     log_mark_encode(&mark, slot);
     int result = vfs_write_all(log->fs, log->mark_fd, slot, sizeof slot, log_mark_offset(&mark));
+    result = failpoint_step("mark_written", result);
     if (result == 0)
-        result = log->fs->fdatasync(log->fs, log->mark_fd);
+        result = failpoint_step("mark_synced", log->fs->fdatasync(log->fs, log->mark_fd));
     if (result == 0)
         log->mark = mark;
     return result;

@@ -44,17 +44,12 @@ struct wal_prepare {
     struct wal_sealed old; /* to be sealed; fd -1 for none */
 };
 
-static void seal(struct wal_prepare *p, const struct wal_sealed *old)
+int wal_prepare_seal(const struct vfs *fs, int fd, uint64_t end)
 {
-    int result = p->fs->truncate(p->fs, old->fd, (int64_t)old->end);
-    failpoint_hit("seal_truncated");
+    int result = failpoint_step("seal_truncated", fs->truncate(fs, fd, (int64_t)end));
     if (result == 0)
-        result = p->fs->fsync(p->fs, old->fd);
-    if (result < 0)
-        wal_fatal("cannot seal a segment", p->dir, result);
-    failpoint_hit("seal_synced");
-    p->fs->close(p->fs, old->fd);
-    wal_index_sealed(p->index, old->base_lsn, old->next_base_lsn);
+        result = failpoint_step("seal_synced", fs->fsync(fs, fd));
+    return result;
 }
 
 /* Waits until the end comes, a segment is to be sealed, or the time is over. With the lock. */
@@ -77,27 +72,25 @@ uint64_t wal_disk_reserve(const struct vfs *fs, const char *dir, uint64_t settin
     return total / RESERVE_SHARE;
 }
 
-/* The file, or -errno; nothing is left behind on a full disk. */
-static int make_file(struct wal_prepare *p, uint64_t reserve)
+int wal_prepare_make(const struct vfs *fs, const char *dir, uint64_t segment_size, uint64_t disk_reserve)
 {
     char path[PATH_MAX];
     uint64_t room;
-    vfs_path(path, p->dir, "next.tmp");
-    p->fs->unlink(p->fs, path); /* one that an earlier process left behind: its room counts as free */
-    if (p->fs->free_bytes(p->fs, p->dir, &room) == 0 &&
-        room < p->segment_size + wal_disk_reserve(p->fs, p->dir, reserve))
+    vfs_path(path, dir, "next.tmp");
+    fs->unlink(fs, path); /* one that an earlier process left behind: its room counts as free */
+    if (fs->free_bytes(fs, dir, &room) == 0 && room < segment_size + disk_reserve)
         return -ENOSPC;
-    int fd = p->fs->open(p->fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
+    int fd = fs->open(fs, path, O_RDWR | O_CREAT | O_TRUNC, FILE_MODE);
     if (fd < 0)
         return fd;
-    int result = p->fs->allocate(p->fs, fd, 0, (int64_t)p->segment_size);
+    int result = fs->allocate(fs, fd, 0, (int64_t)segment_size);
     if (result == 0)
-        result = p->fs->fsync(p->fs, fd);
+        result = fs->fsync(fs, fd);
     if (result == 0)
         return fd;
-    p->fs->close(p->fs, fd);
+    fs->close(fs, fd);
     if (result == -ENOSPC || result == -EDQUOT)
-        p->fs->unlink(p->fs, path);
+        fs->unlink(fs, path);
     return result;
 }
 
@@ -106,7 +99,7 @@ static void make_ready(struct wal_prepare *p)
 {
     uint64_t reserve = p->disk_reserve;
     pthread_mutex_unlock(&p->lock);
-    int fd = make_file(p, reserve);
+    int fd = wal_prepare_make(p->fs, p->dir, p->segment_size, wal_disk_reserve(p->fs, p->dir, reserve));
     bool is_full = fd == -ENOSPC || fd == -EDQUOT;
     if (fd < 0 && !is_full)
         wal_fatal("cannot prepare the next segment", p->dir, fd);
@@ -133,7 +126,11 @@ static void seal_old(struct wal_prepare *p)
     struct wal_sealed old = p->old;
     p->old.fd = -1;
     pthread_mutex_unlock(&p->lock);
-    seal(p, &old);
+    int result = wal_prepare_seal(p->fs, old.fd, old.end);
+    if (result < 0)
+        wal_fatal("cannot seal a segment", p->dir, result);
+    p->fs->close(p->fs, old.fd);
+    wal_index_sealed(p->index, old.base_lsn, old.next_base_lsn);
     pthread_mutex_lock(&p->lock);
 }
 

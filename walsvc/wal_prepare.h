@@ -46,4 +46,11 @@ void wal_prepare_stop(struct wal_prepare *prepare);
  * at most. */
 uint64_t wal_disk_reserve(const struct vfs *fs, const char *dir, uint64_t setting);
 
+/* ---- two of its steps, which tests run without the thread; 0 or -errno, nothing is logged ---- */
+/* Makes next.tmp when disk_reserve bytes are left free then: a descriptor that the caller owns, or -errno;
+ * nothing is left behind on a full disk. */
+int wal_prepare_make(const struct vfs *fs, const char *dir, uint64_t segment_size, uint64_t disk_reserve);
+/* Cuts a former segment to its end and syncs it. The caller closes it. */
+int wal_prepare_seal(const struct vfs *fs, int fd, uint64_t end);
+
 #endif

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "wal_prepare.h"
+
 static struct rig_answer *answer_of(struct wal_rig *rig, struct link_token token)
 {
     assert(token.number > 0 && token.number < RIG_ANSWERS_MAX);
@@ -175,23 +177,16 @@ uint64_t rig_watermark(struct wal_rig *rig, uint64_t newer_than, uint64_t wait_m
 
 bool rig_prepare(struct wal_rig *rig)
 {
-    char path[PATH_MAX];
     rig->prepares = true;
     if (rig->next_fd >= 0)
         return true;
-    vfs_path(path, rig->log.dir, "next.tmp");
-    int fd = rig->fs->open(rig->fs, path, O_RDWR | O_CREAT | O_TRUNC, 0640);
-    int result = fd < 0 ? fd : wal_write_zeros(rig->fs, fd, 0, rig->log.segment_size);
-    if (result == 0)
-        result = rig->fs->fsync(rig->fs, fd);
-    if (result == 0) {
+    int fd = wal_prepare_make(rig->fs, rig->log.dir, rig->log.segment_size, 0);
+    if (fd >= 0) {
         rig->next_fd = fd;
         wal_core_next_segment(rig->core, WAL_NEXT_READY, rig->now_ns);
         return true;
     }
-    if (fd >= 0)
-        rig->fs->close(rig->fs, fd);
-    if (result == -ENOSPC)
+    if (fd == -ENOSPC)
         wal_core_next_segment(rig->core, WAL_NEXT_DISK_FULL, rig->now_ns);
     return false;
 }
@@ -236,13 +231,11 @@ static bool roll(struct wal_rig *rig, struct wal_frame *checkpoint)
     uint64_t old_end;
     assert(fd >= 0);
     rig->next_fd = -1;
-    if (wal_log_roll(&rig->log, fd, checkpoint, &old, &old_end) < 0) {
-        rig->fs->close(rig->fs, old);
-        return false;
-    }
-    int result = rig->fs->truncate(rig->fs, old, (int64_t)old_end);
+    int result = wal_log_roll(&rig->log, fd, checkpoint, &old, &old_end);
     if (result == 0)
-        result = rig->fs->fsync(rig->fs, old);
+        result = wal_log_write_mark(&rig->log);
+    if (result == 0)
+        result = wal_prepare_seal(rig->fs, old, old_end);
     rig->fs->close(rig->fs, old);
     return result == 0;
 }
