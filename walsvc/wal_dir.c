@@ -102,7 +102,7 @@ static enum service_exit find_identity(struct wal_dir *d, const char *logs, cons
     return EXIT_CONFIG;
 }
 
-/* Writing the identity syncs the data directory, and with it the name of the folder of logs. */
+/* All folders have their names for good before the identity says that there is a log. */
 static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
 {
     char uuid[ID_TEXT], parent[PATH_MAX];
@@ -114,6 +114,8 @@ static enum service_exit make_log_dir(struct wal_dir *d, const char *logs)
     int result = make_dir(d->fs, d->log);
     if (result == 0)
         result = d->fs->sync_dir(d->fs, logs);
+    if (result == 0)
+        result = d->fs->sync_dir(d->fs, d->data);
     if (result == 0)
         result = d->fs->sync_dir(d->fs, parent);
     return result == 0 ? EXIT_DONE : fault("cannot make the log's folder", d->log, result);
