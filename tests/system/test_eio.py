@@ -67,7 +67,7 @@ class Eio(unittest.TestCase):
             node.start()
             node.arm(["strace", "-D", "-f", "-q", "-y", "-o", trace, "-e", "trace=pwritev,pwrite64,fsync,fdatasync"])
             first = node.pid("walsvc")
-            injected = Injected(node, call, when, path and os.path.join(node.log_dir(), path))
+            injected = Injected(node, call, when, path and os.path.normpath(os.path.join(node.log_dir(), path)))
             load = Lines(node, lines, pad=100 if not settings else 1000)
             if idle:
                 load.thread.join(180)
@@ -100,6 +100,9 @@ class Eio(unittest.TestCase):
         for when in (1, 2):
             with self.subTest(when=when):
                 self.run_through("fsync", when, lines=16000, settings="wal:\n  segment_size: 4MiB")
+
+    def test_a_sync_of_the_folder_in_a_roll_fails(self):
+        self.run_through("fsync", 1, lines=16000, settings="wal:\n  segment_size: 4MiB", path=".")
 
 
 if __name__ == "__main__":
