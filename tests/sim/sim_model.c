@@ -122,6 +122,23 @@ static void check_refused(const struct model_request *r, const struct rig_answer
                 (unsigned long long)a->expected, (int)error, (unsigned long long)expected);
 }
 
+/* A producer's frames may be damaged: what is known of it may be older than what the model knows. Such an
+ * append may be refused, or be taken a second time, but gets no wrong answer. */
+static void settle_forgotten(struct model *m, const struct model_request *r, const struct rig_answer *a)
+{
+    const struct model_frame *first = find_answer(m, r);
+    if (a->code == SH_OK && a->reply.lsn == m->next_lsn && a->reply.count == r->count) {
+        take_in(m, r);
+        m->durable = model_frame_count(m);
+        return;
+    }
+    bool refused = a->code == SH_CONFLICT || a->code == SH_SEQUENCE_EXPIRED || a->code == SH_TOO_LARGE;
+    model_check(refused || (a->code == SH_OK && first != NULL && a->reply.lsn == first->lsn),
+                "an append (producer %llu, sequence %llu) got code %d, LSN %llu",
+                (unsigned long long)r->producer, (unsigned long long)r->sequence, (int)a->code,
+                (unsigned long long)a->reply.lsn);
+}
+
 static void settle_one(struct model *m, const struct model_request *r, const struct rig_answer *a)
 {
     enum sh_error error;
@@ -129,6 +146,10 @@ static void settle_one(struct model *m, const struct model_request *r, const str
     model_check(a->times == 1, "a request was answered %u times", a->times);
     if (a->code == SH_OVERLOADED || (a->code == SH_DISK_FULL && m->may_be_full))
         return;
+    if (m->forgets && r->producer != 0) {
+        settle_forgotten(m, r, a);
+        return;
+    }
     enum verdict verdict = judge(m, r, &error, &expected);
     if (verdict == REFUSED)
         check_refused(r, a, error, expected);
@@ -170,8 +191,11 @@ void model_crashed(struct model *m, const struct wal_rig *rig)
         const struct model_request *r = request_at(m, m->settled);
         const struct rig_answer *a = &rig->answers[r->number];
         bool refused = a->times > 0 && a->code != SH_OK;
-        if (!refused && judge(m, r, &error, &expected) == NEW)
-            take_in(m, r);
+        bool is_maybe = m->forgets && r->producer != 0;
+        if (refused || (!is_maybe && judge(m, r, &error, &expected) != NEW))
+            continue;
+        take_in(m, r);
+        model_frame_at(m, model_frame_count(m) - 1)->is_maybe = is_maybe;
     }
     forget_requests(m);
 }
@@ -235,6 +259,21 @@ static void compare_place(struct comparison *c, uint64_t end, uint32_t checksum)
     }
 }
 
+/* Steps over the frames that cannot be there, and those that needn't be and aren't this one. */
+static void pass_absent(struct comparison *c, const struct frame_header *h, struct slice body)
+{
+    const struct model *m = c->model;
+    for (; c->frames < model_frame_count(m); c->frames++) {
+        struct model_frame *f = model_frame_at(m, c->frames);
+        bool other = h->sequence != f->sequence || h->epoch != f->epoch ||
+                     !id16_equal(h->producer, rig_producer(f->producer)) ||
+                     !slice_equal(body, slice_of(m->bodies.data + f->body_at, f->body_len));
+        f->is_gone = f->is_gone || (f->is_maybe && other);
+        if (!f->is_damaged && !f->is_gone)
+            return;
+    }
+}
+
 static bool compare_frame(void *arg, const struct log_frame *frame)
 {
     struct comparison *c = arg;
@@ -245,20 +284,33 @@ static bool compare_frame(void *arg, const struct log_frame *frame)
     compare_place(c, end, h->checksum);
     if (h->kind != FRAME_DATA)
         return true;
-    while (c->frames < model_frame_count(c->model) && model_frame_at(c->model, c->frames)->is_damaged)
-        c->frames++;
+    pass_absent(c, h, frame->body);
     model_check(c->frames < model_frame_count(c->model), "LSN %llu was never appended",
                 (unsigned long long)h->base_lsn);
+    bool is_new = c->frames >= c->model->durable;
     struct model_frame *f = model_frame_at(c->model, c->frames++);
+    if (is_new && c->model->forgets) /* some before it may be gone */
+        f->lsn = h->base_lsn;
+    f->is_maybe = false;
     model_check_frame(c->model, f, h, frame->body);
     f->base = frame->segment->base_lsn;
     f->offset = frame->offset;
     return true;
 }
 
+static size_t drop_gone(struct model *m, size_t frames)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < frames; i++)
+        if (!model_frame_at(m, i)->is_gone)
+            *model_frame_at(m, kept++) = *model_frame_at(m, i);
+    return kept;
+}
+
 /* What didn't land has never been. */
 static void keep_recovered(struct model *m, size_t frames)
 {
+    frames = drop_gone(m, frames);
     m->frames.len = frames * sizeof(struct model_frame);
     m->durable = frames;
     m->next_lsn = 1;

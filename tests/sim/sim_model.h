@@ -18,6 +18,8 @@ struct model_frame {
     /* where it was last seen; base 0: nowhere yet */
     uint64_t base, offset;
     bool is_damaged;
+    bool is_maybe; /* the model cannot tell whether it was taken or refused; `is_gone`: it was not taken */
+    bool is_gone;
 };
 
 /* An append of this life, not settled yet. */
@@ -47,6 +49,7 @@ struct model {
     size_t durable, settled;
     uint64_t next_lsn, durable_end, most_body;
     bool may_be_full, is_damaged;
+    bool forgets; /* damage in the newest segment may have cost what recovery knew of producers */
     struct model_producer producers[MODEL_PRODUCERS];
 };
 

@@ -329,6 +329,7 @@ static bool flip(struct sim_world *w, bool in_newest)
     log_info("flip", log_text("file", name), log_uint("offset", f->offset), log_uint("at", at - f->offset),
              log_uint("lsn", f->lsn));
     f->is_damaged = w->model.is_damaged = true;
+    w->model.forgets |= in_newest;
     log_reader_close(w->reader); /* it may have read it already */
     w->reader = log_reader_open(w->rig.fs, w->rig.dir.log, w->rig.dir.identity.log);
     w->counts.faults++;
