@@ -80,9 +80,9 @@ static unsigned parse_faults(const char *text)
     static const struct {
         const char *name;
         unsigned bit;
-    } all[] = {{"crash", FAULT_CRASH}, {"eio", FAULT_EIO},     {"sync", FAULT_SYNC},
-               {"full", FAULT_FULL},   {"short", FAULT_SHORT}, {"flip", FAULT_FLIP},
-               {"rot", FAULT_ROT},     {"mean", FAULT_MEAN},   {"none", 0}};
+    } all[] = {{"crash", FAULT_CRASH}, {"eio", FAULT_EIO},   {"sync", FAULT_SYNC}, {"full", FAULT_FULL},
+               {"short", FAULT_SHORT}, {"flip", FAULT_FLIP}, {"rot", FAULT_ROT},   {"near", FAULT_NEAR},
+               {"lies", FAULT_LIES},   {"none", 0}};
     unsigned bits = 0;
     char copy[128], *rest = copy, *part;
     snprintf(copy, sizeof copy, "%s", text);
@@ -144,7 +144,7 @@ static uint64_t number_of(const char *text)
 static void usage(void)
 {
     fprintf(stderr, "usage: sim [--seed N] [--steps N] [--faults LIST] [--verbose]\n"
-                    "  LIST: some of crash,eio,sync,full,short,flip,rot,mean, or none\n");
+                    "  LIST: some of crash,eio,sync,full,short,flip,rot,near,lies, or none\n");
     exit(2);
 }
 

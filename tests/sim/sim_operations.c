@@ -36,7 +36,7 @@ static struct slice make_payload(struct sim_world *w, size_t len)
     memset(bytes, 0, len);
     for (size_t i = 0; kind != PAYLOAD_ZEROS && i < len; i += 1 + i / 8)
         bytes[i] = (uint8_t)world_random(w, 256);
-    if (kind == PAYLOAD_FRAMES && (!w->rots || (w->faults & FAULT_MEAN) != 0))
+    if (kind == PAYLOAD_FRAMES && (!w->rots || (w->faults & FAULT_LIES) != 0))
         imitate_frames(w, bytes, len);
     return slice_of(bytes, len);
 }
@@ -320,7 +320,7 @@ static bool flip(struct sim_world *w, bool in_newest)
     struct model_frame *f = model_frame_at(&w->model, index);
     if (f->base == 0 || f->is_damaged || (!in_newest && f->base >= w->rig.log.segment.base_lsn))
         return true;
-    if ((w->faults & FAULT_MEAN) == 0 && has_damage_near(w, index))
+    if ((w->faults & FAULT_NEAR) == 0 && has_damage_near(w, index))
         return true;
     segment_name(f->base, name);
     vfs_path(path, w->rig.dir.log, name);

@@ -13,7 +13,8 @@ enum sim_fault {
     FAULT_SHORT = 16,
     FAULT_FLIP = 32,  /* rot in a sealed segment */
     FAULT_ROT = 64,   /* rot in the newest one too */
-    FAULT_MEAN = 128, /* rot next to rot, and around payloads that imitate frames */
+    FAULT_NEAR = 128, /* rot next to rot */
+    FAULT_LIES = 256, /* rot around payloads that imitate frames */
 };
 
 struct sim_counts {
