@@ -241,8 +241,28 @@ void model_check_frame(const struct model *m, const struct model_frame *f, const
 struct comparison {
     struct model *model;
     size_t frames, places;
-    uint64_t durable_end;
+    uint64_t durable_end, first_lsn;
+    bool has_damage; /* in what is left */
 };
+
+/* The log begins at the segment of this frame: that may be so, and what was before it has nothing to be
+ * compared with. */
+static void begin_at(struct comparison *c, const struct segment_header *first)
+{
+    const struct model *m = c->model;
+    c->first_lsn = first->base_lsn;
+    model_check(first->base_lsn <= (m->may_trim > 0 ? m->may_trim : 1) && first->base_lsn >= m->trimmed,
+                "the log begins at LSN %llu; %llu was trimmed, up to %llu may have been",
+                (unsigned long long)first->base_lsn, (unsigned long long)m->trimmed,
+                (unsigned long long)m->may_trim);
+    size_t places = m->places.len / sizeof(struct model_place);
+    while (c->places < places && place_at(m, c->places)->end <= first->position)
+        c->places++;
+    while (c->frames < model_frame_count(m) && model_frame_at(m, c->frames)->lsn < first->base_lsn)
+        c->frames++;
+    for (size_t i = c->frames; i < model_frame_count(m); i++)
+        c->has_damage |= model_frame_at(m, i)->is_damaged;
+}
 
 /* Everything that was ever durable has one value. */
 static void compare_place(struct comparison *c, uint64_t end, uint32_t checksum)
@@ -279,6 +299,8 @@ static bool compare_frame(void *arg, const struct log_frame *frame)
     struct comparison *c = arg;
     const struct frame_header *h = frame->header;
     uint64_t end = frame->segment->position + frame->offset + FRAME_HEADER_BYTES + h->body_bytes;
+    if (c->first_lsn == 0)
+        begin_at(c, frame->segment);
     if (end > c->durable_end) /* written, not synced */
         return true;
     compare_place(c, end, h->checksum);
@@ -329,7 +351,7 @@ void model_compare(struct model *m, const struct wal_rig *rig, bool recovered)
     struct log_verify_options options = {.on_frame = compare_frame, .arg = &c};
     struct log_verify_report report;
     enum sh_error error = log_verify(rig->fs, rig->data, &options, &report);
-    model_check(error == (m->is_damaged ? SH_CORRUPT : SH_OK), "log verify answers %d", (int)error);
+    model_check(error == (c.has_damage ? SH_CORRUPT : SH_OK), "log verify answers %d", (int)error);
     while (c.frames < model_frame_count(m) && model_frame_at(m, c.frames)->is_damaged)
         c.frames++;
     model_check(m->is_damaged || c.places == m->places.len / sizeof(struct model_place),

@@ -50,6 +50,7 @@ struct model {
     uint64_t next_lsn, durable_end, most_body;
     bool may_be_full, is_damaged;
     bool forgets; /* damage in the newest segment may have cost what recovery knew of producers */
+    uint64_t trimmed, may_trim; /* the first LSN left is at least the one and at most the other; 0: 1 */
     struct model_producer producers[MODEL_PRODUCERS];
 };
 

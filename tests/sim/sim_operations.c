@@ -230,6 +230,12 @@ static void check_read(struct sim_world *w, const struct log_read *read, const s
 static void check_read_error(struct sim_world *w, const struct log_read *read, enum sh_error error)
 {
     const struct model_frame *f = model_find(&w->model, read->from);
+    if (error == SH_TRIMMED) {
+        model_check(read->from < read->first_lsn && read->first_lsn <= w->model.may_trim,
+                    "LSN %llu counts as trimmed, up to %llu", (unsigned long long)read->from,
+                    (unsigned long long)read->first_lsn);
+        return;
+    }
     if (error == SH_INTERNAL && sim_disk_faults(w->disk).errors > 0)
         return;
     model_check(error == SH_CORRUPT && f != NULL && f->is_damaged, "reading LSN %llu gives %d",
@@ -269,6 +275,51 @@ static bool op_verify(struct sim_world *w)
     if (sim_disk_faults(w->disk).error_one_in == 0)
         model_compare(&w->model, &w->rig, false);
     return true;
+}
+
+/* ---------------------------------------------------------------- upkeep */
+
+static uint64_t least_hold(const struct sim_world *w)
+{
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < WORLD_HOLDS; i++)
+        if (w->holds[i] > 0 && w->holds[i] < least)
+            least = w->holds[i];
+    return least;
+}
+
+/* A member needs entries from some LSN on, or no longer any. */
+static bool op_hold(struct sim_world *w)
+{
+    static const char *const names[WORLD_HOLDS] = {"m1", "m2", "m3"};
+    uint64_t i = world_random(w, WORLD_HOLDS), before = w->holds[i];
+    uint64_t lsn = 1 + world_random(w, w->rig.log.durable.lsn + 1);
+    bool drops = before > 0 && world_chance(w, 3);
+    lsn = before > 0 && lsn < before ? before : lsn;
+    enum sh_error error = drops ? upkeep_rig_drop(&w->upkeep, WAL_HOLD_MEMBER, names[i])
+                                : upkeep_rig_hold(&w->upkeep, WAL_HOLD_MEMBER, names[i], lsn, 0);
+    if (error == SH_OK ||
+        before > 0) /* when it failed, the file may know of either: the weaker one is certain */
+        w->holds[i] = drops ? 0 : lsn;
+    return w->upkeep.fatal == 0;
+}
+
+static bool op_trim(struct sim_world *w)
+{
+    uint64_t before = 1 + world_random(w, w->rig.log.durable.lsn + 1), least = least_hold(w);
+    uint64_t may = before < least ? before : least;
+    if (may > w->model.may_trim)
+        w->model.may_trim = may;
+    upkeep_rig_trim(&w->upkeep, before, false, NULL);
+    if (w->upkeep.trims > 0 && w->upkeep.trimmed_lsn > w->model.trimmed)
+        w->model.trimmed = w->upkeep.trimmed_lsn;
+    return w->upkeep.fatal == 0;
+}
+
+static bool op_tidy(struct sim_world *w)
+{
+    wal_upkeep_tidy(&w->upkeep.upkeep, w->upkeep.now);
+    return w->upkeep.fatal == 0;
 }
 
 /* ---------------------------------------------------------------- faults */
@@ -324,6 +375,8 @@ static bool flip(struct sim_world *w, bool in_newest)
         return true;
     segment_name(f->base, name);
     vfs_path(path, w->rig.dir.log, name);
+    if (sim_disk_file(w->disk, path).data == NULL)
+        return true; /* trimmed */
     uint64_t at = f->offset + world_random(w, FRAME_HEADER_BYTES + f->body_len);
     sim_disk_flip(w->disk, path, at, (uint8_t)(1 << world_random(w, 8)));
     log_info("flip", log_text("file", name), log_uint("offset", f->offset), log_uint("at", at - f->offset),
@@ -359,6 +412,9 @@ const struct sim_operation sim_operations[] = {
     {"restart", 1, 0, op_restart},
     {"read", 15, 0, op_read},
     {"verify", 1, 0, op_verify},
+    {"hold", 2, 0, op_hold},
+    {"trim", 1, 0, op_trim},
+    {"tidy", 2, 0, op_tidy},
     {"crash", 2, FAULT_CRASH, op_crash},
     {"stop", 3, FAULT_CRASH, op_stop},
     {"fail a sync", 1, FAULT_SYNC, op_fail_sync},

@@ -2,6 +2,7 @@
 #include "sim_world.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char data[] = "/data";
 
@@ -60,6 +61,14 @@ static void fill_disk(struct sim_world *w, bool full)
     sim_disk_set_full(w->disk, full);
 }
 
+static bool open_upkeep(struct sim_world *w)
+{
+    memset(&w->upkeep, 0, sizeof w->upkeep);
+    w->upkeep.settings.member_hold_max = UINT64_MAX / 2;
+    w->upkeep.now = (struct wal_upkeep_time){w->now_ns, NS_PER_S};
+    return upkeep_rig_open(&w->upkeep, &w->rig) == EXIT_DONE;
+}
+
 /* One start; on its way it may meet its end again. */
 static bool try_to_open(struct sim_world *w, bool undisturbed)
 {
@@ -76,9 +85,12 @@ static bool try_to_open(struct sim_world *w, bool undisturbed)
                     "walsvc does not start: exit code %d", (int)code);
         return false;
     }
+    bool opened = open_upkeep(w);
+    if (!opened)
+        rig_kill(&w->rig);
     if (may_stop)
         sim_disk_stop_after(w->disk, UINT64_MAX / 2);
-    return true;
+    return opened;
 }
 
 static void start(struct sim_world *w)
@@ -102,6 +114,7 @@ static void start(struct sim_world *w)
 static void end_process(struct sim_world *w)
 {
     log_reader_close(w->reader);
+    upkeep_rig_close(&w->upkeep);
     w->now_ns = w->rig.now_ns + NS_PER_MS;
     rig_kill(&w->rig);
 }
@@ -122,6 +135,7 @@ void world_begin(struct sim_world *w)
 {
     w->disk = sim_disk_open();
     w->model = (struct model){.next_lsn = 1};
+    memset(w->holds, 0, sizeof w->holds);
     w->is_full = false;
     w->rots = (w->faults & (FAULT_FLIP | FAULT_ROT)) != 0 && world_chance(w, 3);
     w->segment_size = random_segment_size(w);

@@ -4,6 +4,9 @@
 
 #include "sim_disk.h"
 #include "sim_model.h"
+#include "upkeep_rig.h"
+
+enum { WORLD_HOLDS = 3 };
 
 enum sim_fault {
     FAULT_CRASH = 1, /* kills and losses of power, at any call */
@@ -26,7 +29,9 @@ struct sim_world {
     uint64_t random, segment_size;
     struct sim_disk *disk;
     struct wal_rig rig;
+    struct upkeep_rig upkeep;
     struct model model;
+    uint64_t holds[WORLD_HOLDS]; /* of members, by their first LSN needed; 0: none */
     struct log_reader *reader;
     bool is_full, rots;
     int64_t now_ns; /* of the world; see sim.c */
