@@ -34,7 +34,15 @@ static void test_only_the_next_frame_follows(void **state)
         assert_false(log_chain_follow(&c, &bad[i]));
         assert_memory_equal(&c, &chain, sizeof c);
     }
+    struct frame_header knows = good; /* all before it is durable: then it must know the frame before */
+    knows.durable_end = 1000, knows.durable_lsn = 9, knows.durable_checksum = 76;
     struct log_chain c = chain;
+    assert_false(log_chain_follow(&c, &knows));
+    knows.durable_checksum = 77, knows.durable_lsn = 8;
+    assert_false(log_chain_follow(&c, &knows));
+    knows.durable_lsn = 9;
+    assert_true(log_chain_follow(&c, &knows));
+    c = chain;
     assert_true(log_chain_follow(&c, &good));
     assert_int_equal(c.next_lsn, 13);
     assert_int_equal(c.checksum, 78);
