@@ -109,6 +109,22 @@ static void test_a_segment_that_recovery_seals_has_its_length_for_good(void **st
     assert_int_equal(sim_disk_unsynced(disk, segment_path(1)), 0);
 }
 
+/* The last marked frame is damaged: the log goes on in another segment, and the one with the damage is
+ * closed. */
+static void test_a_segment_that_is_closed_behind_damage_has_its_length_for_good(void **state)
+{
+    (void)state;
+    open_rig();
+    append_entries(5);
+    size_t end = rig.log.offset;
+    rig_close(&rig);
+    sim_disk_flip(disk, segment_path(1), end - 1, 1);
+    open_rig();
+    assert_int_equal(rig.log.segment.base_lsn, 6);
+    assert_int_equal(sim_disk_file(disk, segment_path(1)).len, end);
+    assert_int_equal(sim_disk_unsynced(disk, segment_path(1)), 0);
+}
+
 /* Killed at one of its calls; the next start goes on in what that has left, synced or not; then power is
  * lost. */
 static bool first_start_killed_at(uint64_t call)
@@ -243,23 +259,48 @@ static void forge_first_frame(void)
     assert_int_equal(vfs_replace_file(rig.fs, rig.dir.log, "mark", slots, sizeof slots), 0);
 }
 
-/* What the log is like cannot be known from it: it isn't taken for an empty one. */
+static void append_of_a_producer(uint64_t from, uint64_t to)
+{
+    static const uint8_t payload[PAYLOAD];
+    for (uint64_t i = from; i <= to; i++) {
+        rig_append(&rig, 7, 1, i, slice_of(payload, sizeof payload));
+        assert_true(rig_commit(&rig));
+    }
+}
+
+/* What the log is like cannot be known from it: neither its LSNs nor its producers begin anew. */
 static void test_a_segment_without_its_checkpoint_starts_no_log_anew(void **state)
 {
     (void)state;
     open_rig();
-    append_entries(30);
+    append_of_a_producer(1, 30);
     uint64_t base = rig.log.segment.base_lsn;
     forge_first_frame();
     rig_kill(&rig);
     sim_disk_crash(disk, SIM_LOSE_NOTHING, 1);
     enum service_exit code = rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT);
-    if (code == EXIT_DONE) {
-        append_entries(1);
-        assert_true(rig.answers[1].reply.lsn >= base);
-    } else {
-        assert_int_equal(code, EXIT_CONFIG);
-    }
+    assert_int_equal(code, EXIT_DONE);
+    append_of_a_producer(base, base); /* what it had sent next is gone with the forged segment */
+    assert_int_equal(rig.answers[1].reply.lsn, base);
+    append_of_a_producer(base - 1, base - 1);
+    assert_int_equal(rig.answers[2].reply.lsn, base - 1);
+}
+
+/* Without header, checkpoint and mark: frames that are left say where the segment stands and how far it was
+ * durable. */
+static void test_frames_of_a_lost_segment_tell_the_mark(void **state)
+{
+    (void)state;
+    open_rig();
+    append_entries(40);
+    uint64_t last = rig.log.durable.lsn;
+    assert_true(rig.log.offset > 6000);
+    rig_kill(&rig);
+    memset(bytes_of(segment_path(rig.log.segment.base_lsn)), 0, 4096);
+    memset(bytes_of(in_log("mark")), 0, 2 * (size_t)MARK_SLOT_BYTES);
+    sim_disk_crash(disk, SIM_LOSE_NOTHING, 1);
+    assert_int_equal(rig_open(&rig, sim_disk_vfs(disk), data, SEGMENT), EXIT_DONE);
+    assert_true(rig.log.durable.lsn >= last - 1);
 }
 
 int main(void)
@@ -271,10 +312,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_sealed_segment_has_its_length_for_good, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_segment_that_recovery_seals_has_its_length_for_good, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_segment_that_is_closed_behind_damage_has_its_length_for_good,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_first_start_and_then_a_loss_of_power, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_segment_under_another_name_or_of_another_log_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_verify_compares_where_segments_join, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_frames_of_a_lost_segment_tell_the_mark, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_segment_without_its_checkpoint_starts_no_log_anew, setup,
                                         teardown),
     };
