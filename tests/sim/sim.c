@@ -16,7 +16,7 @@ enum { WORLD_STEPS = 1500 };
 
 static struct sim_world world;
 static uint64_t seed, steps = 20000, step;
-static const char *faults = "crash,eio,sync,full,short,flip";
+static const char *faults = "crash,eio,sync,full,short,flip,rot";
 static bool is_verbose;
 static const char *operation = "begin";
 
