@@ -3,6 +3,7 @@
 #include "log_reader.h"
 #include "sim_world.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { REQUESTS_MOST = RIG_ANSWERS_MAX - 64, ENTRY_BYTES = 8 };
@@ -389,6 +390,31 @@ static bool flip(struct sim_world *w, bool in_newest)
     return true;
 }
 
+static bool op_index(struct sim_world *w)
+{
+    if (wal_index_work(w->index) == WAL_INDEX_NONE)
+        wal_index_look(w->index);
+    for (unsigned i = 0; i < 20 && wal_index_work(w->index) != WAL_INDEX_NONE; i++)
+        wal_index_step(w->index);
+    return true;
+}
+
+/* An index that rots is only an aid that is gone. */
+static bool op_flip_index(struct sim_world *w)
+{
+    char name[SEGMENT_NAME_MAX + 8], path[PATH_MAX];
+    if (w->model.durable == 0)
+        return true;
+    const struct model_frame *f = model_frame_at(&w->model, world_random(w, w->model.durable));
+    snprintf(name, sizeof name, "%020llu.idx", (unsigned long long)f->base);
+    vfs_path(path, w->rig.dir.log, name);
+    size_t len = sim_disk_file(w->disk, path).len;
+    if (len > 0)
+        sim_disk_flip(w->disk, path, world_random(w, len), (uint8_t)(1 << world_random(w, 8)));
+    w->counts.faults += len > 0;
+    return true;
+}
+
 static bool op_flip(struct sim_world *w)
 {
     return flip(w, false);
@@ -419,6 +445,8 @@ const struct sim_operation sim_operations[] = {
     {"stop", 3, FAULT_CRASH, op_stop},
     {"fail a sync", 1, FAULT_SYNC, op_fail_sync},
     {"full or room", 2, FAULT_FULL, op_full},
+    {"index", 3, 0, op_index},
+    {"flip an index", 2, FAULT_FLIP, op_flip_index},
     {"flip", 1, FAULT_FLIP, op_flip},
     {"rot", 1, FAULT_ROT, op_rot},
     {0},

@@ -105,6 +105,7 @@ static void start(struct sim_world *w)
     w->model.most_body = frame_body_most(w->segment_size);
     w->model.may_be_full = w->is_full;
     w->reader = log_reader_open(w->rig.fs, w->rig.dir.log, w->rig.dir.identity.log);
+    w->index = wal_index_open(w->rig.fs, w->rig.dir.log, w->rig.dir.identity.log);
     w->counts.recoveries++;
     model_durable(&w->model, &w->rig);
     model_compare(&w->model, &w->rig, true);
@@ -115,6 +116,7 @@ static void end_process(struct sim_world *w)
 {
     log_reader_close(w->reader);
     upkeep_rig_close(&w->upkeep);
+    wal_index_close(w->index);
     w->now_ns = w->rig.now_ns + NS_PER_MS;
     rig_kill(&w->rig);
 }

@@ -5,6 +5,7 @@
 #include "sim_disk.h"
 #include "sim_model.h"
 #include "upkeep_rig.h"
+#include "wal_index.h"
 
 enum { WORLD_HOLDS = 3 };
 
@@ -33,6 +34,7 @@ struct sim_world {
     struct model model;
     uint64_t holds[WORLD_HOLDS]; /* of members, by their first LSN needed; 0: none */
     struct log_reader *reader;
+    struct wal_index *index;
     bool is_full, rots;
     int64_t now_ns; /* of the world; see sim.c */
     struct sim_counts counts;
