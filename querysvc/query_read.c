@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "wal_damage.h"
+#include "log_damage.h"
 
 enum {
     ANSWER_BYTES_MAX = 1 << 20, /* frames in one answer, unless a single frame is larger */
@@ -54,12 +54,10 @@ static struct query_read *list_take(struct read_list *list)
 /* Adds to the text when the loss of what lies there was accepted, as walsvc's register says. */
 static void tell_acceptance(const struct query *q, uint64_t lsn, char *text, size_t size)
 {
-    struct wal_damage *damage;
+    struct log_damage_range *all = xmalloc(LOG_DAMAGE_MAX * sizeof *all);
     struct tm utc;
     size_t count, len = strlen(text);
-    if (wal_damage_open(q->fs, q->log_dir, q->log, "", 0, &damage) != SH_OK)
-        return;
-    struct wal_damage_range *all = wal_damage_list(damage, &count);
+    log_damage_read(q->fs, q->log_dir, q->log, all, &count); /* none when it cannot be read */
     for (size_t i = 0; i < count; i++) {
         time_t accepted_s = (time_t)(all[i].accepted_ns / NS_PER_S);
         if (accepted_s > 0 && lsn >= all[i].first_lsn && lsn < all[i].next_lsn)
@@ -67,7 +65,6 @@ static void tell_acceptance(const struct query *q, uint64_t lsn, char *text, siz
                      gmtime_r(&accepted_s, &utc));
     }
     free(all);
-    wal_damage_close(damage);
 }
 
 static void refuse_read(struct query *q, const struct query_read *r, enum sh_error e,

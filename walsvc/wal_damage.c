@@ -1,23 +1,5 @@
 /* The register of damaged ranges: a sorted array under a lock, written as a whole whenever it changes.
- * Nothing here is fatal; a full disk costs the register's file or a copy, not the entry in memory.
- *
- * The file `damage`, little-endian:
- *    0  8  magic "SHDMGE" and format version 1 (2 bytes)
- *    8 16  log uuid
- *   24  4  count of ranges
- *   28  4  CRC-32C of bytes 0..27 and of all ranges
- * and for each range 168 bytes:
- *    0  8  base LSN of the segment
- *    8  8  offset in its file
- *   16  8  bytes
- *   24  8  position of the first byte
- *   32  8  first LSN in it
- *   40  8  first LSN behind it
- *   48  4  checksum of the last frame before it, 0 when not known
- *   52  4  checksum of the last frame in it, 0 when not known
- *   56  8  found, ns since 1970
- *   64  8  accepted as lost, ns since 1970; 0: it wasn't
- *   72 96  name of the copy in the quarantine, filled up with zeros */
+ * Nothing here is fatal; a full disk costs the register's file or a copy, not the entry in memory. */
 #include "wal_damage.h"
 
 #include <errno.h>
@@ -28,14 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bytes.h"
-#include "crc32c.h"
 #include "log.h"
-
-enum { HEAD_BYTES = 32, CRC_AT = 28, RANGE_BYTES = 168, COPY_AT = 72, MAGIC_BYTES = 6, DAMAGE_VERSION = 1 };
-static const uint8_t damage_magic[MAGIC_BYTES + 2] = {'S', 'H', 'D', 'M', 'G', 'E', DAMAGE_VERSION, 0};
-static const char file_name[] = "damage";
-_Static_assert(COPY_AT + WAL_COPY_NAME_MAX == RANGE_BYTES, "a range ends with its copy's name");
 
 struct wal_damage {
     const struct vfs *fs;
@@ -43,63 +18,19 @@ struct wal_damage {
     struct id16 log;
     uint64_t reserve_bytes;
     pthread_mutex_t lock;            /* over what follows */
-    struct wal_damage_range *ranges; /* by position; room for WAL_DAMAGE_MAX + 1 */
+    struct log_damage_range *ranges; /* by position; room for LOG_DAMAGE_MAX + 1 */
     size_t count;
 };
 
 /* ---------------------------------------------------------------- the file */
 
-static void encode_range(const struct wal_damage_range *r, uint8_t out[RANGE_BYTES])
-{
-    memset(out, 0, RANGE_BYTES);
-    put_u64(out, r->base_lsn);
-    put_u64(out + 8, r->offset);
-    put_u64(out + 16, r->bytes);
-    put_u64(out + 24, r->position);
-    put_u64(out + 32, r->first_lsn);
-    put_u64(out + 40, r->next_lsn);
-    put_u32(out + 48, r->checksum_before);
-    put_u32(out + 52, r->checksum_after);
-    put_u64(out + 56, (uint64_t)r->found_ns);
-    put_u64(out + 64, (uint64_t)r->accepted_ns);
-    snprintf((char *)out + COPY_AT, WAL_COPY_NAME_MAX, "%s", r->copy);
-}
-
-static void decode_range(const uint8_t *p, struct wal_damage_range *r)
-{
-    *r = (struct wal_damage_range){
-        .base_lsn = get_u64(p),
-        .offset = get_u64(p + 8),
-        .bytes = get_u64(p + 16),
-        .position = get_u64(p + 24),
-        .first_lsn = get_u64(p + 32),
-        .next_lsn = get_u64(p + 40),
-        .checksum_before = get_u32(p + 48),
-        .checksum_after = get_u32(p + 52),
-        .found_ns = (int64_t)get_u64(p + 56),
-        .accepted_ns = (int64_t)get_u64(p + 64),
-    };
-    snprintf(r->copy, sizeof r->copy, "%.*s", WAL_COPY_NAME_MAX - 1, (const char *)p + COPY_AT);
-}
-
-static uint32_t checksum_of(const uint8_t *bytes, size_t len)
-{
-    return crc32c(crc32c(0, bytes, CRC_AT), bytes + HEAD_BYTES, len - HEAD_BYTES);
-}
-
 /* With the lock. */
 static int store(struct wal_damage *d)
 {
-    size_t len = HEAD_BYTES + d->count * RANGE_BYTES;
-    uint8_t *bytes = xcalloc(1, len);
-    memcpy(bytes, damage_magic, sizeof damage_magic);
-    memcpy(bytes + 8, d->log.bytes, sizeof d->log.bytes);
-    put_u32(bytes + 24, (uint32_t)d->count);
-    for (size_t i = 0; i < d->count; i++)
-        encode_range(&d->ranges[i], bytes + HEAD_BYTES + i * RANGE_BYTES);
-    put_u32(bytes + CRC_AT, checksum_of(bytes, len));
-    int result = vfs_replace_file(d->fs, d->dir, file_name, bytes, len);
-    free(bytes);
+    struct buf bytes = {0};
+    log_damage_encode(d->log, d->ranges, d->count, &bytes);
+    int result = vfs_replace_file(d->fs, d->dir, "damage", bytes.data, bytes.len);
+    buf_free(&bytes);
     if (wal_is_full(result)) {
         log_warn("the disk is full: the register of damaged ranges is not written", log_text("dir", d->dir));
         return 0;
@@ -107,64 +38,17 @@ static int store(struct wal_damage *d)
     return result;
 }
 
-static bool ranges_are_good(const struct wal_damage *d)
-{
-    for (size_t i = 0; i < d->count; i++) {
-        const struct wal_damage_range *r = &d->ranges[i];
-        uint64_t end, in_file;
-        if (r->base_lsn == 0 || r->next_lsn < r->first_lsn || strchr(r->copy, '/') != NULL ||
-            __builtin_add_overflow(r->position, r->bytes, &end) ||
-            __builtin_add_overflow(r->offset, r->bytes, &in_file))
-            return false;
-        if (i > 0 && r->position < d->ranges[i - 1].position)
-            return false;
-    }
-    return true;
-}
-
-static enum sh_error decode(struct wal_damage *d, const uint8_t *bytes, size_t len)
-{
-    if (len < HEAD_BYTES || (len - HEAD_BYTES) % RANGE_BYTES != 0 ||
-        memcmp(bytes, damage_magic, MAGIC_BYTES) != 0 || get_u32(bytes + CRC_AT) != checksum_of(bytes, len))
-        return SH_CORRUPT;
-    if (memcmp(bytes, damage_magic, sizeof damage_magic) != 0)
-        return SH_VERSION_MISMATCH;
-    size_t count = (len - HEAD_BYTES) / RANGE_BYTES;
-    if (memcmp(bytes + 8, d->log.bytes, sizeof d->log.bytes) != 0 || get_u32(bytes + 24) != count ||
-        count > WAL_DAMAGE_MAX)
-        return SH_CORRUPT;
-    for (size_t i = 0; i < count; i++)
-        decode_range(bytes + HEAD_BYTES + i * RANGE_BYTES, &d->ranges[i]);
-    d->count = count;
-    return ranges_are_good(d) ? SH_OK : SH_CORRUPT;
-}
-
 static enum sh_error load(struct wal_damage *d)
 {
-    enum { MOST = HEAD_BYTES + WAL_DAMAGE_MAX * RANGE_BYTES + 1 };
-    char path[PATH_MAX];
-    vfs_path(path, d->dir, file_name);
-    int fd = d->fs->open(d->fs, path, O_RDONLY, 0);
-    if (fd == -ENOENT)
-        return SH_OK;
-    uint8_t *bytes = xmalloc(MOST);
-    ssize_t len = fd < 0 ? fd : vfs_read_full(d->fs, fd, bytes, MOST, 0);
-    if (fd >= 0)
-        d->fs->close(d->fs, fd);
-    enum sh_error error = len < 0 ? SH_INTERNAL : decode(d, bytes, (size_t)len);
-    free(bytes);
-    if (error == SH_INTERNAL)
-        log_error("cannot read the register of damaged ranges", log_text("file", path),
-                  log_text("error", strerror((int)-len)));
+    enum sh_error error = log_damage_read(d->fs, d->dir, d->log, d->ranges, &d->count);
     if (error == SH_VERSION_MISMATCH)
         log_error("the register of damaged ranges has a format that this version doesn't know",
-                  log_text("file", path));
+                  log_text("dir", d->dir));
     if (error != SH_CORRUPT)
         return error;
     log_warn(
         "the register of damaged ranges is damaged itself; it begins anew, and damage will be found again",
-        log_text("file", path));
-    d->count = 0;
+        log_text("dir", d->dir));
     return SH_OK;
 }
 
@@ -177,7 +61,7 @@ enum sh_error wal_damage_open(const struct vfs *fs, const char *dir, struct id16
     d->reserve_bytes = reserve_bytes;
     snprintf(d->dir, sizeof d->dir, "%s", dir);
     snprintf(d->quarantine, sizeof d->quarantine, "%s", quarantine);
-    d->ranges = xcalloc(WAL_DAMAGE_MAX + 1, sizeof *d->ranges);
+    d->ranges = xcalloc(LOG_DAMAGE_MAX + 1, sizeof *d->ranges);
     pthread_mutex_init(&d->lock, NULL);
     *out = d;
     enum sh_error error = load(d);
@@ -199,18 +83,18 @@ void wal_damage_close(struct wal_damage *d)
 
 /* ---------------------------------------------------------------- adding */
 
-static uint64_t end_of(const struct wal_damage_range *r)
+static uint64_t end_of(const struct log_damage_range *r)
 {
     return r->position + r->bytes;
 }
 
-static bool covers(const struct wal_damage_range *outer, const struct wal_damage_range *inner)
+static bool covers(const struct log_damage_range *outer, const struct log_damage_range *inner)
 {
     return outer->position <= inner->position && end_of(outer) >= end_of(inner);
 }
 
 /* `r` gets what `other`, which overlaps or touches it, has beyond it. */
-static void unite(struct wal_damage_range *r, const struct wal_damage_range *other)
+static void unite(struct log_damage_range *r, const struct log_damage_range *other)
 {
     uint64_t end = end_of(r);
     if (other->position < r->position) {
@@ -236,7 +120,7 @@ static void take_out(struct wal_damage *d, size_t at)
     d->count--;
 }
 
-static void put_in(struct wal_damage *d, const struct wal_damage_range *range)
+static void put_in(struct wal_damage *d, const struct log_damage_range *range)
 {
     size_t at = d->count;
     while (at > 0 && d->ranges[at - 1].position > range->position)
@@ -251,7 +135,7 @@ static void make_room(struct wal_damage *d)
 {
     size_t nearest = 0;
     uint64_t least = UINT64_MAX;
-    if (d->count <= WAL_DAMAGE_MAX)
+    if (d->count <= LOG_DAMAGE_MAX)
         return;
     for (size_t i = 0; i + 1 < d->count; i++) {
         uint64_t gap = d->ranges[i + 1].position - end_of(&d->ranges[i]);
@@ -265,10 +149,10 @@ static void make_room(struct wal_damage *d)
 }
 
 /* Takes out those that overlap or touch the range and adds what they have beyond it. */
-static void absorb(struct wal_damage *d, struct wal_damage_range *range)
+static void absorb(struct wal_damage *d, struct log_damage_range *range)
 {
     for (size_t i = 0; i < d->count;) {
-        const struct wal_damage_range *r = &d->ranges[i];
+        const struct log_damage_range *r = &d->ranges[i];
         bool touches =
             r->base_lsn == range->base_lsn && (r->position == end_of(range) || range->position == end_of(r));
         if (touches || (r->position < end_of(range) && range->position < end_of(r))) {
@@ -282,7 +166,7 @@ static void absorb(struct wal_damage *d, struct wal_damage_range *range)
 }
 
 /* 0, also when there was no room; then range->copy is empty. */
-static int copy_bytes(const struct wal_damage *d, struct wal_damage_range *range, int fd)
+static int copy_bytes(const struct wal_damage *d, struct log_damage_range *range, int fd)
 {
     int64_t size = 0;
     uint64_t room, end = range->offset + range->bytes;
@@ -308,7 +192,7 @@ static int copy_bytes(const struct wal_damage *d, struct wal_damage_range *range
     return 0;
 }
 
-static void tell(const struct wal_damage *d, const struct wal_damage_range *r)
+static void tell(const struct wal_damage *d, const struct log_damage_range *r)
 {
     char name[SEGMENT_NAME_MAX];
     segment_name(r->base_lsn, name);
@@ -319,7 +203,7 @@ static void tell(const struct wal_damage *d, const struct wal_damage_range *r)
 }
 
 /* Knows the range already, with a copy if there can be one. With the lock. */
-static bool is_known(const struct wal_damage *d, const struct wal_damage_range *range, int fd)
+static bool is_known(const struct wal_damage *d, const struct log_damage_range *range, int fd)
 {
     for (size_t i = 0; i < d->count; i++)
         if (covers(&d->ranges[i], range))
@@ -327,7 +211,7 @@ static bool is_known(const struct wal_damage *d, const struct wal_damage_range *
     return false;
 }
 
-static int add(struct wal_damage *d, struct wal_damage_range *range, int fd)
+static int add(struct wal_damage *d, struct log_damage_range *range, int fd)
 {
     int64_t accepted_ns = 0;
     if (is_known(d, range, fd))
@@ -345,9 +229,9 @@ static int add(struct wal_damage *d, struct wal_damage_range *range, int fd)
     return result < 0 ? result : stored;
 }
 
-int wal_damage_add(struct wal_damage *d, const struct wal_damage_range *range, int fd)
+int wal_damage_add(struct wal_damage *d, const struct log_damage_range *range, int fd)
 {
-    struct wal_damage_range copy = *range;
+    struct log_damage_range copy = *range;
     copy.copy[0] = 0;
     copy.accepted_ns = 0;
     if (copy.found_ns == 0)
@@ -361,7 +245,7 @@ int wal_damage_add(struct wal_damage *d, const struct wal_damage_range *range, i
 /* ---------------------------------------------------------------- mending */
 
 /* Whether the range is changed; *gone: nothing of it is left. */
-static bool mend(struct wal_damage_range *r, uint64_t base_lsn, uint64_t offset, uint64_t end,
+static bool mend(struct log_damage_range *r, uint64_t base_lsn, uint64_t offset, uint64_t end,
                  const struct log_chain *behind, bool *gone)
 {
     uint64_t range_end = r->offset + r->bytes;
@@ -400,7 +284,7 @@ int wal_damage_trimmed(struct wal_damage *d, uint64_t first_lsn)
     bool changed = false;
     pthread_mutex_lock(&d->lock);
     for (size_t i = 0; i < d->count;) {
-        const struct wal_damage_range *r = &d->ranges[i];
+        const struct log_damage_range *r = &d->ranges[i];
         if (r->base_lsn >= first_lsn) {
             i++;
             continue;
@@ -422,7 +306,7 @@ int wal_damage_accept(struct wal_damage *d, uint64_t first_lsn, uint64_t next_ls
     *count = 0;
     pthread_mutex_lock(&d->lock);
     for (size_t i = 0; i < d->count; i++) {
-        struct wal_damage_range *r = &d->ranges[i];
+        struct log_damage_range *r = &d->ranges[i];
         if (r->first_lsn < first_lsn || r->next_lsn > next_lsn || r->first_lsn >= next_lsn)
             continue;
         ++*count;
@@ -436,9 +320,9 @@ int wal_damage_accept(struct wal_damage *d, uint64_t first_lsn, uint64_t next_ls
 
 /* ---------------------------------------------------------------- looking */
 
-struct wal_damage_range *wal_damage_list(struct wal_damage *d, size_t *count)
+struct log_damage_range *wal_damage_list(struct wal_damage *d, size_t *count)
 {
-    struct wal_damage_range *list = NULL;
+    struct log_damage_range *list = NULL;
     pthread_mutex_lock(&d->lock);
     *count = d->count;
     if (d->count > 0) {
@@ -450,12 +334,12 @@ struct wal_damage_range *wal_damage_list(struct wal_damage *d, size_t *count)
 }
 
 bool wal_damage_find(struct wal_damage *d, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
-                     struct wal_damage_range *out)
+                     struct log_damage_range *out)
 {
     bool found = false;
     pthread_mutex_lock(&d->lock);
     for (size_t i = 0; i < d->count && !found; i++) {
-        const struct wal_damage_range *r = &d->ranges[i];
+        const struct log_damage_range *r = &d->ranges[i];
         found = r->base_lsn == base_lsn && r->offset < offset + bytes && offset < r->offset + r->bytes;
         if (found)
             *out = *r;

@@ -5,30 +5,15 @@
  * Nothing is ever deleted or cut because of it.
  *
  * All functions may be called from any thread. Ranges are kept in the order of their positions and don't
- * overlap; at most WAL_DAMAGE_MAX, beyond which the two nearest neighbours become one (with the good bytes
- * between them). docs/wal-format.md has the file's bytes. */
+ * overlap; at most LOG_DAMAGE_MAX, beyond which the two nearest neighbours become one (with the good bytes
+ * between them). */
 #ifndef WAL_DAMAGE_H
 #define WAL_DAMAGE_H
 
+#include "log_damage.h"
 #include "segment_scan.h"
 #include "shanghai_error.h"
 #include "wal_quarantine.h"
-
-enum { WAL_DAMAGE_MAX = 1024 };
-
-struct wal_damage_range {
-    uint64_t base_lsn; /* names the segment whose file the bytes are in, or are missing from */
-    uint64_t offset;   /* in that file: of the first bad byte */
-    uint64_t bytes; /* from there, up to the next good byte; more than the file has, when it is cut short */
-    uint64_t position;        /* in the log: of the first bad byte */
-    uint64_t first_lsn;       /* of the first entry that may be in there */
-    uint64_t next_lsn;        /* of the first entry behind; first_lsn: there is none in it */
-    uint32_t checksum_before; /* of the last frame before it, which a repair must continue; 0: not known */
-    uint32_t checksum_after;  /* of the last frame in it, which the frame behind continues; 0: not known */
-    int64_t found_ns;         /* since 1970; wal_damage_add fills it in when it is 0 */
-    int64_t accepted_ns;      /* since 1970: the loss was accepted; 0: it wasn't */
-    char copy[WAL_COPY_NAME_MAX]; /* file in data/quarantine; "": not copied (yet) */
-};
 
 struct wal_damage;
 
@@ -47,7 +32,7 @@ void wal_damage_close(struct wal_damage *damage);
  * only when nothing new was added to an accepted one. On a full disk the range is entered without a copy, or
  * in memory only, which is told. 0, or -errno of a call that failed otherwise: the caller decides whether
  * that is fatal. */
-int wal_damage_add(struct wal_damage *damage, const struct wal_damage_range *range, int fd);
+int wal_damage_add(struct wal_damage *damage, const struct log_damage_range *range, int fd);
 
 /* The bytes [offset, offset + bytes) of the segment are good again; `behind` is the chain behind them. A
  * range they cover goes; of one whose front they cover the rest stays. (A repair that begins in the middle of
@@ -64,9 +49,9 @@ int wal_damage_accept(struct wal_damage *damage, uint64_t first_lsn, uint64_t ne
                       size_t *count);
 
 /* A copy of all ranges, which the caller frees; NULL when there is none. */
-struct wal_damage_range *wal_damage_list(struct wal_damage *damage, size_t *count);
+struct log_damage_range *wal_damage_list(struct wal_damage *damage, size_t *count);
 /* The first range of the segment that has a byte in [offset, offset + bytes). */
 bool wal_damage_find(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
-                     struct wal_damage_range *out);
+                     struct log_damage_range *out);
 
 #endif

@@ -88,7 +88,7 @@ static int enter_loss(struct wal_mend *m, const struct wal_job *job)
     const struct vfs *fs = m->dir->fs;
     const struct log_loss *loss = &job->loss;
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
-    struct wal_damage_range range = {
+    struct log_damage_range range = {
         .base_lsn = job->place.base_lsn,
         .offset = job->place.offset,
         .bytes = loss->end - loss->begin,

@@ -154,7 +154,7 @@ enum sh_error wal_past_state(struct recovery *r)
 
 /* ---------------------------------------------------------------- sealing */
 
-static enum sh_error enter(struct recovery *r, struct wal_damage_range range)
+static enum sh_error enter(struct recovery *r, struct log_damage_range range)
 {
     const struct recovered_segment *s = &r->previous;
     range.base_lsn = s->header.base_lsn;
@@ -177,7 +177,7 @@ static enum sh_error enter_missing(struct recovery *r, uint64_t end)
     segment_scan_free(&w.scan);
     if (result == SCAN_FAILED)
         return walk_failed(r, &w);
-    return enter(r, (struct wal_damage_range){
+    return enter(r, (struct log_damage_range){
                         .offset = w.end,
                         .bytes = end - w.end,
                         .first_lsn = w.chain.next_lsn,
@@ -196,7 +196,7 @@ static enum sh_error cut(struct recovery *r, uint64_t end)
     const struct vfs *fs = r->log->fs;
     struct segment_scan scan;
     uint64_t extent;
-    char name[WAL_COPY_NAME_MAX];
+    char name[LOG_DAMAGE_COPY_MAX];
     int result = 0;
     segment_scan_open(&scan, fs, s->fd, s->header.salt, s->file_bytes);
     scan.offset = end;
@@ -224,7 +224,7 @@ enum sh_error wal_past_seal(struct recovery *r)
     if (s->fd < 0)
         return SH_OK;
     if (s->state != HEADER_GOOD)
-        error = enter(r, (struct wal_damage_range){
+        error = enter(r, (struct log_damage_range){
                              .bytes = SEGMENT_HEADER_BYTES,
                              .first_lsn = s->header.base_lsn,
                              .next_lsn = s->header.base_lsn,

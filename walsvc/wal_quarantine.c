@@ -47,9 +47,9 @@ static int make_folder(const struct vfs *fs, const char *quarantine)
 }
 
 int wal_quarantine(const struct vfs *fs, const char *quarantine, struct id16 log, uint64_t position, int fd,
-                   uint64_t from, uint64_t to, char name[WAL_COPY_NAME_MAX])
+                   uint64_t from, uint64_t to, char name[LOG_DAMAGE_COPY_MAX])
 {
-    char uuid[ID_TEXT], path[PATH_MAX], text[WAL_COPY_NAME_MAX];
+    char uuid[ID_TEXT], path[PATH_MAX], text[LOG_DAMAGE_COPY_MAX];
     name[0] = 0;
     id16_format(log, uuid);
     snprintf(text, sizeof text, "%s-%" PRIu64 "-%" PRId64 ".bin", uuid, position, clock_real_ns());
@@ -69,6 +69,6 @@ int wal_quarantine(const struct vfs *fs, const char *quarantine, struct id16 log
     if (result < 0)
         fs->unlink(fs, path);
     else
-        snprintf(name, WAL_COPY_NAME_MAX, "%s", text);
+        snprintf(name, LOG_DAMAGE_COPY_MAX, "%s", text);
     return result;
 }

@@ -4,17 +4,17 @@
 #define WAL_QUARANTINE_H
 
 #include "clock.h"
+#include "log_damage.h"
 #include "vfs.h"
-
-enum { WAL_COPY_NAME_MAX = 96 }; /* "<log uuid>-<position>-<ns since 1970>.bin" and a NUL */
 
 bool wal_is_full(int result);
 /* Copies a range of a file, into another file or over itself. 0 or -errno; -EIO also when it is shorter. */
 int wal_copy_range(const struct vfs *fs, int from_fd, uint64_t from, uint64_t to, int to_fd, uint64_t at);
 /* Copies the bytes [from, to) of an open file into a new file of the folder `quarantine` (made when it isn't
- * there), synced with its name. position: in the log, of the first byte. name gets the file's name, "" unless
- * 0 is returned. 0 or -errno: then nothing is left behind. */
+ * there), synced with its name: "<log uuid>-<position>-<ns since 1970>.bin". position: in the log, of the
+ * first byte. name gets the file's name, "" unless 0 is returned. 0 or -errno: then nothing is left behind.
+ */
 int wal_quarantine(const struct vfs *fs, const char *quarantine, struct id16 log, uint64_t position, int fd,
-                   uint64_t from, uint64_t to, char name[WAL_COPY_NAME_MAX]);
+                   uint64_t from, uint64_t to, char name[LOG_DAMAGE_COPY_MAX]);
 
 #endif

@@ -92,7 +92,7 @@ static enum sh_error open_segments(struct recovery *r)
 static enum sh_error enter_header(struct recovery *r, uint64_t bytes, const struct log_chain *behind)
 {
     const struct segment_header *s = &r->log->segment;
-    const struct wal_damage_range range = {
+    const struct log_damage_range range = {
         .base_lsn = s->base_lsn,
         .bytes = bytes,
         .position = s->position,

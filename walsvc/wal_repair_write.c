@@ -26,7 +26,7 @@ enum sh_error repair_failed(struct repair_job *j, const char *what, int result)
 /* Whether the register names a copy of these bytes. */
 static bool is_kept(const struct repair_job *j, uint64_t from, uint64_t to)
 {
-    struct wal_damage_range range;
+    struct log_damage_range range;
     return wal_damage_find(j->repair->damage, j->request->segment, from, to - from, &range) &&
            range.copy[0] != 0 && range.offset <= from && range.offset + range.bytes >= to;
 }
@@ -48,7 +48,7 @@ static bool can_be_read(const struct repair_job *j, uint64_t from, uint64_t to)
 static enum sh_error keep_aside(struct repair_job *j)
 {
     const struct wal_repair *r = j->repair;
-    char name[WAL_COPY_NAME_MAX];
+    char name[LOG_DAMAGE_COPY_MAX];
     uint64_t from = j->header_is_good ? j->range.from : 0, to = j->range.from + j->frames.len;
     to = to < j->file_bytes ? to : j->file_bytes;
     if (from >= to || is_kept(j, from, to))

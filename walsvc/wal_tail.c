@@ -13,7 +13,7 @@ enum { FILE_MODE = 0640 };
 
 /* Keeps the bytes [from, extent) of the newest segment aside. On a full disk they take the room of the
  * prepared segment, which holds nothing. */
-static enum sh_error keep_aside(struct recovery *r, uint64_t from, char name[WAL_COPY_NAME_MAX])
+static enum sh_error keep_aside(struct recovery *r, uint64_t from, char name[LOG_DAMAGE_COPY_MAX])
 {
     struct wal_log *log = r->log;
     uint64_t position = log->segment.position + from;
@@ -37,7 +37,7 @@ static enum sh_error keep_aside(struct recovery *r, uint64_t from, char name[WAL
 enum sh_error wal_tail_cut(struct recovery *r)
 {
     struct wal_log *log = r->log;
-    char kept[WAL_COPY_NAME_MAX];
+    char kept[LOG_DAMAGE_COPY_MAX];
     if (r->extent <= r->end)
         return SH_OK;
     enum sh_error error = keep_aside(r, r->end, kept);
@@ -100,7 +100,7 @@ static int enter_replaced(struct recovery *r, uint64_t position)
     int result = wal_damage_repaired(r->damage, base, 0, INT64_MAX, mark);
     if (result < 0 || r->previous.fd < 0 || r->previous.state == HEADER_UNKNOWN)
         return result;
-    struct wal_damage_range range = {
+    struct log_damage_range range = {
         .base_lsn = r->previous.header.base_lsn,
         .offset = position - r->previous.header.position,
         .bytes = mark->position - position,
@@ -145,7 +145,7 @@ static int roll(struct recovery *r, int next, bool replaces)
 enum sh_error wal_tail_begin_anew(struct recovery *r)
 {
     struct wal_log *log = r->log;
-    char kept[WAL_COPY_NAME_MAX] = "";
+    char kept[LOG_DAMAGE_COPY_MAX] = "";
     bool replaces = r->mark.next_lsn == log->segment.base_lsn;
     uint64_t position = log->segment.position, from = replaces ? 0 : r->mark.position - position;
     enum sh_error error = SH_OK;

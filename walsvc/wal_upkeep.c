@@ -48,7 +48,7 @@ static void check_register(const struct wal_upkeep *u, int result)
 static void on_damage(void *arg, const struct wal_scrub_damage *damage)
 {
     struct wal_upkeep *u = arg;
-    struct wal_damage_range range;
+    struct log_damage_range range;
     u->rounds.damages++;
     if (u->options.on_damage != NULL)
         u->options.on_damage(u->options.arg, damage);
@@ -61,7 +61,7 @@ static void on_damage(void *arg, const struct wal_scrub_damage *damage)
               log_text("what", damage->what));
     if (damage->bytes == 0)
         return;
-    range = (struct wal_damage_range){
+    range = (struct log_damage_range){
         .base_lsn = damage->base_lsn,
         .offset = damage->offset,
         .bytes = damage->bytes,

@@ -58,7 +58,7 @@ static void pack_damages(const struct wal_upkeep *u, struct buf *out)
     msgpack_packer pk;
     char file[SEGMENT_NAME_MAX];
     size_t count;
-    struct wal_damage_range *ranges = wal_damage_list(u->options.damage, &count);
+    struct log_damage_range *ranges = wal_damage_list(u->options.damage, &count);
     mp_packer(&pk, out);
     msgpack_pack_array(&pk, count);
     for (size_t i = 0; i < count; i++) {

@@ -111,7 +111,7 @@ static bool leads_on(const struct recovery *r, const struct frame_header *h)
 static enum sh_error enter_damage(struct recovery *r, const struct log_chain *behind)
 {
     const struct wal_log *log = r->log;
-    struct wal_damage_range range = {
+    struct log_damage_range range = {
         .base_lsn = log->segment.base_lsn,
         .offset = r->end,
         .bytes = behind->position - place(r, r->end),

@@ -135,10 +135,10 @@ void rot_entry(uint64_t n)
     rot_bytes(rot_places[n].base, rot_places[n].offset + 20, 1);
 }
 
-size_t rot_ranges(struct wal_damage_range *first)
+size_t rot_ranges(struct log_damage_range *first)
 {
     size_t count;
-    struct wal_damage_range *list = wal_damage_list(rot_rig.dir.damage, &count);
+    struct log_damage_range *list = wal_damage_list(rot_rig.dir.damage, &count);
     if (count > 0)
         *first = list[0];
     free(list);
@@ -255,7 +255,7 @@ uint64_t rot_fill(unsigned segment, uint64_t *last)
 
 void rot_assert_goes_on(uint64_t lost, uint64_t last, uint64_t mark_end)
 {
-    struct wal_damage_range range;
+    struct log_damage_range range;
     rot_open();
     assert_int_equal(rot_rig.log.segment.base_lsn, last + 1);
     assert_int_equal(rot_rig.log.segment.position, mark_end);

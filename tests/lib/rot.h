@@ -50,7 +50,7 @@ void rot_bytes(uint64_t base, uint64_t offset, uint64_t bytes);
 void rot_entry(uint64_t n);
 
 /* The ranges in the register, and the first of them. */
-size_t rot_ranges(struct wal_damage_range *first);
+size_t rot_ranges(struct log_damage_range *first);
 /* Reads all of the log, past damage: exactly `count` entries from `first` on are missing, all others come
  * back with their bytes, up to `last`. */
 void rot_assert_log(uint64_t last, uint64_t first, uint64_t count);

@@ -34,7 +34,7 @@ static void test_any_damaged_byte_below_the_mark_costs_its_frame_only(void **sta
         rot_crash(SIM_LOSE_ALL);
         rot_open();
         rot_assert_log(25, lost, lost > 0 ? 1 : 0);
-        struct wal_damage_range range;
+        struct log_damage_range range;
         assert_int_equal(rot_ranges(&range), 1);
         assert_int_equal(range.base_lsn, 1);
         assert_true(range.offset <= at && at < range.offset + range.bytes);
@@ -113,7 +113,7 @@ static void test_several_damaged_ranges(void **state)
     rot_entry(6);
     rot_entry(20);
     rot_open();
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 3);
     assert_int_equal(rot_damages(), 3);
     rot_append_anew(31, 40);
@@ -137,7 +137,7 @@ static void test_flips_in_the_empty_part_do_no_harm(void **state)
         assert_int_equal(rot_damages(), 0);
         rot_open();
         rot_assert_log(10, 0, 0);
-        struct wal_damage_range range;
+        struct log_damage_range range;
         assert_int_equal(rot_ranges(&range), 0);
         rig_close(&rot_rig);
     }
@@ -225,7 +225,7 @@ static void test_another_frame_in_place_of_the_marked_one(void **state)
     exchange_frame(3, 0);
     assert_int_equal(rot_damages(), 1);
     rot_open();
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_int_equal(range.offset, rot_places[3].offset);
     assert_int_equal(rot_rig.log.segment.position, end);

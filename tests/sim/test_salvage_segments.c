@@ -46,7 +46,7 @@ static void test_a_segment_in_the_middle_is_missing(void **state)
     rot_open();
     assert_int_equal(rot_rig.log.segment.base_lsn, base);
     rot_assert_log(last, second, base - second);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_int_equal(range.base_lsn, 1);
     assert_int_equal(range.first_lsn, second);
@@ -64,7 +64,7 @@ static void test_the_sealed_segment_is_too_short(void **state)
     sim_disk_resize(rot_disk, rot_path(1), rot_places[base - 3].offset + 30);
     rot_open();
     rot_assert_log(last, base - 3, 3);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_int_equal(range.offset, rot_places[base - 3].offset);
     assert_int_equal(range.offset + range.bytes, rot_rig.log.segment.position);
@@ -86,7 +86,7 @@ static void test_the_sealed_segment_has_a_bad_header(void **state)
     rot_bytes(1, 9, 1);
     rot_open();
     rot_assert_log(last, 0, 0);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_int_equal(range.offset, 0);
     assert_int_equal(range.bytes, SEGMENT_HEADER_BYTES);
@@ -306,7 +306,7 @@ static void test_a_bad_checkpoint_of_a_segment_without_entries(void **state)
     rot_open();
     assert_int_equal(rot_rig.log.segment.base_lsn, base);
     rot_assert_log(base - 1, 0, 0);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_int_equal(range.base_lsn, 1);
     assert_int_equal(range.position + range.bytes, rot_rig.log.segment.position);
@@ -380,7 +380,7 @@ static void test_a_full_disk_keeps_damage_where_it_is(void **state)
     sim_disk_set_full(rot_disk, true);
     assert_int_equal(rot_try_open(), EXIT_DONE);
     rot_assert_log(10, 4, 1);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 1);
     assert_string_equal(range.copy, "");
     rig_close(&rot_rig);
@@ -430,7 +430,7 @@ static void cut_recovery_short(enum sim_loss loss)
     assert_true(calls > 10);
     assert_int_equal(rot_rig.log.segment.position, end);
     assert_int_equal(rot_rig.log.durable.lsn, 10);
-    struct wal_damage_range range;
+    struct log_damage_range range;
     assert_int_equal(rot_ranges(&range), 2);
     assert_int_equal(rot_damages(), 2);
     assert_true(rig_prepare(&rot_rig));
@@ -500,7 +500,7 @@ static void test_damage_to_files_beside_the_segments_costs_no_data(void **state)
                 vfs_path(path, rot_dir, names[i]);
             if (i == 1) {
                 struct wal_damage *damage;
-                struct wal_damage_range range = {.base_lsn = 1, .offset = 500, .bytes = 10, .position = 500};
+                struct log_damage_range range = {.base_lsn = 1, .offset = 500, .bytes = 10, .position = 500};
                 assert_int_equal(wal_damage_open(rot_fs, rot_dir, rot_rig.dir.identity.log,
                                                  "/data/quarantine", 0, &damage),
                                  SH_OK);

@@ -62,9 +62,9 @@ static int teardown(void **state)
 }
 
 /* A range of the segment at position 10,000. */
-static struct wal_damage_range range_at(uint64_t offset, uint64_t bytes)
+static struct log_damage_range range_at(uint64_t offset, uint64_t bytes)
 {
-    return (struct wal_damage_range){
+    return (struct log_damage_range){
         .base_lsn = 1,
         .offset = offset,
         .bytes = bytes,
@@ -78,24 +78,24 @@ static struct wal_damage_range range_at(uint64_t offset, uint64_t bytes)
 
 static void add(uint64_t offset, uint64_t bytes, int fd)
 {
-    struct wal_damage_range range = range_at(offset, bytes);
+    struct log_damage_range range = range_at(offset, bytes);
     assert_int_equal(wal_damage_add(damage, &range, fd), 0);
 }
 
 /* The only range there is, or the i-th of `count`. */
-static struct wal_damage_range entry(size_t i, size_t count)
+static struct log_damage_range entry(size_t i, size_t count)
 {
     size_t have;
-    struct wal_damage_range *list = wal_damage_list(damage, &have), out;
+    struct log_damage_range *list = wal_damage_list(damage, &have), out;
     assert_int_equal(have, count);
     out = list[i];
     free(list);
     return out;
 }
 
-static void assert_range(const struct wal_damage_range *r, uint64_t offset, uint64_t bytes)
+static void assert_range(const struct log_damage_range *r, uint64_t offset, uint64_t bytes)
 {
-    struct wal_damage_range want = range_at(offset, bytes);
+    struct log_damage_range want = range_at(offset, bytes);
     assert_int_equal(r->offset, want.offset);
     assert_int_equal(r->bytes, want.bytes);
     assert_int_equal(r->position, want.position);
@@ -124,7 +124,7 @@ static void test_a_range_is_kept_with_a_copy_of_its_bytes(void **state)
     (void)state;
     char path[PATH_MAX];
     add(160, 64, segment);
-    struct wal_damage_range r = entry(0, 1);
+    struct log_damage_range r = entry(0, 1);
     assert_range(&r, 160, 64);
     assert_true(r.found_ns > 0 && r.accepted_ns == 0);
     vfs_path(path, quarantine, r.copy);
@@ -140,12 +140,12 @@ static void test_a_register_is_synced_when_it_is_told(void **state)
 {
     (void)state;
     add(160, 64, segment);
-    struct wal_damage_range before = entry(0, 1);
+    struct log_damage_range before = entry(0, 1);
     wal_damage_close(damage);
     sim_disk_crash(disk, SIM_LOSE_ALL, 1);
     segment = fs->open(fs, "/log/00000000000000000001.seg", O_RDWR | O_CREAT, 0600);
     open_register();
-    struct wal_damage_range after = entry(0, 1);
+    struct log_damage_range after = entry(0, 1);
     assert_memory_equal(&before, &after, sizeof before);
     char path[PATH_MAX];
     vfs_path(path, quarantine, after.copy);
@@ -161,7 +161,7 @@ static void test_what_is_known_is_not_entered_again(void **state)
     add(170, 20, segment);
     assert_int_equal(sim_disk_calls(disk), calls);
     assert_int_equal(copies(), 1);
-    struct wal_damage_range r = entry(0, 1);
+    struct log_damage_range r = entry(0, 1);
     assert_range(&r, 160, 64);
 }
 
@@ -171,7 +171,7 @@ static void test_overlapping_and_touching_ranges_become_one(void **state)
     add(200, 100, segment);
     add(500, 100, segment);
     add(100, 50, segment);
-    struct wal_damage_range r = entry(0, 3);
+    struct log_damage_range r = entry(0, 3);
     assert_range(&r, 100, 50);
     add(250, 250, segment); /* overlaps one, touches another */
     r = entry(1, 2);
@@ -179,7 +179,7 @@ static void test_overlapping_and_touching_ranges_become_one(void **state)
     add(90, 600, segment);
     r = entry(0, 1);
     assert_range(&r, 90, 600);
-    struct wal_damage_range other = range_at(700, 10);
+    struct log_damage_range other = range_at(700, 10);
     other.base_lsn = 700; /* touches, in another segment */
     other.position = 10690;
     assert_int_equal(wal_damage_add(damage, &other, -1), 0);
@@ -194,7 +194,7 @@ static void test_a_repair_takes_ranges_out_from_their_front(void **state)
     add(500, 100, segment);
     assert_int_equal(wal_damage_repaired(damage, 1, 220, 50, &chain), 0);  /* not from its front */
     assert_int_equal(wal_damage_repaired(damage, 2, 200, 100, &chain), 0); /* another segment */
-    struct wal_damage_range r = entry(0, 2);
+    struct log_damage_range r = entry(0, 2);
     assert_range(&r, 200, 100);
     assert_int_equal(wal_damage_repaired(damage, 1, 200, 40, &chain), 0);
     reopen();
@@ -229,7 +229,7 @@ static void test_an_accepted_loss_stays_accepted(void **state)
 static void test_finding_a_range(void **state)
 {
     (void)state;
-    struct wal_damage_range r;
+    struct log_damage_range r;
     add(200, 100, segment);
     assert_false(wal_damage_find(damage, 1, 100, 100, &r));
     assert_false(wal_damage_find(damage, 1, 300, 100, &r));
@@ -242,15 +242,15 @@ static void test_at_most_so_many_ranges(void **state)
 {
     (void)state;
     size_t count;
-    for (uint64_t i = 0; i < WAL_DAMAGE_MAX; i++)
+    for (uint64_t i = 0; i < LOG_DAMAGE_MAX; i++)
         add(i * 100, i == 500 ? 99 : 10, -1);
     free(wal_damage_list(damage, &count));
-    assert_int_equal(count, WAL_DAMAGE_MAX);
-    add(WAL_DAMAGE_MAX * 100, 10, -1);
+    assert_int_equal(count, LOG_DAMAGE_MAX);
+    add(LOG_DAMAGE_MAX * 100, 10, -1);
     free(wal_damage_list(damage, &count));
-    assert_int_equal(count, WAL_DAMAGE_MAX);
+    assert_int_equal(count, LOG_DAMAGE_MAX);
     reopen();
-    struct wal_damage_range r = entry(500, WAL_DAMAGE_MAX);
+    struct log_damage_range r = entry(500, LOG_DAMAGE_MAX);
     assert_range(&r, 50000, 110); /* the two nearest */
 }
 
@@ -295,7 +295,7 @@ static void test_a_full_disk_costs_the_copy_and_not_the_entry(void **state)
     (void)state;
     sim_disk_set_full(disk, true);
     add(200, 100, segment);
-    struct wal_damage_range r = entry(0, 1);
+    struct log_damage_range r = entry(0, 1);
     assert_range(&r, 200, 100);
     assert_string_equal(r.copy, "");
     sim_disk_set_full(disk, false);
@@ -331,7 +331,7 @@ static void test_no_copy_below_the_reserve(void **state)
 static void test_a_failed_sync_is_told(void **state)
 {
     (void)state;
-    struct wal_damage_range range = range_at(200, 100);
+    struct log_damage_range range = range_at(200, 100);
     sim_disk_fail_next_sync(disk);
     assert_int_equal(wal_damage_add(damage, &range, segment), -EIO);
     sim_disk_fail_next_sync(disk);

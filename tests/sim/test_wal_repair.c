@@ -269,7 +269,7 @@ static void test_the_old_bytes_are_kept(void **state)
 
 static void enter(const struct kept *k, uint64_t from, uint64_t to, int fd)
 {
-    struct wal_damage_range range = {.base_lsn = k->base,
+    struct log_damage_range range = {.base_lsn = k->base,
                                      .offset = from,
                                      .bytes = to - from,
                                      .position = from,
@@ -325,7 +325,7 @@ static void test_a_repaired_range_goes_out_of_the_register(void **state)
     enter(k, k->at[20], k->at[22], -1);
     assert_int_equal(send_saved(k, k->at[20], k->at[21]), SH_OK);
     assert_int_equal(registered(), 1);
-    struct wal_damage_range left;
+    struct log_damage_range left;
     assert_true(wal_damage_find(repair.damage, k->base, 0, SEGMENT, &left));
     assert_int_equal(left.offset, k->at[21]);
     assert_int_equal(send_saved(k, k->at[21], k->at[22]), SH_OK);
