@@ -1,4 +1,4 @@
-/* The janitor's thread: requests first, then what is due, one step at a time. */
+/* The janitor's thread: tasks first, then what is due, one step at a time. */
 #include "wal_janitor.h"
 
 #include <pthread.h>
@@ -7,8 +7,10 @@
 
 #include "wal_fatal.h"
 
+/* A question that is to be answered. */
 struct job {
-    struct job *next;
+    struct wal_task task;
+    struct wal_janitor *janitor;
     struct link_token token;
     uint32_t type;
     struct buf request;
@@ -23,8 +25,8 @@ struct wal_janitor {
     int64_t tidy_due_ns, scrub_due_ns; /* the thread's own; monotonic */
     pthread_mutex_t lock;              /* over what follows */
     pthread_cond_t wake;
-    struct job *first, **last;
-    size_t jobs;
+    struct wal_task *first, **last;
+    size_t jobs; /* waiting */
     bool poked, changed;
     enum wal_next next;
     struct wal_upkeep_settings settings; /* when changed */
@@ -35,22 +37,24 @@ static struct wal_upkeep_time now(void)
     return (struct wal_upkeep_time){clock_real_ns(), clock_mono_ns()};
 }
 
-static void free_job(struct job *job)
+static void drop_job(struct wal_task *task)
 {
+    struct job *job = (struct job *)task;
     buf_free(&job->request);
     free(job);
 }
 
 /* ---- without the lock ---- */
 
-static void do_job(struct wal_janitor *j, struct job *job)
+static void do_job(struct wal_task *task)
 {
+    struct job *job = (struct job *)task;
+    struct wal_janitor *j = job->janitor;
     struct buf body = {0};
     uint32_t type;
     wal_upkeep_answer(j->upkeep, job->type, buf_slice(&job->request), now(), &type, &body);
     j->on_answer(j->arg, job->token, type, &body);
-    free_job(job);
-    j->tidy_due_ns = 0; /* holds may have changed what is due */
+    drop_job(task);
 }
 
 static void do_what_is_due(struct wal_janitor *j)
@@ -64,16 +68,25 @@ static void do_what_is_due(struct wal_janitor *j)
 
 /* ---- with the lock ---- */
 
-static struct job *take_job(struct wal_janitor *j)
+static struct wal_task *take_task(struct wal_janitor *j)
 {
-    struct job *job = j->first;
-    if (job == NULL)
+    struct wal_task *task = j->first;
+    if (task == NULL)
         return NULL;
-    j->first = job->next;
+    j->first = task->next;
     if (j->first == NULL)
         j->last = &j->first;
-    j->jobs--;
-    return job;
+    j->jobs -= task->work == do_job;
+    return task;
+}
+
+static void put_task(struct wal_janitor *j, struct wal_task *task)
+{
+    task->next = NULL;
+    *j->last = task;
+    j->last = &task->next;
+    j->jobs += task->work == do_job;
+    pthread_cond_signal(&j->wake);
 }
 
 /* Takes over what others have left. */
@@ -105,12 +118,14 @@ static void *run(void *arg)
     pthread_mutex_lock(&j->lock);
     while (!atomic_load(j->stop)) {
         take_news(j);
-        struct job *job = take_job(j);
+        struct wal_task *task = take_task(j);
         pthread_mutex_unlock(&j->lock);
-        if (job != NULL)
-            do_job(j, job);
-        else
+        if (task != NULL) {
+            task->work(task);
+            j->tidy_due_ns = 0; /* holds or segments may have changed, and with them what is due */
+        } else {
             do_what_is_due(j);
+        }
         pthread_mutex_lock(&j->lock);
         if (!atomic_load(j->stop) && j->first == NULL && !j->poked && !j->changed)
             wait_until_due(j);
@@ -145,21 +160,24 @@ enum sh_error wal_janitor_ask(struct wal_janitor *j, struct link_token token, ui
     if (request.len > WAL_JANITOR_REQUEST_MAX)
         return SH_TOO_LARGE;
     struct job *job = xcalloc(1, sizeof *job);
-    job->token = token;
-    job->type = type;
+    *job =
+        (struct job){.task = {.work = do_job, .drop = drop_job}, .janitor = j, .token = token, .type = type};
     buf_append(&job->request, request.data, request.len);
     pthread_mutex_lock(&j->lock);
     bool takes = j->jobs < WAL_JANITOR_JOBS;
-    if (takes) {
-        *j->last = job;
-        j->last = &job->next;
-        j->jobs++;
-        pthread_cond_signal(&j->wake);
-    }
+    if (takes)
+        put_task(j, &job->task);
     pthread_mutex_unlock(&j->lock);
     if (!takes)
-        free_job(job);
+        drop_job(&job->task);
     return takes ? SH_OK : SH_OVERLOADED;
+}
+
+void wal_janitor_do(struct wal_janitor *j, struct wal_task *task)
+{
+    pthread_mutex_lock(&j->lock);
+    put_task(j, task);
+    pthread_mutex_unlock(&j->lock);
 }
 
 void wal_janitor_next(struct wal_janitor *j, enum wal_next next)
@@ -182,14 +200,15 @@ void wal_janitor_set(struct wal_janitor *j, const struct wal_upkeep_settings *se
 
 void wal_janitor_stop(struct wal_janitor *j)
 {
-    struct job *job;
+    struct wal_task *task;
     pthread_mutex_lock(&j->lock);
     atomic_store(j->stop, true);
     pthread_cond_signal(&j->wake);
     pthread_mutex_unlock(&j->lock);
     pthread_join(j->thread, NULL);
-    while ((job = take_job(j)) != NULL)
-        free_job(job);
+    while ((task = take_task(j)) != NULL)
+        if (task->drop != NULL)
+            task->drop(task);
     pthread_cond_destroy(&j->wake);
     pthread_mutex_destroy(&j->lock);
     free(j);

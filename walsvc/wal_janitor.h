@@ -1,6 +1,7 @@
-/* The janitor: the slow thread that trims, keeps the register of holds, scrubs, and answers questions about
- * that (wal_upkeep.h). It touches nothing that an append needs: no append ever waits for it, and it waits for
- * none. Without anything to do it sleeps. */
+/* The janitor: the slow thread that trims, keeps the register of holds, scrubs, answers questions about that
+ * (wal_upkeep.h), and does what else changes or reads sealed segments, as repairs do (wal_mend.h): so none of
+ * these ever meets another. It touches nothing that an append needs: no append ever waits for it, and it
+ * waits for none. Without anything to do it sleeps. */
 #ifndef WAL_JANITOR_H
 #define WAL_JANITOR_H
 
@@ -19,16 +20,27 @@ struct wal_janitor_options {
     void *arg;
 };
 
+/* Something to be done between the janitor's own steps; the caller's until then. work is called once, on the
+ * janitor's thread, and may give the task back or free it; drop, unless NULL, in its place when the janitor
+ * has ended before. */
+struct wal_task {
+    struct wal_task *next; /* the janitor's */
+    void (*work)(struct wal_task *task);
+    void (*drop)(struct wal_task *task);
+};
+
 struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *options);
 /* Asks for an answer to log_trim, hold or wal_info; the request is copied. SH_OVERLOADED: too many wait.
  * SH_TOO_LARGE. */
 enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token token, uint32_t type,
                               struct slice request);
+/* Puts a task behind those that wait. Who calls bounds their number. From any thread. */
+void wal_janitor_do(struct wal_janitor *janitor, struct wal_task *task);
 /* What the preparer says of the next segment. After a roll it is a reason to look at retention. From any
  * thread. */
 void wal_janitor_next(struct wal_janitor *janitor, enum wal_next next);
 void wal_janitor_set(struct wal_janitor *janitor, const struct wal_upkeep_settings *settings);
-/* Ends the thread within one step: a quarter MiB read, a segment removed. What waits is not answered. */
+/* Ends the thread within one step: a quarter MiB read, a segment removed, a task. What waits is not done. */
 void wal_janitor_stop(struct wal_janitor *janitor);
 
 #endif

@@ -1,10 +1,9 @@
-/* The thread that mends, and its two requests. A repair whose write or sync fails ends the process. */
+/* The two requests that mend. A repair whose write or sync fails ends the process. */
 #include "wal_mend.h"
 
 #include <assert.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +14,13 @@
 
 enum { AGAIN_MS = 20 };
 
-/* The one request that is in work: the loop's, or between start and its mail the thread's. */
+/* The one request that is in work: the loop's, or between start and its mail the janitor's. */
 struct wal_job {
+    struct wal_task task;
     struct mail mail;
+    struct wal_mend *mend;
     struct link_token token;
-    void (*work)(struct wal_mend *mend, struct wal_job *job);   /* on the thread */
+    void (*work)(struct wal_mend *mend, struct wal_job *job);   /* on the janitor's thread */
     void (*finish)(struct wal_mend *mend, struct wal_job *job); /* with the loop's turn */
     uint64_t durable_end, durable_lsn;
     struct wal_refusal refusal; /* code SH_OK: done */
@@ -38,35 +39,19 @@ struct wal_mend {
     struct wal_core *core;
     struct link_server *link;
     struct mailbox mailbox;
-    struct wal_job *job; /* NULL: nothing is in work */
-    pthread_t thread;
-    struct wal_repair repair; /* the thread's */
-    pthread_mutex_t lock;     /* over what follows */
-    pthread_cond_t wake;
-    struct wal_job *next; /* for the thread to do */
-    bool stop;            /* set with the loop's turn too */
+    struct wal_janitor *janitor; /* NULL: it has ended */
+    struct wal_job *job;         /* NULL: nothing is in work */
+    struct wal_upkeep *upkeep;   /* the janitor's */
+    struct wal_repair repair;    /* the janitor's */
 };
 
-/* ---------------------------------------------------------------- the thread */
+/* ---------------------------------------------------------------- on the janitor's thread */
 
-static void *run(void *arg)
+static void work(struct wal_task *task)
 {
-    struct wal_mend *m = arg;
-    pthread_mutex_lock(&m->lock);
-    while (!m->stop || m->next != NULL) {
-        struct wal_job *job = m->next;
-        m->next = NULL;
-        if (job == NULL) {
-            pthread_cond_wait(&m->wake, &m->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&m->lock);
-        job->work(m, job);
-        mailbox_put(&m->mailbox, &job->mail);
-        pthread_mutex_lock(&m->lock);
-    }
-    pthread_mutex_unlock(&m->lock);
-    return NULL;
+    struct wal_job *job = (struct wal_job *)task;
+    job->work(job->mend, job);
+    mailbox_put(&job->mend->mailbox, &job->mail);
 }
 
 static void repair(struct wal_mend *m, struct wal_job *job)
@@ -74,6 +59,8 @@ static void repair(struct wal_mend *m, struct wal_job *job)
     wal_repair(&m->repair, &job->repair, job->durable_end, &job->repaired, &job->refusal);
     if (m->repair.failed < 0)
         wal_fatal("cannot write a repair; ending at once", m->dir->log, m->repair.failed);
+    if (job->refusal.code == SH_OK)
+        wal_upkeep_repaired(m->upkeep, job->repair.segment);
 }
 
 static void find_loss(struct wal_mend *m, struct wal_job *job)
@@ -169,22 +156,20 @@ static struct wal_job *new_job(struct wal_mend *m, const struct link_request *re
     }
     struct wal_core_stats stats = wal_core_stats(m->core);
     struct wal_job *job = xcalloc(1, sizeof *job);
+    job->task.work = work;
+    job->mend = m;
     job->token = request->token;
     job->durable_end = stats.durable_end;
     job->durable_lsn = stats.durable_lsn;
     return m->job = job;
 }
 
-static void start(struct wal_mend *m, void (*work)(struct wal_mend *, struct wal_job *),
+static void start(struct wal_mend *m, void (*on_thread)(struct wal_mend *, struct wal_job *),
                   void (*finish)(struct wal_mend *, struct wal_job *))
 {
-    m->job->work = work;
+    m->job->work = on_thread;
     m->job->finish = finish;
-    pthread_mutex_lock(&m->lock);
-    assert(m->next == NULL);
-    m->next = m->job;
-    pthread_cond_signal(&m->wake);
-    pthread_mutex_unlock(&m->lock);
+    wal_janitor_do(m->janitor, &m->job->task);
 }
 
 static void on_mail(void *arg, struct mail *first)
@@ -244,7 +229,7 @@ static void finish_loss(struct wal_mend *m, struct wal_job *job)
 static void append_loss(struct wal_mend *m, struct wal_job *job)
 {
     struct buf body = {0};
-    if (m->stop) { /* the committer has ended */
+    if (m->janitor == NULL) { /* so has the committer */
         end_job(m);
         return;
     }
@@ -286,13 +271,15 @@ void wal_mend_refused(struct wal_mend *m, enum sh_error error, const char *text)
 
 /* ---------------------------------------------------------------- life */
 
-struct wal_mend *wal_mend_start(const struct wal_mend_options *o)
+struct wal_mend *wal_mend_open(const struct wal_mend_options *o)
 {
     struct wal_mend *m = xcalloc(1, sizeof *m);
     *m = (struct wal_mend){
         .dir = o->dir,
         .core = o->core,
         .link = o->link,
+        .janitor = o->janitor,
+        .upkeep = o->upkeep,
         .repair = {.fs = o->dir->fs,
                    .dir = o->dir->log,
                    .quarantine = o->dir->quarantine,
@@ -300,25 +287,14 @@ struct wal_mend *wal_mend_start(const struct wal_mend_options *o)
                    .damage = o->dir->damage},
     };
     mailbox_open(&m->mailbox, o->loop, on_mail, m);
-    pthread_mutex_init(&m->lock, NULL);
-    pthread_cond_init(&m->wake, NULL);
-    int result = pthread_create(&m->thread, NULL, run, m);
-    if (result != 0)
-        wal_fatal("cannot start a thread", m->dir->log, -result);
     return m;
 }
 
-void wal_mend_stop(struct wal_mend *m)
+void wal_mend_close(struct wal_mend *m)
 {
-    pthread_mutex_lock(&m->lock);
-    m->stop = true;
-    pthread_cond_signal(&m->wake);
-    pthread_mutex_unlock(&m->lock);
-    pthread_join(m->thread, NULL);
+    m->janitor = NULL;
     mailbox_close(&m->mailbox);
     if (m->job != NULL)
         end_job(m);
-    pthread_cond_destroy(&m->wake);
-    pthread_mutex_destroy(&m->lock);
     free(m);
 }

@@ -28,7 +28,7 @@ struct wal_service {
     struct wal_upkeep upkeep;
     struct wal_janitor *janitor;
     atomic_bool stop_janitor;
-    struct wal_mend *mend; /* NULL while there is no link */
+    struct wal_mend *mend; /* NULL while there is no link, and when the janitor has ended */
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -164,13 +164,15 @@ static void send_watermark(void *arg, struct link_token token, const struct msg_
 static void loss_accepted(void *arg)
 {
     struct wal_service *w = arg;
-    wal_mend_accepted(w->mend);
+    if (w->mend != NULL) /* else nobody waits for it any more */
+        wal_mend_accepted(w->mend);
 }
 
 static void loss_refused(void *arg, enum sh_error error, const char *text)
 {
     struct wal_service *w = arg;
-    wal_mend_refused(w->mend, error, text);
+    if (w->mend != NULL)
+        wal_mend_refused(w->mend, error, text);
 }
 
 /* ---------------------------------------------------------------- from the link */
@@ -332,15 +334,17 @@ static void start_threads(struct wal_service *w)
     w->commit = wal_commit_start(&commit);
 }
 
-static void start_mend(struct wal_service *w)
+static void open_mend(struct wal_service *w)
 {
     struct wal_mend_options options = {
         .loop = w->service->loop,
         .dir = &w->dir,
         .core = w->core,
         .link = w->link,
+        .janitor = w->janitor,
+        .upkeep = &w->upkeep,
     };
-    w->mend = wal_mend_start(&options);
+    w->mend = wal_mend_open(&options);
 }
 
 static enum service_exit start_link(struct wal_service *w)
@@ -362,7 +366,7 @@ static enum service_exit start_link(struct wal_service *w)
     options.limits.sessions = (uint32_t)settings->link_sessions;
     options.limits.total_bytes = settings->wal_queue_bytes + LINK_SLACK_BYTES;
     w->link = link_server_open(&options);
-    start_mend(w);
+    open_mend(w);
     int len = snprintf(w->endpoint, sizeof w->endpoint, "ipc://%s/wal", service->config->run_dir);
     if ((size_t)len < sizeof w->endpoint && link_server_listen(w->link, w->endpoint) == SH_OK)
         return EXIT_DONE;
@@ -448,8 +452,9 @@ void wal_close(struct service *service)
     w->commit = NULL;
     wal_prepare_stop(w->prepare);
     wal_janitor_stop(w->janitor);
+    wal_mend_close(w->mend);
+    w->mend = NULL;
     mailbox_close(&w->mailbox);
-    wal_mend_stop(w->mend);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);

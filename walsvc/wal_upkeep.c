@@ -423,12 +423,20 @@ int64_t wal_upkeep_scrub(struct wal_upkeep *u, struct wal_upkeep_time now)
     int result;
     uint64_t base = u->rounds.scrub.fd >= 0 ? u->rounds.scrub.base_lsn : 0;
     int64_t due_ns = wal_rounds_step(&u->rounds, now.real_ns, now.mono_ns, &result);
-    if (base != 0 && u->rounds.scrub.fd < 0 && u->rounds.scrub.clean) /* mended, by whomever */
+    bool is_done = base != 0 && u->rounds.scrub.fd < 0 && u->rounds.scrub.chain_known;
+    if (is_done && u->rounds.scrub.clean) /* mended, by whomever */
         check_register(
             u, wal_damage_repaired(u->options.damage, base, 0, u->rounds.scrub.end, &u->rounds.scrub.chain));
     if (result < 0 && !is_full(result))
         u->options.on_fatal(u->options.arg, "cannot write the scrubber's progress", result);
     return due_ns;
+}
+
+void wal_upkeep_repaired(struct wal_upkeep *u, uint64_t base_lsn)
+{
+    if (u->rounds.scrub.fd >= 0 && u->rounds.scrub.base_lsn == base_lsn)
+        wal_scrub_leave(&u->rounds.scrub); /* it is entered again, from its start */
+    u->rounds.scrub.chain_known = false;
 }
 
 /* ---------------------------------------------------------------- questions */

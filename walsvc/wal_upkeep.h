@@ -63,6 +63,8 @@ void wal_upkeep_answer(struct wal_upkeep *upkeep, uint32_t type, struct slice re
 int64_t wal_upkeep_tidy(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
 /* A step of the scrubber; returns when the next one is due. */
 int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+/* A repair has changed a segment: what the scrubber has in memory of it is old. */
+void wal_upkeep_repaired(struct wal_upkeep *upkeep, uint64_t base_lsn);
 void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings *settings);
 
 /* ---- wal_upkeep_info.c ---- */

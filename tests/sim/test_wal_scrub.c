@@ -253,6 +253,54 @@ static void test_a_pass_bears_interruptions_and_trims(void **state)
     kept_teardown();
 }
 
+/* Stands in a segment, behind an offset. */
+static void scrub_up_to(uint64_t base, uint64_t offset)
+{
+    while (kept.upkeep.rounds.scrub.base_lsn != base || kept.upkeep.rounds.scrub.scan.offset < offset)
+        wal_upkeep_scrub(&kept.upkeep, kept.now);
+}
+
+/* A segment of which only a part was read has not been found good. */
+static void test_a_pass_that_is_cut_short_mends_nothing(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    kept_setup_large();
+    uint64_t second = kept_base_of(1);
+    kept_path_of(second, ".seg", path);
+    kept_flip(path, 900000);
+    scrub_a_pass();
+    assert_int_equal(upkeep_rig_ranges(&kept), 1);
+    kept.now.real_ns += 100 * NS_PER_S;
+    scrub_up_to(second, 300000);
+    set_rate(0);
+    assert_int_equal(wal_upkeep_scrub(&kept.upkeep, kept.now), INT64_MAX);
+    assert_int_equal(upkeep_rig_ranges(&kept), 1);
+    kept_teardown();
+}
+
+/* What it has read ahead of a segment is not what stands there after a repair. */
+static void test_a_repair_under_the_scrubber_is_seen(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    kept_setup_large();
+    uint64_t second = kept_base_of(1);
+    kept_path_of(second, ".seg", path);
+    for (size_t at = 300000; at < 900000; at += 30000)
+        kept_flip(path, at);
+    kept.now.real_ns += 100 * NS_PER_S;
+    scrub_up_to(second, 200000);
+    assert_int_equal(kept.damages, 0);
+    for (size_t at = 300000; at < 900000; at += 30000)
+        kept_flip(path, at);
+    wal_upkeep_repaired(&kept.upkeep, second);
+    scrub_a_pass();
+    assert_int_equal(kept.damages, 0);
+    assert_int_equal(upkeep_rig_ranges(&kept), 0);
+    kept_teardown();
+}
+
 /* A trim, or the end, never waits for more than a step. */
 static void test_a_step_reads_a_quarter_mib(void **state)
 {
@@ -350,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_every_byte_of_a_sealed_segment_is_scrubbed),
         cmocka_unit_test(test_the_chain_over_segment_ends_is_scrubbed),
         cmocka_unit_test(test_a_pass_bears_interruptions_and_trims),
+        cmocka_unit_test(test_a_pass_that_is_cut_short_mends_nothing),
+        cmocka_unit_test(test_a_repair_under_the_scrubber_is_seen),
         cmocka_unit_test(test_a_step_reads_a_quarter_mib),
         cmocka_unit_test(test_a_missing_segment_is_found),
         cmocka_unit_test(test_a_pass_goes_on_after_a_restart),
