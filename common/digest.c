@@ -1,6 +1,7 @@
 /* XXH3 by libxxhash. Nothing here is fatal but running out of memory. */
 #include "digest.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -28,6 +29,12 @@ struct digest128 digest_close(struct digest_state *state)
     memcpy(out.bytes, canonical.digest, sizeof out.bytes);
     XXH3_freeState((XXH3_state_t *)state);
     return out;
+}
+
+void digest_format(struct digest128 digest, char text[DIGEST_TEXT])
+{
+    for (size_t i = 0; i < sizeof digest.bytes; i++)
+        snprintf(text + 2 * i, 3, "%02x", digest.bytes[i]);
 }
 
 bool digest_equal(struct digest128 a, struct digest128 b)

@@ -13,12 +13,16 @@ struct digest128 {
     uint8_t bytes[16]; /* XXH128_canonicalFromHash: as xxh128sum prints it */
 };
 
+enum { DIGEST_TEXT = 33 };
+
 struct digest_state;
 
 struct digest_state *digest_open(void);
 void digest_add(struct digest_state *state, struct slice bytes);
 /* Of all that was added; frees the state. */
 struct digest128 digest_close(struct digest_state *state);
+/* Hexadecimal. */
+void digest_format(struct digest128 digest, char text[DIGEST_TEXT]);
 bool digest_equal(struct digest128 a, struct digest128 b);
 
 #endif

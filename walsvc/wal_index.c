@@ -34,7 +34,9 @@ struct wal_index {
     size_t sealed_count;
     struct bases segments; /* being looked through: those below `left` are still to be looked at */
     size_t left;
-    uint64_t made; /* since the look began */
+    uint64_t made;                                   /* since the look began */
+    void (*on_damage)(void *arg, uint64_t base_lsn); /* or NULL */
+    void *arg;
 };
 
 struct wal_index *wal_index_open(const struct vfs *fs, const char *dir, struct id16 log)
@@ -44,6 +46,12 @@ struct wal_index *wal_index_open(const struct vfs *fs, const char *dir, struct i
     w->log = log;
     snprintf(w->dir, sizeof w->dir, "%s", dir);
     return w;
+}
+
+void wal_index_on_damage(struct wal_index *w, void (*fn)(void *arg, uint64_t base_lsn), void *arg)
+{
+    w->on_damage = fn;
+    w->arg = arg;
 }
 
 static void stop_making(struct wal_index *w)
@@ -162,6 +170,8 @@ static void tell_damage(struct wal_index *w, uint64_t offset, uint64_t lsn)
     segment_name(w->making.base, name);
     log_error("damage in a sealed segment: no index is made of it", log_text("dir", w->dir),
               log_text("file", name), log_uint("offset", offset), log_uint("lsn", lsn));
+    if (w->on_damage != NULL)
+        w->on_damage(w->arg, w->making.base);
 }
 
 static void begin(struct wal_index *w, struct pair pair, bool is_old)

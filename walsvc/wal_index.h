@@ -13,6 +13,8 @@ struct wal_index;
 
 /* dir: the log's folder; copied. */
 struct wal_index *wal_index_open(const struct vfs *fs, const char *dir, struct id16 log);
+/* fn is told, on the thread that makes indexes, of each segment in which damage was met. */
+void wal_index_on_damage(struct wal_index *index, void (*fn)(void *arg, uint64_t base_lsn), void *arg);
 /* What is being made is given up. */
 void wal_index_close(struct wal_index *index);
 /* A segment has been sealed; the one behind it is there. */

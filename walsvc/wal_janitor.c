@@ -7,10 +7,11 @@
 
 #include "wal_fatal.h"
 
-/* A question that is to be answered. */
+/* A question that is to be answered, or a segment that is to be read. */
 struct job {
     struct wal_task task;
     struct wal_janitor *janitor;
+    uint64_t base_lsn;
     struct link_token token;
     uint32_t type;
     struct buf request;
@@ -57,6 +58,13 @@ static void do_job(struct wal_task *task)
     drop_job(task);
 }
 
+static void look(struct wal_task *task)
+{
+    const struct job *job = (struct job *)task;
+    wal_upkeep_look(job->janitor->upkeep, job->base_lsn);
+    drop_job(task);
+}
+
 static void do_what_is_due(struct wal_janitor *j)
 {
     int64_t now_ns = clock_mono_ns();
@@ -68,6 +76,11 @@ static void do_what_is_due(struct wal_janitor *j)
 
 /* ---- with the lock ---- */
 
+static bool is_job(const struct wal_task *task)
+{
+    return task->drop == drop_job;
+}
+
 static struct wal_task *take_task(struct wal_janitor *j)
 {
     struct wal_task *task = j->first;
@@ -76,7 +89,7 @@ static struct wal_task *take_task(struct wal_janitor *j)
     j->first = task->next;
     if (j->first == NULL)
         j->last = &j->first;
-    j->jobs -= task->work == do_job;
+    j->jobs -= is_job(task);
     return task;
 }
 
@@ -85,7 +98,7 @@ static void put_task(struct wal_janitor *j, struct wal_task *task)
     task->next = NULL;
     *j->last = task;
     j->last = &task->next;
-    j->jobs += task->work == do_job;
+    j->jobs += is_job(task);
     pthread_cond_signal(&j->wake);
 }
 
@@ -154,6 +167,19 @@ struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *o)
     return j;
 }
 
+/* False, and dropped: too many wait. */
+static bool put_job(struct wal_janitor *j, struct job *job)
+{
+    pthread_mutex_lock(&j->lock);
+    bool takes = j->jobs < WAL_JANITOR_JOBS;
+    if (takes)
+        put_task(j, &job->task);
+    pthread_mutex_unlock(&j->lock);
+    if (!takes)
+        drop_job(&job->task);
+    return takes;
+}
+
 enum sh_error wal_janitor_ask(struct wal_janitor *j, struct link_token token, uint32_t type,
                               struct slice request)
 {
@@ -163,14 +189,14 @@ enum sh_error wal_janitor_ask(struct wal_janitor *j, struct link_token token, ui
     *job =
         (struct job){.task = {.work = do_job, .drop = drop_job}, .janitor = j, .token = token, .type = type};
     buf_append(&job->request, request.data, request.len);
-    pthread_mutex_lock(&j->lock);
-    bool takes = j->jobs < WAL_JANITOR_JOBS;
-    if (takes)
-        put_task(j, &job->task);
-    pthread_mutex_unlock(&j->lock);
-    if (!takes)
-        drop_job(&job->task);
-    return takes ? SH_OK : SH_OVERLOADED;
+    return put_job(j, job) ? SH_OK : SH_OVERLOADED;
+}
+
+void wal_janitor_look(struct wal_janitor *j, uint64_t base_lsn)
+{
+    struct job *job = xcalloc(1, sizeof *job);
+    *job = (struct job){.task = {.work = look, .drop = drop_job}, .janitor = j, .base_lsn = base_lsn};
+    put_job(j, job);
 }
 
 void wal_janitor_do(struct wal_janitor *j, struct wal_task *task)

@@ -36,6 +36,9 @@ enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token tok
                               struct slice request);
 /* Puts a task behind those that wait. Who calls bounds their number. From any thread. */
 void wal_janitor_do(struct wal_janitor *janitor, struct wal_task *task);
+/* Damage was met in a sealed segment, which is read for the register (see wal_upkeep_look); when too much
+ * else waits, the scrubber finds it later. From any thread. */
+void wal_janitor_look(struct wal_janitor *janitor, uint64_t base_lsn);
 /* What the preparer says of the next segment. After a roll it is a reason to look at retention. From any
  * thread. */
 void wal_janitor_next(struct wal_janitor *janitor, enum wal_next next);

@@ -42,7 +42,9 @@ struct wal_mend {
     struct wal_janitor *janitor; /* NULL: it has ended */
     struct wal_job *job;         /* NULL: nothing is in work */
     struct wal_upkeep *upkeep;   /* the janitor's */
-    struct wal_repair repair;    /* the janitor's */
+    void (*on_whole)(void *arg);
+    void *arg;
+    struct wal_repair repair; /* the janitor's */
 };
 
 /* ---------------------------------------------------------------- on the janitor's thread */
@@ -187,6 +189,8 @@ static void on_mail(void *arg, struct mail *first)
 static void finish_repair(struct wal_mend *m, struct wal_job *job)
 {
     answer(m, job->token, MSG_repair_reply, &job->repaired);
+    if (job->repaired.whole)
+        m->on_whole(m->arg);
     end_job(m);
 }
 
@@ -280,6 +284,8 @@ struct wal_mend *wal_mend_open(const struct wal_mend_options *o)
         .link = o->link,
         .janitor = o->janitor,
         .upkeep = o->upkeep,
+        .on_whole = o->on_whole,
+        .arg = o->arg,
         .repair = {.fs = o->dir->fs,
                    .dir = o->dir->log,
                    .quarantine = o->dir->quarantine,

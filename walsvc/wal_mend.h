@@ -22,7 +22,9 @@ struct wal_mend_options {
     struct wal_core *core;
     struct link_server *link;
     struct wal_janitor *janitor;
-    struct wal_upkeep *upkeep; /* the janitor's: it learns what a repair changes */
+    struct wal_upkeep *upkeep;   /* the janitor's: it learns what a repair changes */
+    void (*on_whole)(void *arg); /* a damaged range is repaired: its segment's index can be made again */
+    void *arg;
 };
 
 struct wal_mend *wal_mend_open(const struct wal_mend_options *options);

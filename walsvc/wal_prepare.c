@@ -35,9 +35,9 @@ struct wal_prepare {
     /* the thread's own */
     bool was_full;
     struct wal_index *index;
-    int64_t look_ns;      /* when missing indexes are looked for; 0: that was done */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
+    int64_t look_ns; /* when missing indexes are looked for; 0: that was done */
     uint64_t disk_reserve;
     bool stop, wanted;
     int ready;             /* the prepared file, or -1 */
@@ -200,6 +200,7 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
     vfs_path(p->dir, o->dir, "");
     p->dir[strlen(p->dir) - 1] = 0;
     p->index = wal_index_open(o->fs, p->dir, o->log);
+    wal_index_on_damage(p->index, o->on_damage, o->arg);
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -235,6 +236,14 @@ void wal_prepare_set_reserve(struct wal_prepare *p, uint64_t disk_reserve)
 {
     pthread_mutex_lock(&p->lock);
     p->disk_reserve = disk_reserve;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void wal_prepare_look(struct wal_prepare *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->look_ns = clock_mono_ns();
+    pthread_cond_signal(&p->wake);
     pthread_mutex_unlock(&p->lock);
 }
 

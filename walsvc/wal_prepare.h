@@ -21,6 +21,8 @@ struct wal_prepare_options {
     int64_t index_delay_ns; /* after the start: when missing indexes begin to be made */
     /* Called on the preparer's thread. WAL_NEXT_DISK_FULL may come several times. */
     void (*on_next)(void *arg, enum wal_next next);
+    /* The same: a sealed segment has damage; no index is made of it. May be NULL. */
+    void (*on_damage)(void *arg, uint64_t base_lsn);
     void *arg;
 };
 
@@ -39,6 +41,8 @@ struct wal_sealed {
 void wal_prepare_next(struct wal_prepare *prepare, const struct wal_sealed *old);
 /* From any thread; the next try goes by it. */
 void wal_prepare_set_reserve(struct wal_prepare *prepare, uint64_t disk_reserve);
+/* An index has been removed: looks for missing ones, when nothing else is to be done. From any thread. */
+void wal_prepare_look(struct wal_prepare *prepare);
 /* Finishes a seal; a half-prepared file stays behind and is made anew by the next start, as is an index. */
 void wal_prepare_stop(struct wal_prepare *prepare);
 

@@ -21,7 +21,8 @@ struct repair_job {
     bool end_is_met;     /* a valid frame follows them already */
 };
 
-/* Keeps the old bytes aside, writes the new ones, syncs them. SH_OK, SH_DISK_FULL, SH_INTERNAL. */
+/* Keeps the old bytes aside, removes the index, writes the new bytes, syncs them. SH_OK, SH_DISK_FULL,
+ * SH_INTERNAL. */
 enum sh_error repair_write(struct repair_job *job);
 /* A file call failed (result: -errno): logs it and refuses with SH_DISK_FULL or SH_INTERNAL. */
 enum sh_error repair_failed(struct repair_job *job, const char *what, int result);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "segment_index.h"
 
 enum { FILE_MODE = 0640 };
 static const char temporary[] = "repair.tmp";
@@ -64,6 +65,20 @@ static enum sh_error keep_aside(struct repair_job *j)
     return result == 0 ? SH_OK : repair_failed(j, "cannot keep damaged bytes aside", result);
 }
 
+/* An index describes the segment as it was. It is made again later; if it comes back after a crash, since
+ * nobody syncs its removal, a reader finds out by the frames, and the scrubber by the digest. */
+static enum sh_error remove_index(struct repair_job *j)
+{
+    const struct vfs *fs = j->repair->fs;
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    segment_index_name(j->request->segment, name);
+    vfs_path(path, j->repair->dir, name);
+    int result = fs->unlink(fs, path);
+    return result == 0 || result == -ENOENT
+               ? SH_OK
+               : repair_failed(j, "cannot remove the index of a segment", result);
+}
+
 /* Nobody may be told that the bytes are durable: the process ends, unless the disk is just full. */
 static enum sh_error failed_write(struct repair_job *j, int result)
 {
@@ -109,8 +124,10 @@ static enum sh_error make_file(struct repair_job *j)
 
 enum sh_error repair_write(struct repair_job *j)
 {
-    if (j->fd < 0)
-        return make_file(j);
-    enum sh_error error = keep_aside(j);
-    return error == SH_OK ? overwrite(j) : error;
+    enum sh_error error = j->fd < 0 ? SH_OK : keep_aside(j);
+    if (error == SH_OK)
+        error = remove_index(j);
+    if (error != SH_OK)
+        return error;
+    return j->fd < 0 ? make_file(j) : overwrite(j);
 }

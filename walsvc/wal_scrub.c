@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "segment_index.h"
+
 enum { STEP_BYTES = 256 << 10, PAGE_BYTES = 4096 };
 
 void wal_scrub_open(struct wal_scrub *s, const struct vfs *fs, const char *dir, struct id16 log,
@@ -13,8 +15,17 @@ void wal_scrub_open(struct wal_scrub *s, const struct vfs *fs, const char *dir, 
     *s = (struct wal_scrub){.fs = fs, .dir = dir, .log = log, .on_damage = on_damage, .arg = arg, .fd = -1};
 }
 
+/* Gives up comparing. */
+static void drop_digest(struct wal_scrub *s)
+{
+    if (s->digest_state != NULL)
+        digest_close(s->digest_state);
+    s->digest_state = NULL;
+}
+
 void wal_scrub_leave(struct wal_scrub *s)
 {
+    drop_digest(s);
     if (s->fd < 0)
         return;
     segment_scan_free(&s->scan);
@@ -58,6 +69,22 @@ static bool read_header(struct wal_scrub *s, struct segment_header *header)
     return false;
 }
 
+/* What the segment's digest is to be compared with. */
+static void read_index(struct wal_scrub *s, const struct segment_header *header)
+{
+    struct segment_index index;
+    uint8_t bytes[SEGMENT_HEADER_BYTES];
+    enum sh_error error = segment_index_read(s->fs, s->dir, s->log, s->base_lsn, &index);
+    s->index_is_damaged = error == SH_CORRUPT;
+    if (error != SH_OK)
+        return;
+    s->expected = index.digest;
+    segment_index_free(&index);
+    segment_header_encode(header, bytes);
+    s->digest_state = digest_open();
+    digest_add(s->digest_state, slice_of(bytes, sizeof bytes));
+}
+
 /* When the segment before it was not the last one read, or has been trimmed since, nothing can be said. */
 static bool continues(const struct wal_scrub *s, const struct segment_header *h)
 {
@@ -78,6 +105,7 @@ bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
     s->end = segment->bytes;
     s->position = segment->position;
     s->clean = true;
+    s->index_is_damaged = s->digest_differs = false;
     s->fd = s->fs->open(s->fs, s->file, O_RDONLY, 0);
     if (s->fd < 0) {
         bool is_gone = s->fd == -ENOENT;
@@ -97,6 +125,8 @@ bool wal_scrub_enter(struct wal_scrub *s, const struct wal_segment *segment)
         tell_beginning(s, SEGMENT_HEADER_BYTES, "the segment's header is damaged");
     else if (!continues(s, &header))
         tell_beginning(s, 0, "the segment doesn't continue the one before");
+    if (good)
+        read_index(s, &header);
     s->chain = log_chain_of(&header);
     s->chain_known = false; /* until its end is reached */
     segment_scan_open(&s->scan, s->fs, s->fd, header.salt, s->end);
@@ -109,6 +139,7 @@ static bool pass_damage(struct wal_scrub *s)
 {
     struct segment_search search;
     struct frame_header h;
+    drop_digest(s);
     struct wal_scrub_damage damage = {
         .what = "no valid frame here; one follows",
         .offset = s->scan.offset,
@@ -134,6 +165,15 @@ static bool pass_damage(struct wal_scrub *s)
     return true;
 }
 
+static void compare_digest(struct wal_scrub *s)
+{
+    if (s->digest_state == NULL)
+        return;
+    s->digest = digest_close(s->digest_state);
+    s->digest_state = NULL;
+    s->digest_differs = !digest_equal(s->digest, s->expected);
+}
+
 /* One frame on. False: the segment is done. */
 static bool advance(struct wal_scrub *s)
 {
@@ -143,10 +183,14 @@ static bool advance(struct wal_scrub *s)
     enum scan_result result = segment_scan_next(&s->scan, &h, &bytes);
     if (result == SCAN_END) {
         s->chain_known = true;
+        compare_digest(s);
         return false;
     }
-    if (result == SCAN_FRAME && log_chain_follow(&s->chain, &h))
+    if (result == SCAN_FRAME && log_chain_follow(&s->chain, &h)) {
+        if (s->digest_state != NULL)
+            digest_add(s->digest_state, bytes);
         return true;
+    }
     s->scan.offset = offset;
     return pass_damage(s);
 }

@@ -1,11 +1,13 @@
 /* Reads sealed segments again, step by step, to find damage before anybody needs the entries.
  *
  * Every frame's checksum and chain is verified, over segment ends too, and read from the disk, not from the
- * page cache. A step reads 256 KiB, or one frame when that is larger; behind damage it goes on to the next
- * valid frame, the rest of the segment at most. One thread at a time. */
+ * page cache; the segment's digest is compared with that of its index. A step reads 256 KiB, or one frame
+ * when that is larger; behind damage it goes on to the next valid frame, the rest of the segment at most. One
+ * thread at a time. */
 #ifndef WAL_SCRUB_H
 #define WAL_SCRUB_H
 
+#include "digest.h"
 #include "segment_scan.h"
 #include "wal_retention.h"
 
@@ -35,6 +37,10 @@ struct wal_scrub {
     char file[PATH_MAX];
     uint64_t position, base_lsn, next_lsn, end; /* end: in the file */
     bool clean;                                 /* no damage was met in it */
+    /* Behind a clean segment: its index is damaged, or tells another digest than `digest`. */
+    bool index_is_damaged, digest_differs;
+    struct digest128 digest, expected;
+    struct digest_state *digest_state; /* NULL: there is nothing to compare with */
     struct segment_scan scan;
     struct log_chain chain;
     bool chain_known; /* the chain stands at the end of a whole segment, which the next one must continue */

@@ -41,7 +41,7 @@ struct wal_service {
 /* From the committer, the preparer or the janitor. */
 struct wal_mail {
     struct mail mail;
-    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER } kind;
+    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER, MAIL_INDEX_LOST } kind;
     struct wal_durable durable;
     enum wal_next next;
     struct link_token token; /* of an answer: to whom, what */
@@ -72,6 +72,20 @@ static void post_next(void *arg, enum wal_next next)
     wal_janitor_next(w->janitor, next);
 }
 
+static void post_damage(void *arg, uint64_t base_lsn)
+{
+    struct wal_service *w = arg;
+    wal_janitor_look(w->janitor, base_lsn);
+}
+
+static void post_index_lost(void *arg)
+{
+    struct wal_service *w = arg;
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.kind = MAIL_INDEX_LOST};
+    mailbox_put(&w->mailbox, &mail->mail);
+}
+
 static void post_answer(void *arg, struct link_token token, uint32_t type, struct buf *body)
 {
     struct wal_service *w = arg;
@@ -89,6 +103,13 @@ static void set_timer(struct wal_service *w)
         loop_timer_set(w->service->loop, &w->timer, due_ns);
 }
 
+static void make_indexes(void *arg)
+{
+    struct wal_service *w = arg;
+    if (w->commit != NULL) /* else the next start makes them */
+        wal_prepare_look(w->prepare);
+}
+
 static void on_mail(void *arg, struct mail *first)
 {
     struct wal_service *w = arg;
@@ -99,6 +120,8 @@ static void on_mail(void *arg, struct mail *first)
             link_server_answer(w->link, mail->token, mail->type, buf_slice(&mail->body));
         else if (mail->kind == MAIL_DURABLE)
             wal_core_durable(w->core, &mail->durable);
+        else if (mail->kind == MAIL_INDEX_LOST)
+            make_indexes(w);
         else if (w->commit != NULL) /* at the end nothing new is taken in */
             wal_core_next_segment(w->core, mail->next, clock_real_ns());
         buf_free(&mail->body);
@@ -299,6 +322,7 @@ static enum service_exit open_upkeep(struct wal_service *w)
         .settings = upkeep_settings(&w->service->config->settings),
         .stop = &w->stop_janitor,
         .damage = w->dir.damage,
+        .on_index_lost = post_index_lost,
         .on_fatal = on_upkeep_fatal,
         .arg = w,
     };
@@ -321,6 +345,7 @@ static void start_threads(struct wal_service *w)
         .retry_ns = NS_PER_S,
         .index_delay_ns = NS_PER_S,
         .on_next = post_next,
+        .on_damage = post_damage,
         .arg = w,
     };
     w->prepare = wal_prepare_start(&prepare);
@@ -343,6 +368,8 @@ static void open_mend(struct wal_service *w)
         .link = w->link,
         .janitor = w->janitor,
         .upkeep = &w->upkeep,
+        .on_whole = make_indexes,
+        .arg = w,
     };
     w->mend = wal_mend_open(&options);
 }

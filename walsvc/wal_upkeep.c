@@ -1,9 +1,8 @@
-/* Holds, retention and trims as the janitor does them. A failed sync is fatal (on_fatal); a full disk is not:
- * what could not be written is tried again. */
+/* Holds, retention and trims as the janitor does them, and its questions. A failed sync is fatal (on_fatal);
+ * a full disk is not: what could not be written is tried again. */
 #include "wal_upkeep.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +17,6 @@ enum { HOLD_SHARE = 2 };
 /* Stands for a register that is damaged or missing. */
 static const char lost_register[] = "lost-register";
 
-static bool is_full(int result)
-{
-    return result == -ENOSPC || result == -EDQUOT;
-}
-
 struct wal_retention wal_upkeep_rules(const struct wal_upkeep *u)
 {
     const struct wal_upkeep_settings *s = &u->options.settings;
@@ -36,43 +30,6 @@ struct wal_retention wal_upkeep_rules(const struct wal_upkeep *u)
 }
 
 /* ---------------------------------------------------------------- life */
-
-/* 0 or -errno of writing the register, which only a full disk may refuse. */
-static void check_register(const struct wal_upkeep *u, int result)
-{
-    if (result < 0 && !is_full(result))
-        u->options.on_fatal(u->options.arg, "cannot write the register of damage", result);
-}
-
-/* What the register knows already has been told. A place where two parts don't fit together is no range. */
-static void on_damage(void *arg, const struct wal_scrub_damage *damage)
-{
-    struct wal_upkeep *u = arg;
-    struct log_damage_range range;
-    u->rounds.damages++;
-    if (u->options.on_damage != NULL)
-        u->options.on_damage(u->options.arg, damage);
-    if (damage->bytes > 0 &&
-        wal_damage_find(u->options.damage, damage->base_lsn, damage->offset, damage->bytes, &range))
-        return;
-    log_error("the scrubber has found damage", log_text("file", damage->file),
-              log_uint("offset", damage->offset), log_uint("bytes", damage->bytes),
-              log_uint("first_lsn", damage->first_lsn), log_uint("readable_from", damage->next_lsn),
-              log_text("what", damage->what));
-    if (damage->bytes == 0)
-        return;
-    range = (struct log_damage_range){
-        .base_lsn = damage->base_lsn,
-        .offset = damage->offset,
-        .bytes = damage->bytes,
-        .position = damage->position,
-        .first_lsn = damage->first_lsn,
-        .next_lsn = damage->next_lsn,
-        .checksum_before = damage->checksum_before,
-        .checksum_after = damage->checksum_after,
-    };
-    check_register(u, wal_damage_add(u->options.damage, &range, damage->fd));
-}
 
 /* Nobody knows what was held: everything is, as if by a member that is away. Without a file there was no hold
  * if the log is still in its first segment. */
@@ -115,7 +72,7 @@ enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_
         return EXIT_CONFIG;
     }
     enum service_exit code = error == SH_OK ? EXIT_DONE : replace_register(u, error);
-    wal_rounds_open(&u->rounds, &u->catalog, now.real_ns, on_damage, u);
+    wal_rounds_open(&u->rounds, &u->catalog, now.real_ns, wal_upkeep_on_damage, u);
     wal_upkeep_set(u, &options->settings);
     if (code != EXIT_DONE)
         wal_upkeep_close(u);
@@ -143,7 +100,7 @@ static int write_holds(struct wal_upkeep *u)
 {
     int result = wal_holds_write(&u->holds, u->options.fs, u->options.dir, u->options.log);
     failpoint_hit("holds_written");
-    if (result < 0 && !is_full(result))
+    if (result < 0 && !wal_is_full(result))
         u->options.on_fatal(u->options.arg, "cannot write the register of holds", result);
     return result;
 }
@@ -259,7 +216,7 @@ static int trim(struct wal_upkeep *u, size_t count, struct wal_trimmed *out)
         u->options.on_fatal(u->options.arg, "cannot sync the log's folder after a trim", result);
     if (out->segments == 0)
         return result;
-    check_register(u, wal_damage_trimmed(u->options.damage, out->first_lsn));
+    wal_upkeep_check(u, wal_damage_trimmed(u->options.damage, out->first_lsn));
     wal_catalog_sweep(&u->catalog);
     log_info("segments trimmed", log_text("dir", u->options.dir), log_uint("segments", out->segments),
              log_uint("bytes", out->bytes), log_uint("first_lsn", out->first_lsn));
@@ -416,27 +373,6 @@ int64_t wal_upkeep_tidy(struct wal_upkeep *u, struct wal_upkeep_time now)
         return INT64_MAX;
     int64_t wait_ns = due_ns > now.real_ns ? due_ns - now.real_ns : 0;
     return now.mono_ns + (wait_ns < LOOK_NS ? wait_ns : LOOK_NS);
-}
-
-int64_t wal_upkeep_scrub(struct wal_upkeep *u, struct wal_upkeep_time now)
-{
-    int result;
-    uint64_t base = u->rounds.scrub.fd >= 0 ? u->rounds.scrub.base_lsn : 0;
-    int64_t due_ns = wal_rounds_step(&u->rounds, now.real_ns, now.mono_ns, &result);
-    bool is_done = base != 0 && u->rounds.scrub.fd < 0 && u->rounds.scrub.chain_known;
-    if (is_done && u->rounds.scrub.clean) /* mended, by whomever */
-        check_register(
-            u, wal_damage_repaired(u->options.damage, base, 0, u->rounds.scrub.end, &u->rounds.scrub.chain));
-    if (result < 0 && !is_full(result))
-        u->options.on_fatal(u->options.arg, "cannot write the scrubber's progress", result);
-    return due_ns;
-}
-
-void wal_upkeep_repaired(struct wal_upkeep *u, uint64_t base_lsn)
-{
-    if (u->rounds.scrub.fd >= 0 && u->rounds.scrub.base_lsn == base_lsn)
-        wal_scrub_leave(&u->rounds.scrub); /* it is entered again, from its start */
-    u->rounds.scrub.chain_known = false;
 }
 
 /* ---------------------------------------------------------------- questions */

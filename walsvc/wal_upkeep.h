@@ -29,6 +29,8 @@ struct wal_upkeep_options {
     struct wal_damage *damage; /* the register that the scrubber's damage goes into */
     /* Damage that the scrubber has found, each time that it meets it. May be NULL. */
     void (*on_damage)(void *arg, const struct wal_scrub_damage *damage);
+    /* An index was removed, to be made again. May be NULL. */
+    void (*on_index_lost)(void *arg);
     /* Everything below the LSN, and the position, is gone. May be NULL. */
     void (*on_trimmed)(void *arg, uint64_t first_lsn, uint64_t position);
     /* A sync failed: the process must end. When this returns all the same, nothing more may be called but
@@ -61,11 +63,19 @@ void wal_upkeep_answer(struct wal_upkeep *upkeep, uint32_t type, struct slice re
 /* Holds that have expired go, retention takes what it may. Returns when it is due again (monotonic;
  * INT64_MAX: when something changes). */
 int64_t wal_upkeep_tidy(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings *settings);
+
+/* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */
 int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+/* Damage was met in a sealed segment: reads all of it, so that the register gets what is damaged. */
+void wal_upkeep_look(struct wal_upkeep *upkeep, uint64_t base_lsn);
 /* A repair has changed a segment: what the scrubber has in memory of it is old. */
 void wal_upkeep_repaired(struct wal_upkeep *upkeep, uint64_t base_lsn);
-void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings *settings);
+/* For the scrubber's rounds. */
+void wal_upkeep_on_damage(void *upkeep, const struct wal_scrub_damage *damage);
+/* 0 or -errno of writing the register of damage, which only a full disk may refuse. */
+void wal_upkeep_check(const struct wal_upkeep *upkeep, int result);
 
 /* ---- wal_upkeep_info.c ---- */
 void wal_upkeep_info(struct wal_upkeep *upkeep, const struct msg_wal_info *ask, struct wal_upkeep_time now,

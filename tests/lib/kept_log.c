@@ -137,3 +137,39 @@ void kept_check_log(uint64_t first, uint64_t last)
     uint64_t again = rig_append(&kept_rig, 7, 1, last, kept_payload_of(last));
     assert_int_equal(kept_rig.answers[again].reply.lsn, last);
 }
+
+const struct wal_upkeep_settings kept_scrubs = {.scrub_rate = 1 << 20, .scrub_interval_ns = 100 * NS_PER_S};
+
+/* Segments of 1 MiB, of which a step reads a quarter. */
+void kept_setup_large(void)
+{
+    kept_disk = sim_disk_open();
+    kept_fs = sim_disk_vfs(kept_disk);
+    assert_int_equal(rig_open(&kept_rig, kept_fs, kept_data, 1 << 20), EXIT_DONE);
+    memset(&kept, 0, sizeof kept);
+    kept.now = (struct wal_upkeep_time){kept_rig.now_ns, NS_PER_S};
+    kept.settings = kept_scrubs;
+    assert_int_equal(upkeep_rig_open(&kept, &kept_rig), EXIT_DONE);
+    wal_upkeep_scrub(&kept.upkeep, kept.now);
+    assert_true(rig_prepare(&kept_rig));
+    for (uint64_t n = 1; n <= 300; n++) {
+        rig_append_many(&kept_rig, 7, n, kept_payload_of(n), 50);
+        assert_true(rig_commit(&kept_rig));
+    }
+    assert_int_equal(wal_log_write_mark(&kept_rig.log), 0);
+}
+
+/* Lets time pass until nothing is due within the interval's half; returns the steps. */
+unsigned kept_scrub_a_pass(void)
+{
+    unsigned steps = 0;
+    kept.now.real_ns += 100 * NS_PER_S;
+    for (;;) {
+        int64_t due_ns = wal_upkeep_scrub(&kept.upkeep, kept.now);
+        if (due_ns - kept.now.mono_ns > 50 * NS_PER_S)
+            return steps;
+        kept.now.real_ns += due_ns - kept.now.mono_ns;
+        kept.now.mono_ns = due_ns;
+        assert_true(++steps < 10000);
+    }
+}

@@ -16,6 +16,8 @@ extern const struct vfs *kept_fs;
 /* KEPT_ENTRIES entries of producer 7, and the mark behind them. settings NULL: no limits, no scrubber. */
 void kept_setup_with(const struct wal_upkeep_settings *settings);
 void kept_setup(void);
+/* Segments of 1 MiB, of which a step of the scrubber reads a quarter. */
+void kept_setup_large(void);
 void kept_teardown(void);
 /* The process ends, the disk comes back as it may be then, and it is started again. */
 void kept_restart(enum sim_loss loss, uint64_t seed);
@@ -31,5 +33,9 @@ bool kept_exists(const char *name);
 void kept_flip(const char *path, size_t at);
 /* Entries from the first LSN left to the last are there, nothing is damaged, and the producer goes on. */
 void kept_check_log(uint64_t first, uint64_t last);
+
+/* A scrubber with an interval of 100 s, and one pass of it; returns its steps. */
+extern const struct wal_upkeep_settings kept_scrubs;
+unsigned kept_scrub_a_pass(void);
 
 #endif

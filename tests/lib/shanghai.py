@@ -151,6 +151,16 @@ class Node:
         assert len(names) == 1, names
         return os.path.join(root, names[0])
 
+    def restart_with_indexes(self):
+        """Restarts, and waits until the start has made the index that is missing then: it makes none by itself any more."""
+        assert self.stop() == 0
+        first = min(name for name in os.listdir(self.log_dir()) if name.endswith(".seg"))
+        path = os.path.join(self.log_dir(), first.replace(".seg", ".idx"))
+        if os.path.exists(path):
+            os.unlink(path)
+        self.start()
+        wait_for(lambda: os.path.exists(path), "the oldest index, which is made last")
+
     def stop(self, timeout=30.0):
         """A clean stop; returns shanghaid's exit code."""
         if self.process is None:

@@ -12,6 +12,12 @@ static void on_damage(void *arg, const struct wal_scrub_damage *damage)
     u->damage = *damage;
 }
 
+static void on_index_lost(void *arg)
+{
+    struct upkeep_rig *u = arg;
+    u->indexes_lost++;
+}
+
 static void on_trimmed(void *arg, uint64_t first_lsn, uint64_t position)
 {
     struct upkeep_rig *u = arg;
@@ -37,12 +43,13 @@ enum service_exit upkeep_rig_open(struct upkeep_rig *u, struct wal_rig *rig)
         .stop = &u->stop,
         .damage = rig->dir.damage,
         .on_damage = on_damage,
+        .on_index_lost = on_index_lost,
         .on_trimmed = on_trimmed,
         .on_fatal = on_fatal,
         .arg = u,
     };
     u->rig = rig;
-    u->fatal = u->damages = u->trims = 0;
+    u->fatal = u->damages = u->trims = u->indexes_lost = 0;
     return wal_upkeep_open(&u->upkeep, &options, u->now);
 }
 

@@ -11,7 +11,7 @@ struct upkeep_rig {
     struct wal_upkeep_settings settings;
     struct wal_upkeep_time now;
     atomic_bool stop;
-    unsigned fatal, damages, trims;
+    unsigned fatal, damages, trims, indexes_lost;
     struct wal_scrub_damage damage; /* the last one; its texts are gone */
     uint64_t trimmed_lsn;
     /* the last answer */

@@ -323,6 +323,36 @@ static void test_no_index_is_made_of_a_damaged_segment(void **state)
     }
 }
 
+static uint64_t told_base;
+
+static void on_damage(void *arg, uint64_t base_lsn)
+{
+    assert_ptr_equal(arg, &told_base);
+    told_base = base_lsn;
+}
+
+static void work(struct wal_index *w);
+
+static void test_damage_that_an_index_would_hide_is_told(void **state)
+{
+    (void)state;
+    struct wal_index *w = wal_index_open(&fs, rig.dir.log, rig.dir.identity.log);
+    wal_index_on_damage(w, on_damage, &told_base);
+    for (size_t at = 20; at < 70000; at += 60000) { /* in the header, in a frame */
+        told_base = 0;
+        bytes_of(bases[1])[at] ^= 4;
+        wal_index_sealed(w, bases[1], bases[2]);
+        work(w);
+        assert_int_equal(told_base, bases[1]);
+        bytes_of(bases[1])[at] ^= 4;
+    }
+    told_base = 0;
+    wal_index_sealed(w, bases[1], bases[2]);
+    work(w);
+    assert_int_equal(told_base, 0);
+    wal_index_close(w);
+}
+
 /* Right checksums, but not the bytes that were there: what follows doesn't continue them. */
 static void test_no_index_is_made_of_an_exchanged_frame_or_header(void **state)
 {
@@ -880,6 +910,7 @@ int main(void)
         INDEX_TEST(test_bad_bytes_are_no_index),
         INDEX_TEST(test_places_out_of_order_are_no_index),
         INDEX_TEST(test_no_index_is_made_of_a_damaged_segment),
+        INDEX_TEST(test_damage_that_an_index_would_hide_is_told),
         INDEX_TEST(test_no_index_is_made_of_an_exchanged_frame_or_header),
         INDEX_TEST(test_missing_and_damaged_indexes_are_made_again),
         INDEX_TEST(test_the_newest_missing_index_is_made_first),

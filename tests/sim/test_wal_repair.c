@@ -336,6 +336,71 @@ static void test_a_repaired_range_goes_out_of_the_register(void **state)
     assert_int_equal(registered(), 0);
 }
 
+/* ---------------------------------------------------------------- the index */
+
+static struct vfs spying;
+static char index_path[PATH_MAX];
+static unsigned writes;
+static bool keeps_index;
+
+static bool has_index(void)
+{
+    int fd = rig.fs->open(rig.fs, index_path, O_RDONLY, 0);
+    if (fd >= 0)
+        rig.fs->close(rig.fs, fd);
+    return fd >= 0;
+}
+
+/* The repair's bytes are written once there is no index. (Its copy goes out of the segment, before.) */
+static ssize_t spying_pwritev(const struct vfs *vfs, int fd, const struct iovec *iov, int count,
+                              int64_t offset)
+{
+    (void)vfs;
+    writes++;
+    assert_false(has_index());
+    return rig.fs->pwritev(rig.fs, fd, iov, count, offset);
+}
+
+static int spying_unlink(const struct vfs *vfs, const char *path)
+{
+    (void)vfs;
+    if (strcmp(path, index_path) == 0 && keeps_index)
+        return -EROFS;
+    return rig.fs->unlink(rig.fs, path);
+}
+
+static void test_the_index_goes_before_bytes_change(void **state)
+{
+    (void)state;
+    const struct kept *k = &kept[1];
+    for (unsigned missing = 0; missing < 2; missing++) {
+        snprintf(index_path, sizeof index_path, "%s", path_of(k->base));
+        memcpy(strrchr(index_path, '.'), ".idx", 5);
+        rig.fs->close(rig.fs, rig.fs->open(rig.fs, index_path, O_WRONLY | O_CREAT, 0640));
+        flip_frame(k, 20);
+        int fd = rig.fs->open(rig.fs, path_of(k->base), O_RDONLY, 0);
+        enter(k, k->at[20], k->at[21], fd); /* there is a copy: only the repair writes */
+        rig.fs->close(rig.fs, fd);
+        if (missing)
+            assert_int_equal(rig.fs->unlink(rig.fs, path_of(k->base)), 0);
+        spying = *rig.fs;
+        spying.pwritev = spying_pwritev;
+        spying.unlink = spying_unlink;
+        repair.fs = &spying;
+        writes = 0;
+        keeps_index = true;
+        uint64_t from = missing ? 0 : k->at[20], to = missing ? k->bytes.len : k->at[21];
+        assert_refused(send_saved(k, from, to), SH_INTERNAL, "index");
+        assert_int_equal(writes, 0);
+        assert_int_equal(repair.failed, 0);
+        assert_int_equal(verify(), SH_CORRUPT);
+        keeps_index = false;
+        assert_repaired(send_saved(k, from, to), k, to);
+        assert_true(writes > 0);
+        assert_false(has_index());
+    }
+}
+
 /* ---------------------------------------------------------------- faults */
 
 static void test_a_full_disk_refuses_and_changes_nothing(void **state)
@@ -514,6 +579,7 @@ int main(void)
         REPAIR_TEST(test_the_old_bytes_are_kept),
         REPAIR_TEST(test_a_copy_that_the_register_names_is_enough),
         REPAIR_TEST(test_a_repaired_range_goes_out_of_the_register),
+        REPAIR_TEST(test_the_index_goes_before_bytes_change),
         REPAIR_TEST(test_a_full_disk_refuses_and_changes_nothing),
         REPAIR_TEST(test_a_failed_sync_is_fatal_and_the_next_repair_writes_again),
         REPAIR_TEST(test_a_crash_at_each_step),

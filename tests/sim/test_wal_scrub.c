@@ -15,32 +15,15 @@
 #include "log.h"
 #include "log_verify.h"
 
-static const struct wal_upkeep_settings scrubs = {.scrub_rate = 1 << 20, .scrub_interval_ns = 100 * NS_PER_S};
-
-/* Lets time pass until nothing is due within the interval's half; returns the steps. */
-static unsigned scrub_a_pass(void)
-{
-    unsigned steps = 0;
-    kept.now.real_ns += 100 * NS_PER_S;
-    for (;;) {
-        int64_t due_ns = wal_upkeep_scrub(&kept.upkeep, kept.now);
-        if (due_ns - kept.now.mono_ns > 50 * NS_PER_S)
-            return steps;
-        kept.now.real_ns += due_ns - kept.now.mono_ns;
-        kept.now.mono_ns = due_ns;
-        assert_true(++steps < 10000);
-    }
-}
-
 static void test_the_scrubber_waits_for_its_interval_and_keeps_its_rate(void **state)
 {
     (void)state;
     uint64_t first, newest;
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     int64_t due_ns = wal_upkeep_scrub(&kept.upkeep, kept.now);
     assert_int_equal(due_ns, kept.now.mono_ns + 100 * NS_PER_S);
     int64_t began_ns = kept.now.mono_ns;
-    assert_true(scrub_a_pass() > 0);
+    assert_true(kept_scrub_a_pass() > 0);
     kept_list(&first, &newest);
     /* All sealed bytes at 1 MiB/s. */
     double bytes = (double)kept_rig.log.segment.position;
@@ -93,7 +76,7 @@ static void test_what_the_disk_does_not_give_is_damage(void **state)
 {
     (void)state;
     uint64_t first;
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     size_t sealed = kept_list(&first, NULL) - 1;
     failing = *kept_fs;
     failing.open = failing_open;
@@ -106,7 +89,7 @@ static void test_what_the_disk_does_not_give_is_damage(void **state)
     upkeep_rig_close(&kept);
     kept_rig.fs = &failing;
     assert_int_equal(upkeep_rig_open(&kept, &kept_rig), EXIT_DONE);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, 1);
     assert_int_equal(kept.damage.base_lsn, kept_base_of(1));
     assert_int_equal(kept.damage.next_lsn, kept_base_of(2));
@@ -129,13 +112,13 @@ static void test_the_scrubber_finds_damage_and_goes_on(void **state)
     (void)state;
     char path[PATH_MAX];
     uint64_t first;
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     size_t sealed = kept_list(&first, NULL) - 1;
     for (size_t i = 0; i < sealed; i++) {
         kept_path_of(kept_base_of(i), ".seg", path);
         kept_flip(path, 700 + 1700 * i);
     }
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, sealed);
     assert_int_equal(upkeep_rig_ranges(&kept), sealed);
     const struct wal_segment *last = &kept.upkeep.catalog.all[sealed - 1];
@@ -152,7 +135,7 @@ static void test_the_scrubber_finds_damage_and_goes_on(void **state)
         kept_path_of(kept_base_of(i), ".seg", path);
         kept_flip(path, 700 + 1700 * i);
     }
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, sealed);
     assert_int_equal(upkeep_rig_ranges(&kept), 0);
     assert_int_equal(upkeep_rig_info(&kept, 0), SH_OK);
@@ -164,23 +147,23 @@ static void test_every_byte_of_a_sealed_segment_is_scrubbed(void **state)
 {
     (void)state;
     char path[PATH_MAX];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept_path_of(kept_base_of(1), ".seg", path);
     size_t len = sim_disk_file(kept_disk, path).len;
     for (size_t at = 0; at < len; at += 1 + at % 61) {
         unsigned before = kept.damages;
         kept_flip(path, at);
-        scrub_a_pass();
+        kept_scrub_a_pass();
         assert_true(kept.damages > before);
         kept_flip(path, at);
     }
     /* A file that is too short, and one that is gone from under it. */
     unsigned before = kept.damages;
     sim_disk_resize(kept_disk, path, len - 1);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_true(kept.damages > before);
     sim_disk_resize(kept_disk, path, 10);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_true(kept.damages > before + 1);
     kept_teardown();
 }
@@ -192,37 +175,18 @@ static void test_the_chain_over_segment_ends_is_scrubbed(void **state)
     struct segment_header header;
     char path[PATH_MAX];
     uint8_t bytes[SEGMENT_HEADER_BYTES];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept_path_of(kept_base_of(2), ".seg", path);
     struct slice file = sim_disk_file(kept_disk, path);
     assert_int_equal(segment_header_decode(slice_of(file.data, SEGMENT_HEADER_BYTES), &header), SH_OK);
     header.previous_checksum ^= 1;
     segment_header_encode(&header, bytes);
     memcpy((uint8_t *)(uintptr_t)file.data, bytes, sizeof bytes);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_true(kept.damages > 0);
     assert_int_equal(kept.damages, 2); /* where they meet, and the frame there */
     assert_int_equal(kept.damage.base_lsn, kept_base_of(2));
     kept_teardown();
-}
-
-/* Segments of 1 MiB, of which a step reads a quarter. */
-static void kept_setup_large(void)
-{
-    kept_disk = sim_disk_open();
-    kept_fs = sim_disk_vfs(kept_disk);
-    assert_int_equal(rig_open(&kept_rig, kept_fs, kept_data, 1 << 20), EXIT_DONE);
-    memset(&kept, 0, sizeof kept);
-    kept.now = (struct wal_upkeep_time){kept_rig.now_ns, NS_PER_S};
-    kept.settings = scrubs;
-    assert_int_equal(upkeep_rig_open(&kept, &kept_rig), EXIT_DONE);
-    wal_upkeep_scrub(&kept.upkeep, kept.now);
-    assert_true(rig_prepare(&kept_rig));
-    for (uint64_t n = 1; n <= 300; n++) {
-        rig_append_many(&kept_rig, 7, n, kept_payload_of(n), 50);
-        assert_true(rig_commit(&kept_rig));
-    }
-    assert_int_equal(wal_log_write_mark(&kept_rig.log), 0);
 }
 
 static void set_rate(uint64_t rate)
@@ -248,7 +212,7 @@ static void test_a_pass_bears_interruptions_and_trims(void **state)
     assert_int_equal(kept.upkeep.rounds.scrub.base_lsn, second);
     assert_int_equal(upkeep_rig_trim(&kept, fourth, false, NULL), SH_OK);
     assert_int_equal(kept.trim.first_lsn, fourth);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, 0);
     kept_teardown();
 }
@@ -269,7 +233,7 @@ static void test_a_pass_that_is_cut_short_mends_nothing(void **state)
     uint64_t second = kept_base_of(1);
     kept_path_of(second, ".seg", path);
     kept_flip(path, 900000);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(upkeep_rig_ranges(&kept), 1);
     kept.now.real_ns += 100 * NS_PER_S;
     scrub_up_to(second, 300000);
@@ -295,7 +259,7 @@ static void test_a_repair_under_the_scrubber_is_seen(void **state)
     for (size_t at = 300000; at < 900000; at += 30000)
         kept_flip(path, at);
     wal_upkeep_repaired(&kept.upkeep, second);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, 0);
     assert_int_equal(upkeep_rig_ranges(&kept), 0);
     kept_teardown();
@@ -321,10 +285,10 @@ static void test_a_missing_segment_is_found(void **state)
 {
     (void)state;
     char path[PATH_MAX];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept_path_of(kept_base_of(2), ".seg", path);
     assert_int_equal(kept_fs->unlink(kept_fs, path), 0);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_true(kept.damages > 0);
     assert_int_equal(kept.damage.base_lsn, kept_base_of(1));
     kept_teardown();
@@ -334,7 +298,7 @@ static void test_a_pass_goes_on_after_a_restart(void **state)
 {
     (void)state;
     uint64_t first;
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept.now.mono_ns = 1000 * NS_PER_S;
     wal_upkeep_scrub(&kept.upkeep, kept.now); /* progress is there from now on */
     kept.now.real_ns += 100 * NS_PER_S;
@@ -346,7 +310,7 @@ static void test_a_pass_goes_on_after_a_restart(void **state)
     kept_restart(SIM_LOSE_ALL, 1);
     assert_true(kept.upkeep.rounds.next_lsn >= kept_base_of(2));
     kept_list(&first, NULL);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.upkeep.rounds.next_lsn, 0);
     assert_int_equal(kept.damages, 0);
     kept_teardown();
@@ -356,7 +320,7 @@ static void test_damaged_progress_begins_anew(void **state)
 {
     (void)state;
     char path[PATH_MAX];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     wal_upkeep_scrub(&kept.upkeep, kept.now);
     vfs_path(path, kept_rig.log.dir, "scrub");
     for (size_t at = 0; at < 64; at++) {
@@ -366,7 +330,7 @@ static void test_damaged_progress_begins_anew(void **state)
         assert_int_equal(kept.upkeep.rounds.since_ns, kept.now.real_ns);
         kept_flip(path, at);
     }
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(kept.damages, 0);
     kept_teardown();
 }
@@ -376,10 +340,10 @@ static void test_damaged_entries_may_be_trimmed(void **state)
 {
     (void)state;
     char path[PATH_MAX];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept_path_of(kept_base_of(1), ".seg", path);
     kept_flip(path, 2000);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(upkeep_rig_ranges(&kept), 1);
     uint64_t third = kept_base_of(2);
     assert_int_equal(upkeep_rig_trim(&kept, third, false, NULL), SH_OK);

@@ -263,6 +263,53 @@ static void test_headers_are_looked_at_again_before_a_removal(void **state)
     }
 }
 
+static void put_back(const char *path, const struct buf *bytes)
+{
+    int fd = kept_fs->open(kept_fs, path, O_WRONLY | O_CREAT, 0640);
+    assert_int_equal(vfs_write_all(kept_fs, fd, bytes->data, bytes->len, 0), 0);
+    kept_fs->close(kept_fs, fd);
+}
+
+/* A segment whose file was missing comes back by a repair, in parts: the catalogue takes it in, whatever it
+ * has seen before, and a trim goes over it. */
+static void test_a_segment_that_comes_back_is_trimmed_like_others(void **state)
+{
+    (void)state;
+    for (unsigned seen = 0; seen < 8; seen++) { /* before, while it is missing, while a part of it is there */
+        char path[PATH_MAX];
+        uint64_t first;
+        kept_setup();
+        if ((seen & 1) != 0)
+            assert_int_equal(upkeep_rig_info(&kept, 0), SH_OK);
+        uint64_t second = kept_base_of(1), fourth = kept_base_of(3);
+        struct buf bytes = {0}, part = {0};
+        kept_path_of(second, ".seg", path);
+        struct slice file = sim_disk_file(kept_disk, path);
+        buf_append(&bytes, file.data, file.len);
+        buf_append(&part, file.data, 1000);
+        assert_int_equal(kept_fs->unlink(kept_fs, path), 0);
+        if ((seen & 2) != 0)
+            assert_int_equal(upkeep_rig_info(&kept, 0), SH_OK);
+        put_back(path, &part);
+        wal_upkeep_repaired(&kept.upkeep, second);
+        if ((seen & 4) != 0)
+            assert_int_equal(upkeep_rig_info(&kept, 0), SH_OK);
+        put_back(path, &bytes);
+        wal_upkeep_repaired(&kept.upkeep, second);
+        assert_int_equal(upkeep_rig_trim(&kept, second, false, NULL), SH_OK);
+        assert_int_equal(kept.trim.first_lsn, second);
+        kept_check_log(second, KEPT_ENTRIES);
+        assert_int_equal(upkeep_rig_trim(&kept, fourth, false, NULL), SH_OK);
+        assert_int_equal(kept.trim.first_lsn, fourth);
+        kept_list(&first, NULL);
+        assert_int_equal(first, fourth);
+        kept_check_log(fourth, KEPT_ENTRIES);
+        buf_free(&bytes);
+        buf_free(&part);
+        kept_teardown();
+    }
+}
+
 static void test_without_a_mark_nothing_is_trimmed(void **state)
 {
     (void)state;
@@ -458,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_indexes_go_with_their_segments),
         cmocka_unit_test(test_a_damaged_header_keeps_its_segment),
         cmocka_unit_test(test_headers_are_looked_at_again_before_a_removal),
+        cmocka_unit_test(test_a_segment_that_comes_back_is_trimmed_like_others),
         cmocka_unit_test(test_without_a_mark_nothing_is_trimmed),
         cmocka_unit_test(test_a_lost_register_holds_everything),
         cmocka_unit_test(test_a_lost_register_does_not_hold_for_ever),

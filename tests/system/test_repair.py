@@ -77,6 +77,9 @@ class Mending(unittest.TestCase):
     # ---------------------------------------------------------------- repair
 
     def test_frames_that_were_saved_aside_are_put_back(self):
+        index = self.path(1).replace(".seg", ".idx")
+        self.node.restart_with_indexes()
+        self.assertTrue(os.path.exists(index))
         good = self.content(1)
         frames, end = frames_of(good)
         self.assertEqual(end, len(good))
@@ -93,10 +96,12 @@ class Mending(unittest.TestCase):
 
         wal, middle = self.wal(), frames[(first + last) // 2]
         kind, body = self.repair(wal, 1, begin, good[begin:middle[0]])
+        self.assertFalse(os.path.exists(index))  # it goes before bytes change
         self.assertEqual((kind, body[3], body[4], body.get(5, False)), (REPAIR_REPLY, middle[0], middle[1], False))
         kind, body = self.repair(wal, 1, middle[0], good[middle[0]:behind])
         self.assertEqual((kind, body[3], body.get(5)), (REPAIR_REPLY, behind, True))
         self.assertEqual(self.content(1), good)
+        wait_for(lambda: os.path.exists(index), "the index to be made again")
         self.assert_all_reads_back()
         self.assertTrue(self.node.log_lines("damage repaired"))
         kept = os.listdir(os.path.join(self.node.data, "quarantine"))

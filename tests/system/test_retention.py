@@ -18,6 +18,15 @@ def lines(first, last):
     return b"".join(b"%0*d\n" % (LINE, i) for i in range(first, last + 1))
 
 
+def content(path):
+    """None without such a file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 class Kept(Node):
     """A node whose log has several segments of 1 MiB."""
 
@@ -288,6 +297,39 @@ class Scrub(unittest.TestCase):
                              (path, damage["offset"], damage["first_lsn"]))
             wait_for(lambda: node.info()["scrub"]["last_full_pass_ms"], "a full pass")
             node.fill(100)  # appends go on
+
+    def test_an_index_that_is_damaged_is_made_again(self):
+        with Kept(", scrub_interval: 1s, scrub_rate: 1GiB") as node:
+            node.start().fill()
+            path = os.path.join(node.log_dir(), node.segments()[1].replace(".seg", ".idx"))
+            node.restart_with_indexes()
+            good = content(path)
+            with open(path, "r+b") as file:
+                file.seek(70)
+                file.write(bytes([good[70] ^ 1]))
+            wait_for(lambda: node.log_lines("the index of a segment is damaged"), "the scrubber")
+            wait_for(lambda: content(path) == good, "the index to be made again")
+            self.assertEqual(node.info()["damages"], [])
+
+    def test_damage_that_the_making_of_an_index_meets_is_registered(self):
+        with Kept() as node:
+            node.start().fill()
+            self.assertEqual(node.stop(), 0)
+            path = os.path.join(node.log_dir(), node.segments()[1])
+            if os.path.exists(path.replace(".seg", ".idx")):
+                os.unlink(path.replace(".seg", ".idx"))
+            with open(path, "r+b") as file:
+                file.seek(500000)
+                byte = file.read(1)
+                file.seek(500000)
+                file.write(bytes([byte[0] ^ 1]))
+            node.start()
+            damage = wait_for(lambda: node.info()["damages"], "the damage to be shown")[0]
+            self.assertEqual(damage["file"], os.path.basename(path))
+            self.assertLessEqual(damage["offset"], 500000)
+            self.assertGreater(damage["offset"] + damage["bytes"], 500000)
+            self.assertTrue(node.log_lines("no index is made of it"))
+            self.assertFalse(os.path.exists(path.replace(".seg", ".idx")))
 
     def test_the_janitor_sleeps(self):
         with Kept() as node:
