@@ -249,6 +249,7 @@ struct wal_commit *wal_commit_start(const struct wal_commit_options *o)
         .on_durable = o->on_durable,
         .arg = o->arg,
         .delay_ns = o->delay_ns,
+        .mark_due = o->log->mark.durable_end != o->log->durable.end, /* the start met a full disk */
     };
     c->last = &c->first;
     pthread_mutex_init(&c->lock, NULL);

@@ -16,8 +16,8 @@ struct wal_damage {
     const struct vfs *fs;
     char dir[PATH_MAX], quarantine[PATH_MAX];
     struct id16 log;
+    pthread_mutex_t lock; /* over what follows */
     uint64_t reserve_bytes;
-    pthread_mutex_t lock;            /* over what follows */
     struct log_damage_range *ranges; /* by position; room for LOG_DAMAGE_MAX + 1 */
     size_t count;
 };
@@ -70,6 +70,13 @@ enum sh_error wal_damage_open(const struct vfs *fs, const char *dir, struct id16
     wal_damage_close(d);
     *out = NULL;
     return error;
+}
+
+void wal_damage_set_reserve(struct wal_damage *d, uint64_t reserve_bytes)
+{
+    pthread_mutex_lock(&d->lock);
+    d->reserve_bytes = reserve_bytes;
+    pthread_mutex_unlock(&d->lock);
 }
 
 void wal_damage_close(struct wal_damage *d)

@@ -23,6 +23,8 @@ struct wal_damage;
  * a file call failed (logged). */
 enum sh_error wal_damage_open(const struct vfs *fs, const char *dir, struct id16 log, const char *quarantine,
                               uint64_t reserve_bytes, struct wal_damage **out);
+/* From now on. */
+void wal_damage_set_reserve(struct wal_damage *damage, uint64_t reserve_bytes);
 /* NULL does nothing. */
 void wal_damage_close(struct wal_damage *damage);
 

@@ -168,7 +168,8 @@ static enum service_exit sync_identity(struct wal_dir *d)
 enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint64_t segment_size,
                                    struct wal_state *state)
 {
-    enum sh_error error = wal_damage_open(d->fs, d->log, d->identity.log, d->quarantine, 0, &d->damage);
+    enum sh_error error =
+        wal_damage_open(d->fs, d->log, d->identity.log, d->quarantine, d->reserve_bytes, &d->damage);
     if (error == SH_OK)
         error = wal_log_open(log, d->fs, d->log, d->identity.log, segment_size, d->is_new, d->quarantine,
                              d->damage, state);

@@ -14,6 +14,8 @@ struct wal_dir {
     struct node_identity identity;
     bool is_new;               /* no identity is written yet: its log holds no entry */
     struct wal_damage *damage; /* of its log; open while the log is */
+    uint64_t reserve_bytes;    /* of the disk: no copy of damage is made below that. 0 after wal_dir_open; the
+                                  caller's to set */
     int lock_fd;
 };
 

@@ -3,6 +3,7 @@
 #include "wal_log.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -123,9 +124,30 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
     return result;
 }
 
+static int open_mark(struct wal_log *log)
+{
+    char path[PATH_MAX];
+    uint8_t slots[2 * MARK_SLOT_BYTES];
+    if (log->mark.counter == 0) { /* none, or damaged */
+        struct log_mark mark = {.log = log->uuid, .counter = 1};
+        log_mark_encode(&mark, slots);
+        memcpy(slots + MARK_SLOT_BYTES, slots, MARK_SLOT_BYTES);
+        int result = vfs_replace_file(log->fs, log->dir, "mark", slots, sizeof slots);
+        if (result < 0)
+            return result;
+        log->mark = mark;
+    }
+    vfs_path(path, log->dir, "mark");
+    log->mark_fd = log->fs->open(log->fs, path, O_RDWR, 0);
+    return log->mark_fd < 0 ? log->mark_fd : 0;
+}
+
 int wal_log_write_mark(struct wal_log *log)
 {
     uint8_t slot[MARK_SLOT_BYTES];
+    int opened = log->mark_fd < 0 ? open_mark(log) : 0;
+    if (opened < 0)
+        return opened;
     if (log->mark.durable_end == log->durable.end)
         return 0;
     struct log_mark mark = {

@@ -29,8 +29,8 @@ struct wal_log {
     /* what is synced */
     struct wal_durable durable;
     uint32_t durable_checksum;
-    int mark_fd;
-    struct log_mark mark; /* as on disk */
+    int mark_fd;          /* -1: not opened, or not made, yet */
+    struct log_mark mark; /* as on disk; counter 0: there is none */
     struct iovec iov[WAL_IOV_MAX];
 };
 
@@ -52,7 +52,7 @@ int wal_log_sync(struct wal_log *log);
  * frame are written and synced, then it gets its name. Everything before must be durable. *old and *old_end:
  * the former segment, to be sealed. */
 int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end);
-/* Writes the durable mark, when it would say something new. */
+/* Writes the durable mark, when it would say something new; makes its file when there is none. */
 int wal_log_write_mark(struct wal_log *log);
 
 /* Writes zeros from one offset to another. */

@@ -208,6 +208,13 @@ static enum sh_error cut(struct recovery *r, uint64_t end)
     if (result == 0 && extent > end)
         result = wal_quarantine(fs, r->quarantine, r->log->uuid, s->header.position + end, s->fd, end, extent,
                                 name);
+    if (wal_is_full(result)) {
+        log_warn(
+            "the disk is full: the segment before the newest is longer than it should be, and stays so until "
+            "what is too much can be kept aside",
+            log_text("dir", r->log->dir), log_uint("base_lsn", s->header.base_lsn));
+        return SH_OK; /* readers end where the newest one begins */
+    }
     if (result == 0)
         result = fs->truncate(fs, s->fd, (int64_t)end);
     if (result == 0)

@@ -180,23 +180,18 @@ static enum sh_error walk(struct recovery *r)
 
 /* ---------------------------------------------------------------- recovery */
 
-static enum sh_error open_mark(struct wal_log *log)
+/* On a full disk the prepared segment makes room for the mark's file; when that is not enough the committer
+ * goes on trying. */
+static enum sh_error write_mark(struct wal_log *log)
 {
-    char path[PATH_MAX];
-    uint8_t slots[2 * MARK_SLOT_BYTES];
-    int result = 0;
-    if (log->mark.counter == 0) { /* none, or damaged */
-        log->mark = (struct log_mark){.log = log->uuid, .counter = 1};
-        log_mark_encode(&log->mark, slots);
-        memcpy(slots + MARK_SLOT_BYTES, slots, MARK_SLOT_BYTES);
-        result = vfs_replace_file(log->fs, log->dir, "mark", slots, sizeof slots);
-    }
-    vfs_path(path, log->dir, "mark");
-    if (result == 0)
-        log->mark_fd = result = log->fs->open(log->fs, path, O_RDWR, 0);
-    if (result >= 0)
+    char next[PATH_MAX];
+    int result = wal_log_write_mark(log);
+    vfs_path(next, log->dir, "next.tmp");
+    if (wal_is_full(result) && log->fs->unlink(log->fs, next) == 0)
         result = wal_log_write_mark(log);
-    return result == 0 ? SH_OK : wal_recovery_failed(log, "cannot write the durable mark", result);
+    return result == 0 || wal_is_full(result)
+               ? SH_OK
+               : wal_recovery_failed(log, "cannot write the durable mark", result);
 }
 
 static enum sh_error end_log(struct recovery *r)
@@ -222,7 +217,7 @@ static enum sh_error recover(struct recovery *r)
     segment_scan_free(&r->scan);
     if (r->previous.fd >= 0)
         fs->close(fs, r->previous.fd);
-    return error == SH_OK ? open_mark(r->log) : error;
+    return error == SH_OK ? write_mark(r->log) : error;
 }
 
 enum sh_error wal_log_open(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,

@@ -421,6 +421,7 @@ static enum service_exit open_log(struct wal_service *w)
     enum service_exit code = wal_dir_open(&w->dir, vfs_posix(), config->data_dir, config->self->id);
     if (code != EXIT_DONE)
         return code;
+    w->dir.reserve_bytes = wal_disk_reserve(w->dir.fs, w->dir.data, config->settings.wal_disk_reserve);
     wal_state_init(&state);
     code = wal_dir_open_log(&w->dir, &w->log, config->settings.wal_segment_size, &state);
     if (code == EXIT_DONE) {

@@ -91,6 +91,8 @@ void wal_upkeep_set(struct wal_upkeep *u, const struct wal_upkeep_settings *sett
     u->options.settings = *settings;
     u->rounds.rate = settings->scrub_rate;
     u->rounds.interval_ns = settings->scrub_interval_ns;
+    wal_damage_set_reserve(u->options.damage,
+                           wal_disk_reserve(u->options.fs, u->options.dir, settings->disk_reserve));
 }
 
 /* ---------------------------------------------------------------- holds */

@@ -1,5 +1,6 @@
 """A disk of 8 MiB, filled until appends are refused: everything else works on, and appends resume by themselves."""
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -162,6 +163,45 @@ class DiskFull(unittest.TestCase):
         self.assertEqual(self.read, done["entries"])
         self.assertEqual(self.read, writer.sent)
         self.assertEqual(self.node.tree()["walsvc"]["restarts"], 1)
+
+    def fill_up(self):
+        """Not a byte is left, of the reserve neither."""
+        with open(os.path.join(self.node.data, "ballast"), "ab", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+
+    def test_a_start_without_any_room(self):
+        code = 0
+        while code == 0:
+            last = self.durable()
+            code = self.node.ctl("--timeout", "1s", "append", "--batch", "20", "-", check=False,
+                                 input=b"".join(b"%0*d\n" % (LINE, last + i) for i in range(1, 5001))).returncode
+        self.fill_up()
+        for lost in (None, "mark", "scrub", "holds"):
+            self.assertEqual(self.node.stop(), 0)
+            if lost is not None and os.path.exists(os.path.join(self.node.log_dir(), lost)):
+                os.unlink(os.path.join(self.node.log_dir(), lost))
+            self.fill_up()
+            self.node.start()
+            self.read = 0
+            self.read_on()
+            self.assertEqual(self.read, self.durable())
+            self.assertTrue(self.is_refused())
+            self.assertEqual(self.node.ctl("log", "verify", "--data", self.node.data).returncode, 0)
+        self.assertFalse(os.path.exists(os.path.join(self.node.log_dir(), "mark")))
+        os.unlink(os.path.join(self.node.data, "ballast"))
+        wait_for(lambda: os.path.exists(os.path.join(self.node.log_dir(), "mark")), "the mark")
+        self.node.ctl("log", "trim", "--release", "lost-register")
+        self.make_room()
+        self.node.ctl("append", "-", input=b"%0*d\n" % (LINE, self.read + 1))
+        self.read_on()
+        self.assertEqual(self.read, self.durable())
+
+    def durable(self):
+        return self.node.json("status")["durable_lsn"]
 
     def finish(self, writer):
         """The rest of the lines may need room once more."""

@@ -662,6 +662,25 @@ static void test_a_mark_that_meets_a_full_disk_is_written_later(void **state)
     assert_log_holds(n - 1);
 }
 
+/* The start had no room for its file; nothing is appended since. */
+static void test_a_mark_that_the_start_could_not_make_is_made(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    uint64_t end = rig.log.durable.end;
+    vfs_path(path, rig.log.dir, "mark");
+    assert_int_equal(unlink(path), 0);
+    vfs_posix()->close(vfs_posix(), rig.log.mark_fd);
+    rig.log.mark_fd = -1;
+    rig.log.mark = (struct log_mark){0};
+    start();
+    struct log_mark mark = {0};
+    while (log_mark_read(vfs_posix(), rig.log.dir, rig.dir.identity.log, &mark) != SH_OK ||
+           mark.durable_end < end)
+        usleep(1000);
+    stop();
+}
+
 /* ---------------------------------------------------------------- the end of the process */
 
 /* Runs fn in a child; the exit status. The parent holds no threads then. */
@@ -790,6 +809,7 @@ int main(void)
         COMMIT_TEST(test_the_default_reserve_is_a_twentieth_and_a_gib_at_most),
         COMMIT_TEST(test_a_segment_prepared_before_is_no_full_disk),
         COMMIT_TEST(test_a_mark_that_meets_a_full_disk_is_written_later),
+        COMMIT_TEST(test_a_mark_that_the_start_could_not_make_is_made),
         COMMIT_TEST(test_a_failed_sync_ends_the_process_and_acknowledges_nobody),
         COMMIT_TEST(test_a_failed_write_ends_the_process),
 #ifdef SHANGHAI_FAILPOINTS
