@@ -209,7 +209,11 @@ struct sh_kept_segment {
 };
 struct sh_damage {
     char file[64];
-    uint64_t offset, bytes, first_lsn, next_lsn; /* next_lsn: the first one behind it; 0: not known */
+    uint64_t offset, bytes;       /* in the file */
+    uint64_t first_lsn, next_lsn; /* next_lsn: the first one behind it; first_lsn: it holds no entry */
+    int64_t found_ns;             /* since 1970 */
+    int64_t accepted_ns;          /* since 1970: its loss was accepted; 0: it wasn't */
+    char copy[96];                /* file in data/quarantine with what was there; "": none */
 };
 struct sh_wal_info {
     struct sh_kept_segment *segments; /* oldest first */

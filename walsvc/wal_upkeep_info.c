@@ -63,12 +63,15 @@ static void pack_damages(const struct wal_upkeep *u, struct buf *out)
     msgpack_pack_array(&pk, count);
     for (size_t i = 0; i < count; i++) {
         segment_name(ranges[i].base_lsn, file);
-        msgpack_pack_array(&pk, 5);
+        msgpack_pack_array(&pk, 8);
         mp_pack_cstr(&pk, file);
         msgpack_pack_uint64(&pk, ranges[i].offset);
         msgpack_pack_uint64(&pk, ranges[i].bytes);
         msgpack_pack_uint64(&pk, ranges[i].first_lsn);
         msgpack_pack_uint64(&pk, ranges[i].next_lsn);
+        msgpack_pack_uint64(&pk, (uint64_t)ranges[i].found_ns);
+        msgpack_pack_uint64(&pk, (uint64_t)ranges[i].accepted_ns);
+        mp_pack_cstr(&pk, ranges[i].copy);
     }
     free(ranges);
 }

@@ -141,6 +141,16 @@ static void print_damage_json(struct ctl_json *j, const struct sh_damage *d)
     json_uint(j, "bytes", d->bytes);
     json_uint(j, "first_lsn", d->first_lsn);
     json_uint(j, "next_lsn", d->next_lsn);
+    json_text(j, "state", d->accepted_ns != 0 ? "accepted" : "open");
+    json_int(j, "found_ms", d->found_ns / NS_PER_MS);
+    if (d->accepted_ns == 0)
+        json_null(j, "accepted_ms");
+    else
+        json_int(j, "accepted_ms", d->accepted_ns / NS_PER_MS);
+    if (d->copy[0] == 0)
+        json_null(j, "copy");
+    else
+        json_text(j, "copy", d->copy);
     json_close(j, '}');
 }
 
@@ -267,25 +277,54 @@ static void print_holds(const struct ctl *ctl, const struct info *info)
     ctl_table_print(ctl, &table);
 }
 
+/* One line, with what to do. */
+static void print_damage(const struct ctl *ctl, const struct sh_wal_info *w)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < w->damage_count; i++)
+        open += w->damages[i].accepted_ns == 0;
+    if (open > 0)
+        ctl_line(
+            ctl, "damage",
+            "%zu open, %zu accepted, see below; stop the node and put the files back from a copy, or give up "
+            "what nobody has: shanghaictl log accept-loss FIRST LAST",
+            open, w->damage_count - open);
+    else if (w->damage_count > 0)
+        ctl_line(ctl, "damage", "none open; %zu accepted as lost", w->damage_count);
+}
+
+static void add_damage(struct ctl_table *table, const struct sh_damage *d)
+{
+    struct buf file = {0}, copy = {0};
+    char when[CTL_TEXT_MAX];
+    ctl_safe(&file, slice_str(d->file));
+    ctl_safe(&copy, slice_str(d->copy));
+    ctl_table_cell(table, "%s", buf_cstr(&file));
+    ctl_table_cell(table, "%" PRIu64, d->offset);
+    ctl_table_cell(table, "%" PRIu64, d->bytes);
+    if (d->next_lsn > d->first_lsn)
+        ctl_table_cell(table, "%" PRIu64 " to %" PRIu64, d->first_lsn, d->next_lsn - 1);
+    else
+        ctl_table_cell(table, "none");
+    if (d->accepted_ns != 0)
+        ctl_table_cell(table, "accepted %s", ctl_time(d->accepted_ns, when));
+    else
+        ctl_table_cell(table, "open");
+    ctl_table_cell(table, "%s", d->copy[0] != 0 ? buf_cstr(&copy) : "");
+    buf_free(&file);
+    buf_free(&copy);
+}
+
 static void print_damages(const struct ctl *ctl, const struct sh_wal_info *w)
 {
-    static const char *const heads[] = {"damaged file", ">offset", ">bytes", ">from LSN", ">readable from"};
+    static const char *const heads[] = {"damaged file", ">offset", ">bytes", "LSN", "state", "copy"};
     struct ctl_table table = {0};
     if (w->damage_count == 0)
         return;
     puts("");
-    ctl_table_head(&table, 5, heads);
-    for (size_t i = 0; i < w->damage_count; i++) {
-        const struct sh_damage *d = &w->damages[i];
-        struct buf file = {0};
-        ctl_safe(&file, slice_str(d->file));
-        ctl_table_cell(&table, "%s", buf_cstr(&file));
-        ctl_table_cell(&table, "%" PRIu64, d->offset);
-        ctl_table_cell(&table, "%" PRIu64, d->bytes);
-        ctl_table_cell(&table, "%" PRIu64, d->first_lsn);
-        ctl_table_cell(&table, "%" PRIu64, d->next_lsn);
-        buf_free(&file);
-    }
+    ctl_table_head(&table, 6, heads);
+    for (size_t i = 0; i < w->damage_count; i++)
+        add_damage(&table, &w->damages[i]);
     ctl_table_print(ctl, &table);
 }
 
@@ -330,6 +369,7 @@ static void print_text(const struct ctl *ctl, const struct info *info, bool aske
         print_retention(ctl, &info->wal);
         print_disk(ctl, &info->wal);
         print_scrub(ctl, &info->wal);
+        print_damage(ctl, &info->wal);
     } else if (asked) {
         ctl_line(ctl, "walsvc", "does not answer: holds, retention, disk and scrubber are not known");
     }

@@ -107,12 +107,16 @@ static bool decode_hold(struct mp *m, struct sh_hold *out)
 static bool decode_damage(struct mp *m, struct sh_damage *out)
 {
     uint32_t fields;
-    struct slice file;
-    if (!mp_array(m, &fields) || fields < 5 || !mp_str(m, &file) || !mp_uint(m, &out->offset) ||
+    uint64_t found, accepted;
+    struct slice file, copy;
+    if (!mp_array(m, &fields) || fields < 8 || !mp_str(m, &file) || !mp_uint(m, &out->offset) ||
         !mp_uint(m, &out->bytes) || !mp_uint(m, &out->first_lsn) || !mp_uint(m, &out->next_lsn) ||
-        !copy_name(out->file, sizeof out->file, file))
+        !mp_uint(m, &found) || !mp_uint(m, &accepted) || !mp_str(m, &copy) ||
+        !copy_name(out->file, sizeof out->file, file) || !copy_name(out->copy, sizeof out->copy, copy))
         return false;
-    return skip_rest(m, fields, 5);
+    out->found_ns = (int64_t)found;
+    out->accepted_ns = (int64_t)accepted;
+    return skip_rest(m, fields, 8);
 }
 
 static bool decode_segments(struct slice list, struct sh_wal_info *info)

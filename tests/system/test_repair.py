@@ -212,6 +212,13 @@ class Mending(unittest.TestCase):
             self.assertGreater(report["damages"][0]["accepted_ms"], 0)
             out = self.node.ctl("log", "verify", "--data", self.node.data)
             self.assertRegex(out.stdout, rb"accepted loss.*LSN %d to %d: .*; accepted 20" % (first, last))
+            shown = self.node.json("log", "info")["damages"]
+            self.assertEqual([(row["file"], row["first_lsn"], row["next_lsn"], row["state"]) for row in shown],
+                             [(self.segments[1], first, last + 1, "accepted")])
+            self.assertGreater(shown[0]["accepted_ms"], 0)
+            text = self.node.ctl("log", "info").stdout
+            self.assertIn(b"none open; 1 accepted as lost", text)
+            self.assertRegex(text, rb"(?m)^%s .* %d to %d +accepted 20" % (self.segments[1].encode(), first, last))
             self.assertIn(b"good", out.stdout)
             out = self.node.ctl("read", "--from", str(first), check=False)
             self.assertEqual(out.returncode, 1)

@@ -291,7 +291,15 @@ class Scrub(unittest.TestCase):
             self.assertLessEqual(damage["offset"], 500000)
             self.assertGreater(damage["offset"] + damage["bytes"], 500000)
             self.assertGreater(damage["next_lsn"], damage["first_lsn"])
-            self.assertIn(damage["file"].encode(), node.ctl("log", "info").stdout)
+            self.assertEqual((damage["state"], damage["accepted_ms"]), ("open", None))
+            self.assertGreater(damage["found_ms"], 0)
+            kept = content(os.path.join(node.data, "quarantine", damage["copy"]))
+            self.assertEqual(kept, content(path)[damage["offset"]:damage["offset"] + damage["bytes"]])
+            text = node.ctl("log", "info").stdout.decode()
+            self.assertIn("1 open, 0 accepted", text)
+            self.assertIn("log accept-loss", text)
+            self.assertRegex(text, rf"(?m)^{damage['file']} +{damage['offset']} +{damage['bytes']} "
+                             rf" +{damage['first_lsn']} to {damage['next_lsn'] - 1} +open +{damage['copy']}$")
             line = json.loads(node.log_lines("the scrubber has found damage")[0])
             self.assertEqual((line["file"], line["offset"], line["first_lsn"]),
                              (path, damage["offset"], damage["first_lsn"]))
