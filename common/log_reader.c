@@ -3,40 +3,15 @@
  * A reader stands in one segment, before one frame: `scan` has the place in the file, `chain` what the frame
  * there must continue. The end of a segment is only known when there is a newer one, so an invalid frame in
  * the newest known segment first asks the folder whether there is one by now, and is damage only if not. */
-#include "log_reader.h"
+#include "log_reader_parts.h"
 
-#include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
-#include "log_index.h"
 #include "segment_index.h"
-#include "segment_scan.h"
 
 enum { ENTER_TRIES = 8 };
-
-struct log_reader {
-    const struct vfs *fs;
-    char *dir;
-    struct id16 log;
-    uint64_t *bases; /* segments as last listed, ascending */
-    size_t base_count;
-    /* the current segment; fd is -1 for none */
-    int fd;
-    size_t current; /* its place in bases */
-    struct segment_header segment;
-    enum header_state header; /* damaged: taken from the frames, or UNKNOWN: from the segments beside it */
-    bool sealed;              /* end_offset is known */
-    uint64_t end_offset;      /* in the file */
-    struct segment_scan scan;
-    struct log_chain chain;
-    struct log_index index; /* places where it has been */
-    bool by_index;    /* it stands where the segment's index file said, and no frame has confirmed that yet */
-    uint64_t doubted; /* base LSN of a segment whose index file was wrong; 0 for none */
-};
 
 struct log_reader *log_reader_open(const struct vfs *fs, const char *dir, struct id16 log)
 {
@@ -45,44 +20,14 @@ struct log_reader *log_reader_open(const struct vfs *fs, const char *dir, struct
     return r;
 }
 
-static void leave_segment(struct log_reader *r)
-{
-    if (r->fd >= 0)
-        r->fs->close(r->fs, r->fd);
-    r->fd = -1;
-    r->sealed = r->by_index = false;
-    segment_scan_forget(&r->scan);
-}
-
 void log_reader_close(struct log_reader *r)
 {
-    leave_segment(r);
+    log_reader_leave(r);
     segment_scan_free(&r->scan);
     log_index_free(&r->index);
     free(r->bases);
     free(r->dir);
     free(r);
-}
-
-/* Lists the folder anew; `current` is kept right. */
-static enum sh_error refresh(struct log_reader *r)
-{
-    uint64_t *bases;
-    size_t count;
-    int result = segment_list(r->fs, r->dir, &bases, &count);
-    if (result < 0 && result != -ENOENT) {
-        log_error("cannot list a log's segments", log_text("dir", r->dir),
-                  log_text("error", strerror(-result)));
-        return SH_INTERNAL;
-    }
-    free(r->bases);
-    r->bases = bases;
-    r->base_count = count;
-    for (r->current = 0; r->current < count; r->current++)
-        if (r->fd >= 0 && bases[r->current] == r->segment.base_lsn)
-            return SH_OK;
-    leave_segment(r); /* trimmed, or there was none */
-    return count > 0 ? SH_OK : SH_NOT_FOUND;
 }
 
 static enum sh_error blame(struct log_reader *r, struct log_read *read, uint64_t base, uint64_t offset,
@@ -96,154 +41,6 @@ static enum sh_error blame(struct log_reader *r, struct log_read *read, uint64_t
     return SH_CORRUPT;
 }
 
-/* Where a segment lies whose file doesn't tell it: it ends where the next one begins, or begins where the one
- * before ends. */
-static enum sh_error find_position(struct log_reader *r, size_t index, uint64_t file_bytes,
-                                   struct segment_header *header)
-{
-    struct segment_header beside;
-    enum header_state state;
-    uint64_t beside_bytes;
-    int fd;
-    bool is_newest = index + 1 == r->base_count;
-    if (index == 0 && header->base_lsn == 1) /* where the log begins */
-        return SH_OK;
-    if (is_newest && index == 0)
-        return SH_CORRUPT;
-    uint64_t base = r->bases[is_newest ? index - 1 : index + 1];
-    enum sh_error error =
-        segment_open_any(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &beside, &beside_bytes, &state);
-    if (error != SH_OK)
-        return error;
-    r->fs->close(r->fs, fd);
-    if (state == HEADER_UNKNOWN || (!is_newest && beside.position < file_bytes))
-        return SH_CORRUPT;
-    header->position = is_newest ? beside.position + beside_bytes : beside.position - file_bytes;
-    return SH_OK;
-}
-
-/* Opens bases[index] and stands before its first frame. SH_NOT_FOUND: it was trimmed. SH_CORRUPT: nothing can
- * be read in it. */
-static enum sh_error enter_segment(struct log_reader *r, size_t index)
-{
-    struct segment_header header;
-    enum header_state state;
-    uint64_t file_bytes;
-    int fd;
-    enum sh_error error =
-        segment_open_any(r->fs, r->dir, r->log, r->bases[index], O_RDONLY, &fd, &header, &file_bytes, &state);
-    if (error != SH_OK)
-        return error;
-    if (state == HEADER_UNKNOWN)
-        error = find_position(r, index, file_bytes, &header);
-    if (error != SH_OK) {
-        r->fs->close(r->fs, fd);
-        return error;
-    }
-    struct buf window = r->scan.window;
-    leave_segment(r);
-    r->fd = fd;
-    r->current = index;
-    r->segment = header;
-    r->header = state;
-    segment_scan_open(&r->scan, r->fs, fd, header.salt, 0);
-    r->scan.window = window;
-    segment_scan_forget(&r->scan);
-    r->chain = log_chain_of(&header);
-    return SH_OK;
-}
-
-/* Learns the current segment's end from the header of the next one, when there is a next one. When that
- * header is no help, or has just gone, the file's end has to do: who goes on into the next segment will meet
- * the damage there.
- */
-static enum sh_error learn_end(struct log_reader *r)
-{
-    struct segment_header next;
-    enum header_state state = HEADER_UNKNOWN;
-    uint64_t file_bytes;
-    int64_t size;
-    int fd;
-    if (r->sealed || r->current + 1 >= r->base_count)
-        return SH_OK;
-    uint64_t base = r->bases[r->current + 1];
-    enum sh_error error =
-        segment_open_any(r->fs, r->dir, r->log, base, O_RDONLY, &fd, &next, &file_bytes, &state);
-    if (error == SH_OK)
-        r->fs->close(r->fs, fd);
-    else if (error != SH_NOT_FOUND)
-        return error;
-    if (state != HEADER_UNKNOWN && next.position >= r->segment.position + r->scan.offset)
-        r->end_offset = next.position - r->segment.position;
-    else if (r->fs->size(r->fs, r->fd, &size) == 0)
-        r->end_offset = (uint64_t)size;
-    else
-        return SH_INTERNAL;
-    r->sealed = true;
-    return SH_OK;
-}
-
-enum step { STEP_FRAME, STEP_DURABLE_END, STEP_SEGMENT_END, STEP_BAD, STEP_GONE, STEP_FAILED };
-
-static enum step try_step(struct log_reader *r, uint64_t durable_end, struct frame_header *h,
-                          struct slice *bytes)
-{
-    uint64_t place = r->segment.position + r->scan.offset;
-    if (r->sealed && r->scan.offset >= r->end_offset)
-        return STEP_SEGMENT_END;
-    if (place >= durable_end)
-        return STEP_DURABLE_END;
-    r->scan.end = durable_end - r->segment.position;
-    if (r->sealed && r->end_offset < r->scan.end)
-        r->scan.end = r->end_offset;
-    enum scan_result result = segment_scan_next(&r->scan, h, bytes);
-    if (result == SCAN_FAILED) {
-        log_error("cannot read a segment", log_text("dir", r->dir), log_uint("base_lsn", r->segment.base_lsn),
-                  log_text("error", strerror(-r->scan.error)));
-        return STEP_FAILED;
-    }
-    if (result == SCAN_FRAME && log_chain_follow(&r->chain, h))
-        return STEP_FRAME;
-    r->scan.offset = place - r->segment.position;
-    return STEP_BAD;
-}
-
-/* The index file led to a place where no frame continues what it says: either is wrong, and only the frames
- * can tell. */
-static void doubt_index(struct log_reader *r)
-{
-    log_warn("the index of a segment doesn't agree with the segment; reading without it",
-             log_text("dir", r->dir), log_uint("base_lsn", r->segment.base_lsn),
-             log_uint("offset", r->scan.offset));
-    r->doubted = r->segment.base_lsn;
-    r->by_index = false;
-    r->scan.offset = SEGMENT_HEADER_BYTES;
-    r->chain = log_chain_of(&r->segment);
-}
-
-/* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. STEP_GONE:
- * the segment was trimmed, and cannot be told from damage any more. */
-static enum step step(struct log_reader *r, uint64_t durable_end, struct frame_header *h, struct slice *bytes,
-                      enum sh_error *error)
-{
-    if (!r->by_index)
-        log_index_note(&r->index, r->segment.base_lsn, r->scan.offset, &r->chain);
-    enum step result = try_step(r, durable_end, h, bytes);
-    if (result == STEP_BAD && r->by_index) {
-        doubt_index(r);
-        result = try_step(r, durable_end, h, bytes);
-    }
-    r->by_index = false;
-    if (result != STEP_BAD || r->sealed)
-        return result;
-    *error = refresh(r);
-    if (*error == SH_OK && r->fd >= 0)
-        *error = learn_end(r);
-    if (*error != SH_OK)
-        return STEP_FAILED;
-    return r->fd < 0 ? STEP_GONE : try_step(r, durable_end, h, bytes);
-}
-
 /* ---------------------------------------------------------------- from segment to segment, and past damage
  */
 
@@ -251,7 +48,7 @@ static enum step step(struct log_reader *r, uint64_t durable_end, struct frame_h
  * behind it in the new list. */
 static enum sh_error list_without(struct log_reader *r, uint64_t base, struct log_read *read, size_t *index)
 {
-    enum sh_error error = refresh(r);
+    enum sh_error error = log_reader_refresh(r);
     if (error != SH_OK)
         return error;
     if (r->bases[0] > read->from) {
@@ -270,9 +67,9 @@ static enum sh_error enter_readable(struct log_reader *r, size_t index, struct l
     *none = false;
     while (index < r->base_count) {
         uint64_t base = r->bases[index++];
-        enum sh_error error = enter_segment(r, index - 1);
+        enum sh_error error = log_reader_enter(r, index - 1);
         if (error == SH_OK)
-            return learn_end(r);
+            return log_reader_learn_end(r);
         if (error == SH_NOT_FOUND)
             error = list_without(r, base, read, &index);
         else if (error == SH_CORRUPT)
@@ -316,7 +113,7 @@ static enum sh_error find_good(struct log_reader *r, struct log_read *read, bool
     struct slice bytes;
     enum sh_error error = SH_OK;
     while (error == SH_OK && !none) {
-        enum step result = step(r, read->durable_end, &h, &bytes, &error);
+        enum log_step result = log_reader_step(r, read->durable_end, &h, &bytes, &error);
         *good = result == STEP_FRAME ? h.base_lsn : r->chain.next_lsn;
         if (result == STEP_DURABLE_END || (result == STEP_FRAME && h.kind == FRAME_DATA))
             return SH_OK;
@@ -344,7 +141,7 @@ static enum sh_error pass(struct log_reader *r, struct log_read *read, uint64_t 
     if (!none && r->chain.next_lsn <= read->from)
         return SH_OK;
     enum sh_error error = find_good(r, read, none, &good);
-    leave_segment(r);
+    log_reader_leave(r);
     return error == SH_OK ? blame(r, read, base, offset, good) : error;
 }
 
@@ -377,7 +174,7 @@ static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
         s->position == before.position)
         return SH_OK;
     error = blame(r, read, s->base_lsn, 0, s->base_lsn);
-    leave_segment(r);
+    log_reader_leave(r);
     return error;
 }
 
@@ -404,10 +201,10 @@ static enum sh_error enter_at(struct log_reader *r, struct log_read *read, size_
             read->first_lsn = r->bases[0];
             return SH_TRIMMED;
         }
-        enum sh_error error = enter_segment(r, *index);
+        enum sh_error error = log_reader_enter(r, *index);
         if (error != SH_NOT_FOUND)
             return error;
-        error = refresh(r); /* trimmed since it was listed */
+        error = log_reader_refresh(r); /* trimmed since it was listed */
         if (error != SH_OK)
             return error;
     }
@@ -438,11 +235,11 @@ static enum sh_error seek(struct log_reader *r, struct log_read *read)
     bool none;
     size_t index = 0;
     if (r->base_count == 0 || read->from >= r->bases[r->base_count - 1] || read->from < r->bases[0])
-        error = refresh(r);
+        error = log_reader_refresh(r);
     if (error == SH_OK)
         error = enter_at(r, read, &index);
     if (error == SH_OK)
-        error = learn_end(r);
+        error = log_reader_learn_end(r);
     if (error == SH_CORRUPT) {
         uint64_t base = r->bases[index];
         error = enter_readable(r, index + 1, read, &none);
@@ -479,7 +276,7 @@ static enum sh_error gather(struct log_reader *r, struct log_read *read, struct 
     while (error == SH_OK) {
         uint64_t offset = r->scan.offset;
         struct log_chain chain = r->chain;
-        enum step result = step(r, read->durable_end, &h, &bytes, &error);
+        enum log_step result = log_reader_step(r, read->durable_end, &h, &bytes, &error);
         if (result == STEP_FAILED)
             return error != SH_OK ? error : SH_INTERNAL;
         if (result == STEP_DURABLE_END)
