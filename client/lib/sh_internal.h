@@ -211,10 +211,24 @@ void shc_send_open(struct sh_client *c);
 void shc_send_close(struct sh_client *c);
 /* Sends what may go out now. */
 void shc_pump(struct sh_client *c);
-/* Wakes the callers of what was answered. */
-void shc_wake_callers(struct sh_client *c);
 /* The query link has met a node: its appends go to this endpoint. */
 void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log);
+
+/* sh_outcome.c */
+enum { SHC_DISK_FULL_PAUSE_MS = 200 }; /* before a node with a full disk is asked again */
+/* The append link's on_answer. */
+void shc_on_append_answer(void *client, uint64_t number, uint32_t type, struct slice body);
+/* The batch is answered; nothing joins it any more. Its callbacks run before it leaves the queue, so that
+ * sh_flush waits for them too. */
+void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail);
+/* Answered for good. Its sequence counts as taken even with an error: using it again could hide another
+ * batch. */
+void shc_settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail);
+/* One asynchronous call is over; batch: what became of all of it. */
+void shc_end_call(const struct shc_call_back *call, enum sh_error error, const char *detail,
+                  const struct sh_append_result *batch);
+/* Wakes the callers of what was answered. */
+void shc_wake_callers(struct sh_client *c);
 
 struct sh_client {
     struct sh_options options;

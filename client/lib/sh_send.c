@@ -1,5 +1,5 @@
-/* Appends, the loop's end: which batch goes out, under which sequence, by which link, and what its answer
- * means.
+/* Appends, the loop's end: which batch goes out, under which sequence, by which link. (What its answer means:
+ * sh_outcome.c.)
  *
  * The log takes the sequences of a producer in order and without gaps, and remembers what it has answered.
  * So:
@@ -21,189 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UNKNOWN_PAUSE_MS = 20, REJECTED_PAUSE_MS = 10, DISK_FULL_PAUSE_MS = 200, TICK_MAX_MS = 250 };
-
-/* ---------------------------------------------------------------- outcomes */
-
-static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
-{
-    struct shc_batch **at = &q->head;
-    while (*at != b)
-        at = &(*at)->next;
-    *at = b->next;
-    if (q->tail == &b->next)
-        q->tail = at;
-    if (q->open == b)
-        q->open = NULL;
-    q->bytes -= b->body.len - SHC_ARRAY_HEAD;
-    if (q->room_waiters > 0)
-        pthread_cond_broadcast(&q->room);
-    if (q->flush_waiters > 0)
-        pthread_cond_broadcast(&q->answered);
-}
-
-static void call_back(const struct shc_call_back *call, enum sh_error error, const char *detail,
-                      const struct sh_append_result *batch)
-{
-    struct sh_append_result result = *batch;
-    result.first_lsn += call->first;
-    result.count = call->count;
-    shc_detail(detail);
-    call->fn(call->arg, error, error == SH_OK ? &result : NULL);
-}
-
-/* With the queue's lock. */
-static void expect_callers(struct shc_queue *q, const struct shc_batch *b)
-{
-    int64_t now_ns = clock_mono_ns();
-    if (b->sent_ns != 0)
-        shc_company_expect(&q->company, atomic_load(&b->refs) - 1, now_ns - b->sent_ns, now_ns);
-}
-
-/* The batch is answered; nothing joins it any more. Its callbacks run before it leaves the queue, so that
- * sh_flush waits for them too. */
-static void finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
-{
-    struct shc_queue *q = &c->queue;
-    assert(b->state != SHC_OPEN);
-    b->error = error;
-    snprintf(b->detail, sizeof b->detail, "%s", detail != NULL ? detail : "");
-    for (uint32_t i = b->calls_expired; i < b->call_count; i++)
-        call_back(&b->calls[i], error, b->detail, &b->result);
-    if (b->state == SHC_SENT)
-        c->sender.sent--;
-    pthread_mutex_lock(&q->lock);
-    unlink_batch(q, b);
-    expect_callers(q, b);
-    pthread_mutex_unlock(&q->lock);
-    b->next_answered = c->sender.answered;
-    c->sender.answered = b;
-}
-
-void shc_wake_callers(struct sh_client *c)
-{
-    struct shc_batch *b;
-    while ((b = c->sender.answered) != NULL) {
-        c->sender.answered = b->next_answered;
-        if (atomic_load(&b->refs) > 1)
-            shc_set(&b->done, 1);
-        shc_batch_unref(&c->queue, b);
-    }
-}
-
-static void pause_sending(struct sh_client *c, int64_t pause_ms)
-{
-    struct shc_sender *s = &c->sender;
-    s->paused = true;
-    loop_timer_after(c->loop, &s->pause, pause_ms * NS_PER_MS);
-}
-
-static void on_pause_over(void *arg)
-{
-    struct sh_client *c = arg;
-    c->sender.paused = false; /* the round's hook sends */
-}
-
-/* Not known whether it landed: again, as it is. */
-static void send_again(struct sh_client *c, struct shc_batch *b, int64_t pause_ms)
-{
-    assert(b->state == SHC_SENT && b->sequence > 0);
-    b->state = SHC_READY;
-    b->uncertain = true;
-    c->sender.sent--;
-    pause_sending(c, pause_ms);
-}
-
-/* Known not to have landed: again once everything else is answered, under a sequence that fits then. */
-static void reject(struct sh_client *c, struct shc_batch *b)
-{
-    assert(b->state == SHC_SENT);
-    b->state = SHC_REJECTED;
-    c->sender.sent--;
-    c->sender.draining = true;
-    if (++b->rejections > 1)
-        pause_sending(c, REJECTED_PAUSE_MS);
-}
-
-/* Answered for good. Its sequence counts as taken even with an error: using it again could hide another
- * batch. */
-static void settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
-{
-    if (b->sequence > c->sender.settled)
-        c->sender.settled = b->sequence;
-    finish(c, b, error, detail);
-}
-
-static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct slice body)
-{
-    struct msg_append_reply reply;
-    if (msg_decode(MSG_append_reply, body, &reply) != SH_OK || reply.count != b->count) {
-        settle(c, b, SH_INTERNAL, "the node's answer to an append makes no sense");
-        return;
-    }
-    c->sender.disk_full = false;
-    memcpy(b->result.log, reply.log.bytes, sizeof b->result.log);
-    b->result.first_lsn = reply.lsn;
-    b->result.count = b->count;
-    b->result.ack = (enum sh_ack)reply.ack;
-    settle(c, b, SH_OK, NULL);
-}
-
-static void on_error(struct sh_client *c, struct shc_batch *b, struct slice body)
-{
-    struct shc_sender *s = &c->sender;
-    struct msg_error error;
-    char detail[SHC_DETAIL_MAX];
-    if (msg_decode(MSG_error, body, &error) != SH_OK)
-        error = (struct msg_error){.code = SH_INTERNAL, .text = slice_str("malformed error")};
-    snprintf(detail, sizeof detail, "%.*s", (int)error.text.len, (const char *)error.text.data);
-    switch (error.code) {
-    case SH_OVERLOADED: /* the same sequence is right whether an earlier try has landed or not */
-        send_again(c, b, error.retry_ms > 0 ? (int64_t)error.retry_ms : REJECTED_PAUSE_MS);
-        return;
-    case SH_DISK_FULL: /* it knows the sequence, and that nothing of it has landed */
-        s->disk_full = true;
-        send_again(c, b, DISK_FULL_PAUSE_MS);
-        b->uncertain = false;
-        return;
-    case SH_UNAVAILABLE:
-        send_again(c, b, UNKNOWN_PAUSE_MS);
-        return;
-    case SH_CONFLICT:
-        if (error.expected == 0 || error.expected > b->sequence)
-            break;
-        s->expected = error.expected;
-        reject(c, b);
-        return;
-    case SH_SEQUENCE_EXPIRED:
-        s->new_producer = s->draining = true;
-        if (b->uncertain)
-            break; /* it may have landed: its callers must know */
-        reject(c, b);
-        return;
-    default:
-        break;
-    }
-    settle(c, b, (enum sh_error)error.code, detail);
-}
-
-static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
-{
-    struct sh_client *c = arg;
-    pthread_mutex_lock(&c->queue.lock);
-    struct shc_batch *b = c->queue.head;
-    while (b != NULL && (b->state != SHC_SENT || b->number != number))
-        b = b->next;
-    pthread_mutex_unlock(&c->queue.lock);
-    if (b == NULL)
-        return;
-    if (type == MSG_append_reply)
-        on_append_reply(c, b, body);
-    else if (type == MSG_error)
-        on_error(c, b, body);
-    else
-        settle(c, b, SH_INTERNAL, "the node answered an append with another message");
-}
+enum { TICK_MAX_MS = 250 };
 
 /* ---------------------------------------------------------------- sending */
 
@@ -326,7 +144,7 @@ static bool refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_erro
     b->sequence = 0;
     if (leave_to_own_thread(c))
         return false;
-    finish(c, b, error, detail);
+    shc_finish(c, b, error, detail);
     return true;
 }
 
@@ -412,7 +230,7 @@ static bool expire_one(struct sh_client *c, int64_t now_ns)
     }
     pthread_mutex_unlock(&q->lock);
     if (call.fn != NULL)
-        call_back(&call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
+        shc_end_call(&call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
     return call.fn != NULL;
 }
 
@@ -436,7 +254,7 @@ static struct shc_batch *find_orphan(struct shc_queue *q)
 static struct shc_batch *find_kept_out(struct sh_client *c)
 {
     struct shc_queue *q = &c->queue;
-    int64_t until_ns = loop_now_ns(c->loop) + 2 * tick_ns(c) + DISK_FULL_PAUSE_MS * (int64_t)NS_PER_MS;
+    int64_t until_ns = loop_now_ns(c->loop) + 2 * tick_ns(c) + SHC_DISK_FULL_PAUSE_MS * (int64_t)NS_PER_MS;
     if (!c->sender.disk_full)
         return NULL;
     pthread_mutex_lock(&q->lock);
@@ -458,11 +276,11 @@ static void on_tick(void *arg)
     struct shc_batch *b;
     c->sender.ticking = false;
     while ((b = find_kept_out(c)) != NULL)
-        settle(c, b, SH_DISK_FULL, "the node's disk is full or below its reserve");
+        shc_settle(c, b, SH_DISK_FULL, "the node's disk is full or below its reserve");
     while (expire_one(c, loop_now_ns(c->loop)))
         ;
     while ((b = find_orphan(&c->queue)) != NULL)
-        finish(c, b, SH_TIMEOUT, "no answer in time; not sent");
+        shc_finish(c, b, SH_TIMEOUT, "no answer in time; not sent");
 } /* the round's hook arms the next tick */
 
 static void on_linger(void *arg)
@@ -505,7 +323,7 @@ static void drop_unknown(struct sh_client *c)
             b = b->next;
         pthread_mutex_unlock(&c->queue.lock);
         if (b != NULL)
-            finish(c, b, SH_TIMEOUT, "the node is away; the outcome is unknown");
+            shc_finish(c, b, SH_TIMEOUT, "the node is away; the outcome is unknown");
     } while (b != NULL);
 }
 
@@ -542,7 +360,7 @@ static void open_link(struct sh_client *c)
         .message_bytes = SHC_MESSAGE_BYTES,
         .queue_bytes = SIZE_MAX / 4, /* options.queue_bytes bounds what gets here */
         .cluster = slice_of(c->query.cluster, sizeof c->query.cluster),
-        .on_answer = on_answer,
+        .on_answer = shc_on_append_answer,
         .on_state = on_state,
         .arg = c,
     };
@@ -577,6 +395,12 @@ void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log)
     s->move = s->link == NULL || strcmp(endpoint, s->endpoint) != 0 || !id16_equal(log, s->log);
 } /* the round's hook moves */
 
+static void on_pause_over(void *arg)
+{
+    struct sh_client *c = arg;
+    c->sender.paused = false; /* the round's hook sends */
+}
+
 void shc_send_open(struct sh_client *c)
 {
     struct shc_sender *s = &c->sender;
@@ -601,7 +425,7 @@ void shc_send_close(struct sh_client *c)
         if (b->state == SHC_OPEN)
             b->state = SHC_READY;
         c->queue.open = NULL;
-        finish(c, b, SH_UNAVAILABLE, "the client was closed");
+        shc_finish(c, b, SH_UNAVAILABLE, "the client was closed");
     }
     shc_wake_callers(c);
 }
