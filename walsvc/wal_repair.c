@@ -112,6 +112,24 @@ static bool walk(struct segment_scan *scan, struct log_chain *chain, uint64_t po
     return true;
 }
 
+/* Whether a valid frame stands at the scan's offset or anywhere behind it in the file: SCAN_FRAME, SCAN_END,
+ * SCAN_FAILED. Then the segment ends behind it, whatever a header that was sent says. */
+static enum scan_result look_for_frames(struct segment_scan *scan, const struct log_chain *chain,
+                                        uint64_t file_bytes)
+{
+    struct segment_search search;
+    struct frame_header h;
+    struct slice bytes;
+    uint64_t offset = scan->offset;
+    scan->end = file_bytes;
+    enum scan_result result = segment_scan_next(scan, &h, &bytes);
+    if (result != SCAN_BAD)
+        return result;
+    scan->offset = offset;
+    segment_search_open(&search, scan, chain);
+    return segment_search_next(&search, scan->end, &h);
+}
+
 /* The end of the segment before must be where the header that was sent says. */
 static enum sh_error compare_with_previous(struct repair_job *j, int fd,
                                            const struct segment_header *previous, uint64_t file_bytes)
@@ -123,11 +141,16 @@ static enum sh_error compare_with_previous(struct repair_job *j, int fd,
     struct log_chain chain = log_chain_of(previous);
     uint64_t end = length < file_bytes ? length : file_bytes;
     segment_scan_open(&scan, j->repair->fs, fd, previous->salt, end);
+    enum scan_result beyond = SCAN_END;
     bool read = walk(&scan, &chain, previous->position, end, &bad);
+    if (read && length < file_bytes)
+        beyond = look_for_frames(&scan, &chain, file_bytes);
     int error = scan.error;
     segment_scan_free(&scan);
-    if (!read)
+    if (!read || beyond == SCAN_FAILED)
         return repair_failed(j, "cannot read the segment before", error);
+    if (beyond == SCAN_FRAME)
+        return refuse(j, SH_CONFLICT, 0, "the header stands among valid frames of the segment before");
     j->range.before_is_certain = bad == length; /* else its end is damaged, or missing */
     bool continues = chain.position == h->position && chain.next_lsn == h->base_lsn &&
                      chain.checksum == h->previous_checksum;

@@ -229,6 +229,43 @@ static void test_nothing_is_written_above_the_durable_end(void **state)
     assert_refused(send_saved(k, k->at[k->frames - 1], end), SH_CONFLICT, "behind");
 }
 
+/* A name alone makes no segment: what lies between the two around it is all there. */
+static void test_no_segment_is_made_where_valid_frames_stand(void **state)
+{
+    (void)state;
+    const struct kept *k = &kept[0];
+    struct frame_header before, checkpoint;
+    size_t size;
+    struct buf sent = {0};
+    assert_int_equal(frame_verify(saved(k, k->at[20], k->at[21]), segment_salt(repair.log, k->base), SEGMENT,
+                                  &before, &size),
+                     SH_OK);
+    assert_int_equal(frame_verify(saved(&kept[1], kept[1].at[0], kept[1].at[1]),
+                                  segment_salt(repair.log, kept[1].base), SEGMENT, &checkpoint, &size),
+                     SH_OK);
+    uint64_t base = before.base_lsn + before.count;
+    const struct segment_header header = {
+        .log = repair.log,
+        .salt = segment_salt(repair.log, base),
+        .previous_checksum = before.checksum,
+        .base_lsn = base,
+        .position = k->at[21], /* as the first of the log it begins at 0 */
+    };
+    segment_header_encode(&header, buf_reserve(&sent, SEGMENT_HEADER_BYTES));
+    sent.len = SEGMENT_HEADER_BYTES;
+    checkpoint.base_lsn = base;
+    checkpoint.previous_checksum = before.checksum;
+    checkpoint.durable_end = checkpoint.durable_lsn = checkpoint.durable_checksum = 0;
+    encode_frame(&sent, &checkpoint, header.salt,
+                 saved(&kept[1], kept[1].at[0] + FRAME_HEADER_BYTES, kept[1].at[1]));
+    assert_refused(send_bytes(base, 0, buf_slice(&sent)), SH_CONFLICT, "among valid frames");
+    assert_whole();
+    flip_frame(k, 21); /* those behind it are still there */
+    assert_refused(send_bytes(base, 0, buf_slice(&sent)), SH_CONFLICT, "among valid frames");
+    assert_null(sim_disk_file(disk, path_of(base)).data);
+    buf_free(&sent);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +279,7 @@ int main(void)
         REPAIR_TEST(test_a_repair_begins_where_the_damage_does),
         REPAIR_TEST(test_segments_and_logs_that_are_not_there),
         REPAIR_TEST(test_nothing_is_written_above_the_durable_end),
+        REPAIR_TEST(test_no_segment_is_made_where_valid_frames_stand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
