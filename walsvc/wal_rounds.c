@@ -145,6 +145,8 @@ int64_t wal_rounds_step(struct wal_rounds *r, int64_t now_real_ns, int64_t now_m
         wal_scrub_leave(&r->scrub);
         return INT64_MAX;
     }
+    if (r->since_ns > now_real_ns) /* the clock was set back: the interval counts anew */
+        r->since_ns = now_real_ns;
     if (r->next_lsn == 0 && begin_due(r, now_real_ns, now_mono_ns) > now_mono_ns) {
         due_ns = begin_due(r, now_real_ns, now_mono_ns);
     } else if (r->scrub.fd >= 0) {

@@ -335,6 +335,20 @@ static void test_damaged_progress_begins_anew(void **state)
     kept_teardown();
 }
 
+/* A pass that ended while the clock was years ahead does not put off the next one for years. */
+static void test_a_clock_that_is_set_back_does_not_end_scrubbing(void **state)
+{
+    (void)state;
+    kept_setup_with(&scrubs);
+    int64_t true_ns = kept.now.real_ns;
+    kept.now.real_ns += 1000 * 3600 * NS_PER_S;
+    assert_true(scrub_a_pass() > 0);
+    kept.now.real_ns = true_ns;
+    wal_upkeep_scrub(&kept.upkeep, kept.now);
+    assert_true(scrub_a_pass() > 0);
+    kept_teardown();
+}
+
 /* What the scrubber has found and retention takes is said once more, and forgotten. */
 static void test_damaged_entries_may_be_trimmed(void **state)
 {
@@ -358,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_the_scrubber_waits_for_its_interval_and_keeps_its_rate),
         cmocka_unit_test(test_what_the_disk_does_not_give_is_damage),
         cmocka_unit_test(test_the_scrubber_can_be_off),
+        cmocka_unit_test(test_a_clock_that_is_set_back_does_not_end_scrubbing),
         cmocka_unit_test(test_the_scrubber_finds_damage_and_goes_on),
         cmocka_unit_test(test_every_byte_of_a_sealed_segment_is_scrubbed),
         cmocka_unit_test(test_the_chain_over_segment_ends_is_scrubbed),
