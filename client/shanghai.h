@@ -162,8 +162,8 @@ struct sh_log_info {
     size_t segment_count;
 };
 /* The segments of the node's own log; info is the caller's, what it points to is freed with
- * sh_log_info_free, and it is all zero after an error. SH_CORRUPT: the header of a segment cannot be read,
- * the detail names the file. Otherwise sh_status's errors. */
+ * sh_log_info_free, and it is all zero after an error. sh_status's errors. The position of a segment whose
+ * start is damaged may be a guess. */
 enum sh_error sh_log_info(struct sh_client *client, struct sh_log_info *info);
 /* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);

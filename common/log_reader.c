@@ -157,14 +157,16 @@ static enum sh_error pass_damage(struct log_reader *r, struct log_read *read)
 static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
 {
     struct log_chain before = r->chain;
-    uint64_t base = r->bases[r->current + 1];
+    uint64_t left = r->segment.base_lsn, left_at = r->scan.offset, base = r->bases[r->current + 1];
     bool none;
     enum sh_error error = enter_readable(r, r->current + 1, read, &none);
     if (error != SH_OK)
         return error;
-    if (none || r->chain.next_lsn > before.next_lsn)
-        return pass(r, read, base, 0, none);
     const struct segment_header *s = &r->segment;
+    if (none || r->chain.next_lsn > before.next_lsn) {
+        bool is_cut_short = !none && s->base_lsn == base; /* nothing lies between: the former one lacks it */
+        return pass(r, read, is_cut_short ? left : base, is_cut_short ? left_at : 0, none);
+    }
     if (r->header != HEADER_GOOD) {
         r->chain = before;
         r->chain.position = s->position + SEGMENT_HEADER_BYTES;

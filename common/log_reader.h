@@ -48,8 +48,9 @@ struct log_segment {
     int64_t created_ns;
     bool sealed; /* every segment but the newest */
 };
-/* The segments, oldest first (the caller frees *segments). SH_NOT_FOUND: none. SH_CORRUPT: a header is
- * damaged; *bad_file. */
+/* The segments, oldest first (the caller frees *segments). SH_OK: *bad_file is empty, or names a segment in
+ * which nothing tells its position, which is what follows from the one before then, or 0. SH_NOT_FOUND: none.
+ * SH_VERSION_MISMATCH, SH_INTERNAL (logged): *bad_file. */
 enum sh_error log_list_segments(const struct vfs *fs, const char *dir, struct id16 log,
                                 struct log_segment **segments, size_t *count,
                                 char bad_file[SEGMENT_NAME_MAX]);

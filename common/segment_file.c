@@ -184,6 +184,7 @@ static enum sh_error list_once(const struct vfs *fs, const char *dir, struct id1
 {
     uint64_t *bases;
     *segments = NULL;
+    bad_file[0] = 0;
     enum sh_error error = list_bases(fs, dir, &bases, count);
     if (error != SH_OK)
         return error;
@@ -193,15 +194,16 @@ static enum sh_error list_once(const struct vfs *fs, const char *dir, struct id1
         enum header_state state;
         int fd;
         error = segment_open_any(fs, dir, log, bases[i], O_RDONLY, &fd, &header, &list[i].file_bytes, &state);
-        if (error == SH_OK && state == HEADER_UNKNOWN) {
-            fs->close(fs, fd);
-            error = SH_CORRUPT;
-        }
         if (error != SH_OK) {
             segment_name(bases[i], bad_file);
             break;
         }
         fs->close(fs, fd);
+        if (state == HEADER_UNKNOWN) {
+            segment_name(bases[i], bad_file);
+            if (i > 0)
+                header.position = list[i - 1].position + list[i - 1].file_bytes;
+        }
         list[i].base_lsn = header.base_lsn;
         list[i].position = header.position;
         list[i].created_ns = header.created_ns;

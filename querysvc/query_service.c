@@ -44,13 +44,11 @@ static void on_hello(struct query *q, const struct link_request *request)
     query_answer(q, request->token, MSG_hello_reply, &reply);
 }
 
-/* The segments of the log; none when there is none yet, or with an error: SH_CORRUPT names the file. */
+/* The segments of the log; none when there is none yet, or with an error, which names the file. */
 static enum sh_error list_segments(struct query *q, struct log_segment **segments, size_t *count,
                                    char bad_file[SEGMENT_NAME_MAX])
 {
     enum sh_error e = log_list_segments(q->fs, q->log_dir, q->log, segments, count, bad_file);
-    if (e == SH_CORRUPT)
-        log_error("damaged segment header", log_text("file", bad_file));
     if (e != SH_OK)
         *count = 0;
     return e == SH_NOT_FOUND ? SH_OK : e;
@@ -86,7 +84,7 @@ static void answer_log_info(struct query *q, const struct query_read *r)
     size_t count;
     enum sh_error e = list_segments(q, &segments, &count, bad_file);
     if (e != SH_OK) {
-        snprintf(text, sizeof text, "the header of a segment cannot be read: %s", bad_file);
+        snprintf(text, sizeof text, "a segment cannot be read: %s", bad_file);
         query_refuse(q, r->token, e, text, 0);
         return;
     }

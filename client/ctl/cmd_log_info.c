@@ -424,6 +424,7 @@ static int info_of_data(const struct ctl *ctl, const char *data)
                                     segments[i].created_ns, segments[i].sealed};
         print_info(ctl, &about_log, false);
         free(info->segments);
+        e = bad[0] != 0 ? SH_CORRUPT : SH_OK;
     }
     free(segments);
     snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX - 1, dir, bad[0] != 0 ? "/" : "",

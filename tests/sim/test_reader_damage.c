@@ -164,6 +164,42 @@ static void test_a_segment_whose_frames_do_not_know_its_position(void **state)
     free(bases);
 }
 
+/* Nothing of a segment is left but its name: the others are listed as ever, and what is missing is missing
+ * from that file. */
+static void test_a_segment_of_which_only_the_name_is_left(void **state)
+{
+    (void)state;
+    struct log_segment *segments;
+    struct log_read read;
+    size_t count;
+    uint64_t last;
+    char bad[SEGMENT_NAME_MAX], name[SEGMENT_NAME_MAX];
+    for (unsigned i = 0; i < 6; i++) {
+        rot_start_over();
+        uint64_t newest = rot_fill(4, &last), second = rot_places[rot_places[newest - 1].base - 1].base;
+        uint64_t base = i % 3 == 0 ? 1 : i % 3 == 1 ? second : newest;
+        uint8_t *bytes = rot_file(rot_path(base));
+        size_t size = sim_disk_file(rot_disk, rot_path(base)).len;
+        if (i < 3)
+            memset(bytes, 0, size);
+        else
+            sim_disk_resize(rot_disk, rot_path(base), 0);
+        assert_int_equal(log_list_segments(rot_fs, rot_dir, rot_rig.dir.identity.log, &segments, &count, bad),
+                         SH_OK);
+        assert_int_equal(count, 4);
+        segment_name(base, name);
+        assert_string_equal(bad, name);
+        for (size_t k = 0; k < count; k++)
+            assert_true(segments[k].base_lsn == base ||
+                        segments[k].position + SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES <=
+                            rot_rig.log.durable.end);
+        free(segments);
+        assert_int_equal(read_once(base, &read), SH_CORRUPT);
+        assert_string_equal(read.bad_file, name);
+        rot_crash(SIM_LOSE_NOTHING);
+    }
+}
+
 /* It was the newest one when the reader entered it. */
 static void test_a_damaged_header_met_by_a_reader_that_comes_along(void **state)
 {
@@ -337,6 +373,7 @@ int main(void)
         DAMAGE_TEST(test_a_damaged_segment_header_costs_no_entry),
         DAMAGE_TEST(test_the_start_of_a_segment_is_gone),
         DAMAGE_TEST(test_a_segment_whose_frames_do_not_know_its_position),
+        DAMAGE_TEST(test_a_segment_of_which_only_the_name_is_left),
         DAMAGE_TEST(test_a_damaged_header_met_by_a_reader_that_comes_along),
         DAMAGE_TEST(test_damage_over_a_segments_end),
         DAMAGE_TEST(test_a_good_checkpoint_between_damaged_frames),

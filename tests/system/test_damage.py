@@ -86,6 +86,19 @@ class Damage(unittest.TestCase):
             out = node.ctl("--format", "raw", "read", "--from", str(behind)).stdout
             self.assertEqual(out, data[(behind - 1) * 101:])
 
+    def test_what_the_node_knows_is_told_beside_a_segment_that_is_all_zeros(self):
+        with Node(settings="wal:\n  segment_size: 1MiB") as node:
+            node.start()
+            node.ctl("append", "--batch", "100", "-", input=b"".join(b"%0100d\n" % i for i in range(1, 30001)))
+            before = node.json("log", "info")["segments"]
+            self.assertGreaterEqual(len(before), 3)
+            path = segments_of(node)[1]
+            with open(path, "r+b") as file:
+                file.write(bytes(os.path.getsize(path)))
+            after = node.json("log", "info")["segments"]
+            self.assertEqual([(s["base_lsn"], s["position"]) for s in after],
+                             [(s["base_lsn"], s["position"]) for s in before])
+
     def damage_and_start(self, node, path, offset, size):
         """The node starts on the damage, everything else reads back, appends go on, nothing is deleted or cut."""
         before = {name: used_bytes(name) for name in segments_of(node)}
