@@ -39,8 +39,11 @@ static enum sh_error open_both(struct segment_indexer *x, uint64_t base_lsn, uin
         return error;
     x->fs->close(x->fs, fd);
     error = segment_open(x->fs, x->dir, log, base_lsn, O_RDONLY, &x->fd, header, &file_bytes);
-    x->index.end = file_bytes;
-    return error;
+    if (error != SH_OK)
+        return error;
+    uint64_t length = x->next.position - header->position;    /* huge when that lies before */
+    x->index.end = length < file_bytes ? length : file_bytes; /* it may not be cut yet */
+    return SH_OK;
 }
 
 /* The header's bytes are part of the digest. */

@@ -353,6 +353,22 @@ static void test_damage_that_an_index_would_hide_is_told(void **state)
     wal_index_close(w);
 }
 
+/* Between a roll and the cut of the segment before, its file is as long as it was allocated. */
+static void test_a_segment_that_is_not_cut_yet_is_not_damaged(void **state)
+{
+    (void)state;
+    struct segment_index cut, uncut;
+    assert_int_equal(make_index(1), SH_OK);
+    assert_int_equal(segment_index_read(&fs, rig.dir.log, rig.dir.identity.log, bases[1], &cut), SH_OK);
+    sim_disk_resize(disk, path_of(bases[1], false), SEGMENT);
+    assert_int_equal(make_index(1), SH_OK);
+    assert_int_equal(segment_index_read(&fs, rig.dir.log, rig.dir.identity.log, bases[1], &uncut), SH_OK);
+    assert_int_equal(uncut.end, cut.end);
+    assert_memory_equal(uncut.digest.bytes, cut.digest.bytes, sizeof cut.digest.bytes);
+    segment_index_free(&cut);
+    segment_index_free(&uncut);
+}
+
 /* Right checksums, but not the bytes that were there: what follows doesn't continue them. */
 static void test_no_index_is_made_of_an_exchanged_frame_or_header(void **state)
 {
@@ -911,6 +927,7 @@ int main(void)
         INDEX_TEST(test_places_out_of_order_are_no_index),
         INDEX_TEST(test_no_index_is_made_of_a_damaged_segment),
         INDEX_TEST(test_damage_that_an_index_would_hide_is_told),
+        INDEX_TEST(test_a_segment_that_is_not_cut_yet_is_not_damaged),
         INDEX_TEST(test_no_index_is_made_of_an_exchanged_frame_or_header),
         INDEX_TEST(test_missing_and_damaged_indexes_are_made_again),
         INDEX_TEST(test_the_newest_missing_index_is_made_first),
