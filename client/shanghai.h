@@ -204,7 +204,7 @@ struct sh_kept_segment {
     uint64_t position, bytes;
     int64_t last_ns;     /* time of its last entry, ns since 1970; 0: not known */
     bool due;            /* beyond its retention */
-    bool damaged_header; /* which keeps it from being trimmed */
+    bool damaged_header; /* of it or the next one, beyond what frames tell; it cannot be trimmed */
     bool above_mark;     /* the durable mark does not lie behind it yet */
 };
 struct sh_damage {

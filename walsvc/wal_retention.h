@@ -15,7 +15,8 @@ struct wal_segment {
     uint64_t bytes;    /* of the newest one: of the whole file */
     int64_t created_ns;
     int64_t last_ns; /* real time: its last entry is not younger; 0: not known */
-    bool damaged;    /* its header, or that of the next one, cannot be read */
+    bool damaged;    /* where it lies, or the next one, isn't known */
+    bool rebuilt;    /* its header is damaged, but its frames tell what that said */
 };
 
 struct wal_retention {

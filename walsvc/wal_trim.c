@@ -48,31 +48,51 @@ static int64_t first_frame_ns(const struct wal_catalog *c, int fd, const struct 
     return good && hlc_ms(h.hlc) < HLC_MS_MAX ? hlc_ms(h.hlc) * NS_PER_MS : 0;
 }
 
+/* Opens a segment, if it can be told where it lies; *fd is -1 otherwise, and after an error. */
+static enum sh_error open_known(const struct wal_catalog *c, uint64_t base, int *fd,
+                                struct segment_header *header, uint64_t *file_bytes, enum header_state *state)
+{
+    enum sh_error error =
+        segment_open_any(c->fs, c->dir, c->log, base, O_RDONLY, fd, header, file_bytes, state);
+    if (error == SH_OK && *state == HEADER_UNKNOWN) {
+        c->fs->close(c->fs, *fd);
+        *fd = -1;
+    }
+    return error == SH_VERSION_MISMATCH ? SH_OK : error;
+}
+
 /* Looks at a segment, and completes what is said of the one before it. */
 static enum sh_error look_at(const struct wal_catalog *c, uint64_t base, struct wal_segment *out,
                              struct wal_segment *before)
 {
     struct segment_header header;
+    enum header_state state;
     int fd;
     *out = (struct wal_segment){.base_lsn = base};
-    enum sh_error error = segment_open(c->fs, c->dir, c->log, base, O_RDONLY, &fd, &header, &out->bytes);
-    out->damaged = error == SH_CORRUPT || error == SH_VERSION_MISMATCH;
+    enum sh_error error = open_known(c, base, &fd, &header, &out->bytes, &state);
+    if (error != SH_OK)
+        return error;
+    out->damaged = fd < 0;
+    out->rebuilt = fd >= 0 && state != HEADER_GOOD;
     if (before != NULL)
         before->next_lsn = base;
     if (out->damaged && before != NULL)
         before->damaged = true;
-    if (error != SH_OK)
-        return out->damaged ? SH_OK : error;
+    if (out->damaged)
+        return SH_OK;
     out->position = header.position;
     out->created_ns = header.created_ns;
     if (before != NULL && before->damaged && before->position == 0 && header.position > before->bytes)
         before->position = header.position - before->bytes; /* a sealed file ends with its last frame */
     if (before != NULL && !before->damaged) {
+        uint64_t bytes = header.position - before->position; /* huge when it lies before */
+        bool good = header.position >= before->position + SEGMENT_HEADER_BYTES;
+        /* What frames tell must be confirmed: a sealed file is just as long as the positions say. */
+        if (before->rebuilt || out->rebuilt)
+            good = good && bytes == before->bytes;
         before->last_ns = first_frame_ns(c, fd, &header);
-        if (header.position >= before->position + SEGMENT_HEADER_BYTES)
-            before->bytes = header.position - before->position;
-        else
-            before->damaged = true;
+        before->damaged = !good;
+        before->bytes = good ? bytes : before->bytes;
     }
     c->fs->close(c->fs, fd);
     return SH_OK;
@@ -145,9 +165,10 @@ enum sh_error wal_catalog_refresh(struct wal_catalog *c)
 static bool header_agrees(const struct wal_catalog *c, const struct wal_segment *s)
 {
     struct segment_header header;
+    enum header_state state;
     uint64_t file_bytes;
     int fd;
-    if (segment_open(c->fs, c->dir, c->log, s->base_lsn, O_RDONLY, &fd, &header, &file_bytes) != SH_OK)
+    if (open_known(c, s->base_lsn, &fd, &header, &file_bytes, &state) != SH_OK || fd < 0)
         return false;
     c->fs->close(c->fs, fd);
     return header.position == s->position;
