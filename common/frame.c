@@ -12,7 +12,7 @@
 static const uint8_t segment_magic[6] = {'S', 'H', 'A', 'N', 'G', 'A'};
 static const uint8_t frame_magic[4] = {'S', 'H', 'F', 'R'};
 
-enum { LSN_DIGITS = 20, SEGMENT_CRC_AT = 60, FRAME_CRC_AT = 4, FRAME_CRC_FROM = 8 };
+enum { LSN_DIGITS = 20, SEGMENT_CRC_AT = 60, FRAME_CRC_AT = 4 };
 
 uint32_t frame_body_most(uint64_t segment_size)
 {

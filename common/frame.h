@@ -40,6 +40,7 @@ enum {
     SEGMENT_HEADER_BYTES = 64,
     SEGMENT_VERSION = 1,
     FRAME_HEADER_BYTES = 88,
+    FRAME_CRC_FROM = 8,    /* the first byte that is under the checksum */
     SEGMENT_NAME_MAX = 32, /* "00000000000000000001.seg" and a NUL */
     FRAME_BYTES_MAX =
         16 << 20, /* of a whole frame, whatever the segment size: bounds every reader's memory */

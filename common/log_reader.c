@@ -323,7 +323,8 @@ enum sh_error log_reader_read(struct log_reader *r, struct log_read *read, struc
 
 size_t log_reader_bytes(const struct log_reader *r)
 {
-    return sizeof *r + r->scan.window.cap + r->base_count * sizeof *r->bases + log_index_bytes(&r->index);
+    return sizeof *r + r->scan.window.cap + r->scan.sums.cap + r->base_count * sizeof *r->bases +
+           log_index_bytes(&r->index);
 }
 
 void log_reader_trim(struct log_reader *r, size_t most_bytes)

@@ -4,6 +4,10 @@
 #include <assert.h>
 #include <string.h>
 
+#include "crc32c.h"
+
+enum { SUM_BYTES = 4096, SUMMED_LEAST = 2 * SUM_BYTES };
+
 static const uint8_t magic[4] = {'S', 'H', 'F', 'R'};
 
 void segment_scan_open(struct segment_scan *scan, const struct vfs *fs, int fd, uint32_t salt, uint64_t end)
@@ -15,11 +19,13 @@ void segment_scan_open(struct segment_scan *scan, const struct vfs *fs, int fd, 
 void segment_scan_free(struct segment_scan *scan)
 {
     buf_free(&scan->window);
+    buf_free(&scan->sums);
 }
 
 void segment_scan_forget(struct segment_scan *scan)
 {
     scan->window.len = 0;
+    buf_free(&scan->sums);
 }
 
 /* The bytes at offset that are in the window. */
@@ -67,6 +73,52 @@ static enum scan_result header_at(struct segment_scan *scan, uint64_t offset, st
     return frame_header_decode(bytes, most_body, h) == SH_OK ? SCAN_FRAME : SCAN_BAD;
 }
 
+static uint32_t sum_of_blocks(const struct segment_scan *scan, size_t blocks)
+{
+    uint32_t sum;
+    memcpy(&sum, scan->sums.data + blocks * sizeof sum, sizeof sum);
+    return sum;
+}
+
+/* The checksum of the file's bytes from sums_from up to `to`. False: the file ends before, or a read failed
+ * (*failed). */
+static bool sum_up_to(struct segment_scan *scan, uint64_t to, uint32_t *sum, bool *failed)
+{
+    uint8_t bytes[SUM_BYTES];
+    size_t blocks = (size_t)((to - scan->sums_from) / SUM_BYTES);
+    size_t known = scan->sums.len / sizeof *sum - 1;
+    ssize_t want = SUM_BYTES, got = SUM_BYTES;
+    for (; known < blocks && got == want; known++) {
+        uint64_t at = scan->sums_from + known * SUM_BYTES;
+        got = vfs_read_full(scan->fs, scan->fd, bytes, SUM_BYTES, (int64_t)at);
+        *sum = got == want ? crc32c(sum_of_blocks(scan, known), bytes, SUM_BYTES) : 0;
+        if (got == want)
+            buf_append(&scan->sums, sum, sizeof *sum);
+    }
+    if (got == want) {
+        want = (ssize_t)((to - scan->sums_from) % SUM_BYTES);
+        got = vfs_read_full(scan->fs, scan->fd, bytes, (size_t)want, (int64_t)to - want);
+    }
+    *failed = got < 0;
+    if (got == want)
+        *sum = crc32c(sum_of_blocks(scan, blocks), bytes, (size_t)want);
+    return got == want;
+}
+
+/* Whether a header that claims much is found out without a walk over its body. */
+static bool is_found_out(struct segment_scan *scan, uint64_t offset, size_t size,
+                         const struct frame_header *h)
+{
+    uint32_t before, all;
+    bool failed;
+    uint64_t from = offset + FRAME_CRC_FROM, to = offset + size;
+    if (scan->sums.len == 0 || offset < scan->sums_from || size < SUMMED_LEAST)
+        return false;
+    if (!sum_up_to(scan, from, &before, &failed) || !sum_up_to(scan, to, &all, &failed))
+        return !failed;
+    return (all ^ crc32c_shift(before ^ scan->salt, to - from)) != h->checksum;
+}
+
 /* The frame at `offset`, which the caller knows to lie below the end. */
 static enum scan_result frame_at(struct segment_scan *scan, uint64_t offset, struct frame_header *h,
                                  struct slice *bytes)
@@ -76,7 +128,7 @@ static enum scan_result frame_at(struct segment_scan *scan, uint64_t offset, str
     if (result != SCAN_FRAME)
         return result;
     size = FRAME_HEADER_BYTES + (size_t)h->body_bytes;
-    if (size > scan->end - offset)
+    if (size > scan->end - offset || is_found_out(scan, offset, size, h))
         return SCAN_BAD;
     if (!fill(scan, offset, size, bytes))
         return SCAN_FAILED;
@@ -176,6 +228,12 @@ void segment_search_open(struct segment_search *s, struct segment_scan *scan, co
         .bad_lsn = chain->next_lsn,
         .at = scan->offset + 1,
     };
+    if (scan->sums.len > 0 && scan->offset >= scan->sums_from)
+        return;
+    const uint32_t none = 0;
+    scan->sums.len = 0;
+    scan->sums_from = scan->offset;
+    buf_append(&scan->sums, &none, sizeof none);
 }
 
 /* Goes from header to header, whatever their bodies are, to the next valid frame. SCAN_BAD: there is a gap.

@@ -18,6 +18,9 @@ struct segment_scan {
     int error;       /* of the last failed read: -errno */
     struct buf window;
     uint64_t window_at;
+    struct buf sums; /* once there was a search: checksums of the file's bytes from sums_from to each further
+                        4 KiB, 4 bytes each */
+    uint64_t sums_from;
 };
 
 enum scan_result {
@@ -54,7 +57,10 @@ struct log_chain log_chain_of(const struct segment_header *segment);
  * so no frame is looked for in the body of another one: not of a valid one, nor of a damaged data frame whose
  * header still continues the chain. (In there only frames count that continue that very header, or that are
  * continued by each other to beyond that body: then its length is what is damaged. No client can make such,
- * since it cannot know the checksums of the frames around.) */
+ * since it cannot know the checksums of the frames around.)
+ *
+ * A client can also put in a header every 88 bytes that claims a large body. So that such a header costs no
+ * walk over what it claims, checksums of the file's bytes are kept, from which that of any part follows. */
 struct segment_search {
     struct segment_scan *scan;
     struct log_chain chain; /* behind the last header that continued it */

@@ -3,11 +3,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "bytes.h"
 #include "log.h"
 #include "log_verify.h"
 #include "rot.h"
@@ -364,6 +366,59 @@ static void test_a_frame_in_a_payload_does_not_lead_away(void **state)
     assert_int_equal(read_once(5, &read), SH_OK);
 }
 
+static uint64_t bytes_read;
+
+static ssize_t counting_pread(const struct vfs *vfs, int fd, void *out, size_t len, int64_t offset)
+{
+    (void)vfs;
+    ssize_t got = rot_fs->pread(rot_fs, fd, out, len, offset);
+    bytes_read += got > 0 ? (uint64_t)got : 0;
+    return got;
+}
+
+/* A client may fill a payload with headers that claim a large body each: to see through them must not cost a
+ * walk over what they claim, or a start takes minutes. A large frame behind them is found all the same. */
+static void test_headers_that_claim_much_cost_little(void **state)
+{
+    (void)state;
+    enum { FAKES = (1 << 20) / FRAME_HEADER_BYTES, CLAIM = 512 << 10, BODY = 20000, SALT = 7 };
+    static uint8_t body[BODY];
+    uint8_t header[FRAME_HEADER_BYTES];
+    struct frame_header h;
+    struct segment_scan scan;
+    struct segment_search search;
+    struct vfs fs = *rot_fs;
+    struct buf bytes = {0};
+    buf_append(&bytes, body, SEGMENT_HEADER_BYTES);
+    for (unsigned i = 0; i < FAKES; i++) {
+        h = (struct frame_header){.kind = FRAME_DATA, .body_bytes = BODY, .base_lsn = 2, .count = 1};
+        frame_encode(&h, SALT, slice_of(body, BODY), header);
+        put_u32(header + 8, CLAIM);
+        buf_append(&bytes, header, sizeof header);
+    }
+    uint64_t end = bytes.len;
+    frame_encode(&h, SALT, slice_of(body, BODY), header);
+    buf_append(&bytes, header, sizeof header);
+    buf_append(&bytes, body, BODY);
+    fs.pread = counting_pread;
+    int fd = fs.open(&fs, "/search", O_RDWR | O_CREAT, 0640);
+    assert_int_equal(vfs_write_all(&fs, fd, bytes.data, bytes.len, 0), 0);
+    for (unsigned there = 0; there < 2; there++) { /* with the bytes that are claimed, and without */
+        segment_scan_open(&scan, &fs, fd, SALT, there == 0 ? bytes.len : bytes.len + CLAIM);
+        const struct log_chain chain = {.next_lsn = 1, .position = SEGMENT_HEADER_BYTES};
+        bytes_read = 0;
+        segment_search_open(&search, &scan, &chain);
+        assert_int_equal(segment_search_next(&search, scan.end, &h), SCAN_FRAME);
+        assert_int_equal(scan.offset, end);
+        assert_int_equal(h.body_bytes, BODY);
+        assert_int_equal(segment_search_next(&search, scan.end, &h), SCAN_END);
+        assert_true(bytes_read < 100 * bytes.len); /* and not half the file for each */
+        segment_scan_free(&scan);
+    }
+    fs.close(&fs, fd);
+    buf_free(&bytes);
+}
+
 #define DAMAGE_TEST(f) cmocka_unit_test_setup_teardown(f, rot_setup, rot_teardown)
 
 int main(void)
@@ -383,6 +438,7 @@ int main(void)
         DAMAGE_TEST(test_each_bit_of_a_header_costs_one_frame),
         DAMAGE_TEST(test_a_damaged_length_hides_no_frames),
         DAMAGE_TEST(test_a_frame_in_a_payload_does_not_lead_away),
+        DAMAGE_TEST(test_headers_that_claim_much_cost_little),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,6 +23,13 @@ static void test_crc32c_has_the_published_value(void **state)
     assert_int_equal(crc32c(0, zeros, sizeof zeros), 0x8a9136aa);
     assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283);
     assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
+    assert_int_equal(crc32c_shift(crc32c(0, "1234", 4), 5) ^ crc32c(0, "56789", 5), 0xe3069283);
+    for (size_t len = 0; len <= sizeof zeros; len++)
+        assert_int_equal(crc32c_shift(0x12345678, len) ^ crc32c(0, zeros, len),
+                         crc32c(0x12345678, zeros, len));
+    static const uint8_t many[1000003];
+    assert_int_equal(crc32c_shift(7, sizeof many) ^ crc32c(0, many, sizeof many),
+                     crc32c(7, many, sizeof many));
 }
 
 static void test_hlc_only_grows(void **state)
