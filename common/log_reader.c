@@ -332,3 +332,17 @@ void log_reader_trim(struct log_reader *r, size_t most_bytes)
     if (log_reader_bytes(r) > most_bytes)
         segment_scan_free(&r->scan);
 }
+
+void log_reader_let_go(struct log_reader *r)
+{
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    if (r->fd < 0)
+        return;
+    segment_name(r->segment.base_lsn, name);
+    vfs_path(path, r->dir, name);
+    int fd = r->fs->open(r->fs, path, O_RDONLY, 0);
+    if (fd >= 0)
+        r->fs->close(r->fs, fd);
+    if (fd == -ENOENT)
+        leave_segment(r);
+}

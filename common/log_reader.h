@@ -41,6 +41,9 @@ enum sh_error log_reader_read(struct log_reader *reader, struct log_read *read, 
 size_t log_reader_bytes(const struct log_reader *reader);
 /* Gives its window back when it holds more than that. */
 void log_reader_trim(struct log_reader *reader, size_t most_bytes);
+/* Closes the file of the segment that it stands in when that was trimmed: open, its room would not be free.
+ */
+void log_reader_let_go(struct log_reader *reader);
 
 /* ---- what a folder holds ---- */
 struct log_segment {

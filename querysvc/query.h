@@ -45,7 +45,7 @@ struct reader_pool {
     struct id16 log;
     size_t slot_count, slot_bytes; /* most readers; most bytes that each keeps between two reads */
     struct reader_slot *slots;
-    uint64_t uses;
+    uint64_t uses, tidied; /* tidied: uses at the last reader_pool_tidy */
 };
 
 void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *dir, struct id16 log,
@@ -55,6 +55,8 @@ enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, 
 enum sh_error reader_pool_find_time(struct reader_pool *pool, struct log_time *search);
 /* Bytes that its readers hold now. */
 size_t reader_pool_bytes(const struct reader_pool *pool);
+/* Readers that were idle since the last call let go of files that were trimmed. */
+void reader_pool_tidy(struct reader_pool *pool);
 void reader_pool_close(struct reader_pool *pool);
 
 /* ---- query_read.c ---- */
@@ -99,6 +101,7 @@ struct query {
     uint64_t probes_sent, probes_done;
 
     struct reader_pool readers;
+    int64_t tidied_ns; /* when the pool was tidied; the loop's time */
     struct read_list ready, parked;
     struct buf frames, body; /* scratch: of one read, of one answer */
     struct loop_hook hook;

@@ -62,6 +62,14 @@ size_t reader_pool_bytes(const struct reader_pool *pool)
     return bytes;
 }
 
+void reader_pool_tidy(struct reader_pool *pool)
+{
+    for (size_t i = 0; i < pool->slot_count; i++)
+        if (pool->slots[i].reader != NULL && pool->slots[i].used <= pool->tidied)
+            log_reader_let_go(pool->slots[i].reader);
+    pool->tidied = pool->uses;
+}
+
 void reader_pool_close(struct reader_pool *pool)
 {
     for (size_t i = 0; i < pool->slot_count; i++)

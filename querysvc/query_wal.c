@@ -71,6 +71,16 @@ static bool take_watermark(struct query *q, uint32_t type, struct slice body)
     return true;
 }
 
+/* Segments are trimmed by walsvc, which tells nobody; it answers the long poll often enough. */
+static void tidy_readers(struct query *q)
+{
+    int64_t now_ns = loop_now_ns(q->service->loop);
+    if (now_ns - q->tidied_ns < NS_PER_S)
+        return;
+    q->tidied_ns = now_ns;
+    reader_pool_tidy(&q->readers);
+}
+
 static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
 {
     struct query *q = arg;
@@ -88,6 +98,7 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
         return;
     }
     q->watching = false;
+    tidy_readers(q);
     loop_timer_after(q->service->loop, &q->watch_again, WATCH_PAUSE_MS * (int64_t)NS_PER_MS);
 }
 

@@ -96,6 +96,20 @@ class Trim(unittest.TestCase):
             self.assertEqual(everything["first_lsn"], node.info()["segments"][0]["base_lsn"])
             self.assertEqual(len(node.segments()), 1)
 
+    def test_what_is_trimmed_is_no_longer_open(self):
+        """Or its room on the disk would not be free."""
+        with Kept() as node:
+            node.start().fill()
+            pid = node.pid("querysvc")
+
+            def deleted():
+                links = (f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))
+                return [link for link in links if os.path.lexists(link) and "(deleted)" in os.readlink(link)]
+            for name in node.segments()[:-1]:
+                node.ctl("read", "--from", str(int(name[:20]) + 5), "--count", "10")
+            self.assertGreaterEqual(node.json("log", "trim", "--before", str(node.last))["segments"], 3)
+            wait_for(lambda: not deleted(), "trimmed files to be closed")
+
     def test_wrong_usage(self):
         with Kept() as node:
             node.start()

@@ -131,6 +131,28 @@ static void test_reading_on_costs_no_seek(void **state)
     reader_pool_close(&pool);
 }
 
+/* A file that was trimmed takes room on the disk for as long as somebody has it open. */
+static void test_idle_readers_let_go_of_trimmed_files(void **state)
+{
+    (void)state;
+    struct reader_pool pool;
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    uint64_t next;
+    reader_pool_open(&pool, &fs, rig.dir.log, rig.dir.identity.log, 3, 1 << 20);
+    assert_int_equal(read_at(&pool, 1, &next), SH_OK);
+    assert_int_equal(read_at(&pool, rig.log.durable.lsn, &next), SH_OK);
+    assert_int_equal(open_files, 2);
+    segment_name(1, name);
+    vfs_path(path, rig.dir.log, name);
+    assert_int_equal(fs.unlink(&fs, path), 0);
+    reader_pool_tidy(&pool); /* until now they were in use */
+    assert_int_equal(open_files, 2);
+    reader_pool_tidy(&pool);
+    assert_int_equal(open_files, 1);
+    assert_int_equal(read_at(&pool, 2, &next), SH_TRIMMED);
+    reader_pool_close(&pool);
+}
+
 static void test_a_search_by_time_uses_the_pool(void **state)
 {
     (void)state;
@@ -186,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         READERS_TEST(test_readers_and_their_memory_are_bounded),
         READERS_TEST(test_reading_on_costs_no_seek),
+        READERS_TEST(test_idle_readers_let_go_of_trimmed_files),
         READERS_TEST(test_a_search_by_time_uses_the_pool),
         READERS_TEST(test_the_extent_of_the_log_costs_two_opens),
     };
