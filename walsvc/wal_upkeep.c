@@ -57,6 +57,17 @@ static enum service_exit replace_register(struct wal_upkeep *u, enum sh_error er
     return EXIT_DONE;
 }
 
+/* An earlier process may have ended between a trim and the register's change. */
+static void forget_trimmed_damage(const struct wal_upkeep *u)
+{
+    uint64_t *bases;
+    size_t count;
+    int result = segment_list(u->options.fs, u->options.dir, &bases, &count);
+    if (result == 0 && count > 0)
+        check_register(u, wal_damage_trimmed(u->options.damage, bases[0]));
+    free(bases);
+}
+
 enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_options *options,
                                   struct wal_upkeep_time now)
 {
@@ -76,6 +87,8 @@ enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_
     wal_upkeep_set(u, &options->settings);
     if (code != EXIT_DONE)
         wal_upkeep_close(u);
+    else
+        forget_trimmed_damage(u);
     return code;
 }
 

@@ -366,6 +366,22 @@ static void test_damaged_entries_may_be_trimmed(void **state)
     kept_teardown();
 }
 
+static void test_damage_that_was_trimmed_before_a_crash_is_forgotten(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    kept_setup_with(&scrubs);
+    kept_path_of(kept_base_of(0), ".seg", path);
+    kept_flip(path, 2000);
+    scrub_a_pass();
+    assert_int_equal(upkeep_rig_ranges(&kept), 1);
+    assert_int_equal(kept_fs->unlink(kept_fs, path), 0); /* the trim got as far as this */
+    assert_int_equal(kept_fs->sync_dir(kept_fs, kept_rig.log.dir), 0);
+    kept_restart(SIM_LOSE_ALL, 1);
+    assert_int_equal(upkeep_rig_ranges(&kept), 0);
+    kept_teardown();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_a_pass_goes_on_after_a_restart),
         cmocka_unit_test(test_damaged_progress_begins_anew),
         cmocka_unit_test(test_damaged_entries_may_be_trimmed),
+        cmocka_unit_test(test_damage_that_was_trimmed_before_a_crash_is_forgotten),
     };
     log_set_level(LOG_ERROR + 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
