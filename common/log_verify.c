@@ -58,9 +58,7 @@ static void read_mark(struct verify *v)
     enum sh_error error = log_mark_read(v->fs, v->dir, v->log, &v->mark);
     if (error == SH_CORRUPT)
         verify_damage(v, path, 0, 0, 0, "the durable mark is damaged");
-    if (error == SH_VERSION_MISMATCH)
-        verify_damage(v, path, 0, 0, 0, "the durable mark is of another version");
-    if (error == SH_INTERNAL)
+    if (error == SH_VERSION_MISMATCH || error == SH_INTERNAL)
         verify_fail(v, error, path, 0);
     v->durable_end = v->mark.durable_end;
 }
@@ -114,8 +112,8 @@ static struct id16 own_log(struct verify *v, const char *data_dir, const struct 
     enum sh_error error = node_identity_read(v->fs, data_dir, &identity);
     if (error == SH_CORRUPT)
         verify_damage(v, path, 0, 0, 0, "the node's identity is damaged");
-    if (error == SH_VERSION_MISMATCH)
-        verify_damage(v, path, 0, 0, 0, "the node's identity is of another version");
+    if (error == SH_VERSION_MISMATCH || error == SH_INTERNAL)
+        verify_fail(v, error, path, 0);
     if (error != SH_OK)
         return (struct id16){0};
     if (!has_log(ids, identity.log))

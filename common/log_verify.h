@@ -63,8 +63,8 @@ struct log_verify_options {
 
 /* SH_OK: walked, no damage, or only such whose loss was accepted. SH_CORRUPT: walked, report->damages > 0.
  * SH_NOT_FOUND: no data directory, no log in it, or not the one asked for. SH_INTERNAL: a file call failed.
- * SH_VERSION_MISMATCH: a segment is of another format version, which is no damage. The report is filled in
- * every case. */
+ * SH_VERSION_MISMATCH: a segment, a mark or the identity is of another format version, which is no damage.
+ * The report is filled in every case. */
 enum sh_error log_verify(const struct vfs *fs, const char *data_dir, const struct log_verify_options *options,
                          struct log_verify_report *report);
 

@@ -20,11 +20,12 @@ static int result_of(int result)
     return result < 0 ? -errno : result;
 }
 
+/* O_NONBLOCK means nothing to a file; a fifo in a file's place must not be waited for. */
 static int open_file(const char *path, int flags, mode_t mode)
 {
     int fd;
     do
-        fd = open(path, flags | O_CLOEXEC, mode);
+        fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, mode);
     while (fd < 0 && errno == EINTR);
     return fd;
 }

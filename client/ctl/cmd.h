@@ -19,5 +19,7 @@ extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c
 int ctl_fail_no_log(const struct ctl *ctl, const char *data);
 /* A file call failed; failed_errno 0: it isn't known which error, so that the file is asked again. */
 int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno);
+/* Another version wrote it. */
+int ctl_fail_version(const struct ctl *ctl, const char *path);
 
 #endif

@@ -37,8 +37,16 @@ int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno)
     if (failed_errno == 0 && access(path, R_OK) != 0)
         failed_errno = errno;
     bool forbidden = failed_errno == EACCES || failed_errno == EPERM;
-    return ctl_fail(ctl, path, forbidden ? SH_FORBIDDEN : SH_INTERNAL,
-                    failed_errno != 0 ? strerror(failed_errno) : "cannot be read");
+    const char *text = failed_errno != 0 ? strerror(failed_errno) : "cannot be read";
+    struct stat about;
+    if (!forbidden && stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode))
+        text = "not a regular file";
+    return ctl_fail_text(ctl, path, forbidden ? SH_FORBIDDEN : SH_INTERNAL, text);
+}
+
+int ctl_fail_version(const struct ctl *ctl, const char *path)
+{
+    return ctl_fail_text(ctl, path, SH_VERSION_MISMATCH, "it is of another format version than this tool");
 }
 
 /* ---------------------------------------------------------------- verify */
@@ -125,7 +133,7 @@ static int exit_of(const struct ctl *ctl, enum sh_error e, const char *data,
     if (e == SH_NOT_FOUND)
         return ctl_fail_no_log(ctl, data);
     if (e == SH_VERSION_MISMATCH)
-        return ctl_fail(ctl, r->failed_path, e, "it is of another format version than this tool");
+        return ctl_fail_version(ctl, r->failed_path);
     return e == SH_INTERNAL ? ctl_fail_path(ctl, r->failed_path, r->failed_errno)
                             : ctl_fail(ctl, data, e, "");
 }

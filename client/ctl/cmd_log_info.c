@@ -392,6 +392,14 @@ static void print_info(const struct ctl *ctl, const struct info *info, bool aske
 
 /* ---------------------------------------------------------------- sources */
 
+static int fail_file(const struct ctl *ctl, const char *path, enum sh_error error, const char *damage)
+{
+    if (error == SH_VERSION_MISMATCH)
+        return ctl_fail_version(ctl, path);
+    return error == SH_INTERNAL ? ctl_fail_path(ctl, path, 0)
+                                : ctl_fail(ctl, path, error, error == SH_CORRUPT ? damage : "");
+}
+
 /* What the segment files alone tell. */
 static int info_of_data(const struct ctl *ctl, const char *data)
 {
@@ -408,7 +416,7 @@ static int info_of_data(const struct ctl *ctl, const char *data)
     if (e == SH_NOT_FOUND)
         return ctl_fail_no_log(ctl, data);
     if (e != SH_OK)
-        return e == SH_CORRUPT ? ctl_fail(ctl, path, e, "") : ctl_fail_path(ctl, path, 0);
+        return fail_file(ctl, path, e, "the node's identity is damaged");
     id16_format(node.log, uuid);
     snprintf(dir, sizeof dir, "%.*s/log/%s", CONFIG_PATH_MAX, data, uuid);
     e = log_list_segments(vfs_posix(), dir, node.log, &segments, &info->segment_count, bad);
@@ -429,9 +437,7 @@ static int info_of_data(const struct ctl *ctl, const char *data)
     free(segments);
     snprintf(path, sizeof path, "%.*s%s%s", PATH_MAX - SEGMENT_NAME_MAX - 1, dir, bad[0] != 0 ? "/" : "",
              bad);
-    return e == SH_OK         ? CTL_DONE
-           : e == SH_INTERNAL ? ctl_fail_path(ctl, path, 0)
-                              : ctl_fail(ctl, path, e, e == SH_CORRUPT ? "its header is damaged" : "");
+    return e == SH_OK ? CTL_DONE : fail_file(ctl, path, e, "its header is damaged");
 }
 
 /* walsvc may be away: then the files have to do. */

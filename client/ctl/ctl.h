@@ -109,6 +109,8 @@ uint32_t ctl_timeout_ms(const struct ctl *ctl);
 /* Says what failed, on stderr, in the format asked for; returns the exit code that it means. The detail, when
  * there is one, stands for the first clause of the error's own text, which it says more exactly. */
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
+/* The same with nothing but this text. */
+int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text);
 /* The same for an answer of the node: where it was looked for is added when it could not be reached. */
 int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
 /* Why a socket can't be used, as a clause with what to do; NULL: it is there and may be used. */

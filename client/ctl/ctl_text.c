@@ -230,12 +230,8 @@ int ctl_exit_of(enum sh_error error)
     }
 }
 
-int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text)
 {
-    struct buf text = {0};
-    bool more = detail != NULL && detail[0] != 0;
-    const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
-    buf_printf(&text, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
     fflush(stdout);
     if (ctl->format == CTL_JSON) {
         struct buf line = {0};
@@ -244,13 +240,23 @@ int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const
         buf_append_str(&line, ",\"what\":");
         json_string(&line, slice_str(what));
         buf_append_str(&line, ",\"text\":");
-        json_string(&line, buf_slice(&text));
+        json_string(&line, slice_str(text));
         buf_append_str(&line, "}\n");
         fwrite(line.data, 1, line.len, stderr);
         buf_free(&line);
     } else {
-        fprintf(stderr, "shanghaictl: %s: %s: %s\n", what, sh_error_name(error), buf_cstr(&text));
+        fprintf(stderr, "shanghaictl: %s: %s: %s\n", what, sh_error_name(error), text);
     }
-    buf_free(&text);
     return ctl_exit_of(error);
+}
+
+int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+{
+    struct buf text = {0};
+    bool more = detail != NULL && detail[0] != 0;
+    const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
+    buf_printf(&text, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
+    int code = ctl_fail_text(ctl, what, error, buf_cstr(&text));
+    buf_free(&text);
+    return code;
 }

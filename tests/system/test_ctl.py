@@ -384,14 +384,61 @@ class Offline(unittest.TestCase):
             file.write(bytes([byte[0] ^ 1]))
         self.check(self.node.data, 1, "no valid frame here")
 
-    def test_another_format_version_is_no_damage(self):
-        with open(self.segment, "r+b") as file:
-            header = bytearray(file.read(64))
-            header[6] = 2
-            header[60:64] = crc32c(int.from_bytes(header[24:28], "little"), header[:60]).to_bytes(4, "little")
-            file.seek(0)
-            file.write(header)
-        self.check(self.node.data, 3, "another format version")
+    def test_what_stands_in_a_file_s_place_is_named(self):
+        os.remove(self.segment)
+        os.mkfifo(self.segment)  # nobody ever writes to it
+        self.check(self.node.data, 3, f"{self.segment}: internal: not a regular file\n")
+        os.remove(self.segment)
+        os.mkdir(self.segment)
+        self.check(self.node.data, 3, f"{self.segment}: internal: Is a directory\n")
+
+    def test_another_format_version_is_no_damage_and_no_daemon_touches_it(self):
+        for path, change in self.of_a_later_version():
+            with self.subTest(os.path.basename(path)):
+                with open(path, "r+b") as file:
+                    good = file.read()
+                    file.seek(0)
+                    file.write(change(bytearray(good)))
+                self.check(self.node.data, 3, f"{path}: version_mismatch: it is of another format version",
+                           ("verify", "dump"))
+                before = contents(self.node.data)
+                done = subprocess.run([os.path.join(BIN, "walsvc"), "--config", self.node.config, "--node", "n1"],
+                                      capture_output=True, text=True, check=False, timeout=60)
+                self.assertEqual(done.returncode, 78, done.stderr)
+                self.assertIn("has a format that this version doesn't know", done.stderr)
+                self.assertEqual(contents(self.node.data), before)
+                with open(path, "r+b") as file:
+                    file.write(good)
+        self.check(self.node.data, 0, "")
+
+    def of_a_later_version(self):
+        """The files that tell the version of a data directory, with what makes them version 2."""
+        def checked(at, begin, end, seed=lambda _: 0):
+            def change(data):
+                data[begin + 6] = 2
+                data[at:at + 4] = crc32c(seed(data), data[begin:end]).to_bytes(4, "little")
+                return data
+            return change
+
+        def identity(data):
+            text = data.replace(b"shanghai node 1\n", b"shanghai node 2\n")[:-len("checksum 01234567\n")]
+            return text + b"checksum %08x\n" % crc32c(0, text)
+
+        mark = os.path.join(self.node.log_dir(), "mark")
+        with open(mark, "rb") as file:
+            slot = 0 if file.read(1) != b"\0" else 512
+        return ((self.segment, checked(60, 0, 60, lambda header: int.from_bytes(header[24:28], "little"))),
+                (mark, checked(slot + 52, slot, slot + 52)), (os.path.join(self.node.data, "node"), identity))
+
+
+def contents(directory):
+    """Of all files below it, with their times."""
+    found = {}
+    for folder, _, names in os.walk(directory):
+        for path in (os.path.join(folder, name) for name in names):
+            with open(path, "rb") as file:
+                found[path] = (file.read(), os.stat(path).st_mtime_ns)
+    return found
 
 
 def crc32c(crc, data):
