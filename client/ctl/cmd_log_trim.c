@@ -68,7 +68,7 @@ static int run_trim(struct ctl *ctl)
 
 static const struct ctl_option trim_options[] = {
     {"before", 'b', CTL_NUMBER, "LSN", "the first entry that is to stay", 0, UINT64_MAX},
-    {"dry-run", 'N', CTL_FLAG, NULL, "only say what would be deleted", 0, 0},
+    {"dry-run", 'n', CTL_FLAG, NULL, "only say what would be deleted", 0, 0},
     {"release", 'r', CTL_WORD, "NAME", "give up all holds of this name first", 0, 0},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
