@@ -12,17 +12,17 @@
 #include <cmocka.h>
 
 #include "log.h"
-#include "sim_disk.h"
+#include "sim_images.h"
 #include "sim_model.h"
 
-enum { SEGMENT = 8 << 10, CHOICES_MOST = 1024, ALL_BELOW = 256, SAMPLES = 128, LONG_FACTOR = 8 };
+enum { SEGMENT = 8 << 10, LIVES = 2, LIVES_LONG = 16 };
 static const char data[] = "/data";
 
 static struct wal_rig rig;
 static struct sim_disk *disk;
 static struct model model;
-static uint64_t images, random_state = 4711, at_call;
-static uint64_t all_below = ALL_BELOW, samples = SAMPLES, lives = 2;
+static struct sim_images images;
+static uint64_t at_call;
 static unsigned life;
 
 _Noreturn void model_fail(const char *format, ...)
@@ -32,15 +32,9 @@ _Noreturn void model_fail(const char *format, ...)
     vprintf(format, args);
     va_end(args);
     printf(" (life %u, at call %llu, image %llu)\n", life, (unsigned long long)at_call,
-           (unsigned long long)images);
+           (unsigned long long)images.count);
     fflush(stdout);
     abort();
-}
-
-static uint64_t next_random(uint64_t below)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407;
-    return (random_state >> 33) % below;
 }
 
 /* ---------------------------------------------------------------- a life */
@@ -113,42 +107,6 @@ static void copy_model(struct model *m)
     copy_buf(&m->places);
 }
 
-static bool is_next(uint32_t *chosen, const uint32_t *options, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (++chosen[i] < options[i])
-            return true;
-        chosen[i] = 0;
-    }
-    return false;
-}
-
-static uint64_t count_images(const uint32_t *options, size_t count)
-{
-    uint64_t product = 1;
-    for (size_t i = 0; i < count && product <= all_below; i++)
-        product *= options[i];
-    return product;
-}
-
-/* Builds the images of a disk that has stopped, at most `most` of them, and hands each over. */
-static void each_image(struct sim_disk *stopped, uint64_t most, void (*fn)(struct sim_disk *image))
-{
-    uint32_t options[CHOICES_MOST], chosen[CHOICES_MOST] = {0};
-    size_t count = sim_disk_choices(stopped, options, CHOICES_MOST);
-    bool all = count_images(options, count) <= (most < all_below ? most : all_below);
-    for (uint64_t i = 0; all || i < most; i++) {
-        for (size_t c = 0; !all && c < count; c++)
-            chosen[c] = (uint32_t)next_random(options[c]);
-        struct sim_disk *image = sim_disk_image(stopped, chosen);
-        images++;
-        fn(image);
-        sim_disk_close(image);
-        if (all && !is_next(chosen, options, count))
-            return;
-    }
-}
-
 /* A start on it keeps the model, and so does the one after a further group and a loss of power. */
 static void check_image(struct sim_disk *image)
 {
@@ -171,10 +129,10 @@ static void check_image(struct sim_disk *image)
 static void cut_start_short(struct sim_disk *image)
 {
     sim_disk_record(image, true);
-    sim_disk_stop_after(image, next_random(12));
+    sim_disk_stop_after(image, sim_images_random(&images, 12));
     if (rig_open(&rig, sim_disk_vfs(image), data, SEGMENT) == EXIT_DONE)
         rig_kill(&rig);
-    each_image(image, 4, check_image);
+    sim_images_each(&images, image, 4, check_image);
 }
 
 /* The images at each call of a life. */
@@ -191,8 +149,8 @@ static void images_of_a_life(unsigned groups)
             model_crashed(&model, &rig);
             rig_kill(&rig);
         }
-        each_image(disk, samples, check_image);
-        each_image(disk, samples / 8, cut_start_short);
+        sim_images_each(&images, disk, images.samples, check_image);
+        sim_images_each(&images, disk, images.samples / 8, cut_start_short);
         sim_disk_close(disk);
         model_free(&model);
     }
@@ -202,24 +160,21 @@ static void images_of_a_life(unsigned groups)
 static void test_each_image_of_a_life_with_rolls_recovers(void **state)
 {
     (void)state;
+    const char *is_long = getenv("SHANGHAI_LONG");
+    unsigned lives = is_long != NULL && strcmp(is_long, "1") == 0 ? LIVES_LONG : LIVES;
+    images = sim_images_open();
     for (life = 0; life < lives; life++)
         images_of_a_life(40);
-    assert_true(images > 2000);
+    assert_true(images.count > 2000);
 }
 
 int main(void)
 {
-    const char *is_long = getenv("SHANGHAI_LONG");
-    if (is_long != NULL && strcmp(is_long, "1") == 0) {
-        all_below *= LONG_FACTOR;
-        samples *= LONG_FACTOR;
-        lives *= LONG_FACTOR;
-    }
     log_set_level((enum log_level)(LOG_ERROR + 1));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_image_of_a_life_with_rolls_recovers),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    printf("count: crash images %llu\n", (unsigned long long)images);
+    printf("count: crash images %llu\n", (unsigned long long)images.count);
     return failed;
 }
