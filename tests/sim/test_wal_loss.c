@@ -304,6 +304,26 @@ static void test_a_loss_over_a_segments_end(void **state)
     assert_int_equal(loss.end, place_of(base + 3)->position);
 }
 
+/* What stands between the entries and a damaged checkpoint bounds nothing: the loss reaches over both. */
+static void test_a_loss_reaches_over_a_damaged_checkpoint(void **state)
+{
+    (void)state;
+    uint64_t base = base_of(1);
+    struct wal_loss_search search;
+    const struct place *before = place_of(base - 2), *behind = place_of(base);
+    struct frame_header h = {.base_lsn = before->lsn, .count = 1, .checksum = before->checksum};
+    wal_loss_search_open(&search, base - 1, base - 1);
+    assert_true(wal_loss_feed(&search, &h, before->position));
+    /* A system frame that is good, then the one that should follow the bad one behind it. */
+    h = (struct frame_header){.kind = FRAME_CLOCK, .base_lsn = base, .previous_checksum = 1, .checksum = 2};
+    assert_true(wal_loss_feed(&search, &h, before->position + 500));
+    h = (struct frame_header){.base_lsn = base, .count = 1, .previous_checksum = 3, .checksum = 4};
+    assert_false(wal_loss_feed(&search, &h, behind->position));
+    assert_int_equal(wal_loss_judge(&search, 1, &loss, &refusal), SH_OK);
+    assert_int_equal(loss.end, behind->position);
+    assert_int_equal(loss.checksum_behind, 3);
+}
+
 static void test_a_loss_at_the_end_of_the_active_segment_needs_something_behind(void **state)
 {
     (void)state;
@@ -576,6 +596,7 @@ int main(void)
         LOSS_TEST(test_the_first_entries_of_the_log),
         LOSS_TEST(test_the_last_entries_of_a_segment),
         LOSS_TEST(test_a_loss_over_a_segments_end),
+        LOSS_TEST(test_a_loss_reaches_over_a_damaged_checkpoint),
         LOSS_TEST(test_a_loss_at_the_end_of_the_active_segment_needs_something_behind),
         LOSS_TEST(test_an_accepted_loss_is_no_damage_to_verify),
         LOSS_TEST(test_other_damage_stays_damage),
