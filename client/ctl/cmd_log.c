@@ -263,6 +263,9 @@ const struct ctl_command cmd_log_dump = {
     .name = "log dump",
     .values = "",
     .summary = "List the frames of a data directory, a line each",
+    .more =
+        "Needs no node, like log verify, and has its exit codes: 1 when there is damage, 3 when it could\n"
+        "not be looked at.",
     .options = dump_options,
     .run = run_dump,
 };

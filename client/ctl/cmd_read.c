@@ -174,6 +174,7 @@ const struct ctl_command cmd_read = {
     .summary = "Read entries of the log",
     .more =
         "Exit 1 when --from is behind the end of the log; at the end there is nothing to print, which is 0.\n"
+        "Exit 1 too where entries are damaged or trimmed: it says from which LSN on to read again.\n"
         "--format raw prints each payload and a newline; --format json one object a line, with\n"
         "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
     .options = read_options,

@@ -20,7 +20,7 @@ const struct ctl_option ctl_global_options[] = {
     {"config", 'c', CTL_WORD, "FILE", "topology file that names the node; else $SHANGHAI_CONFIG", 0, 0},
     {"node", 'N', CTL_WORD, "ID", "which node of the configuration; not needed when it has only one", 0, 0},
     {"format", 'f', CTL_WORD, "F", "text or json; raw too where payloads are printed", 0, 0},
-    {"timeout", 't', CTL_TIME, "T", "how long to wait for the node: 500ms, 30s", 1000000,
+    {"timeout", 't', CTL_TIME, "T", "how long to wait for the node, like 500ms; 30s without it", 1000000,
      UINT64_C(86400000000000)},
     {"help", 'h', CTL_FLAG, NULL, "this help", 0, 0},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
