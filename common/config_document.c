@@ -197,7 +197,7 @@ static const char document_head[] =
     "All that is wrong with a file is reported at once, a line for each, and nothing is started:\n"
     "\n"
     "    cluster.yaml:4:43: unknown key `prot` in a node; did you mean `port`?\n"
-    "    cluster.yaml:9:17: `wal.segment_size` must be between 4MiB and 1GiB, not `2MiB`\n"
+    "    cluster.yaml:9:17: `wal.segment_size` must be between 1MiB and 1GiB, not `512KiB`\n"
     "\n"
     "A file has at most 1 MiB. YAML's anchors, aliases and tags are not supported.\n"
     "\n"
