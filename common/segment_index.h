@@ -82,8 +82,6 @@ void segment_indexer_where(const struct segment_indexer *indexer, uint64_t *offs
 /* When done: writes the file (temporary name, fsync, rename, sync of the folder). 0 or -errno; on an error no
  * temporary file is left behind, as far as it can be removed. */
 int segment_indexer_write(struct segment_indexer *indexer);
-/* The index made, when done; lent. */
-const struct segment_index *segment_indexer_index(const struct segment_indexer *indexer);
 void segment_indexer_close(struct segment_indexer *indexer);
 
 #endif

@@ -174,11 +174,6 @@ int segment_indexer_write(struct segment_indexer *x)
     return result;
 }
 
-const struct segment_index *segment_indexer_index(const struct segment_indexer *x)
-{
-    return &x->index;
-}
-
 void segment_indexer_close(struct segment_indexer *x)
 {
     if (x->fd >= 0)

@@ -46,7 +46,7 @@ static bool load(struct wal_rounds *r)
     return good;
 }
 
-int wal_rounds_save(struct wal_rounds *r)
+static int save_progress(struct wal_rounds *r)
 {
     uint8_t bytes[PROGRESS_BYTES] = {0};
     memcpy(bytes, progress_magic, MAGIC_BYTES);
@@ -163,7 +163,7 @@ int64_t wal_rounds_step(struct wal_rounds *r, int64_t now_real_ns, int64_t now_m
     bool save = r->next_lsn == 0 ? before != 0 || r->saved_ns == 0
                                  : r->next_lsn != before && now_mono_ns - r->saved_ns >= SAVE_NS;
     if (save) {
-        *result = wal_rounds_save(r);
+        *result = save_progress(r);
         r->saved_ns = now_mono_ns;
     }
     return due_ns;

@@ -38,8 +38,6 @@ void wal_rounds_open(struct wal_rounds *rounds, struct wal_catalog *catalog, int
 int64_t wal_rounds_step(struct wal_rounds *rounds, int64_t now_real_ns, int64_t now_mono_ns, int *result);
 /* The place that the pass under way has reached, as a position; 0: none is. */
 uint64_t wal_rounds_position(const struct wal_rounds *rounds);
-/* Writes the progress. 0 or -errno. */
-int wal_rounds_save(struct wal_rounds *rounds);
 void wal_rounds_close(struct wal_rounds *rounds);
 
 #endif
