@@ -117,10 +117,11 @@ static void print_report_text(const struct walk *w, const struct log_verify_repo
 {
     char entries[CTL_TEXT_MAX], frames[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX];
     bool good = r->damages == 0;
-    printf("%s%s%s: %s entries in %s frames, %" PRIu64 " segment%s, %s%s%s\n",
+    printf("%s%s%s: %s entr%s in %s frame%s, %" PRIu64 " segment%s, %s%s%s\n",
            ctl_style(w->ctl, good ? CTL_GREEN : CTL_RED), good ? "good" : "damaged",
-           ctl_style(w->ctl, CTL_PLAIN), ctl_grouped(r->entries, entries), ctl_grouped(r->frames, frames),
-           r->segments, r->segments == 1 ? "" : "s", ctl_bytes(r->bytes, bytes),
+           ctl_style(w->ctl, CTL_PLAIN), ctl_grouped(r->entries, entries), r->entries == 1 ? "y" : "ies",
+           ctl_grouped(r->frames, frames), r->frames == 1 ? "" : "s", r->segments,
+           r->segments == 1 ? "" : "s", ctl_bytes(r->bytes, bytes),
            r->accepted > 0 ? ", beside what was accepted as lost" : "",
            r->unsynced_bytes > 0 ? " (and bytes not known to be synced, which is no damage)" : "");
 }
