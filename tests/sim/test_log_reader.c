@@ -65,7 +65,9 @@ struct result {
 
 static struct result read_from(uint64_t from, uint64_t durable_end, size_t max_bytes, uint64_t max_entries)
 {
-    struct result r = {.read = {from, durable_end, max_bytes, max_entries}};
+    struct result r = {
+        .read = {
+            .from = from, .durable_end = durable_end, .max_bytes = max_bytes, .max_entries = max_entries}};
     struct buf out = {0};
     r.error = log_reader_read(reader, &r.read, &out);
     for (size_t at = 0, size; at < out.len; at += size) {
