@@ -5,6 +5,8 @@
  * the newest known segment first asks the folder whether there is one by now, and is damage only if not. */
 #include "log_reader_parts.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -344,5 +346,5 @@ void log_reader_let_go(struct log_reader *r)
     if (fd >= 0)
         r->fs->close(r->fs, fd);
     if (fd == -ENOENT)
-        leave_segment(r);
+        log_reader_leave(r);
 }

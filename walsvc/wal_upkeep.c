@@ -64,7 +64,7 @@ static void forget_trimmed_damage(const struct wal_upkeep *u)
     size_t count;
     int result = segment_list(u->options.fs, u->options.dir, &bases, &count);
     if (result == 0 && count > 0)
-        check_register(u, wal_damage_trimmed(u->options.damage, bases[0]));
+        wal_upkeep_check(u, wal_damage_trimmed(u->options.damage, bases[0]));
     free(bases);
 }
 

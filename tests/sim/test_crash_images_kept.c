@@ -88,7 +88,7 @@ static void use_rot_disk(struct sim_disk *disk)
 static void check_salvaged(struct sim_disk *image)
 {
     struct sim_disk *stopped = rot_disk;
-    struct wal_damage_range range;
+    struct log_damage_range range;
     use_rot_disk(image);
     rot_open();
     assert_int_equal(rot_rig.log.segment.position, mark_end);

@@ -215,7 +215,7 @@ static void test_a_segment_whose_position_nobody_knows_is_given_up(void **state)
 /* Whatever the guess of where it lies: the segment before is neither cut nor said to lack anything. */
 static void give_up(uint8_t noise)
 {
-    struct wal_damage_range range;
+    struct log_damage_range range;
     rot_start_over();
     uint64_t last, base = rot_fill(2, &last);
     rig_close(&rot_rig);
