@@ -339,13 +339,13 @@ static void test_damaged_progress_begins_anew(void **state)
 static void test_a_clock_that_is_set_back_does_not_end_scrubbing(void **state)
 {
     (void)state;
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     int64_t true_ns = kept.now.real_ns;
     kept.now.real_ns += 1000 * 3600 * NS_PER_S;
-    assert_true(scrub_a_pass() > 0);
+    assert_true(kept_scrub_a_pass() > 0);
     kept.now.real_ns = true_ns;
     wal_upkeep_scrub(&kept.upkeep, kept.now);
-    assert_true(scrub_a_pass() > 0);
+    assert_true(kept_scrub_a_pass() > 0);
     kept_teardown();
 }
 
@@ -370,10 +370,10 @@ static void test_damage_that_was_trimmed_before_a_crash_is_forgotten(void **stat
 {
     (void)state;
     char path[PATH_MAX];
-    kept_setup_with(&scrubs);
+    kept_setup_with(&kept_scrubs);
     kept_path_of(kept_base_of(0), ".seg", path);
     kept_flip(path, 2000);
-    scrub_a_pass();
+    kept_scrub_a_pass();
     assert_int_equal(upkeep_rig_ranges(&kept), 1);
     assert_int_equal(kept_fs->unlink(kept_fs, path), 0); /* the trim got as far as this */
     assert_int_equal(kept_fs->sync_dir(kept_fs, kept_rig.log.dir), 0);
