@@ -182,8 +182,8 @@ struct sh_trim_result {
 };
 /* Deletes whole sealed segments below an LSN, the oldest first, that nothing holds; result is the caller's,
  * what it points to is freed with sh_log_trim_free, and it is all zero after an error. SH_NOT_FOUND: there is
- * no hold of the name to release. SH_TIMEOUT, SH_UNAVAILABLE: it may have been done. Otherwise sh_status's
- * errors. */
+ * no hold of the name to release. SH_FORBIDDEN: connected by tcp. SH_TIMEOUT, SH_UNAVAILABLE: it may have
+ * been done. Otherwise sh_status's errors. */
 enum sh_error sh_log_trim(struct sh_client *client, const struct sh_trim_options *options,
                           struct sh_trim_result *result);
 /* Frees the names, not result itself; does nothing the second time, or after an error. */
@@ -248,8 +248,8 @@ struct sh_loss {
  * all that is missing in one place. log: 16 bytes, or NULL for the node's own. On SH_OK the loss stands in
  * the log, durably; *loss (may be NULL) says what it was. Asking again is fine. SH_CONFLICT: some of it can
  * be read, or more is missing there; the detail says which. SH_TRIMMED, SH_NOT_FOUND: the log begins behind
- * it, or ends before it. SH_DISK_FULL: no room for the note. Otherwise sh_status's errors; after SH_TIMEOUT
- * the outcome is unknown. */
+ * it, or ends before it. SH_FORBIDDEN: connected by tcp. SH_DISK_FULL: no room for the note. Otherwise
+ * sh_status's errors; after SH_TIMEOUT the outcome is unknown. */
 enum sh_error sh_accept_loss(struct sh_client *client, const uint8_t *log, uint64_t first_lsn,
                              uint64_t last_lsn, struct sh_loss *loss);
 

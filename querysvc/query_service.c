@@ -129,11 +129,21 @@ static void on_log_info(struct query *q, const struct link_request *request)
         query_ask_first(q, request->token, ask.from, answer_log_info);
 }
 
+/* What gives up data for good is for who is on this node: nothing shows yet who else a client is. */
+static bool may_ask(const struct link_request *request)
+{
+    return request->local || (request->type != MSG_log_trim && request->type != MSG_accept_loss);
+}
+
 static void on_request(void *arg, const struct link_request *request)
 {
     struct query *q = arg;
     log_for(LOG_DEBUG, request->correlation, "request", log_uint("type", request->type),
             log_uint("bytes", request->body.len));
+    if (!may_ask(request)) {
+        query_refuse(q, request->token, SH_FORBIDDEN, "only for clients on the node itself, by ipc", 0);
+        return;
+    }
     switch (request->type) {
     case MSG_append:
     case MSG_log_trim:

@@ -75,6 +75,9 @@ class Trim(unittest.TestCase):
             third = before[2]["base_lsn"]
             said = node.json("log", "trim", "--before", str(third + 5), "--dry-run")
             self.assertEqual((said["segments"], said["first_lsn"], said["dry_run"]), (2, third, True))
+            out = node.ctl("log", "trim", "--before", str(third + 5), endpoint=node.tcp, check=False)
+            self.assertEqual(out.returncode, 3)
+            self.assertIn(b"forbidden", out.stderr)
             self.assertEqual(len(node.segments()), len(before))
             done = node.json("log", "trim", "--before", str(third + 5))
             self.assertEqual((done["segments"], done["first_lsn"], done["held_by"]), (2, third, []))
