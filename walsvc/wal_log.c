@@ -124,27 +124,52 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
     return result;
 }
 
+static int sync_mark(struct wal_log *log, const struct log_mark *mark)
+{
+    uint8_t slot[MARK_SLOT_BYTES];
+    log_mark_encode(mark, slot);
+    int result = vfs_write_all(log->fs, log->mark_fd, slot, sizeof slot, log_mark_offset(mark));
+    result = failpoint_step("mark_written", result);
+    if (result == 0)
+        result = failpoint_step("mark_synced", log->fs->fdatasync(log->fs, log->mark_fd));
+    return result;
+}
+
+static int make_mark(struct wal_log *log)
+{
+    uint8_t slots[2 * MARK_SLOT_BYTES];
+    const struct log_mark mark = {.log = log->uuid, .counter = 1};
+    log_mark_encode(&mark, slots);
+    memcpy(slots + MARK_SLOT_BYTES, slots, MARK_SLOT_BYTES);
+    int result = vfs_replace_file(log->fs, log->dir, "mark", slots, sizeof slots);
+    if (result == 0)
+        log->mark = mark;
+    return result;
+}
+
+/* Whoever wrote the mark that was found may have been killed before its sync, or that failed: it is written
+ * again, and synced. */
 static int open_mark(struct wal_log *log)
 {
     char path[PATH_MAX];
-    uint8_t slots[2 * MARK_SLOT_BYTES];
-    if (log->mark.counter == 0) { /* none, or damaged */
-        struct log_mark mark = {.log = log->uuid, .counter = 1};
-        log_mark_encode(&mark, slots);
-        memcpy(slots + MARK_SLOT_BYTES, slots, MARK_SLOT_BYTES);
-        int result = vfs_replace_file(log->fs, log->dir, "mark", slots, sizeof slots);
-        if (result < 0)
-            return result;
-        log->mark = mark;
-    }
+    bool found = log->mark.counter > 0; /* neither missing nor damaged */
+    int result = found ? 0 : make_mark(log);
+    if (result < 0)
+        return result;
     vfs_path(path, log->dir, "mark");
     log->mark_fd = log->fs->open(log->fs, path, O_RDWR, 0);
-    return log->mark_fd < 0 ? log->mark_fd : 0;
+    if (log->mark_fd < 0)
+        return log->mark_fd;
+    result = found ? sync_mark(log, &log->mark) : 0;
+    if (result < 0) {
+        log->fs->close(log->fs, log->mark_fd);
+        log->mark_fd = -1;
+    }
+    return result;
 }
 
 int wal_log_write_mark(struct wal_log *log)
 {
-    uint8_t slot[MARK_SLOT_BYTES];
     int opened = log->mark_fd < 0 ? open_mark(log) : 0;
     if (opened < 0)
         return opened;
@@ -157,11 +182,7 @@ int wal_log_write_mark(struct wal_log *log)
         .durable_lsn = log->durable.lsn,
         .checksum = log->durable_checksum,
     };
-    log_mark_encode(&mark, slot);
-    int result = vfs_write_all(log->fs, log->mark_fd, slot, sizeof slot, log_mark_offset(&mark));
-    result = failpoint_step("mark_written", result);
-    if (result == 0)
-        result = failpoint_step("mark_synced", log->fs->fdatasync(log->fs, log->mark_fd));
+    int result = sync_mark(log, &mark);
     if (result == 0)
         log->mark = mark;
     return result;

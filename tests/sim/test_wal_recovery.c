@@ -214,6 +214,24 @@ static void test_the_mark_is_durable_once_written(void **state)
     assert_int_equal(mark.durable_lsn, 3);
 }
 
+/* The process is killed between the mark's write and its sync: the next one reads the mark, and nothing else
+ * would ever sync it. The rot of the newest frame may not look like a torn tail then. */
+static void test_a_mark_that_was_not_synced_is_made_durable(void **state)
+{
+    (void)state;
+    struct log_mark mark;
+    open_rig();
+    append_entries(1, 3);
+    sim_disk_stop_after(disk, 1);
+    assert_true(wal_log_write_mark(&rig.log) < 0);
+    crash(SIM_LOSE_NOTHING);
+    open_rig();
+    crash(SIM_LOSE_ALL);
+    assert_int_equal(log_mark_read(sim_disk_vfs(disk), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
+    assert_int_equal(mark.durable_lsn, 3);
+    open_rig();
+}
+
 static void test_a_former_segment_is_sealed_by_recovery(void **state)
 {
     (void)state;
@@ -526,6 +544,7 @@ int main(void)
         WAL_TEST(test_unsynced_frames_may_stay_when_the_process_is_killed),
         WAL_TEST(test_a_tail_whose_sync_failed_is_written_again),
         WAL_TEST(test_the_mark_is_durable_once_written),
+        WAL_TEST(test_a_mark_that_was_not_synced_is_made_durable),
         WAL_TEST(test_a_former_segment_is_sealed_by_recovery),
         WAL_TEST(test_missing_segments_are_refused),
         WAL_TEST(test_a_damaged_mark_file_costs_nothing_but_itself),
