@@ -138,6 +138,15 @@ enum sh_error frame_header_decode(struct slice bytes, uint32_t most_body, struct
     return out->body_bytes > most_body || reserved || !header_is_plausible(out) ? SH_CORRUPT : SH_OK;
 }
 
+bool frame_header_extent(struct slice bytes, uint32_t *body_bytes, uint32_t *checksum)
+{
+    if (bytes.len < FRAME_HEADER_BYTES)
+        return false;
+    *checksum = get_u32(bytes.data + FRAME_CRC_AT);
+    *body_bytes = get_u32(bytes.data + 8);
+    return *checksum != 0;
+}
+
 enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body, struct frame_header *out,
                            size_t *size)
 {

@@ -88,6 +88,9 @@ void frame_encode(struct frame_header *h, uint32_t salt, struct slice body, uint
 /* Reads a header's fields without its checksum: SH_CORRUPT when magic, kind, reserved bytes or the length
  * (over most_body bytes) cannot be a frame's. */
 enum sh_error frame_header_decode(struct slice bytes, uint32_t most_body, struct frame_header *out);
+/* Length of the body and checksum as a damaged header tells them. False: the checksum is 0, as in zeroed
+ * bytes; that of the frame before the first one is 0 too. */
+bool frame_header_extent(struct slice bytes, uint32_t *body_bytes, uint32_t *checksum);
 /* The frame that starts at bytes: header decoded, checksum verified over the whole. *size gets its bytes.
  * SH_CORRUPT: not a whole, valid frame. */
 enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body, struct frame_header *out,

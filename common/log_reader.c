@@ -91,6 +91,8 @@ static enum sh_error skip_bad(struct log_reader *r, struct log_read *read, bool 
     struct segment_search search;
     bool to_segment_end = r->sealed && r->scan.end == r->end_offset;
     segment_search_open(&search, &r->scan, &r->chain);
+    search.end = r->scan.end;
+    search.end_checksum = to_segment_end ? r->end_checksum : 0;
     enum scan_result result = segment_search_next(&search, r->scan.end, &h);
     *none = false;
     if (result == SCAN_FAILED)
@@ -318,6 +320,8 @@ enum sh_error log_reader_read(struct log_reader *r, struct log_read *read, struc
     read->good_lsn = read->bad_offset = read->first_lsn = 0;
     read->bad_file[0] = 0;
     enum sh_error error = SH_OK;
+    if (read->durable_lsn > 0 && read->from == read->durable_lsn + 1) /* whatever is damaged before it */
+        return SH_OK;
     if (r->fd < 0 || r->chain.next_lsn != read->from)
         error = seek(r, read);
     return error == SH_OK ? gather(r, read, out) : error;

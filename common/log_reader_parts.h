@@ -20,6 +20,7 @@ struct log_reader {
     enum header_state header; /* damaged: taken from the frames, or UNKNOWN: from the segments beside it */
     bool sealed;              /* end_offset is known */
     uint64_t end_offset;      /* in the file */
+    uint32_t end_checksum;    /* that the next segment's header names; 0: not known */
     struct segment_scan scan;
     struct log_chain chain;
     struct log_index index; /* places where it has been */

@@ -114,6 +114,7 @@ enum sh_error log_reader_learn_end(struct log_reader *r)
         r->end_offset = (uint64_t)size;
     else
         return SH_INTERNAL;
+    r->end_checksum = state == HEADER_GOOD ? next.previous_checksum : 0;
     r->sealed = true;
     return SH_OK;
 }

@@ -221,12 +221,14 @@ void segment_search_open(struct segment_search *s, struct segment_scan *scan, co
 {
     *s = (struct segment_search){
         .scan = scan,
+        .end = UINT64_MAX,
+        .from = *chain,
         .chain = *chain,
         .position = chain->position - scan->offset,
         .body_end = scan->offset,
         .bad = scan->offset,
-        .bad_lsn = chain->next_lsn,
         .at = scan->offset + 1,
+        .last = scan->offset,
     };
     if (scan->sums.len > 0 && scan->offset >= scan->sums_from)
         return;
@@ -236,45 +238,104 @@ void segment_search_open(struct segment_search *s, struct segment_scan *scan, co
     buf_append(&scan->sums, &none, sizeof none);
 }
 
+/* Whether the header at the scan's offset may be that of a frame. */
+static bool may_count(const struct segment_search *s, const struct frame_header *h)
+{
+    const struct log_chain *from = &s->from;
+    if (h->durable_end > s->position + s->scan->offset)
+        return false;
+    if (h->durable_end == from->position &&
+        (h->durable_checksum != from->checksum || h->durable_lsn != from->next_lsn - 1))
+        return false;
+    return h->base_lsn >= from->next_lsn && h->base_lsn - from->next_lsn <= s->scan->offset - s->bad;
+}
+
+/* Whether there is a header at `at` that names the checksum as that of the frame before it. */
+static enum scan_result names(struct segment_search *s, uint64_t at, uint32_t checksum,
+                              struct frame_header *h)
+{
+    enum scan_result result = header_at(s->scan, at, h);
+    s->scan->offset = at;
+    struct log_chain chain = {h->base_lsn, checksum, s->position + at};
+    if (result == SCAN_FRAME && (!may_count(s, h) || !log_chain_follow(&chain, h)))
+        return SCAN_BAD;
+    return result;
+}
+
+/* Looks for the end of the frame at `at`, whose header is damaged: there stands a header that names its
+ * checksum. The chain goes on with that. */
+static enum scan_result find_end(struct segment_search *s, uint64_t at, uint64_t until)
+{
+    struct frame_header h;
+    struct slice bytes;
+    uint32_t checksum, body_bytes;
+    enum scan_result result = SCAN_BAD;
+    if (!fill(s->scan, at, FRAME_HEADER_BYTES, &bytes))
+        return SCAN_FAILED;
+    if (!frame_header_extent(bytes, &body_bytes, &checksum))
+        return SCAN_BAD;
+    uint64_t most = at + FRAME_BYTES_MAX + 1, behind = at + FRAME_HEADER_BYTES + body_bytes;
+    most = most < until ? most : until;
+    if (behind == s->end || (s->end_checksum != 0 && checksum == s->end_checksum)) {
+        s->body_end = s->end; /* nothing stands behind it, nor does anything in it continue it */
+        s->chain.next_lsn = UINT64_MAX;
+    }
+    if (behind < most)
+        result = names(s, behind, checksum, &h);
+    s->scan->offset = result == SCAN_FRAME ? behind : at + 1;
+    while (result == SCAN_BAD && s->scan->offset < most) {
+        if (!find_magic(s->scan, most))
+            return SCAN_FAILED;
+        behind = s->scan->offset;
+        result = behind < most ? names(s, behind, checksum, &h) : SCAN_BAD;
+        s->scan->offset = behind + 1;
+    }
+    if (result != SCAN_FRAME)
+        return result;
+    s->chain = (struct log_chain){h.base_lsn, checksum, s->position + behind};
+    s->body_end = s->at = behind;
+    return SCAN_FRAME;
+}
+
 /* Goes from header to header, whatever their bodies are, to the next valid frame. SCAN_BAD: there is a gap.
  */
 static enum scan_result follow_headers(struct segment_search *s, uint64_t until, struct frame_header *h)
 {
     struct slice bytes;
     bool is_clients = true; /* what is in the last body */
-    while (s->body_end < until) {
+    enum scan_result result = SCAN_FRAME;
+    while (result == SCAN_FRAME) {
         uint64_t at = s->body_end;
-        enum scan_result result = header_at(s->scan, at, h);
+        result = at < until ? header_at(s->scan, at, h) : SCAN_BAD;
         if (result == SCAN_FAILED)
             return result;
-        if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h))
-            break;
+        if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h)) {
+            result = find_end(s, s->last, until);
+            continue;
+        }
+        s->last = at;
         s->body_end = at + FRAME_HEADER_BYTES + h->body_bytes;
         is_clients = h->kind == FRAME_DATA;
         s->at = at + 1;
         result = frame_at(s->scan, at, h, &bytes);
-        if (result == SCAN_BAD)
-            continue;
-        s->at = s->body_end;
-        s->scan->offset = at;
-        return result;
+        if (result == SCAN_FRAME) {
+            s->at = s->last = s->bad = s->body_end;
+            s->from = s->chain;
+            s->scan->offset = at;
+        }
+        if (result != SCAN_BAD)
+            return result;
+        result = SCAN_FRAME;
     }
     s->gap = true;
     s->body_end = is_clients ? s->body_end : 0;
-    return SCAN_BAD;
-}
-
-/* Whether the header at the scan's offset may be that of a frame. */
-static bool may_count(const struct segment_search *s, const struct frame_header *h)
-{
-    if (h->durable_end > s->position + s->scan->offset)
-        return false;
-    return h->base_lsn >= s->bad_lsn && h->base_lsn - s->bad_lsn <= s->scan->offset - s->bad;
+    return result;
 }
 
 /* The valid frame at the scan's offset lies in what may be a body: SCAN_FRAME when it cannot be a client's,
  * since it continues the header before the body, or since the frames from it on continue each other to beyond
- * the body's end. SCAN_BAD: none of those up to s->at can count. */
+ * the body's end, or to the end of the search where the body ends beyond that. SCAN_BAD: none of those up to
+ * s->at can count. */
 static enum scan_result leave_body(struct segment_search *s, const struct frame_header *first)
 {
     uint64_t at = s->scan->offset;
@@ -287,7 +348,7 @@ static enum scan_result leave_body(struct segment_search *s, const struct frame_
     chain = (struct log_chain){first->base_lsn, first->previous_checksum, s->position + at};
     while ((result = frame_at(s->scan, at, &h, &bytes)) == SCAN_FRAME && log_chain_follow(&chain, &h)) {
         at += bytes.len;
-        if (at > s->body_end)
+        if (at > s->body_end || (at == s->end && chain.checksum == s->end_checksum))
             return SCAN_FRAME;
     }
     if (at > s->scan->offset)

@@ -55,19 +55,25 @@ struct log_chain log_chain_of(const struct segment_header *segment);
 
 /* A search for valid frames behind a bad one. A client can put bytes into a payload that are a valid frame,
  * so no frame is looked for in the body of another one: not of a valid one, nor of a damaged data frame whose
- * header still continues the chain. (In there only frames count that continue that very header, or that are
- * continued by each other to beyond that body: then its length is what is damaged. No client can make such,
- * since it cannot know the checksums of the frames around.)
+ * header still continues the chain, nor of one whose length and checksum are confirmed by the frame behind.
+ * (In the body of the second only frames count that continue that very header, or that are continued by each
+ * other to beyond that body, or to the search's end where the body would end beyond it: then its length is
+ * what is damaged.) No client can make such, since it cannot know the checksums of the frames around. Where
+ * so much of a header is damaged that nothing tells how long the frame is, its body is searched.
  *
  * A client can also put in a header every 88 bytes that claims a large body. So that such a header costs no
  * walk over what it claims, checksums of the file's bytes are kept, from which that of any part follows. */
 struct segment_search {
     struct segment_scan *scan;
+    uint64_t end;          /* in the file: where the frames end, if the caller knows; UINT64_MAX: not known */
+    uint32_t end_checksum; /* of the last frame there; 0: not known */
+    struct log_chain from; /* what the bad frame should have continued, or behind the last one that did */
     struct log_chain chain; /* behind the last header that continued it */
     uint64_t position;      /* of the segment */
     uint64_t body_end;      /* in the file: of the frame with that header */
-    uint64_t bad, bad_lsn;  /* where the bad frame begins, and its LSN */
+    uint64_t bad;           /* in the file: where that is */
     uint64_t at;            /* in the file: where to look next */
+    uint64_t last;          /* in the file: the last place where a frame is sure to begin */
     bool gap;               /* what follows there doesn't continue the chain */
 };
 /* The bad frame lies at the scan's offset, and should have continued the chain. */
@@ -75,8 +81,8 @@ void segment_search_open(struct segment_search *search, struct segment_scan *sca
                          const struct log_chain *chain);
 /* The next valid frame that begins before `until`, which is not beyond the scan's end: SCAN_FRAME with its
  * header, the scan's offset at its start; SCAN_END: there is none; SCAN_FAILED. Frames that claim to know a
- * durable end beyond their own start are refused, and those whose LSN lies before that of the bad frame, or
- * further behind it than there are bytes between. */
+ * durable end beyond their own start are refused, those that say that another chain led to the bad frame, and
+ * those whose LSN lies before that of the bad frame, or further behind it than there are bytes between. */
 enum scan_result segment_search_next(struct segment_search *search, uint64_t until, struct frame_header *h);
 
 /* ---- files of a log's folder ---- */

@@ -145,13 +145,15 @@ static bool take_frame(struct verify *v)
 /* ---------------------------------------------------------------- bad bytes */
 
 /* Tells the damage at the scan's offset and goes on at the next valid frame that begins before `until`, or at
- * `end` when there is none. */
+ * `end`, where the frames end, when there is none. */
 static void pass_damage(struct verify *v, uint64_t until, uint64_t end)
 {
     struct frame_header h;
     struct segment_search search;
     uint64_t bad = v->scan.offset, from = v->bad_header ? 0 : bad;
     segment_search_open(&search, &v->scan, &v->chain);
+    search.end = end;
+    search.end_checksum = v->is_newest ? 0 : v->next_checksum;
     bool found = segment_search_next(&search, until < v->scan.end ? until : v->scan.end, &h) == SCAN_FRAME;
     if (!found)
         v->scan.offset = end;
@@ -282,18 +284,22 @@ static void compare_with_chain(struct verify *v)
                       "the segment doesn't continue the chain of the one before");
 }
 
-/* Where the next segment begins; 0 when there is none, or nothing tells. */
-static uint64_t position_of(struct verify *v, uint64_t base)
+/* Where the next segment begins, and behind which frame; 0 when there is none, or nothing tells. */
+static void look_at_next(struct verify *v, uint64_t base)
 {
     struct segment_header next;
     enum header_state state;
     uint64_t file_bytes;
     int fd;
+    v->next_position = v->next_checksum = 0;
     if (base == 0 ||
         segment_open_any(v->fs, v->dir, v->log, base, O_RDONLY, &fd, &next, &file_bytes, &state) != SH_OK)
-        return 0;
+        return;
     v->fs->close(v->fs, fd);
-    return state == HEADER_UNKNOWN ? 0 : next.position;
+    if (state != HEADER_UNKNOWN)
+        v->next_position = next.position;
+    if (state == HEADER_GOOD)
+        v->next_checksum = next.previous_checksum;
 }
 
 /* A sealed segment ends where the next one begins; when that doesn't tell, where its file ends. */
@@ -329,7 +335,7 @@ void verify_segment(struct verify *v, uint64_t base, uint64_t next_base)
     snprintf(path, sizeof path, "%s/%s", v->dir, name);
     v->file = path;
     v->bad_header = false;
-    v->next_position = position_of(v, next_base);
+    look_at_next(v, next_base);
     int fd = open_file(v, base);
     if (fd < 0) {
         if (fd == -ENOENT && is_trimmed(v, base))

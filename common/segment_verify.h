@@ -28,6 +28,7 @@ struct verify {
     struct segment_scan scan;
     uint64_t file_bytes;
     uint64_t next_position; /* of the segment behind; 0: none, or not known */
+    uint32_t next_checksum; /* that the next segment's header names; 0: not known */
     bool bad_header;        /* and it isn't told yet */
     bool is_newest;
     uint64_t end; /* in the file: where the frames must end; of the newest one the file's end */

@@ -147,6 +147,7 @@ static bool pass_damage(struct wal_scrub *s)
         .checksum_before = s->chain.checksum,
     };
     segment_search_open(&search, &s->scan, &s->chain);
+    search.end = s->end;
     enum scan_result result = segment_search_next(&search, s->end, &h);
     if (result != SCAN_FRAME) {
         damage.what = result == SCAN_FAILED ? "the disk does not give these bytes"

@@ -79,7 +79,8 @@ static enum sh_error take_run(struct recovery *r)
 
 /* ---------------------------------------------------------------- bad ones */
 
-/* Learns from all frames behind the first bad one how far the log was durable. */
+/* Learns from all frames behind the first bad one how far the log was durable. What those behind a gap say of
+ * the frames before it is of no use, and could be a client's who put it into a payload: those know better. */
 static enum sh_error look_behind(struct recovery *r)
 {
     struct frame_header h;
@@ -91,8 +92,11 @@ static enum sh_error look_behind(struct recovery *r)
         return cannot_read(r);
     r->extent = r->extent < r->scan.end ? r->extent : r->scan.end; /* not even a header */
     segment_search_open(&search, &r->scan, &r->log->chain);
-    while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME)
-        note_claim(r, &h);
+    while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME) {
+        if (!search.gap || h.durable_end >= search.from.position)
+            note_claim(r, &h);
+        r->hlc = h.hlc > r->hlc ? h.hlc : r->hlc;
+    }
     r->scan.offset = r->end;
     r->looked_behind = true;
     return result == SCAN_FAILED ? cannot_read(r) : SH_OK;
@@ -143,6 +147,8 @@ static enum sh_error pass_damage(struct recovery *r)
     struct segment_search search;
     enum scan_result result;
     segment_search_open(&search, &r->scan, &r->log->chain);
+    search.end = r->mark.position - r->log->segment.position;
+    search.end_checksum = r->mark.checksum;
     while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME)
         if (r->scan.offset > r->end && leads_on(r, &h))
             break;

@@ -250,6 +250,7 @@ static bool op_read(struct sim_world *w)
     struct log_read read = {
         .from = 1 + world_random(w, w->rig.log.durable.lsn + 1),
         .durable_end = w->rig.log.durable.end,
+        .durable_lsn = w->rig.log.durable.lsn,
         .max_bytes = 1 + world_random(w, 20000),
         .max_entries = 1 + world_random(w, 200),
     };

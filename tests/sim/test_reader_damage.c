@@ -269,6 +269,12 @@ static void test_damage_of_the_newest_entry(void **state)
     assert_int_equal(read_once(10, &read), SH_CORRUPT);
     assert_int_equal(read.good_lsn, 0);
     rot_assert_log(10, 10, 1); /* with the durable LSN */
+    struct log_reader *reader = log_reader_open(rot_fs, rot_dir, rot_rig.dir.identity.log);
+    struct buf out = {0};
+    read = (struct log_read){.from = 11, .durable_end = rot_rig.log.durable.end, .durable_lsn = 10};
+    assert_int_equal(log_reader_read(reader, &read, &out), SH_OK); /* the next entry to come is not lost */
+    assert_int_equal(read.next, 11);
+    log_reader_close(reader);
     rot_append_noted(11, 11);
     assert_int_equal(read_once(10, &read), SH_CORRUPT);
     assert_int_equal(read.good_lsn, 11);
@@ -342,6 +348,127 @@ static void test_a_damaged_length_hides_no_frames(void **state)
     rot_file(rot_path(1))[rot_places[31].end - 1] ^= 1;
     rot_assert_log(last, 30, 2);
     assert_int_equal(verify(), 1);
+}
+
+/* When the body seems to end beyond all frames, those in it lead to where the frames end. */
+static void test_a_damaged_length_beyond_the_end_hides_no_frames(void **state)
+{
+    (void)state;
+    uint64_t last, base = rot_fill(2, &last);
+    rot_file(rot_path(1))[rot_places[30].offset + 10] ^= 1; /* 64 KiB more */
+    memset(rot_file(rot_path(1)) + rot_places[31].offset, 0, FRAME_HEADER_BYTES);
+    rot_assert_log(last, 30, 2);
+    rot_file(rot_path(base))[rot_places[base + 2].offset + 10] ^= 1;
+    rot_file(rot_path(base))[rot_places[base + 3].end - 1] ^= 1;
+    assert_int_equal(verify(), 2);
+    assert_int_equal(entries, last - 4);
+    for (uint64_t from = base + 2, good = base + 4; from < good; from++) {
+        struct log_read read;
+        assert_int_equal(read_once(from, &read), SH_CORRUPT);
+        assert_int_equal(read.good_lsn, good);
+    }
+    rot_crash(SIM_LOSE_NOTHING);
+    rot_open();
+    assert_int_equal(verify(), 2);
+    assert_int_equal(rot_rig.log.durable.lsn, last);
+}
+
+/* A payload of valid frames, that an attacker would make who knows everything but what is written around. */
+static uint64_t append_imitations(uint64_t lsn, unsigned count)
+{
+    uint8_t forged[10 * FRAME_HEADER_BYTES];
+    const struct wal_log *log = &rot_rig.log;
+    uint64_t at = log->offset;
+    struct frame_header h = {
+        .base_lsn = lsn,
+        .count = 1,
+        .previous_checksum = log->chain.checksum,
+        .durable_end = log->durable.end,
+        .durable_lsn = log->durable.lsn,
+        .durable_checksum = log->durable_checksum,
+    };
+    for (unsigned i = 0; i < count; i++, h.base_lsn++, h.previous_checksum = h.checksum)
+        frame_encode(&h, log->segment.salt, (struct slice){0}, forged + (size_t)i * FRAME_HEADER_BYTES);
+    rig_append(&rot_rig, 0, 1, 0, slice_of(forged, count * FRAME_HEADER_BYTES));
+    assert_true(rig_commit(&rot_rig));
+    return at;
+}
+
+/* Whichever bit of its header is damaged, nothing in the payload is read as a frame. */
+static void check_each_bit(uint64_t at, uint64_t good)
+{
+    for (unsigned bit = 0; bit < 8 * FRAME_HEADER_BYTES; bit++) {
+        struct log_read read;
+        uint8_t *byte = rot_file(rot_path(1)) + at + bit / 8;
+        bool is_length = bit / 8 >= 8 && bit / 8 < 12; /* of the last frame: docs/wal-format.md */
+        *byte ^= (uint8_t)(1 << bit % 8);
+        if (good > 0 || !is_length) {
+            assert_int_equal(read_once(4, &read), SH_CORRUPT);
+            assert_int_equal(read.good_lsn, good);
+            assert_int_equal(verify(), 1);
+            assert_int_equal(entries, good > 0 ? 4 : 3);
+        }
+        *byte ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
+static void test_frames_in_a_payload_are_never_read(void **state)
+{
+    (void)state;
+    rot_open();
+    rot_append_noted(1, 3);
+    uint64_t at = append_imitations(4, 5);
+    assert_int_equal(wal_log_write_mark(&rot_rig.log), 0);
+    check_each_bit(at, 0);
+    rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
+    assert_true(rig_commit(&rot_rig));
+    check_each_bit(at, 5);
+}
+
+/* Where all of the header is gone, those are still not read that don't know what led to it. */
+static void test_frames_in_a_payload_that_know_another_chain_are_never_read(void **state)
+{
+    (void)state;
+    struct log_read read;
+    rot_open();
+    rot_append_noted(1, 3);
+    struct wal_log *log = &rot_rig.log;
+    uint64_t at = log->offset;
+    uint8_t forged[FRAME_HEADER_BYTES];
+    struct frame_header h = {.base_lsn = 4, .count = 1, .durable_end = log->durable.end, .durable_lsn = 3};
+    h.durable_checksum = log->durable_checksum ^ 1;
+    frame_encode(&h, log->segment.salt, (struct slice){0}, forged);
+    rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
+    assert_true(rig_commit(&rot_rig));
+    rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
+    assert_true(rig_commit(&rot_rig));
+    memset(rot_file(rot_path(1)) + at, 0, FRAME_HEADER_BYTES);
+    assert_int_equal(read_once(4, &read), SH_CORRUPT);
+    assert_int_equal(read.good_lsn, 5);
+    assert_int_equal(verify(), 1);
+    assert_int_equal(entries, 4);
+}
+
+/* A torn tail of which only such a payload is left says what was durable where it begins: the frames that end
+ * there know better, though one of them is damaged. */
+static void test_a_payload_in_a_torn_tail_contradicts_nobody(void **state)
+{
+    (void)state;
+    uint8_t forged[FRAME_HEADER_BYTES];
+    const struct wal_log *log = &rot_rig.log;
+    rot_open();
+    rot_append_noted(1, 5);
+    struct frame_header h = {.base_lsn = 6, .count = 1, .durable_end = log->durable.end, .durable_lsn = 5};
+    frame_encode(&h, log->segment.salt, (struct slice){0}, forged);
+    uint64_t at = log->offset;
+    rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
+    assert_true(rig_write(&rot_rig));
+    memset(rot_file(rot_path(1)) + at, 0, FRAME_HEADER_BYTES);
+    rot_file(rot_path(1))[rot_places[3].end - 1] ^= 1;
+    rot_crash(SIM_LOSE_NOTHING);
+    rot_open();
+    assert_int_equal(log->segment.base_lsn, 1);
+    rot_assert_log(5, 3, 1);
 }
 
 /* A client's payload that is a valid frame with an LSN far ahead, in a frame whose own header is damaged:
@@ -437,6 +564,10 @@ int main(void)
         DAMAGE_TEST(test_several_ranges_in_a_segment),
         DAMAGE_TEST(test_each_bit_of_a_header_costs_one_frame),
         DAMAGE_TEST(test_a_damaged_length_hides_no_frames),
+        DAMAGE_TEST(test_a_damaged_length_beyond_the_end_hides_no_frames),
+        DAMAGE_TEST(test_frames_in_a_payload_are_never_read),
+        DAMAGE_TEST(test_frames_in_a_payload_that_know_another_chain_are_never_read),
+        DAMAGE_TEST(test_a_payload_in_a_torn_tail_contradicts_nobody),
         DAMAGE_TEST(test_a_frame_in_a_payload_does_not_lead_away),
         DAMAGE_TEST(test_headers_that_claim_much_cost_little),
     };
