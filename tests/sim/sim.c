@@ -122,8 +122,10 @@ static void tell(int64_t took_ns)
 {
     const struct sim_counts *c = &world.counts;
     printf("count: simulation seeds 1\ncount: simulation steps %llu\ncount: simulated crashes %llu\n"
-           "count: injected faults %llu\n",
-           (unsigned long long)step, (unsigned long long)c->crashes, (unsigned long long)c->faults);
+           "count: injected faults %llu\ncount: simulated repairs %llu\n",
+           (unsigned long long)step, (unsigned long long)c->crashes, (unsigned long long)c->faults,
+           (unsigned long long)c->repairs);
+    printf("%llu damaged frames could not be repaired\n", (unsigned long long)c->unrepaired);
     printf("%llu appends, %llu reads, %llu recoveries, %llu segments, %llu short transfers\n",
            (unsigned long long)c->appends, (unsigned long long)c->reads, (unsigned long long)c->recoveries,
            (unsigned long long)c->segments, (unsigned long long)c->shorts);

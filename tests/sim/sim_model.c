@@ -240,9 +240,8 @@ void model_check_frame(const struct model *m, const struct model_frame *f, const
 
 struct comparison {
     struct model *model;
-    size_t frames, places;
+    size_t first, frames, places; /* first: of the frames that are left */
     uint64_t durable_end, first_lsn;
-    bool has_damage; /* in what is left */
 };
 
 /* The log begins at the segment of this frame: that may be so, and what was before it has nothing to be
@@ -260,8 +259,7 @@ static void begin_at(struct comparison *c, const struct segment_header *first)
         c->places++;
     while (c->frames < model_frame_count(m) && model_frame_at(m, c->frames)->lsn < first->base_lsn)
         c->frames++;
-    for (size_t i = c->frames; i < model_frame_count(m); i++)
-        c->has_damage |= model_frame_at(m, i)->is_damaged;
+    c->first = c->frames;
 }
 
 /* Everything that was ever durable has one value. */
@@ -289,6 +287,8 @@ static void pass_absent(struct comparison *c, const struct frame_header *h, stru
                      !id16_equal(h->producer, rig_producer(f->producer)) ||
                      !slice_equal(body, slice_of(m->bodies.data + f->body_at, f->body_len));
         f->is_gone = f->is_gone || (f->is_maybe && other);
+        if (f->is_unsure)
+            f->is_damaged = other || h->base_lsn != f->lsn;
         if (!f->is_damaged && !f->is_gone)
             return;
     }
@@ -351,9 +351,16 @@ void model_compare(struct model *m, const struct wal_rig *rig, bool recovered)
     struct log_verify_options options = {.on_frame = compare_frame, .arg = &c};
     struct log_verify_report report;
     enum sh_error error = log_verify(rig->fs, rig->data, &options, &report);
-    model_check(error == (c.has_damage ? SH_CORRUPT : SH_OK), "log verify answers %d", (int)error);
-    while (c.frames < model_frame_count(m) && model_frame_at(m, c.frames)->is_damaged)
-        c.frames++;
+    for (; c.frames < model_frame_count(m); c.frames++) {
+        struct model_frame *f = model_frame_at(m, c.frames);
+        if (!f->is_damaged && !f->is_unsure)
+            break;
+        f->is_damaged = true;
+    }
+    bool has_damage = false;
+    for (size_t i = c.first; i < model_frame_count(m); i++)
+        has_damage |= model_frame_at(m, i)->is_damaged;
+    model_check(error == (has_damage ? SH_CORRUPT : SH_OK), "log verify answers %d", (int)error);
     model_check(m->is_damaged || c.places == m->places.len / sizeof(struct model_place),
                 "the log ends before something that was durable");
     model_check(c.frames >= m->durable, "of %zu acknowledged frames %zu are there", m->durable, c.frames);

@@ -18,7 +18,8 @@ struct model_frame {
     /* where it was last seen; base 0: nowhere yet */
     uint64_t base, offset;
     bool is_damaged;
-    bool is_maybe; /* the model cannot tell whether it was taken or refused; `is_gone`: it was not taken */
+    bool is_unsure; /* a repair of it was cut short: each loss of power may bring it back, or the damage */
+    bool is_maybe;  /* the model cannot tell whether it was taken or refused; `is_gone`: it was not taken */
     bool is_gone;
 };
 

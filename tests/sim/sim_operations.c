@@ -380,6 +380,7 @@ static bool flip(struct sim_world *w, bool in_newest)
     if (sim_disk_file(w->disk, path).data == NULL)
         return true; /* trimmed */
     uint64_t at = f->offset + world_random(w, FRAME_HEADER_BYTES + f->body_len);
+    world_note_wound(w, f, sim_disk_file(w->disk, path));
     sim_disk_flip(w->disk, path, at, (uint8_t)(1 << world_random(w, 8)));
     log_info("flip", log_text("file", name), log_uint("offset", f->offset), log_uint("at", at - f->offset),
              log_uint("lsn", f->lsn));
@@ -442,6 +443,9 @@ const struct sim_operation sim_operations[] = {
     {"hold", 2, 0, op_hold},
     {"trim", 1, 0, op_trim},
     {"tidy", 2, 0, op_tidy},
+    {"scrub", 3, 0, op_scrub},
+    {"repair", 2, FAULT_FLIP, op_repair},
+    {"wrong repair", 1, FAULT_FLIP, op_repair_wrong},
     {"crash", 2, FAULT_CRASH, op_crash},
     {"stop", 3, FAULT_CRASH, op_stop},
     {"fail a sync", 1, FAULT_SYNC, op_fail_sync},

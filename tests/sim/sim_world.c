@@ -65,6 +65,8 @@ static bool open_upkeep(struct sim_world *w)
 {
     memset(&w->upkeep, 0, sizeof w->upkeep);
     w->upkeep.settings.member_hold_max = UINT64_MAX / 2;
+    w->upkeep.settings.scrub_rate = 1 << 20;
+    w->upkeep.settings.scrub_interval_ns = NS_PER_S / 10;
     w->upkeep.now = (struct wal_upkeep_time){w->now_ns, NS_PER_S};
     return upkeep_rig_open(&w->upkeep, &w->rig) == EXIT_DONE;
 }
@@ -152,11 +154,15 @@ void world_end(struct sim_world *w)
     w->faults = FAULT_CRASH;
     set_faults(w, false);
     model_compare(&w->model, &w->rig, false);
+    world_repair_all(w);
+    model_compare(&w->model, &w->rig, false);
     w->counts.segments += w->rig.log.segment.position / w->segment_size;
     end_process(w);
     w->counts.faults += sim_disk_faults(w->disk).errors;
     w->counts.shorts += sim_disk_faults(w->disk).shorts;
     sim_disk_close(w->disk);
     model_free(&w->model);
+    buf_free(&w->wounds);
+    buf_free(&w->wounded);
     w->faults = faults;
 }

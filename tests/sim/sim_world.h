@@ -2,6 +2,7 @@
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 
+#include "log_reader.h"
 #include "sim_disk.h"
 #include "sim_model.h"
 #include "upkeep_rig.h"
@@ -22,7 +23,13 @@ enum sim_fault {
 };
 
 struct sim_counts {
-    uint64_t crashes, recoveries, faults, shorts, appends, reads, segments;
+    uint64_t crashes, recoveries, faults, shorts, appends, reads, segments, repairs, unrepaired;
+};
+
+/* A frame whose bytes were damaged, and what they were (in `wounded`). */
+struct sim_wound {
+    uint64_t lsn, base, offset;
+    size_t at, len;
 };
 
 struct sim_world {
@@ -35,6 +42,7 @@ struct sim_world {
     uint64_t holds[WORLD_HOLDS]; /* of members, by their first LSN needed; 0: none */
     struct log_reader *reader;
     struct wal_index *index;
+    struct buf wounds, wounded; /* struct sim_wound */
     bool is_full, rots;
     int64_t now_ns; /* of the world; see sim.c */
     struct sim_counts counts;
@@ -49,6 +57,14 @@ struct sim_operation {
 };
 /* Ends with a name of NULL. To test another one, write its function and add a row. */
 extern const struct sim_operation sim_operations[];
+
+/* The frame's bytes in its file are about to be damaged. */
+void world_note_wound(struct sim_world *world, const struct model_frame *frame, struct slice file);
+/* Brings back all that can be. */
+void world_repair_all(struct sim_world *world);
+bool op_repair(struct sim_world *world);
+bool op_repair_wrong(struct sim_world *world);
+bool op_scrub(struct sim_world *world);
 
 /* A new disk with a new log, from the world's random numbers. */
 void world_begin(struct sim_world *world);
