@@ -297,6 +297,25 @@ static enum scan_result find_end(struct segment_search *s, uint64_t at, uint64_t
     return SCAN_FRAME;
 }
 
+/* The checksum in the last header is damaged, since nothing names it: then a valid frame with the next LSN
+ * stands at its body's end, which is `at`. The chain goes on with that. */
+static enum scan_result trust_length(struct segment_search *s, uint64_t at, uint64_t until)
+{
+    struct frame_header h;
+    struct slice bytes;
+    if (at == s->last || at >= until)
+        return SCAN_BAD;
+    s->scan->offset = at;
+    enum scan_result result = frame_at(s->scan, at, &h, &bytes);
+    if (result != SCAN_FRAME)
+        return result;
+    struct log_chain before = {s->chain.next_lsn, h.previous_checksum, s->position + at}, chain = before;
+    if (!may_count(s, &h) || !log_chain_follow(&chain, &h))
+        return SCAN_BAD;
+    s->chain = before;
+    return SCAN_FRAME;
+}
+
 /* Goes from header to header, whatever their bodies are, to the next valid frame. SCAN_BAD: there is a gap.
  */
 static enum scan_result follow_headers(struct segment_search *s, uint64_t until, struct frame_header *h)
@@ -311,6 +330,8 @@ static enum scan_result follow_headers(struct segment_search *s, uint64_t until,
             return result;
         if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h)) {
             result = find_end(s, s->last, until);
+            if (result == SCAN_BAD)
+                result = trust_length(s, at, until);
             continue;
         }
         s->last = at;

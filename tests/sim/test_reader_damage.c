@@ -451,9 +451,8 @@ static void test_frames_in_a_payload_that_know_another_chain_are_never_read(void
 
 /* A torn tail of which only such a payload is left says what was durable where it begins: the frames that end
  * there know better, though one of them is damaged. */
-static void test_a_payload_in_a_torn_tail_contradicts_nobody(void **state)
+static void check_torn_payload(uint64_t bad)
 {
-    (void)state;
     uint8_t forged[FRAME_HEADER_BYTES];
     const struct wal_log *log = &rot_rig.log;
     rot_open();
@@ -464,11 +463,20 @@ static void test_a_payload_in_a_torn_tail_contradicts_nobody(void **state)
     rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
     assert_true(rig_write(&rot_rig));
     memset(rot_file(rot_path(1)) + at, 0, FRAME_HEADER_BYTES);
-    rot_file(rot_path(1))[rot_places[3].end - 1] ^= 1;
+    rot_file(rot_path(1))[bad == 0 ? rot_places[3].end - 1 : rot_places[3].offset + bad] ^= 1;
     rot_crash(SIM_LOSE_NOTHING);
     rot_open();
     assert_int_equal(log->segment.base_lsn, 1);
     rot_assert_log(5, 3, 1);
+}
+
+static void test_a_payload_in_a_torn_tail_contradicts_nobody(void **state)
+{
+    (void)state;
+    for (uint64_t at = 0; at < FRAME_HEADER_BYTES; at++) {
+        rot_start_over();
+        check_torn_payload(at);
+    }
 }
 
 /* A client's payload that is a valid frame with an LSN far ahead, in a frame whose own header is damaged:
