@@ -1,7 +1,10 @@
 /* Crash images: a short life with appends, marks, rolls, seals and a stop is recorded call by call; at each
  * call every disk that a loss of power could leave there is built (each choice of sectors, of their versions,
  * of sizes and names that aren't synced; a sample where there are too many), and a start on it must keep the
- * model. Some of these starts are recorded and cut short themselves, with what they keep aside. */
+ * model. Some of these starts are recorded and cut short themselves, with what they keep aside.
+ *
+ * Another life has holds, trims, indexes, the scrubber's register of damage, a repair, and a recovery from
+ * damage that goes on in a new segment. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +17,9 @@
 #include "log.h"
 #include "sim_images.h"
 #include "sim_model.h"
+#include "upkeep_rig.h"
+#include "wal_index.h"
+#include "wal_repair.h"
 
 enum { SEGMENT = 8 << 10, LIVES = 2, LIVES_LONG = 16 };
 static const char data[] = "/data";
@@ -24,6 +30,10 @@ static struct model model;
 static struct sim_images images;
 static uint64_t at_call;
 static unsigned life;
+static struct upkeep_rig upkeep;
+static bool has_upkeep;
+static unsigned repairs;
+static uint64_t held; /* no segment from this LSN on may go */
 
 _Noreturn void model_fail(const char *format, ...)
 {
@@ -90,6 +100,164 @@ static bool live(unsigned groups)
     return wal_log_write_mark(&rig.log) == 0;
 }
 
+/* ---------------------------------------------------------------- a life with upkeep */
+
+static bool open_upkeep(void)
+{
+    memset(&upkeep, 0, sizeof upkeep);
+    upkeep.settings = (struct wal_upkeep_settings){
+        .member_hold_max = UINT64_MAX / 2, .scrub_rate = 64 << 20, .scrub_interval_ns = NS_PER_S};
+    upkeep.now = (struct wal_upkeep_time){1700000000 * NS_PER_S, NS_PER_S};
+    return upkeep_rig_open(&upkeep, &rig) == EXIT_DONE;
+}
+
+static void close_upkeep(void)
+{
+    if (upkeep.rig != NULL)
+        upkeep_rig_close(&upkeep);
+    upkeep.rig = NULL;
+}
+
+static bool hold(uint64_t lsn)
+{
+    held = held < UINT64_MAX ? lsn : held; /* from now on it may be so */
+    bool good = upkeep_rig_hold(&upkeep, WAL_HOLD_MEMBER, "m1", lsn, 0) == SH_OK;
+    held = good ? lsn : held;
+    return good;
+}
+
+static bool trim(void)
+{
+    uint64_t most = rig.log.durable.lsn + 1;
+    most = held < most ? held : most;
+    model.may_trim = most > model.may_trim ? most : model.may_trim;
+    bool good = upkeep_rig_trim(&upkeep, rig.log.durable.lsn + 1, false, NULL) == SH_OK;
+    if (upkeep.trims > 0 && upkeep.trimmed_lsn > model.trimmed)
+        model.trimmed = upkeep.trimmed_lsn;
+    return good && upkeep.fatal == 0;
+}
+
+static void make_indexes(void)
+{
+    struct wal_index *index = wal_index_open(rig.fs, rig.dir.log, rig.dir.identity.log);
+    wal_index_look(index);
+    for (unsigned i = 0; i < 100 && wal_index_work(index) != WAL_INDEX_NONE; i++)
+        wal_index_step(index);
+    wal_index_close(index);
+}
+
+static const char *path_of(uint64_t base)
+{
+    static char path[PATH_MAX];
+    char name[SEGMENT_NAME_MAX];
+    segment_name(base, name);
+    vfs_path(path, rig.dir.log, name);
+    return path;
+}
+
+/* The newest durable frame in a sealed segment, or of all. */
+static struct model_frame *newest_frame(bool sealed)
+{
+    model_compare(&model, &rig, false); /* it notes where they are */
+    size_t i = model.durable;
+    while (i > 0 && sealed && model_frame_at(&model, i - 1)->base >= rig.log.segment.base_lsn)
+        i--;
+    return i > 0 ? model_frame_at(&model, i - 1) : NULL;
+}
+
+static void damage(struct model_frame *f)
+{
+    sim_disk_flip(disk, path_of(f->base), f->offset + 20, 1);
+    f->is_damaged = model.is_damaged = true;
+}
+
+static bool scrub(void)
+{
+    upkeep.now.real_ns += 2 * NS_PER_S;
+    for (unsigned i = 0; i < 100 && upkeep.damages == 0; i++) {
+        int64_t due_ns = wal_upkeep_scrub(&upkeep.upkeep, upkeep.now);
+        if (due_ns > upkeep.now.mono_ns && due_ns < INT64_MAX)
+            upkeep.now.mono_ns = due_ns;
+    }
+    return upkeep.fatal == 0;
+}
+
+/* Damage in a sealed segment is found, entered, and repaired. */
+static bool repair_a_frame(void)
+{
+    struct model_frame *f = newest_frame(true);
+    struct buf bytes = {0};
+    struct msg_repair_reply reply;
+    struct wal_refusal refusal;
+    struct wal_repair repair = {.fs = rig.fs,
+                                .dir = rig.dir.log,
+                                .quarantine = rig.dir.quarantine,
+                                .log = rig.dir.identity.log,
+                                .damage = rig.dir.damage};
+    if (f == NULL)
+        return true;
+    buf_append(&bytes, sim_disk_file(disk, path_of(f->base)).data + f->offset,
+               FRAME_HEADER_BYTES + f->body_len);
+    damage(f);
+    bool good = scrub();
+    f->is_unsure = good;
+    struct msg_repair request = {.segment = f->base, .offset = f->offset, .bytes = buf_slice(&bytes)};
+    good = good && wal_repair(&repair, &request, rig.log.durable.end, &reply, &refusal) == SH_OK;
+    buf_free(&bytes);
+    repairs += good;
+    f->is_damaged = f->is_damaged && !good;
+    f->is_unsure = f->is_unsure && !good;
+    return good;
+}
+
+/* The newest frame is damaged below the mark: the next start goes on in a new segment. */
+static bool begin_anew(void)
+{
+    if (wal_log_write_mark(&rig.log) != 0)
+        return false;
+    damage(newest_frame(false));
+    model.forgets = true;
+    close_upkeep();
+    model_crashed(&model, &rig);
+    rig_kill(&rig);
+    sim_disk_crash(disk, SIM_LOSE_NOTHING, 1);
+    sim_disk_stop_after(disk, at_call > sim_disk_calls(disk) ? at_call - sim_disk_calls(disk) : 0);
+    if (!open_rig(disk))
+        return false;
+    model_compare(&model, &rig, true);
+    return open_upkeep() && rig_prepare(&rig);
+}
+
+static bool upkeep_after(unsigned n)
+{
+    switch (n) {
+    case 6:
+        return hold(1);
+    case 12:
+        return hold(rig.log.segment.base_lsn) && trim();
+    case 14:
+        make_indexes();
+        return true;
+    case 16:
+        return repair_a_frame();
+    case 18:
+        return begin_anew();
+    default:
+        return true;
+    }
+}
+
+static bool live_with_upkeep(unsigned groups)
+{
+    if (!open_rig(disk) || !open_upkeep() || !rig_prepare(&rig))
+        return false;
+    for (unsigned n = 1; n <= groups; n++)
+        if (!commit_group(n) || !upkeep_after(n))
+            return false;
+    model_check(model.trimmed > 1 && repairs > 0 && model.forgets, "the life was too quiet");
+    return true;
+}
+
 /* ---------------------------------------------------------------- images */
 
 static void copy_buf(struct buf *b)
@@ -115,6 +283,11 @@ static void check_image(struct sim_disk *image)
     model_check(open_rig(image), "walsvc does not start");
     model_compare(&model, &rig, true);
     model_check(commit_group(2), "nothing can be appended");
+    if (has_upkeep) {
+        model_check(open_upkeep(), "the janitor does not start");
+        model_check(trim() || upkeep.fatal == 0, "a trim fails");
+        close_upkeep();
+    }
     model_crashed(&model, &rig);
     rig_kill(&rig);
     sim_disk_crash(image, SIM_LOSE_ALL, 1);
@@ -144,7 +317,9 @@ static void images_of_a_life(unsigned groups)
         model = (struct model){.next_lsn = 1};
         sim_disk_record(disk, true);
         sim_disk_stop_after(disk, at_call);
-        stopped = !live(groups);
+        held = UINT64_MAX;
+        stopped = has_upkeep ? !live_with_upkeep(groups) : !live(groups);
+        close_upkeep();
         if (rig.opened) {
             model_crashed(&model, &rig);
             rig_kill(&rig);
@@ -168,11 +343,24 @@ static void test_each_image_of_a_life_with_rolls_recovers(void **state)
     assert_true(images.count > 2000);
 }
 
+static void test_each_image_of_a_life_with_upkeep_recovers(void **state)
+{
+    (void)state;
+    uint64_t before = images;
+    has_upkeep = true;
+    for (life = 0; life < lives / 2; life++)
+        images_of_a_life(22);
+    has_upkeep = false;
+    printf("count: crash images with upkeep %llu\n", (unsigned long long)(images - before));
+    assert_true(images - before > 2000);
+}
+
 int main(void)
 {
     log_set_level((enum log_level)(LOG_ERROR + 1));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_image_of_a_life_with_rolls_recovers),
+        cmocka_unit_test(test_each_image_of_a_life_with_upkeep_recovers),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("count: crash images %llu\n", (unsigned long long)images.count);
