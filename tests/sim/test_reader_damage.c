@@ -202,6 +202,29 @@ static void test_a_segment_of_which_only_the_name_is_left(void **state)
     }
 }
 
+/* Nor does anything beside it, nor the mark: what frames in it know of the durable end tells where it ends.
+ */
+static void test_the_newest_segment_of_unknown_position_knows_the_durable_end(void **state)
+{
+    (void)state;
+    char mark[PATH_MAX];
+    uint64_t n = 0;
+    rot_open();
+    while (rot_rig.log.segment.base_lsn == 1 || n % 100 != 0) {
+        for (unsigned i = 0; i < 20; i++, n++)
+            rig_append(&rot_rig, 7, 1, n + 1, rot_payload(n + 1));
+        assert_true(rig_commit(&rot_rig));
+    }
+    uint64_t base = rot_rig.log.segment.base_lsn;
+    make_position_unknown(base);
+    rot_file(rot_path(1))[rot_rig.log.segment.position - 1] ^= 1;
+    vfs_path(mark, rot_dir, "mark");
+    rot_crash(SIM_LOSE_NOTHING);
+    assert_int_equal(rot_fs->unlink(rot_fs, mark), 0);
+    assert_int_equal(rot_try_open(), EXIT_DONE);
+    assert_in_range(rot_rig.log.segment.base_lsn, base + 1, n + 1);
+}
+
 /* It was the newest one when the reader entered it. */
 static void test_a_damaged_header_met_by_a_reader_that_comes_along(void **state)
 {
@@ -451,13 +474,14 @@ static void test_frames_in_a_payload_that_know_another_chain_are_never_read(void
 
 /* A torn tail of which only such a payload is left says what was durable where it begins: the frames that end
  * there know better, though one of them is damaged. */
-static void check_torn_payload(uint64_t bad)
+static void check_torn_payload(uint64_t bad, uint64_t below)
 {
     uint8_t forged[FRAME_HEADER_BYTES];
     const struct wal_log *log = &rot_rig.log;
     rot_open();
     rot_append_noted(1, 5);
-    struct frame_header h = {.base_lsn = 6, .count = 1, .durable_end = log->durable.end, .durable_lsn = 5};
+    struct frame_header h = {.base_lsn = 6, .count = 1, .durable_lsn = 5};
+    h.durable_end = log->durable.end - below;
     frame_encode(&h, log->segment.salt, (struct slice){0}, forged);
     uint64_t at = log->offset;
     rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
@@ -475,7 +499,7 @@ static void test_a_payload_in_a_torn_tail_contradicts_nobody(void **state)
     (void)state;
     for (uint64_t at = 0; at < FRAME_HEADER_BYTES; at++) {
         rot_start_over();
-        check_torn_payload(at);
+        check_torn_payload(at, at % 2);
     }
 }
 
@@ -495,7 +519,7 @@ static void test_a_frame_in_a_payload_does_not_lead_away(void **state)
     assert_true(rig_commit(&rot_rig));
     rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
     assert_true(rig_commit(&rot_rig));
-    rot_file(rot_path(1))[at] ^= 1;
+    memset(rot_file(rot_path(1)) + at, 0, FRAME_HEADER_BYTES);
     assert_int_equal(read_once(4, &read), SH_CORRUPT);
     assert_int_equal(read.good_lsn, 5);
     assert_int_equal(read_once(5, &read), SH_OK);
@@ -575,6 +599,7 @@ int main(void)
         DAMAGE_TEST(test_a_damaged_length_beyond_the_end_hides_no_frames),
         DAMAGE_TEST(test_frames_in_a_payload_are_never_read),
         DAMAGE_TEST(test_frames_in_a_payload_that_know_another_chain_are_never_read),
+        DAMAGE_TEST(test_the_newest_segment_of_unknown_position_knows_the_durable_end),
         DAMAGE_TEST(test_a_payload_in_a_torn_tail_contradicts_nobody),
         DAMAGE_TEST(test_a_frame_in_a_payload_does_not_lead_away),
         DAMAGE_TEST(test_headers_that_claim_much_cost_little),
