@@ -316,6 +316,28 @@ static enum scan_result trust_length(struct segment_search *s, uint64_t at, uint
     return SCAN_FRAME;
 }
 
+/* No header at `at` continues the chain: goes on where something else tells that the last frame ends, or the
+ * one at `at`, whose header is damaged then. Who wrote that one knew the checksum of the one before it; so
+ * when both tell a place, the further one counts. */
+static enum scan_result find_next(struct segment_search *s, uint64_t at, uint64_t until)
+{
+    enum scan_result result = find_end(s, s->last, until);
+    if (result == SCAN_FAILED || at == s->last || at >= until || (result == SCAN_FRAME && s->body_end <= at))
+        return result;
+    if (result == SCAN_BAD)
+        result = trust_length(s, at, until);
+    if (result == SCAN_FAILED || s->body_end == at)
+        return result == SCAN_BAD ? find_end(s, at, until) : result;
+    const struct segment_search first = *s;
+    enum scan_result other = find_end(s, at, until);
+    if (other == SCAN_BAD || (other == SCAN_FRAME && s->body_end < first.body_end)) {
+        s->chain = first.chain;
+        s->body_end = first.body_end;
+        s->at = first.at;
+    }
+    return other == SCAN_FAILED ? other : SCAN_FRAME;
+}
+
 /* Goes from header to header, whatever their bodies are, to the next valid frame. SCAN_BAD: there is a gap.
  */
 static enum scan_result follow_headers(struct segment_search *s, uint64_t until, struct frame_header *h)
@@ -329,9 +351,7 @@ static enum scan_result follow_headers(struct segment_search *s, uint64_t until,
         if (result == SCAN_FAILED)
             return result;
         if (result != SCAN_FRAME || !log_chain_follow(&s->chain, h)) {
-            result = find_end(s, s->last, until);
-            if (result == SCAN_BAD)
-                result = trust_length(s, at, until);
+            result = find_next(s, at, until);
             continue;
         }
         s->last = at;

@@ -332,13 +332,16 @@ static void images_of_a_life(unsigned groups)
     assert_true(at_call > groups);
 }
 
+static unsigned lives(void)
+{
+    const char *is_long = getenv("SHANGHAI_LONG");
+    return is_long != NULL && strcmp(is_long, "1") == 0 ? LIVES_LONG : LIVES;
+}
+
 static void test_each_image_of_a_life_with_rolls_recovers(void **state)
 {
     (void)state;
-    const char *is_long = getenv("SHANGHAI_LONG");
-    unsigned lives = is_long != NULL && strcmp(is_long, "1") == 0 ? LIVES_LONG : LIVES;
-    images = sim_images_open();
-    for (life = 0; life < lives; life++)
+    for (life = 0; life < lives(); life++)
         images_of_a_life(40);
     assert_true(images.count > 2000);
 }
@@ -346,17 +349,18 @@ static void test_each_image_of_a_life_with_rolls_recovers(void **state)
 static void test_each_image_of_a_life_with_upkeep_recovers(void **state)
 {
     (void)state;
-    uint64_t before = images;
+    uint64_t before = images.count;
     has_upkeep = true;
-    for (life = 0; life < lives / 2; life++)
+    for (life = 0; life < lives() / 2; life++)
         images_of_a_life(22);
     has_upkeep = false;
-    printf("count: crash images with upkeep %llu\n", (unsigned long long)(images - before));
-    assert_true(images - before > 2000);
+    printf("count: crash images with upkeep %llu\n", (unsigned long long)(images.count - before));
+    assert_true(images.count - before > 2000);
 }
 
 int main(void)
 {
+    images = sim_images_open();
     log_set_level((enum log_level)(LOG_ERROR + 1));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_image_of_a_life_with_rolls_recovers),

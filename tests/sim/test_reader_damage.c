@@ -448,6 +448,25 @@ static void test_frames_in_a_payload_are_never_read(void **state)
     check_each_bit(at, 5);
 }
 
+/* The frame before it is damaged, too. */
+static void test_frames_in_a_payload_behind_a_damaged_frame_are_never_read(void **state)
+{
+    (void)state;
+    rot_open();
+    rot_append_noted(1, 3);
+    uint64_t at = append_imitations(4, 5);
+    rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
+    assert_true(rig_commit(&rot_rig));
+    rot_file(rot_path(1))[rot_places[3].end - 1] ^= 1;
+    for (unsigned bit = 0; bit < 8 * FRAME_HEADER_BYTES; bit++) {
+        struct log_read read;
+        rot_file(rot_path(1))[at + bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(read_once(3, &read), SH_CORRUPT);
+        assert_int_equal(read.good_lsn, 5);
+        rot_file(rot_path(1))[at + bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
 /* Where all of the header is gone, those are still not read that don't know what led to it. */
 static void test_frames_in_a_payload_that_know_another_chain_are_never_read(void **state)
 {
@@ -598,6 +617,7 @@ int main(void)
         DAMAGE_TEST(test_a_damaged_length_hides_no_frames),
         DAMAGE_TEST(test_a_damaged_length_beyond_the_end_hides_no_frames),
         DAMAGE_TEST(test_frames_in_a_payload_are_never_read),
+        DAMAGE_TEST(test_frames_in_a_payload_behind_a_damaged_frame_are_never_read),
         DAMAGE_TEST(test_frames_in_a_payload_that_know_another_chain_are_never_read),
         DAMAGE_TEST(test_the_newest_segment_of_unknown_position_knows_the_durable_end),
         DAMAGE_TEST(test_a_payload_in_a_torn_tail_contradicts_nobody),
