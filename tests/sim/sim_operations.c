@@ -364,6 +364,34 @@ static bool has_damage_near(const struct sim_world *w, size_t index)
     return false;
 }
 
+/* The durable end that the disk tells whatever else is damaged: by the mark, or by the last durable frame. */
+static uint64_t told_end(const struct sim_world *w)
+{
+    const struct segment_header *newest = &w->rig.log.segment;
+    const struct model_frame *last = model_frame_at(&w->model, w->model.durable - 1);
+    uint64_t told = w->rig.log.mark.durable_end;
+    char name[SEGMENT_NAME_MAX], path[PATH_MAX];
+    struct frame_header h;
+    size_t size;
+    if (last->base != newest->base_lsn)
+        return told;
+    segment_name(last->base, name);
+    vfs_path(path, w->rig.dir.log, name);
+    struct slice file = sim_disk_file(w->disk, path);
+    if (file.len < last->offset || frame_verify(slice_of(file.data + last->offset, file.len - last->offset),
+                                                newest->salt, w->model.most_body, &h, &size) != SH_OK)
+        return told;
+    return h.durable_end > told ? h.durable_end : told;
+}
+
+/* Rot of the last group before its mark is written looks like a torn tail: docs/wal-format.md. */
+static bool looks_torn(const struct sim_world *w, const struct model_frame *f)
+{
+    const struct segment_header *newest = &w->rig.log.segment;
+    return f->base == newest->base_lsn &&
+           newest->position + f->offset + FRAME_HEADER_BYTES + f->body_len > told_end(w);
+}
+
 static bool flip(struct sim_world *w, bool in_newest)
 {
     char name[SEGMENT_NAME_MAX], path[PATH_MAX];
@@ -374,6 +402,8 @@ static bool flip(struct sim_world *w, bool in_newest)
     if (f->base == 0 || f->is_damaged || (!in_newest && f->base >= w->rig.log.segment.base_lsn))
         return true;
     if ((w->faults & FAULT_NEAR) == 0 && has_damage_near(w, index))
+        return true;
+    if (looks_torn(w, f))
         return true;
     segment_name(f->base, name);
     vfs_path(path, w->rig.dir.log, name);
