@@ -14,7 +14,7 @@ void descriptors_limit(uint64_t connections);
 bool descriptors_left(void);
 /* Whether a connection that is opened now is sure to be accepted, however many wait at the two listeners of a
  * link before it; where the limit is so low that this would say no too early, whether a quarter of it is
- * left. Holds as many descriptors for the time of the call. */
+ * left. Takes one descriptor for the time of the call. */
 bool descriptors_plenty(void);
 /* Makes the reserve usable until the limit is lowered again, for all threads: for one call that opens
  * something. */
