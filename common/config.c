@@ -14,19 +14,23 @@
 
 /* ------------------------------------------------------------ the parts of a file */
 
-/* A name of a host, an IPv4 address, or an IPv6 address in brackets: what may stand in tcp://HOST:PORT. */
-static void read_host(struct config_loader *l, const struct doc_node *map, struct config_node *node)
+bool config_host_is_valid(const char *text)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
-    const char *text = config_text(l, map, "host");
-    if (text == NULL)
-        return;
     size_t len = strlen(text);
     bool brackets = text[0] == '[' && len > 2 && strspn(text + 1, "0123456789abcdefABCDEF:.") == len - 2 &&
                     text[len - 1] == ']';
-    if (len >= sizeof node->host)
+    return brackets || (len > 0 && strspn(text, allowed) == len && text[0] != '-');
+}
+
+static void read_host(struct config_loader *l, const struct doc_node *map, struct config_node *node)
+{
+    const char *text = config_text(l, map, "host");
+    if (text == NULL)
+        return;
+    if (strlen(text) >= sizeof node->host)
         config_problem(l, doc_get(map, "host"), "`host` is longer than %zu bytes", sizeof node->host - 1);
-    else if (!brackets && (strspn(text, allowed) != len || text[0] == '-'))
+    else if (!config_host_is_valid(text))
         config_problem(l, doc_get(map, "host"),
                        "`host` must be a host name, an IPv4 address or an IPv6 address in brackets, not `%s`",
                        doc_show(text).text);

@@ -60,6 +60,13 @@ struct config {
                      off) */
 };
 
+/* Whether the text may name a node, group or service: letters, digits, - _ . and a letter or digit first.
+ * Its length is not looked at. */
+bool config_name_is_valid(const char *text);
+/* Whether it may stand in tcp://HOST:PORT: the name of a host, an IPv4 address, or an IPv6 address in
+ * brackets. Its length is not looked at. */
+bool config_host_is_valid(const char *text);
+
 /* node may be NULL (config check). On errors returns false and appends one line for each to *errors. */
 bool config_load(const char *file, const char *node, struct config *out, struct buf *errors);
 /* The same for text in memory; file names it in messages. */

@@ -244,6 +244,14 @@ static bool is_letter_or_digit(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
+bool config_name_is_valid(const char *text)
+{
+    bool good = is_letter_or_digit(text[0]);
+    for (const char *at = text; good && *at != 0; at++)
+        good = is_letter_or_digit(*at) || strchr("-_.", *at) != NULL;
+    return good;
+}
+
 void config_name(struct config_loader *l, const struct doc_node *map, const char *key,
                  char out[CONFIG_ID_MAX + 1])
 {
@@ -251,16 +259,12 @@ void config_name(struct config_loader *l, const struct doc_node *map, const char
     out[0] = 0;
     if (text == NULL)
         return;
-    size_t len = strlen(text);
-    bool good = is_letter_or_digit(text[0]);
-    for (size_t i = 0; i < len; i++)
-        good = good && (is_letter_or_digit(text[i]) || strchr("-_.", text[i]) != NULL);
-    if (!good)
+    if (!config_name_is_valid(text))
         config_problem(
             l, doc_get(map, key),
             "`%s` may hold letters, digits, `-`, `_`, `.` and starts with a letter or digit, not `%s`", key,
             doc_show(text).text);
-    else if (len > CONFIG_ID_MAX)
+    else if (strlen(text) > CONFIG_ID_MAX)
         config_problem(l, doc_get(map, key), "`%s` is longer than %d bytes", key, CONFIG_ID_MAX);
     else
         snprintf(out, CONFIG_ID_MAX + 1, "%s", text);

@@ -55,8 +55,7 @@ uint64_t config_measure(struct config_loader *l, const struct doc_node *map, enu
 /* Which of the words stands there; 0 when absent. map may be NULL. */
 unsigned config_choice(struct config_loader *l, const struct doc_node *map, const char *key,
                        const char *const *words, size_t count);
-/* A name of a node, group, service: letters, digits, - _ . and at most CONFIG_ID_MAX bytes. Empty when absent
- * or wrong. */
+/* A valid name (config_name_is_valid) of at most CONFIG_ID_MAX bytes. Empty when absent or wrong. */
 void config_name(struct config_loader *l, const struct doc_node *map, const char *key,
                  char out[CONFIG_ID_MAX + 1]);
 

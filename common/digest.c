@@ -41,3 +41,8 @@ bool digest_equal(struct digest128 a, struct digest128 b)
 {
     return memcmp(a.bytes, b.bytes, sizeof a.bytes) == 0;
 }
+
+uint64_t digest64(struct slice bytes)
+{
+    return XXH3_64bits(bytes.data, bytes.len);
+}

@@ -24,5 +24,7 @@ struct digest128 digest_close(struct digest_state *state);
 /* Hexadecimal. */
 void digest_format(struct digest128 digest, char text[DIGEST_TEXT]);
 bool digest_equal(struct digest128 a, struct digest128 b);
+/* XXH3, 64 bits, of a few bytes; the same on every machine. */
+uint64_t digest64(struct slice bytes);
 
 #endif
