@@ -73,6 +73,23 @@ static bool open_cluster(struct mp *m, struct msg_envelope *out)
     return mp_bin(m, &out->cluster) && out->cluster.len == CLUSTER_ID_BYTES;
 }
 
+/* What another version's envelope says of its sender, as far as it can be read. */
+static void open_foreign(struct mp m, struct msg_envelope *out)
+{
+    uint64_t type;
+    if (!mp_uint(&m, &type) || type > UINT32_MAX || !mp_uint(&m, &out->correlation))
+        return;
+    out->type = (uint32_t)type;
+    if (!open_cluster(&m, out)) {
+        out->cluster = (struct slice){0};
+        return;
+    }
+    if (!mp_str(&m, &out->sender) || out->sender.len > MSG_SENDER_MAX)
+        out->sender = (struct slice){0};
+    else if (!open_session(&m, out))
+        out->session = (struct id16){{0}};
+}
+
 enum sh_error msg_open(struct slice message, struct msg_envelope *out)
 {
     struct mp m = mp_of(message);
@@ -81,8 +98,10 @@ enum sh_error msg_open(struct slice message, struct msg_envelope *out)
     *out = (struct msg_envelope){0};
     if (!mp_array(&m, &count) || count < 1 || !mp_uint(&m, &version))
         return SH_BAD_REQUEST;
-    if (version != MSG_VERSION)
+    if (version != MSG_VERSION) {
+        open_foreign(m, out);
         return SH_VERSION_MISMATCH;
+    }
     if (count != 7 || !mp_uint(&m, &type) || type > UINT32_MAX || !mp_uint(&m, &out->correlation))
         return SH_BAD_REQUEST;
     out->type = (uint32_t)type;
@@ -280,7 +299,9 @@ void msg_document(struct buf *out)
         "Every message is a msgpack array: `[version, type, correlation id, cluster id, sender, session, "
         "body]`.\n\n"
         "| part | kind | meaning |\n|---|---|---|\n"
-        "| version | uint | %d; a message of another version is refused |\n"
+        "| version | uint | %d; a message of another version is refused. The first five parts, and the "
+        "session's id, "
+        "have these places in all versions |\n"
         "| type | uint | number of the message, below |\n"
         "| correlation id | uint | follows a request through all daemons; 0 for none |\n"
         "| cluster id | bin, %d bytes, or nil | hash of the cluster's name and groups; nil from a client "

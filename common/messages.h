@@ -84,7 +84,9 @@ struct msg_envelope {
     struct slice body; /* one whole msgpack map, checked to be well-formed */
 };
 
-/* SH_OK, SH_VERSION_MISMATCH (another major version), SH_BAD_REQUEST. */
+/* SH_OK, SH_VERSION_MISMATCH (another major version), SH_BAD_REQUEST.
+ * With SH_VERSION_MISMATCH type, correlation, cluster, sender and the session's id are filled in as far as
+ * they have the places of this version, to name who is refused; what can't be read is zero or empty. */
 enum sh_error msg_open(struct slice message, struct msg_envelope *out);
 /* Appends everything but the body, which the caller appends right behind. */
 void msg_pack_envelope(struct buf *out, const struct msg_envelope *e);
