@@ -55,6 +55,9 @@ enum sh_error member_decode(struct slice bytes, struct member_record *out);
 /* Appends one msgpack map. */
 void member_encode(const struct member_record *record, struct buf *out);
 
+/* Copies a text with a NUL behind it; false when it doesn't fit or holds a NUL itself. */
+bool member_text(char *out, size_t size, struct slice text);
+
 struct member_watermark {
     struct id16 log;
     uint64_t lsn, end;

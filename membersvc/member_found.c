@@ -1,0 +1,371 @@
+/* The first members: a node that knows only its topology file founds the cluster with others that have the same
+ * one, or adopts what a member of a founded cluster tells it.
+ *
+ *   A (not founded) ── heartbeat (answer) ──> B (founded)
+ *   A <── heartbeat ── B       when B has A's id
+ *   A ── sync ──> B, A <── summary ── B: which records there are
+ *   A ── gossip: want ──> B, A <── gossip ── B: until it has all of them */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "digest.h"
+#include "log.h"
+#include "member_parts.h"
+
+enum { ADOPT_ROUNDS = 3 }; /* heartbeat intervals that one member has for its answers */
+
+/* A record that is still to come, or has. */
+struct adopted {
+    char id[CONFIG_ID_MAX + 1];
+    struct member_record *record;
+};
+
+struct adoption {
+    struct config_node source;
+    struct adopted *list; /* ordered by id */
+    size_t count, have;
+    unsigned rounds;
+    bool has_summary;
+};
+
+void found_free(struct member_core *core)
+{
+    struct adoption *a = core->adoption;
+    if (a == NULL)
+        return;
+    for (size_t i = 0; i < a->count; i++)
+        free(a->list[i].record);
+    free(a->list);
+    free(a);
+    core->adoption = NULL;
+}
+
+/* ------------------------------------------------------------ by the topology file */
+
+static struct member_record record_of(const struct config_node *node, uint64_t generation)
+{
+    struct member_record r = {.port = node->port,
+                              .admin_port = node->admin_port,
+                              .status = MEMBER_JOINING,
+                              .generation = generation};
+    memcpy(r.id, node->id, sizeof r.id);
+    memcpy(r.host, node->host, sizeof r.host);
+    memcpy(r.group, node->group, sizeof r.group);
+    return r;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static uint64_t hash_of_list(const struct member_core *core)
+{
+    const char **ids = xcalloc(core->seed_count, sizeof *ids);
+    struct buf text = {0};
+    for (size_t i = 0; i < core->seed_count; i++)
+        ids[i] = core->seeds[i].id;
+    qsort(ids, core->seed_count, sizeof *ids, compare_ids);
+    for (size_t i = 0; i < core->seed_count; i++)
+        buf_append(&text, ids[i], strlen(ids[i]) + 1);
+    uint64_t hash = digest64(buf_slice(&text));
+    buf_free(&text);
+    free(ids);
+    return hash;
+}
+
+/* All of the list become members of the first generation; they bind themselves when they come. */
+static void found(struct member_core *core)
+{
+    table_clear(core);
+    found_free(core);
+    core->founded = true;
+    for (size_t i = 0; i < core->seed_count; i++) {
+        struct member_record r = record_of(&core->seeds[i], 1);
+        if (strcmp(r.id, core->id) != 0)
+            event_of_change(core, NULL, table_set(core, &r), "");
+    }
+    core->own.generation = 1;
+    core->own.since_ms = wire_wall_ms(core);
+    merge_own(core);
+    core->asks_next = true;
+    core_set_text(core, "");
+    event_add(core, MEMBER_EVENT_FOUNDED, core->self, "by its topology file");
+}
+
+void found_start(struct member_core *core)
+{
+    core->list = hash_of_list(core);
+    core->own_bytes.len = 0;
+    member_encode(&core->own, &core->own_bytes);
+    if (core->seed_count == 1) {
+        found(core);
+        return;
+    }
+    for (size_t i = 0; i < core->seed_count; i++) {
+        struct member_record r = record_of(&core->seeds[i], 0);
+        table_set(core, strcmp(r.id, core->id) == 0 ? &core->own : &r);
+    }
+    core_set_text(core, "this node has not found its cluster yet");
+}
+
+/* ------------------------------------------------------------ adopting */
+
+static struct address source_of(const struct adoption *a)
+{
+    return (struct address){.id = slice_str(a->source.id),
+                            .host = slice_str(a->source.host),
+                            .port = a->source.port,
+                            .fresh = true};
+}
+
+static void ask_summary(struct member_core *core)
+{
+    struct address to = source_of(core->adoption);
+    struct msg_sync m = {.from = buf_slice(&core->own_bytes), .wall_ms = wire_wall_ms(core)};
+    wire_begin(core, MSG_sync);
+    msg_encode(MSG_sync, &m, &core->message);
+    out_send(core, &to, buf_slice(&core->message));
+}
+
+static void ask_missing(struct member_core *core)
+{
+    struct adoption *a = core->adoption;
+    struct chunks c = {.core = core, .to = source_of(a)};
+    for (size_t i = 0; i < a->count; i++)
+        if (a->list[i].record == NULL)
+            chunks_add_want(&c, slice_str(a->list[i].id));
+    chunks_end(&c);
+}
+
+static void begin(struct member_core *core, const struct member_record *from)
+{
+    struct adoption *a = core->adoption = xcalloc(1, sizeof *a);
+    memcpy(a->source.id, from->id, sizeof a->source.id);
+    memcpy(a->source.host, from->host, sizeof a->source.host);
+    a->source.port = from->port;
+    ask_summary(core);
+}
+
+static struct adopted *find(const struct adoption *a, const char *id)
+{
+    return a->count == 0 ? NULL
+                         : bsearch(id, a->list, a->count, sizeof *a->list,
+                                   (int (*)(const void *, const void *))strcmp);
+}
+
+static int compare_adopted(const void *a, const void *b)
+{
+    return strcmp(((const struct adopted *)a)->id, ((const struct adopted *)b)->id);
+}
+
+static bool take_ids(struct adoption *a, struct slice entries)
+{
+    struct mp m = mp_of(entries);
+    uint32_t count;
+    struct slice id;
+    uint64_t hash;
+    bool bad = false;
+    if (!mp_array(&m, &count) || count == 0 || count > MEMBER_RECORDS_MAX)
+        return false;
+    a->list = xcalloc(count, sizeof *a->list);
+    while (a->count < count && sync_entry(&m, &id, &hash, &bad))
+        if (!member_text(a->list[a->count++].id, sizeof a->list->id, id))
+            return false;
+    qsort(a->list, a->count, sizeof *a->list, compare_adopted);
+    for (size_t i = 1; i < a->count; i++)
+        if (strcmp(a->list[i - 1].id, a->list[i].id) == 0)
+            return false;
+    return !bad && a->count == count && mp_at_end(&m);
+}
+
+static void on_summary(struct member_core *core, const struct member_record *from,
+                       const struct msg_summary *summary)
+{
+    struct adoption *a = core->adoption;
+    if (a == NULL || a->has_summary || strcmp(a->source.id, from->id) != 0)
+        return;
+    if (!take_ids(a, summary->entries) || find(a, core->id) == NULL) {
+        gate_malformed(core, slice_str(from->id));
+        found_free(core);
+        return;
+    }
+    a->has_summary = true;
+    ask_missing(core);
+}
+
+/* It has all records: the cluster's take the place of the file's. */
+static void finish(struct member_core *core)
+{
+    struct adoption *a = core->adoption;
+    struct member_record self = *find(a, core->id)->record;
+    table_clear(core);
+    core->adoption = NULL;
+    core->founded = true;
+    core->refused = core->silent_seeds = false;
+    core_set_text(core, "");
+    for (size_t i = 0; i < a->count; i++) {
+        const struct member_record *r = a->list[i].record;
+        if (strcmp(r->id, core->id) == 0)
+            table_set(core, r);
+        else
+            event_of_change(core, NULL, table_set(core, r), "");
+    }
+    core->adoption = a;
+    found_free(core);
+    core->own.generation = self.generation;
+    core->asks_next = true;
+    event_add(core, MEMBER_EVENT_FOUNDED, core->self, "it has learnt who the members are");
+    merge_self(core, &self);
+    core->sync_due_ns = core->now.mono_ns;
+}
+
+static void on_members(struct member_core *core, const struct member_record *from, struct slice members)
+{
+    struct adoption *a = core->adoption;
+    struct mp m = mp_of(members);
+    uint32_t count;
+    struct slice bytes;
+    struct member_record r;
+    if (a == NULL || strcmp(a->source.id, from->id) != 0 || !mp_array(&m, &count))
+        return;
+    for (uint32_t i = 0; i < count && mp_raw(&m, &bytes); i++) {
+        if (member_decode(bytes, &r) != SH_OK || !merge_is_sane(&r) || r.generation == 0)
+            continue;
+        struct adopted *place = find(a, r.id);
+        if (place == NULL || place->record != NULL)
+            continue;
+        place->record = xmalloc(sizeof r);
+        *place->record = r;
+        a->have++;
+    }
+    if (a->has_summary && a->have == a->count)
+        finish(core);
+}
+
+/* ------------------------------------------------------------ what comes in, while it isn't founded */
+
+static void on_peer(struct member_core *core, const struct member_record *from,
+                    const struct msg_heartbeat *h)
+{
+    struct address to = {.id = slice_str(from->id), .host = slice_str(from->host), .port = from->port};
+    if (strcmp(from->id, core->id) == 0)
+        return;
+    if (h->founded)
+        return;
+    if (h->list != core->list) {
+        out_notice(core, LOG_WARN, "other_list", slice_str(from->id),
+                   "the topology file of another node names other nodes: the cluster can't be founded with it",
+                   "at %s:%u", from->host, (unsigned)from->port);
+        return;
+    }
+    found(core);
+    wire_send_heartbeat(core, &to, true, false);
+}
+
+static bool is_near(struct member_core *core, const struct member_record *from, uint64_t wall_ms)
+{
+    uint64_t ours = wire_wall_ms(core), apart = wall_ms > ours ? wall_ms - ours : ours - wall_ms;
+    if (apart <= core->timing.drift_ms)
+        return true;
+    core->counters.clock_drift++;
+    out_notice(core, LOG_WARN, "clock_drift", slice_str(from->id),
+               "the clock of a node is too far from ours: ignored", "%llu ms %s", (unsigned long long)apart,
+               wall_ms > ours ? "ahead" : "behind");
+    return false;
+}
+
+void found_on_message(struct member_core *core, uint32_t type, const struct member_record *from,
+                      const void *message)
+{
+    const struct msg_heartbeat *h = message;
+    if (!is_near(core, from, h->wall_ms)) /* it stands in the same place in all of them */
+        return;
+    if (from->generation > 0)
+        core->silent_seeds = false;
+    if (type == MSG_heartbeat && from->generation == 0)
+        on_peer(core, from, h);
+    else if (type == MSG_heartbeat && h->founded && core->adoption == NULL)
+        begin(core, from);
+    else if (type == MSG_summary && from->generation > 0)
+        on_summary(core, from, message);
+    else if (type == MSG_gossip && from->generation > 0)
+        on_members(core, from, ((const struct msg_gossip *)message)->members);
+}
+
+void found_on_refused(struct member_core *core, const char *text)
+{
+    if (core->refused || (core->founded && core->any_ns != NEVER))
+        return;
+    core->refused = true;
+    core_set_text(core, text);
+    event_add(core, MEMBER_EVENT_REFUSED, core->self, text);
+}
+
+/* ------------------------------------------------------------ seeds */
+
+static bool is_live_address(const struct member_core *core, const struct config_node *seed)
+{
+    const struct member *m = table_find(core, slice_str(seed->id));
+    return core->founded && m != NULL && m->on_ring && m->port == seed->port &&
+           slice_is(table_host(m), seed->host);
+}
+
+static void try_seed(struct member_core *core, const struct config_node *seed)
+{
+    const struct member *m = table_find(core, slice_str(seed->id));
+    bool is_its = m != NULL && m->port == seed->port && slice_is(table_host(m), seed->host);
+    struct address to = {.id = slice_str(is_its ? seed->id : ""),
+                         .host = slice_str(seed->host),
+                         .port = seed->port,
+                         .fresh = true};
+    wire_send_heartbeat(core, &to, true, false);
+}
+
+/* A node that left tries those that it knew, too: its seeds may be gone. */
+static bool try_known(struct member_core *core)
+{
+    struct member *m;
+    if (core_random(core, 2) == 0 || ring_pick(core, NULL, 1, &m) == 0)
+        return false;
+    struct address to = address_of(core, m);
+    wire_send_heartbeat(core, &to, true, false);
+    return true;
+}
+
+static void try_seeds(struct member_core *core)
+{
+    unsigned most = core->founded ? 1 : TRIES;
+    bool is_out = core->founded && !core_is_member(core);
+    if (is_out && try_known(core))
+        return;
+    for (size_t i = 0; i < core->seed_count && most > 0; i++) {
+        const struct config_node *seed = &core->seeds[core->seed_next++ % core->seed_count];
+        if (strcmp(seed->id, core->id) == 0 || (!is_out && is_live_address(core, seed)))
+            continue;
+        try_seed(core, seed);
+        most--;
+    }
+}
+
+void found_tick(struct member_core *core)
+{
+    try_seeds(core);
+    if (core->founded)
+        return;
+    if (core->adoption != NULL && ++core->adoption->rounds > ADOPT_ROUNDS)
+        found_free(core);
+    else if (core->adoption != NULL && core->adoption->has_summary)
+        ask_missing(core);
+    else if (core->adoption != NULL)
+        ask_summary(core);
+    if (core->awake_ns - core->opened_ns < core->timing.down_ns || core->refused || core->silent_seeds ||
+        core->adoption != NULL)
+        return;
+    core->silent_seeds = true;
+    core_set_text(core, "no seed has answered yet: they can't be reached, or `node join` of this node on a member is "
+                        "missing");
+    out_notice(core, LOG_WARN, "silent_seeds", slice_str(core->id), "this node has not found its cluster", "%s",
+               core->text);
+}

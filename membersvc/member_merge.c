@@ -1,0 +1,126 @@
+/* Records that come in: whichever holds is kept, and told on. What others say of this node itself it refutes, unless
+ * it has left or another identity has its id. */
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "member_parts.h"
+
+bool merge_is_sane(const struct member_record *r)
+{
+    return r->generation <= COUNT_MOST && r->incarnation <= COUNT_MOST;
+}
+
+static bool is_known_id(struct member_core *core, const struct member_record *r)
+{
+    if (r->generation <= 1) {
+        core->counters.unknown_member++;
+        out_notice(core, LOG_WARN, "unknown_member", slice_str(r->id),
+                   "a topology file names a node that was never joined to this cluster", "at %s:%u", r->host,
+                   (unsigned)r->port);
+        return false;
+    }
+    if (core->count < MEMBER_RECORDS_MAX)
+        return true;
+    out_notice(core, LOG_ERROR, "too_many", slice_str(""), "too many members: a new one is ignored", "%s",
+               r->id);
+    return false;
+}
+
+bool merge_record(struct member_core *core, const struct member_record *r, const char *text)
+{
+    struct member *m = table_find(core, slice_str(r->id));
+    struct member_record old;
+    if (m == NULL && !is_known_id(core, r))
+        return false;
+    if (m != NULL) {
+        table_unpack(m, &old);
+        if (member_compare(r, &old) <= 0)
+            return false;
+    }
+    if (strcmp(r->id, core->id) == 0) {
+        merge_self(core, r);
+        return true;
+    }
+    bool is_new = m == NULL;
+    m = table_set(core, r);
+    event_of_change(core, is_new ? NULL : &old, m, text);
+    if (m->shown != 0 && !m->on_ring)
+        m->shown = 0;
+    gossip_news(core, m);
+    return true;
+}
+
+/* ------------------------------------------------------------ this node */
+
+void merge_own(struct member_core *core)
+{
+    core->own_bytes.len = 0;
+    member_encode(&core->own, &core->own_bytes);
+    struct member *m = table_set(core, &core->own);
+    gossip_news(core, m);
+    core->heartbeat_due_ns = core->now.mono_ns;
+}
+
+static void come_up(struct member_core *core, const struct member_record *r)
+{
+    core->own.generation = r->generation;
+    if (core->own.incarnation < r->incarnation)
+        core->own.incarnation = r->incarnation;
+    core->own.incarnation++;
+    core->own.status = MEMBER_UP;
+    core->own.since_ms = wire_wall_ms(core);
+    if (id16_equal(r->log, core->own.log) && r->born_ms > 0)
+        core->own.born_ms = r->born_ms;
+    core->own.not_log = id16_equal(r->not_log, core->own.log) ? (struct id16){{0}} : r->not_log;
+}
+
+/* It belongs to the cluster no more: says so, and what is to be done. */
+static void step_out(struct member_core *core, const struct member_record *r)
+{
+    bool left = r->status == MEMBER_LEFT;
+    core->has_left = left;
+    core->replaced = !left;
+    struct member *m = table_set(core, r);
+    core_set_text(core, left ? "this node has left the cluster and takes no writes; `node join` on a member "
+                               "lets it in again"
+                             : "another identity has the id of this node, which takes no writes; `node join "
+                               "--replace` on a member lets this one in again");
+    event_add(core, left ? MEMBER_EVENT_LEFT : MEMBER_EVENT_REPLACED, m, "this node itself");
+    gossip_news(core, m);
+    core->ring_changed = true;
+}
+
+static void step_in(struct member_core *core, const struct member_record *r)
+{
+    bool was_out = core->has_left || core->replaced;
+    core->has_left = core->replaced = core->refused = false;
+    core_set_text(core, "");
+    come_up(core, r);
+    merge_own(core);
+    if (was_out || r->generation > 1)
+        event_add(core, MEMBER_EVENT_UP, core->self, "this node itself");
+    core->ring_changed = true;
+}
+
+void merge_self(struct member_core *core, const struct member_record *r)
+{
+    bool is_other = !id16_is_zero(r->log) && !id16_equal(r->log, core->own.log);
+    bool is_out = core->has_left || core->replaced;
+    if (r->status == MEMBER_LEFT || is_other || id16_equal(r->not_log, core->own.log)) {
+        if (!is_out || core->has_left != (r->status == MEMBER_LEFT))
+            step_out(core, r);
+        else
+            table_set(core, r);
+        return;
+    }
+    if (is_out || r->generation > core->own.generation) {
+        step_in(core, r);
+        return;
+    }
+    core->counters.refutations++;
+    out_notice(core, LOG_WARN, "refutation", slice_str(core->id), "others took this node for what it isn't",
+               "%s in incarnation %llu", member_status_name(r->status), (unsigned long long)r->incarnation);
+    come_up(core, r);
+    merge_own(core);
+}
