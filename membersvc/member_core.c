@@ -84,6 +84,7 @@ void core_leave(struct member_core *core)
         due_ns = earliest(due_ns, core->gossip_due_ns);
     if (core_is_member(core))
         due_ns = earliest(due_ns, core->sync_due_ns);
+    due_ns = earliest(due_ns, found_due_ns(core));
     core->due_ns = due_ns > core->now.mono_ns ? due_ns : core->now.mono_ns;
 }
 
@@ -112,6 +113,7 @@ void member_core_tick(struct member_core *core, struct member_time now)
             gossip_heartbeats(core);
         found_tick(core);
     }
+    found_adopt_tick(core);
     gossip_tick(core);
     sync_tick(core);
     core_leave(core);
@@ -202,11 +204,9 @@ static void resume(struct member_core *core)
     } else if (core_is_member(core)) {
         merge_own(core);
     } else {
-        member_encode(&core->own, &core->own_bytes);
-        core_set_text(core, core->has_left ? "this node has left the cluster and takes no writes; `node join` on a "
-                                             "member lets it in again"
-                                           : "another identity has the id of this node, which takes no writes; "
-                                             "`node join --replace` on a member lets this one in again");
+        struct member_record r;
+        table_unpack(core->self, &r);
+        merge_out(core, &r);
     }
 }
 

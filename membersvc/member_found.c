@@ -13,7 +13,7 @@
 #include "log.h"
 #include "member_parts.h"
 
-enum { ADOPT_ROUNDS = 3 }; /* heartbeat intervals that one member has for its answers */
+enum { ADOPT_ROUNDS = 10 }; /* probe intervals that one member has for its answers */
 
 /* A record that is still to come, or has. */
 struct adopted {
@@ -26,6 +26,7 @@ struct adoption {
     struct adopted *list; /* ordered by id */
     size_t count, have;
     unsigned rounds;
+    int64_t due_ns;
     bool has_summary;
 };
 
@@ -145,6 +146,7 @@ static void begin(struct member_core *core, const struct member_record *from)
     memcpy(a->source.id, from->id, sizeof a->source.id);
     memcpy(a->source.host, from->host, sizeof a->source.host);
     a->source.port = from->port;
+    a->due_ns = core->now.mono_ns + core_probe_ns(core);
     ask_summary(core);
 }
 
@@ -354,12 +356,6 @@ void found_tick(struct member_core *core)
     try_seeds(core);
     if (core->founded)
         return;
-    if (core->adoption != NULL && ++core->adoption->rounds > ADOPT_ROUNDS)
-        found_free(core);
-    else if (core->adoption != NULL && core->adoption->has_summary)
-        ask_missing(core);
-    else if (core->adoption != NULL)
-        ask_summary(core);
     if (core->awake_ns - core->opened_ns < core->timing.down_ns || core->refused || core->silent_seeds ||
         core->adoption != NULL)
         return;
@@ -368,4 +364,24 @@ void found_tick(struct member_core *core)
                         "missing");
     out_notice(core, LOG_WARN, "silent_seeds", slice_str(core->id), "this node has not found its cluster", "%s",
                core->text);
+}
+
+int64_t found_due_ns(const struct member_core *core)
+{
+    return core->adoption != NULL ? core->adoption->due_ns : NO_TIME;
+}
+
+/* Asks again for what hasn't come, and in the end another member. */
+void found_adopt_tick(struct member_core *core)
+{
+    struct adoption *a = core->adoption;
+    if (a == NULL || core->now.mono_ns < a->due_ns)
+        return;
+    a->due_ns = core->now.mono_ns + core_probe_ns(core);
+    if (++a->rounds > ADOPT_ROUNDS)
+        found_free(core);
+    else if (a->has_summary)
+        ask_missing(core);
+    else
+        ask_summary(core);
 }

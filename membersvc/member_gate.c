@@ -96,11 +96,13 @@ static void on_refused(struct member_core *core, const struct msg_envelope *e)
 
 /* ------------------------------------------------------------ senders */
 
-/* The sender is told what is known of it, at its own address when it is who we know. */
+/* The sender is told what is known of it, at the address that it has now, unless another has that id for certain. */
 static void answer_record(struct member_core *core, const struct speaker *s)
 {
     struct address to = address_of(core, s->m);
-    if (!s->is_same && (id16_equal(s->from.log, s->m->log) || id16_equal(s->from.log, s->m->not_log))) {
+    bool may_be_it = !s->is_same && (!s->m->bound || id16_equal(s->from.log, s->m->log) ||
+                                     id16_equal(s->from.log, s->m->not_log));
+    if (may_be_it) {
         to.host = slice_str(s->from.host);
         to.port = s->from.port;
     }
@@ -228,7 +230,7 @@ static bool take_from(struct member_core *core, const struct speaker *s)
     if (!s->is_same && !merge_record(core, &s->from, ""))
         answer_record(core, s); /* it doesn't know what we know of it */
     observe_heard(core, m);
-    return !s->is_drifty;
+    return !s->is_drifty && m->status != MEMBER_LEFT; /* by its own word */
 }
 
 /* ------------------------------------------------------------ what is done with them */

@@ -75,18 +75,33 @@ static void come_up(struct member_core *core, const struct member_record *r)
     core->own.not_log = id16_equal(r->not_log, core->own.log) ? (struct id16){{0}} : r->not_log;
 }
 
-/* It belongs to the cluster no more: says so, and what is to be done. */
+/* A node that left speaks of itself as such: whoever hasn't heard of it learns it so. */
+void merge_out(struct member_core *core, const struct member_record *r)
+{
+    core->has_left = r->status == MEMBER_LEFT;
+    core->replaced = !core->has_left;
+    if (core->has_left) {
+        core->own.status = MEMBER_LEFT;
+        core->own.generation = r->generation;
+        core->own.since_ms = r->since_ms;
+        if (core->own.incarnation < r->incarnation)
+            core->own.incarnation = r->incarnation;
+    }
+    core->own_bytes.len = 0;
+    member_encode(&core->own, &core->own_bytes);
+    core_set_text(core, core->has_left
+                            ? "this node has left the cluster and takes no writes; `node join` on a member lets it "
+                              "in again"
+                            : "another identity has the id of this node, which takes no writes; `node join "
+                              "--replace` on a member lets this one in again");
+}
+
+/* It belongs to the cluster no more. */
 static void step_out(struct member_core *core, const struct member_record *r)
 {
-    bool left = r->status == MEMBER_LEFT;
-    core->has_left = left;
-    core->replaced = !left;
     struct member *m = table_set(core, r);
-    core_set_text(core, left ? "this node has left the cluster and takes no writes; `node join` on a member "
-                               "lets it in again"
-                             : "another identity has the id of this node, which takes no writes; `node join "
-                               "--replace` on a member lets this one in again");
-    event_add(core, left ? MEMBER_EVENT_LEFT : MEMBER_EVENT_REPLACED, m, "this node itself");
+    merge_out(core, r);
+    event_add(core, core->has_left ? MEMBER_EVENT_LEFT : MEMBER_EVENT_REPLACED, m, "this node itself");
     gossip_news(core, m);
     core->ring_changed = true;
 }

@@ -232,6 +232,8 @@ bool merge_record(struct member_core *core, const struct member_record *record, 
 bool merge_is_sane(const struct member_record *record);
 /* Says its own record anew to the table, its observers and all. */
 void merge_own(struct member_core *core);
+/* By this record the node has left or was replaced: how it speaks of itself from now on. */
+void merge_out(struct member_core *core, const struct member_record *record);
 /* The record of this node in the table is another's word: takes note of what it says. */
 void merge_self(struct member_core *core, const struct member_record *record);
 
@@ -273,7 +275,9 @@ bool sync_entry(struct mp *m, struct slice *id, uint64_t *hash, bool *bad);
 
 /* ---- member_found.c: the first members, and adopting a cluster ---- */
 void found_start(struct member_core *core); /* nothing is saved: by the topology file */
-void found_tick(struct member_core *core);
+void found_tick(struct member_core *core); /* each heartbeat interval */
+void found_adopt_tick(struct member_core *core);
+int64_t found_due_ns(const struct member_core *core); /* of that: monotonic */
 void found_on_message(struct member_core *core, uint32_t type, const struct member_record *from,
                       const void *message);
 void found_on_refused(struct member_core *core, const char *text);
