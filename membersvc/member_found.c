@@ -81,7 +81,7 @@ static void found(struct member_core *core)
 {
     table_clear(core);
     found_free(core);
-    core->founded = true;
+    core->founded = core->by_file = true;
     for (size_t i = 0; i < core->seed_count; i++) {
         struct member_record r = record_of(&core->seeds[i], 1);
         if (strcmp(r.id, core->id) != 0)
@@ -216,7 +216,6 @@ static void finish(struct member_core *core)
     }
     core->adoption = a;
     found_free(core);
-    core->own.generation = self.generation;
     core->asks_next = true;
     event_add(core, MEMBER_EVENT_FOUNDED, core->self, "it has learnt who the members are");
     merge_self(core, &self);

@@ -165,14 +165,17 @@ static bool is_known(struct member_core *core, const struct speaker *s)
     const struct member_record *r = &s->from;
     if (m == core->self)
         return refuse_self(core, s);
-    if (m->status == MEMBER_LEFT && r->generation <= m->generation)
-        return refuse_stranger(core, slice_str(m->id), s);
+    bool is_guest = r->generation == 0; /* a node that isn't founded: it only asks */
+    bool is_it = m->bound ? id16_equal(r->log, m->log) : !id16_equal(r->log, m->not_log);
+    if (m->status == MEMBER_LEFT && r->generation <= m->generation) {
+        refuse_stranger(core, slice_str(m->id), s);
+        return is_guest && is_it; /* it learns that it left as others learn who is there */
+    }
     if (r->generation > m->generation)
         return true;
-    bool is_guest = r->generation == 0; /* a node that isn't founded: it only asks */
     if (r->generation < m->generation && !is_guest)
         return refuse_stale(core, s);
-    if (m->bound ? !id16_equal(r->log, m->log) : id16_equal(r->log, m->not_log))
+    if (!is_it)
         return refuse_identity(core, s);
     if (!is_guest && r->incarnation < m->incarnation && !id16_equal(r->boot, m->boot))
         return refuse_stale(core, s);
@@ -195,6 +198,15 @@ static void note_clock(struct member_core *core, struct speaker *s, uint64_t wal
     event_add(core, s->is_drifty ? MEMBER_EVENT_CLOCK_DRIFT : MEMBER_EVENT_CLOCK_GOOD, s->m, text);
 }
 
+/* Nodes that lost data/member may have founded anew, by a topology file that the cluster has outgrown. One that was
+ * joined later, and takes this one for a member, shows it the way back. */
+static bool was_joined_elsewhere(struct member_core *core, const struct msg_envelope *e,
+                                 const struct speaker *s)
+{
+    return core->by_file && e->type == MSG_heartbeat && s->from.generation > 1 &&
+           merge_record(core, &s->from, "");
+}
+
 /* Fills in who speaks; false: the message is not to be taken. */
 static bool may_speak(struct member_core *core, const struct msg_envelope *e,
                       const union any_message *message, struct speaker *s)
@@ -210,6 +222,8 @@ static bool may_speak(struct member_core *core, const struct msg_envelope *e,
         gate_malformed(core, e->sender);
         return false;
     }
+    if (s->m == NULL && was_joined_elsewhere(core, e, s))
+        s->m = table_find(core, e->sender);
     if (s->m == NULL && core->founded)
         return refuse_stranger(core, e->sender, s);
     if (!core->founded)

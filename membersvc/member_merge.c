@@ -113,7 +113,7 @@ static void step_in(struct member_core *core, const struct member_record *r)
     core_set_text(core, "");
     come_up(core, r);
     merge_own(core);
-    if (was_out || r->generation > 1)
+    if (was_out)
         event_add(core, MEMBER_EVENT_UP, core->self, "this node itself");
     core->ring_changed = true;
 }

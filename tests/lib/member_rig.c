@@ -185,7 +185,7 @@ static int64_t next_ns(const struct member_rig *rig)
             at_ns = member_core_due_ns(n->core);
     }
     for (size_t i = 0; i < rig->on_way_count; i++)
-        if (rig->on_way[i].at_ns < at_ns)
+        if (rig->on_way[i].at_ns < at_ns && !rig->nodes[rig->on_way[i].to].is_paused)
             at_ns = rig->on_way[i].at_ns;
     return at_ns;
 }
