@@ -163,10 +163,7 @@ static void take_options(struct member_core *core, const struct member_options *
     core->boot = o->boot;
     core->timing = o->timing;
     core->random = o->seed;
-    core->seed_count = o->node_count;
-    core->seeds = xcalloc(o->node_count, sizeof *core->seeds);
-    memcpy(core->seeds, o->nodes, o->node_count * sizeof *core->seeds);
-    core->seed_next = core_random(core, o->node_count);
+    seeds_copy(core, o->nodes, o->node_count);
     core->now = now;
     core->last_call_ns = core->awake_ns = core->opened_ns = now.mono_ns;
     core->due_ns = NO_TIME;
@@ -247,7 +244,7 @@ void member_core_close(struct member_core *core)
     free(core->by_id);
     free(core->ring);
     free(core->table);
-    free(core->seeds);
+    seeds_free(core);
     free(core->notices);
     free(core->event_out);
     free(core->record_out);

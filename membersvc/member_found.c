@@ -44,15 +44,15 @@ void found_free(struct member_core *core)
 
 /* ------------------------------------------------------------ by the topology file */
 
-static struct member_record record_of(const struct config_node *node, uint64_t generation)
+static struct member_record record_of(const struct seed *node, uint64_t generation)
 {
     struct member_record r = {.port = node->port,
                               .admin_port = node->admin_port,
                               .status = MEMBER_JOINING,
                               .generation = generation};
-    memcpy(r.id, node->id, sizeof r.id);
-    memcpy(r.host, node->host, sizeof r.host);
-    memcpy(r.group, node->group, sizeof r.group);
+    snprintf(r.id, sizeof r.id, "%s", node->id);
+    snprintf(r.host, sizeof r.host, "%s", node->host);
+    snprintf(r.group, sizeof r.group, "%s", node->group);
     return r;
 }
 
@@ -304,55 +304,11 @@ void found_on_refused(struct member_core *core, const char *text)
     event_add(core, MEMBER_EVENT_REFUSED, core->self, text);
 }
 
-/* ------------------------------------------------------------ seeds */
-
-static bool is_live_address(const struct member_core *core, const struct config_node *seed)
-{
-    const struct member *m = table_find(core, slice_str(seed->id));
-    return core->founded && m != NULL && m->on_ring && m->port == seed->port &&
-           slice_is(table_host(m), seed->host);
-}
-
-static void try_seed(struct member_core *core, const struct config_node *seed)
-{
-    const struct member *m = table_find(core, slice_str(seed->id));
-    bool is_its = m != NULL && m->port == seed->port && slice_is(table_host(m), seed->host);
-    struct address to = {.id = slice_str(is_its ? seed->id : ""),
-                         .host = slice_str(seed->host),
-                         .port = seed->port,
-                         .fresh = true};
-    wire_send_heartbeat(core, &to, true, false);
-}
-
-/* A node that left tries those that it knew, too: its seeds may be gone. */
-static bool try_known(struct member_core *core)
-{
-    struct member *m;
-    if (core_random(core, 2) == 0 || ring_pick(core, NULL, 1, &m) == 0)
-        return false;
-    struct address to = address_of(core, m);
-    wire_send_heartbeat(core, &to, true, false);
-    return true;
-}
-
-static void try_seeds(struct member_core *core)
-{
-    unsigned most = core->founded ? 1 : TRIES;
-    bool is_out = core->founded && !core_is_member(core);
-    if (is_out && try_known(core))
-        return;
-    for (size_t i = 0; i < core->seed_count && most > 0; i++) {
-        const struct config_node *seed = &core->seeds[core->seed_next++ % core->seed_count];
-        if (strcmp(seed->id, core->id) == 0 || (!is_out && is_live_address(core, seed)))
-            continue;
-        try_seed(core, seed);
-        most--;
-    }
-}
+/* ------------------------------------------------------------ time */
 
 void found_tick(struct member_core *core)
 {
-    try_seeds(core);
+    seeds_try(core);
     if (core->founded)
         return;
     if (core->awake_ns - core->opened_ns < core->timing.down_ns || core->refused || core->silent_seeds ||

@@ -82,6 +82,12 @@ struct complaint {
     int64_t at_ns;
 };
 
+/* A node of the topology file; the texts are the core's. */
+struct seed {
+    const char *id, *host, *group;
+    uint16_t port, admin_port;
+};
+
 struct kept_event;
 struct adoption;
 
@@ -90,7 +96,8 @@ struct member_core {
     char cluster_name[CONFIG_ID_MAX + 1], id[CONFIG_ID_MAX + 1];
     uint8_t cluster[CLUSTER_ID_BYTES];
     struct id16 boot;
-    struct config_node *seeds;
+    struct seed *seeds;
+    char *seed_texts;
     size_t seed_count, seed_next;
     uint64_t list; /* hash of the ids in the topology file */
     struct member_timing timing;
@@ -283,6 +290,11 @@ void found_on_message(struct member_core *core, uint32_t type, const struct memb
                       const void *message);
 void found_on_refused(struct member_core *core, const char *text);
 void found_free(struct member_core *core);
+
+/* ---- member_seeds.c ---- */
+void seeds_copy(struct member_core *core, const struct config_node *nodes, size_t count);
+void seeds_free(struct member_core *core);
+void seeds_try(struct member_core *core);
 
 /* ---- member_state.c ---- */
 enum sh_error state_load(struct member_core *core, struct id16 log, struct slice saved,

@@ -1,0 +1,84 @@
+/* Seeds: the nodes of the topology file, which are tried as long as the process runs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "member_parts.h"
+
+static const char *keep(char **at, const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+    char *place = memcpy(*at, text, bytes);
+    *at += bytes;
+    return place;
+}
+
+/* Texts as long as they are: a thousand nodes are in the file of each of a thousand. */
+void seeds_copy(struct member_core *core, const struct config_node *nodes, size_t count)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += strlen(nodes[i].id) + strlen(nodes[i].host) + strlen(nodes[i].group) + 3;
+    char *at = core->seed_texts = xmalloc(bytes);
+    core->seeds = xcalloc(count, sizeof *core->seeds);
+    core->seed_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct seed *s = &core->seeds[i];
+        bool same = i > 0 && strcmp(s[-1].group, nodes[i].group) == 0;
+        *s = (struct seed){.id = keep(&at, nodes[i].id),
+                           .host = keep(&at, nodes[i].host),
+                           .group = same ? s[-1].group : keep(&at, nodes[i].group),
+                           .port = nodes[i].port,
+                           .admin_port = nodes[i].admin_port};
+    }
+    core->seed_next = core_random(core, count);
+}
+
+void seeds_free(struct member_core *core)
+{
+    free(core->seed_texts);
+    free(core->seeds);
+}
+
+static bool is_live_address(const struct member_core *core, const struct seed *seed)
+{
+    const struct member *m = table_find(core, slice_str(seed->id));
+    return core->founded && m != NULL && m->on_ring && m->port == seed->port &&
+           slice_is(table_host(m), seed->host);
+}
+
+static void try_seed(struct member_core *core, const struct seed *seed)
+{
+    const struct member *m = table_find(core, slice_str(seed->id));
+    bool is_its = m != NULL && m->port == seed->port && slice_is(table_host(m), seed->host);
+    struct address to = {.id = slice_str(is_its ? seed->id : ""),
+                         .host = slice_str(seed->host),
+                         .port = seed->port,
+                         .fresh = true};
+    wire_send_heartbeat(core, &to, true, false);
+}
+
+/* A node that left tries those that it knew, too: its seeds may be gone. */
+static bool try_known(struct member_core *core)
+{
+    struct member *m;
+    if (core_random(core, 2) == 0 || ring_pick(core, NULL, 1, &m) == 0)
+        return false;
+    struct address to = address_of(core, m);
+    wire_send_heartbeat(core, &to, true, false);
+    return true;
+}
+
+void seeds_try(struct member_core *core)
+{
+    unsigned most = core->founded ? 1 : TRIES;
+    bool is_out = core->founded && !core_is_member(core);
+    if (is_out && try_known(core))
+        return;
+    for (size_t i = 0; i < core->seed_count && most > 0; i++) {
+        const struct seed *seed = &core->seeds[core->seed_next++ % core->seed_count];
+        if (strcmp(seed->id, core->id) == 0 || (!is_out && is_live_address(core, seed)))
+            continue;
+        try_seed(core, seed);
+        most--;
+    }
+}

@@ -1,0 +1,185 @@
+/* membersvc's cores: how news and watermarks spread, and what is compared when they don't. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "member_rig.h"
+
+static void begin(struct member_rig *rig, uint32_t count, uint64_t seed)
+{
+    rig_open(rig, count, seed);
+    rig_start_all(rig);
+    assert_true(rig_until(rig, 10000, rig_is_whole));
+    rig_run(rig, 20000);
+}
+
+static bool all_know_of_the_leave(struct member_rig *rig)
+{
+    for (uint32_t i = 0; i + 1 < rig->count; i++)
+        if (rig_record(rig, i, rig->count - 1).status != MEMBER_LEFT)
+            return false;
+    return true;
+}
+
+static void test_news_reaches_all_within_a_second_and_stops(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 12, 1);
+    assert_int_equal(rig_leave(&rig, 0, 11), SH_OK);
+    assert_true(rig_until(&rig, 1000, all_know_of_the_leave));
+    rig_run(&rig, 20000);
+    uint64_t before = 0, after = 0;
+    for (uint32_t i = 0; i < 11; i++)
+        before += rig.nodes[i].sent[MSG_gossip];
+    rig_run(&rig, 600000);
+    for (uint32_t i = 0; i < 11; i++)
+        after += rig.nodes[i].sent[MSG_gossip];
+    /* Only the node that left is told so, each time that it asks: about once an interval. */
+    assert_true(after - before < 200);
+    rig_close(&rig);
+}
+
+static void test_what_gossip_lost_is_found_by_comparing(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 6, 2);
+    /* The leaver's news gets nowhere; heartbeats of others do, so nobody is down. */
+    for (uint32_t i = 0; i < 6; i++)
+        rig.cut[0][i] = true;
+    assert_int_equal(rig_leave(&rig, 0, 5), SH_OK);
+    rig_run(&rig, 6000);
+    assert_false(all_know_of_the_leave(&rig));
+    memset(rig.cut, 0, sizeof rig.cut);
+    assert_true(rig_until(&rig, 60000, all_know_of_the_leave));
+    rig_close(&rig);
+}
+
+static void test_equal_views_are_compared_by_one_small_message(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 5, 3);
+    uint64_t summaries = 0, syncs = 0;
+    for (uint32_t i = 0; i < 5; i++)
+        memset(rig.nodes[i].sent, 0, sizeof rig.nodes[i].sent);
+    rig_run(&rig, 100000);
+    for (uint32_t i = 0; i < 5; i++) {
+        summaries += rig.nodes[i].sent[MSG_summary];
+        syncs += rig.nodes[i].sent[MSG_sync];
+    }
+    assert_int_equal(summaries, 0);
+    assert_in_range(syncs, 40, 70); /* each second interval, each node */
+    rig_close(&rig);
+}
+
+static void test_watermarks_reach_the_group(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 4, 4);
+    struct member_watermark mark = {rig.nodes[0].log, 5, 500};
+    member_core_watermark(rig.nodes[0].core, rig_time(&rig, 0), &mark);
+    rig_run(&rig, 300); /* by gossip */
+    for (uint32_t i = 1; i < 4; i++) {
+        struct member_view view = rig_view(&rig, i, 0);
+        assert_int_equal(view.watermark_count, 1);
+        assert_int_equal(view.watermarks[0].lsn, 5);
+        assert_int_equal(view.watermarks[0].end, 500);
+    }
+    assert_int_equal(rig_view(&rig, 0, 0).watermarks[0].lsn, 5);
+    rig_stop(&rig, 3);
+    rig_start(&rig, 3);
+    rig_run(&rig, 6000); /* by heartbeat */
+    assert_int_equal(rig_view(&rig, 3, 0).watermark_count, 1);
+    for (unsigned i = 0; i < MEMBER_WATERMARKS_MAX + 5; i++) {
+        mark.log.bytes[0] = (uint8_t)i;
+        mark.log.bytes[1] ^= 1;
+        member_core_watermark(rig.nodes[0].core, rig_time(&rig, 0), &mark);
+    }
+    rig_run(&rig, 6000);
+    assert_int_equal(rig_view(&rig, 1, 0).watermark_count, MEMBER_WATERMARKS_MAX);
+    rig_close(&rig);
+}
+
+/* A cluster of 1,024 with ids and hosts as long as they may be: nothing is larger than a message may be, and
+ * records come in parts. */
+static void test_the_largest_cluster_fits_into_messages(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    rig_open(&rig, 1, 5);
+    rig_start(&rig, 0);
+    uint32_t node = rig_add(&rig);
+    struct msg_node_join join = {.port = 4000};
+    char id[CONFIG_ID_MAX + 1], host[MEMBER_HOST_MAX + 1], text[MEMBER_TEXT_MAX];
+    uint64_t generation;
+    memset(host, 'h', sizeof host - 1);
+    host[MEMBER_HOST_MAX] = 0;
+    for (unsigned i = 0; i < MEMBER_LIVE_MAX - 2; i++) {
+        snprintf(id, sizeof id, "%064u", i);
+        snprintf(host, 9, "%08u", i);
+        host[8] = 'h';
+        join.id = slice_str(id);
+        join.host = slice_str(host);
+        assert_int_equal(member_core_join(rig.nodes[0].core, rig_time(&rig, 0), &join, &generation, text),
+                         SH_OK);
+    }
+    struct member_send send;
+    while (member_core_next_send(rig.nodes[0].core, &send))
+        assert_true(send.message.len < 1024);
+    assert_int_equal(rig_join(&rig, 0, node, false), SH_OK);
+    rig_start(&rig, node);
+    size_t largest = 0;
+    for (unsigned ms = 0; ms < 5000; ms += 10) {
+        rig_run(&rig, 10);
+        for (size_t i = 0; i < rig.on_way_count; i++)
+            if (rig.on_way[i].bytes.len > largest)
+                largest = rig.on_way[i].bytes.len;
+    }
+    assert_int_equal(member_core_count(rig.nodes[node].core), MEMBER_LIVE_MAX);
+    assert_int_equal(member_core_hash(rig.nodes[node].core), member_core_hash(rig.nodes[0].core));
+    assert_true(largest < MEMBER_MESSAGE_MAX / 2);
+    assert_true(rig.nodes[0].sent[MSG_gossip] > 40); /* 8 KiB each */
+    rig_close(&rig);
+}
+
+static void test_a_silent_cluster_sends_little(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 12, 6);
+    uint64_t sent = 0, bytes = 0;
+    for (uint32_t i = 0; i < 12; i++) {
+        sent -= member_core_counters(rig.nodes[i].core)->sent;
+        bytes -= member_core_counters(rig.nodes[i].core)->sent_bytes;
+    }
+    rig_run(&rig, 1000000);
+    for (uint32_t i = 0; i < 12; i++) {
+        sent += member_core_counters(rig.nodes[i].core)->sent;
+        bytes += member_core_counters(rig.nodes[i].core)->sent_bytes;
+        assert_true(member_core_counters(rig.nodes[i].core)->received > 0);
+        assert_true(member_core_counters(rig.nodes[i].core)->received_bytes > 0);
+    }
+    assert_true(sent / 12 < 5 * 200 + 150); /* 5 observers, 200 intervals, and a sync each second one */
+    assert_true(bytes / sent < 250);
+    rig_close(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_news_reaches_all_within_a_second_and_stops),
+        cmocka_unit_test(test_what_gossip_lost_is_found_by_comparing),
+        cmocka_unit_test(test_equal_views_are_compared_by_one_small_message),
+        cmocka_unit_test(test_watermarks_reach_the_group),
+        cmocka_unit_test(test_the_largest_cluster_fits_into_messages),
+        cmocka_unit_test(test_a_silent_cluster_sends_little),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
