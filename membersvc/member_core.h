@@ -104,7 +104,7 @@ struct member_self member_core_self(const struct member_core *core);
 
 /* One member, as node_info tells of it. */
 struct member_view {
-    const struct member_record *record; /* until the next call that changes something */
+    const struct member_record *record; /* until the next call for a view; with the status that is shown */
     bool self, observed, unreachable;
     int64_t heard_ns; /* age of the last direct sign of life; -1: none yet */
     int64_t ahead_ms; /* of its clock against ours */
@@ -124,6 +124,7 @@ struct member_events {
     uint64_t first, next;
 };
 struct member_events member_core_events(const struct member_core *core);
+/* NULL: not kept. Lives until the next call of this. */
 const struct member_event *member_core_event(const struct member_core *core, uint64_t number);
 
 /* Since the core was opened; each has its name in nodes_reply.counters. */

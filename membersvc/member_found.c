@@ -81,7 +81,7 @@ static void found(struct member_core *core)
 {
     table_clear(core);
     found_free(core);
-    core->founded = core->by_file = true;
+    core->founded = true;
     for (size_t i = 0; i < core->seed_count; i++) {
         struct member_record r = record_of(&core->seeds[i], 1);
         if (strcmp(r.id, core->id) != 0)

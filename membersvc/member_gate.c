@@ -32,7 +32,7 @@ struct speaker {
     struct member *m;
     struct member_record from;
     bool is_same;   /* its record is the one that is known; `from` is not filled in */
-    bool is_drifty; /* its clock is too far away: nothing but its own record is taken */
+    bool is_drifty; /* its clock is too far away: what it says of time, and of the silence of others, is not taken */
     struct id16 session;
 };
 
@@ -198,15 +198,6 @@ static void note_clock(struct member_core *core, struct speaker *s, uint64_t wal
     event_add(core, s->is_drifty ? MEMBER_EVENT_CLOCK_DRIFT : MEMBER_EVENT_CLOCK_GOOD, s->m, text);
 }
 
-/* Nodes that lost data/member may have founded anew, by a topology file that the cluster has outgrown. One that was
- * joined later, and takes this one for a member, shows it the way back. */
-static bool was_joined_elsewhere(struct member_core *core, const struct msg_envelope *e,
-                                 const struct speaker *s)
-{
-    return core->by_file && e->type == MSG_heartbeat && s->from.generation > 1 &&
-           merge_record(core, &s->from, "");
-}
-
 /* Fills in who speaks; false: the message is not to be taken. */
 static bool may_speak(struct member_core *core, const struct msg_envelope *e,
                       const union any_message *message, struct speaker *s)
@@ -222,8 +213,6 @@ static bool may_speak(struct member_core *core, const struct msg_envelope *e,
         gate_malformed(core, e->sender);
         return false;
     }
-    if (s->m == NULL && was_joined_elsewhere(core, e, s))
-        s->m = table_find(core, e->sender);
     if (s->m == NULL && core->founded)
         return refuse_stranger(core, e->sender, s);
     if (!core->founded)
@@ -244,7 +233,7 @@ static bool take_from(struct member_core *core, const struct speaker *s)
     if (!s->is_same && !merge_record(core, &s->from, ""))
         answer_record(core, s); /* it doesn't know what we know of it */
     observe_heard(core, m);
-    return !s->is_drifty && m->status != MEMBER_LEFT; /* by its own word */
+    return m->status != MEMBER_LEFT; /* by its own word */
 }
 
 /* ------------------------------------------------------------ what is done with them */
@@ -275,12 +264,25 @@ static void on_heartbeat(struct member_core *core, struct member *m, const struc
         wire_send_heartbeat(core, &to, false, true);
 }
 
-static void on_message(struct member_core *core, uint32_t type, struct member *m,
+/* Records: all come to agree on them, whatever their clocks say. */
+static void on_records(struct member_core *core, uint32_t type, struct member *m,
                        const union any_message *message)
 {
     if (type == MSG_gossip)
         gossip_on_gossip(core, m, &message->gossip);
     if (!core_is_member(core)) /* it only listens for a new generation of its own */
+        return;
+    if (type == MSG_sync)
+        sync_on_sync(core, m, message->sync.hash);
+    else if (type == MSG_summary)
+        sync_on_summary(core, m, &message->summary);
+}
+
+/* Who is alive. */
+static void on_life(struct member_core *core, uint32_t type, struct member *m,
+                    const union any_message *message)
+{
+    if (!core_is_member(core))
         return;
     if (type == MSG_heartbeat)
         on_heartbeat(core, m, &message->heartbeat);
@@ -290,10 +292,6 @@ static void on_message(struct member_core *core, uint32_t type, struct member *m
         probe_on_ack(core, m, &message->probe_ack);
     else if (type == MSG_opinion)
         probe_on_opinion(core, m, &message->opinion);
-    else if (type == MSG_sync)
-        sync_on_sync(core, m, message->sync.hash);
-    else if (type == MSG_summary)
-        sync_on_summary(core, m, &message->summary);
 }
 
 static void on_spoken(struct member_core *core, const struct msg_envelope *e,
@@ -308,8 +306,11 @@ static void on_spoken(struct member_core *core, const struct msg_envelope *e,
         found_on_message(core, e->type, &s.from, message);
     else if (!s.is_same && s.from.generation == 0)
         on_guest(core, e->type, &s, message);
-    else if (take_from(core, &s))
-        on_message(core, e->type, s.m, message);
+    else if (take_from(core, &s)) {
+        on_records(core, e->type, s.m, message);
+        if (!s.is_drifty)
+            on_life(core, e->type, s.m, message);
+    }
 }
 
 void gate_receive(struct member_core *core, struct slice bytes)

@@ -239,7 +239,8 @@ void gossip_on_gossip(struct member_core *core, struct member *from, const struc
         gate_malformed(core, slice_str(from->id));
         return;
     }
-    gossip_take_marks(core, from, gossip->watermarks);
+    if (!from->drifting)
+        gossip_take_marks(core, from, gossip->watermarks);
     if (!core_is_member(core))
         return;
     struct address to = address_of(core, from);

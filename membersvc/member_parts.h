@@ -103,7 +103,6 @@ struct member_core {
     struct member_timing timing;
     uint64_t random;
     bool founded, has_left, replaced, refused, silent_seeds;
-    bool by_file; /* this process founded, by the topology file: the cluster may have gone on without it */
     struct member_record own; /* as it speaks of itself; what holds may be another one, once it left */
     struct buf own_bytes;
     struct member *self; /* in the table */

@@ -208,26 +208,55 @@ static void test_a_drifting_clock_leaves_a_sign_of_life_only(void **state)
 {
     (void)state;
     struct member_record r = rig_record(&rig, 0, 1);
-    struct member_record third = rig_record(&rig, 0, 2);
-    struct buf from = {0}, members = {0};
+    struct buf from = {0};
+    static const uint8_t marks[] = "\x91\x93\xc4\x10"
+                                   "0123456789abcdef"
+                                   "\x05\x06";
     member_encode(&r, &from);
-    third.status = MEMBER_DOWN;
-    buf_append(&members, "\x91", 1);
-    member_encode(&third, &members);
     rig_run(&rig, 3000);
-    struct msg_gossip g = {.from = buf_slice(&from),
-                           .wall_ms = (uint64_t)(rig_time(&rig, 0).wall_ms + 11000),
-                           .members = buf_slice(&members)};
-    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    uint64_t sent = sent_by_first(MSG_heartbeat);
+    struct msg_heartbeat h = {.from = buf_slice(&from),
+                              .wall_ms = (uint64_t)(rig_time(&rig, 0).wall_ms + 11000),
+                              .answer = true,
+                              .watermarks = slice_of(marks, sizeof marks - 1)};
+    rig_inject(&rig, 0, MSG_heartbeat, &h, "n2", r.boot, 1, NULL);
     assert_int_equal(counters(0).clock_drift, 1);
     assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_CLOCK_DRIFT), 1);
     assert_int_equal(rig_view(&rig, 0, 1).heard_ns, 0);
     assert_int_equal(rig_view(&rig, 0, 1).ahead_ms, 11000);
+    assert_int_equal(rig_view(&rig, 0, 1).watermark_count, 0);
+    assert_int_equal(sent_by_first(MSG_heartbeat), sent);
     assert_unharmed();
-    speak_as(&r, 0, 1, NULL);
+    h.wall_ms -= 11000;
+    rig_inject(&rig, 0, MSG_heartbeat, &h, "n2", r.boot, 1, NULL);
     assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_CLOCK_GOOD), 1);
+    assert_int_equal(rig_view(&rig, 0, 1).watermark_count, 1);
+    assert_int_equal(sent_by_first(MSG_heartbeat), sent + 1);
     buf_free(&from);
-    buf_free(&members);
+}
+
+static void test_a_new_identity_with_a_wrong_clock_is_not_bound(void **state)
+{
+    (void)state;
+    uint32_t node = rig_add(&rig);
+    rig.nodes[node].wall_offset_ms = -3600000; /* it would be older than whoever else comes */
+    assert_int_equal(rig_join(&rig, 0, node, false), SH_OK);
+    rig_start(&rig, node);
+    rig_run(&rig, 30000);
+    assert_int_equal(rig_record(&rig, 1, node).status, MEMBER_JOINING);
+    assert_true(rig_has_notice(&rig, "n4: n1: the clock of a node is too far from ours"));
+    rig.nodes[node].wall_offset_ms = 0;
+    rig_run(&rig, 20000);
+    assert_int_equal(rig_record(&rig, 1, node).status, MEMBER_UP);
+}
+
+static void test_a_leave_is_told_also_by_one_with_a_wrong_clock(void **state)
+{
+    (void)state;
+    rig.nodes[0].wall_offset_ms = 3600000;
+    assert_int_equal(rig_leave(&rig, 0, 2), SH_OK);
+    rig_run(&rig, 3000);
+    assert_int_equal(rig_record(&rig, 1, 2).status, MEMBER_LEFT);
 }
 
 static void test_a_member_with_a_wrong_clock_is_not_taken_for_down(void **state)
@@ -366,6 +395,8 @@ int main(void)
         TEST(test_an_earlier_life_is_stale),
         TEST(test_an_older_generation_is_stale),
         TEST(test_a_drifting_clock_leaves_a_sign_of_life_only),
+        TEST(test_a_new_identity_with_a_wrong_clock_is_not_bound),
+        TEST(test_a_leave_is_told_also_by_one_with_a_wrong_clock),
         TEST(test_a_member_with_a_wrong_clock_is_not_taken_for_down),
         TEST(test_an_id_that_was_never_joined_is_named),
         TEST(test_what_is_said_of_a_node_itself_is_refuted),
