@@ -283,6 +283,8 @@ void found_on_message(struct member_core *core, uint32_t type, const struct memb
     const struct msg_heartbeat *h = message;
     if (!is_near(core, from, h->wall_ms)) /* it stands in the same place in all of them */
         return;
+    if (from->status == MEMBER_LEFT) /* it can't tell who is there now */
+        return;
     if (from->generation > 0)
         core->silent_seeds = false;
     if (type == MSG_heartbeat && from->generation == 0)
