@@ -336,7 +336,7 @@ void gate_receive(struct member_core *core, struct slice bytes)
 }
 
 /* A record that is here already, byte for byte, needs no decoding: most that come are. */
-static bool is_here(const struct member_core *core, struct slice record)
+static bool is_here(struct member_core *core, struct slice record)
 {
     struct mp m = mp_of(record);
     uint32_t count;
@@ -344,8 +344,11 @@ static bool is_here(const struct member_core *core, struct slice record)
     struct slice id;
     if (!mp_map(&m, &count) || count == 0 || !mp_uint(&m, &key) || key != 1 || !mp_str(&m, &id))
         return false;
-    const struct member *known = table_find(core, id);
-    return known != NULL && slice_equal(record, table_bytes(known));
+    struct member *known = table_find(core, id);
+    if (known == NULL || !slice_equal(record, table_bytes(known)))
+        return false;
+    gossip_seen(core, known);
+    return true;
 }
 
 bool gate_take_members(struct member_core *core, struct slice members)

@@ -48,6 +48,14 @@ void gossip_news(struct member_core *core, struct member *m)
     core->news_first = m;
 }
 
+void gossip_seen(struct member_core *core, struct member *m)
+{
+    if (m->news_left > 1)
+        m->news_left--;
+    else
+        gossip_drop(core, m);
+}
+
 /* As many as fit; what was sent goes to the end, so that the front has been sent the least. */
 static struct slice collect(struct member_core *core, uint32_t copies)
 {

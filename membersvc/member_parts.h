@@ -265,6 +265,8 @@ bool probe_agreed(const struct member_core *core, const struct watch *w);
 /* ---- member_gossip.c ---- */
 void gossip_news(struct member_core *core, struct member *m);
 void gossip_drop(struct member_core *core, struct member *m);
+/* Its record came from another, as it is here: counts as sent. When many have it, it soon ends. */
+void gossip_seen(struct member_core *core, struct member *m);
 void gossip_tick(struct member_core *core);
 void gossip_take_marks(struct member_core *core, struct member *m, struct slice marks);
 void gossip_heartbeats(struct member_core *core);

@@ -60,6 +60,72 @@ static void test_what_gossip_lost_is_found_by_comparing(void **state)
     rig_close(&rig);
 }
 
+/* What n2 says to n1, with its record as n1 has it. */
+static struct buf record_of_second(const struct member_rig *rig)
+{
+    struct buf bytes = {0};
+    struct member_record r = rig_record(rig, 0, 1);
+    member_encode(&r, &bytes);
+    return bytes;
+}
+
+static void test_older_records_and_wishes_are_answered_once(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 3, 7);
+    struct buf from = record_of_second(&rig), members = {0};
+    struct member_record r = rig_record(&rig, 0, 2);
+    r.status = MEMBER_JOINING; /* of the same incarnation: an older word */
+    buf_append(&members, "\x91", 1);
+    member_encode(&r, &members);
+    struct msg_gossip g = {.from = buf_slice(&from), .wall_ms = (uint64_t)rig_time(&rig, 0).wall_ms};
+    uint64_t sent = rig.nodes[0].sent[MSG_gossip];
+    g.members = buf_slice(&members);
+    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent);
+    g.reply = true;
+    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent + 1);
+    g = (struct msg_gossip){.from = g.from, .wall_ms = g.wall_ms, .want = slice_str("\x92\xa2n3\xa2n9")};
+    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent + 2);
+    /* A summary that nobody asked for gets nothing. */
+    struct msg_summary s = {.from = g.from, .wall_ms = g.wall_ms, .entries = slice_str("\x91\x92\xa2n9\x05")};
+    rig_run(&rig, 1);
+    for (unsigned i = 0; i < 2; i++)
+        rig_inject(&rig, 0, MSG_summary, &s, "n2", r.boot, 1, NULL);
+    assert_in_range(rig.nodes[0].sent[MSG_gossip], sent + 2, sent + 3);
+    buf_free(&from);
+    buf_free(&members);
+    rig_close(&rig);
+}
+
+static void test_whoever_hears_a_member_contradicts_once(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 3, 8);
+    struct buf from = record_of_second(&rig);
+    struct member_record r = rig_record(&rig, 0, 2);
+    struct msg_opinion o = {.from = buf_slice(&from),
+                            .wall_ms = (uint64_t)rig_time(&rig, 0).wall_ms,
+                            .subject = slice_str("n3"),
+                            .generation = r.generation,
+                            .incarnation = r.incarnation,
+                            .silent_ms = 12000};
+    for (unsigned i = 0; i < 3; i++)
+        rig_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig.nodes[0].sent[MSG_opinion], 1);
+    rig_run(&rig, 2000);
+    assert_int_equal(rig.nodes[1].sent[MSG_opinion], 0); /* which is not answered */
+    o.silent_ms = 100;
+    rig_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig.nodes[0].sent[MSG_opinion], 1);
+    buf_free(&from);
+    rig_close(&rig);
+}
+
 static void test_equal_views_are_compared_by_one_small_message(void **state)
 {
     (void)state;
@@ -176,6 +242,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_news_reaches_all_within_a_second_and_stops),
         cmocka_unit_test(test_what_gossip_lost_is_found_by_comparing),
+        cmocka_unit_test(test_older_records_and_wishes_are_answered_once),
+        cmocka_unit_test(test_whoever_hears_a_member_contradicts_once),
         cmocka_unit_test(test_equal_views_are_compared_by_one_small_message),
         cmocka_unit_test(test_watermarks_reach_the_group),
         cmocka_unit_test(test_the_largest_cluster_fits_into_messages),

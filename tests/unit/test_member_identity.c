@@ -40,6 +40,7 @@ static void test_a_restart_raises_the_incarnation_only(void **state)
     struct member_record after = rig_record(&rig, 0, 1);
     assert_int_equal(after.incarnation, before.incarnation + 1);
     assert_int_equal(after.generation, 1);
+    assert_int_equal(member_core_counters(rig.nodes[1].core)->refutations, 0); /* nobody had to tell it */
     assert_true(id16_equal(after.log, before.log));
     assert_false(id16_equal(after.boot, before.boot));
     assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_RESTARTED), 1);
@@ -196,6 +197,20 @@ static void test_a_leave_that_nobody_heard_is_told_later(void **state)
     rig_close(&rig);
 }
 
+static void test_one_that_left_and_forgot_learns_that_it_left(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 4, 14);
+    rig_stop(&rig, 1);
+    assert_int_equal(rig_leave(&rig, 0, 1), SH_OK);
+    rig.nodes[1].saved.len = 0;
+    rig_start(&rig, 1);
+    rig_run(&rig, 10000);
+    assert_int_equal(self_of(&rig, 1).state, MEMBER_HAS_LEFT);
+    rig_close(&rig);
+}
+
 static void test_of_two_identities_the_older_one_stays(void **state)
 {
     (void)state;
@@ -332,6 +347,7 @@ int main(void)
         cmocka_unit_test(test_a_node_that_leaves_learns_it_and_names_what_only_it_has),
         cmocka_unit_test(test_a_node_that_leaves_by_itself_tells_the_others),
         cmocka_unit_test(test_a_leave_that_nobody_heard_is_told_later),
+        cmocka_unit_test(test_one_that_left_and_forgot_learns_that_it_left),
         cmocka_unit_test(test_of_two_identities_the_older_one_stays),
         cmocka_unit_test(test_join_says_what_is_wrong),
         cmocka_unit_test(test_leave_says_what_is_wrong),
