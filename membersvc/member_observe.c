@@ -91,7 +91,10 @@ void observe_heard(struct member_core *core, struct member *m)
     m->heard_ns = core->now.mono_ns;
     m->direct_ns = m->alive_ns = core->awake_ns;
     core->any_ns = core->awake_ns;
-    core->refused = false;
+    if (core->refused) {
+        core->refused = false;
+        core_set_text(core, "");
+    }
     reach(core, m, "");
     show_no_more(core, m);
     if (core->alone)

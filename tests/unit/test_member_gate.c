@@ -226,6 +226,9 @@ static void test_a_drifting_clock_leaves_a_sign_of_life_only(void **state)
     assert_int_equal(rig_view(&rig, 0, 1).ahead_ms, 11000);
     assert_int_equal(rig_view(&rig, 0, 1).watermark_count, 0);
     assert_int_equal(sent_by_first(MSG_heartbeat), sent);
+    struct msg_gossip g = {.from = h.from, .wall_ms = h.wall_ms, .watermarks = h.watermarks};
+    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(rig_view(&rig, 0, 1).watermark_count, 0);
     assert_unharmed();
     h.wall_ms -= 11000;
     rig_inject(&rig, 0, MSG_heartbeat, &h, "n2", r.boot, 1, NULL);
