@@ -126,6 +126,17 @@ static bool refuse_identity(struct member_core *core, const struct speaker *s)
     return false;
 }
 
+/* It says that it took a member's place, which others must say first: no alarm for the one, and nothing taken. */
+static bool refuse_unheard(struct member_core *core, const struct speaker *s)
+{
+    core->counters.other_identity++;
+    out_notice(core, LOG_INFO, "unheard", slice_str(s->m->id),
+               "a node says that it took the place of a member, which is not known here yet: ignored",
+               "generation %llu at %s:%u", (unsigned long long)s->from.generation, s->from.host,
+               (unsigned)s->from.port);
+    return false;
+}
+
 static bool refuse_stranger(struct member_core *core, struct slice sender, const struct speaker *s)
 {
     core->counters.not_member++;
@@ -172,7 +183,7 @@ static bool is_known(struct member_core *core, const struct speaker *s)
         return is_guest && is_it; /* it learns that it left as others learn who is there */
     }
     if (r->generation > m->generation)
-        return true;
+        return is_it || refuse_unheard(core, s);
     if (r->generation < m->generation && !is_guest)
         return refuse_stale(core, s);
     if (!is_it)

@@ -168,6 +168,18 @@ static void test_another_identity_is_refused(void **state)
     assert_unharmed();
 }
 
+static void test_a_later_generation_of_another_identity_waits_for_others_word(void **state)
+{
+    (void)state;
+    struct member_record r = rig_record(&rig, 0, 1);
+    r.log.bytes[0] ^= 1;
+    r.generation++;
+    speak_as(&r, 0, 1, NULL);
+    assert_int_equal(counters(0).other_identity, 1);
+    assert_int_equal(sent_by_first(MSG_refused), 0);
+    assert_unharmed();
+}
+
 static void test_the_own_id_from_elsewhere_is_not_heard(void **state)
 {
     (void)state;
@@ -327,6 +339,30 @@ static void test_a_refusal_for_another_boot_is_malformed(void **state)
     assert_int_equal(member_core_self(rig.nodes[0].core).state, MEMBER_MEMBER);
 }
 
+/* Messages as they are, with a few bits changed: whatever they say, the node lives. */
+static void test_damaged_messages_end_nothing(void **state)
+{
+    (void)state;
+    uint64_t random = 7;
+    assert_int_equal(rig_leave(&rig, 0, 2), SH_OK); /* so that there are messages of most kinds */
+    for (unsigned round = 0; round < 300; round++) {
+        rig_run(&rig, 100);
+        for (size_t i = 0; i < rig.on_way_count; i++) {
+            struct rig_message *m = &rig.on_way[i];
+            struct buf bytes = {0};
+            buf_append(&bytes, m->bytes.data, m->bytes.len);
+            for (unsigned k = 0; k < 20 && rig.nodes[m->to].core != NULL; k++) {
+                random = random * 6364136223846793005u + 1442695040888963407u;
+                bytes.data[(random >> 33) % bytes.len] ^= (uint8_t)(1u << (random >> 60) % 8);
+                member_core_receive(rig.nodes[m->to].core, rig_time(&rig, m->to), buf_slice(&bytes));
+            }
+            buf_free(&bytes);
+        }
+    }
+    assert_true(counters(0).malformed > 0);
+    rig_run(&rig, 120000);
+}
+
 static void test_notices_are_limited(void **state)
 {
     (void)state;
@@ -394,6 +430,7 @@ int main(void)
         TEST(test_one_that_left_is_told_so),
         TEST(test_a_record_of_another_than_the_sender_is_malformed),
         TEST(test_another_identity_is_refused),
+        TEST(test_a_later_generation_of_another_identity_waits_for_others_word),
         TEST(test_the_own_id_from_elsewhere_is_not_heard),
         TEST(test_an_earlier_life_is_stale),
         TEST(test_an_older_generation_is_stale),
@@ -404,6 +441,7 @@ int main(void)
         TEST(test_an_id_that_was_never_joined_is_named),
         TEST(test_what_is_said_of_a_node_itself_is_refuted),
         TEST(test_a_refusal_for_another_boot_is_malformed),
+        TEST(test_damaged_messages_end_nothing),
         TEST(test_notices_are_limited),
         TEST(test_the_queue_of_sends_is_bounded),
     };
