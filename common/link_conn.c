@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "mail_gate.h"
 #include "nng_closer.h"
 #include "push_socket.h"
 
@@ -40,9 +41,8 @@ struct link_conn {
     nng_aio *push_aio, *poll_aio, *reply_aio;
     uint64_t generation;
     atomic_uint users; /* itself and its PUSH sockets, those that are being closed too */
-    pthread_mutex_t lock;
-    struct mailbox *mailbox; /* NULL once muted; under the lock */
-    unsigned linger_s;       /* before it is closed */
+    struct mail_gate *gate;
+    unsigned linger_s; /* before it is closed */
 };
 
 void link_event_free(struct link_event *event)
@@ -59,21 +59,10 @@ void link_event_free(struct link_event *event)
 static void post(struct link_conn *conn, struct link_event values)
 {
     struct link_event *event = xmalloc(sizeof *event);
-    bool has_turn = false;
     *event = values;
     event->generation = conn->generation;
-    pthread_mutex_lock(&conn->lock);
-    struct mailbox *mailbox = conn->mailbox;
-    struct loop *loop = mailbox != NULL ? mailbox->loop : NULL;
-    if (mailbox != NULL && event->kind == LINK_REPLIED)
-        has_turn = mailbox_put_turn(mailbox, &event->mail);
-    else if (mailbox != NULL)
-        mailbox_put(mailbox, &event->mail);
-    pthread_mutex_unlock(&conn->lock);
-    if (mailbox == NULL)
+    if (!mail_gate_post(conn->gate, &event->mail, event->kind == LINK_REPLIED))
         link_event_free(event);
-    else if (has_turn)
-        loop_turn(loop);
 }
 
 /* Receiving begins here and not with the send: nng 1.5.2 panics when the same aio sends again after a receive
@@ -113,7 +102,7 @@ static void leave(void *arg)
     struct link_conn *conn = arg;
     if (atomic_fetch_sub(&conn->users, 1) > 1)
         return;
-    pthread_mutex_destroy(&conn->lock);
+    mail_gate_leave(conn->gate);
     free(conn);
 }
 
@@ -175,10 +164,9 @@ enum sh_error link_conn_open(const char *in_url, const char *out_url, enum link_
     struct link_conn *conn = xcalloc(1, sizeof *conn);
     conn->dial = dial;
     conn->generation = generation;
-    conn->mailbox = mailbox;
+    conn->gate = mail_gate_open(mailbox);
     conn->users = 1;
     snprintf(conn->push_url, sizeof conn->push_url, "%s", in_url);
-    pthread_mutex_init(&conn->lock, NULL);
     int rv = nng_aio_alloc(&conn->push_aio, NULL, NULL);
     if (rv == 0) {
         nng_aio_set_timeout(conn->push_aio, NNG_DURATION_ZERO);
@@ -211,16 +199,9 @@ bool link_conn_push(struct link_conn *conn, nng_msg *message)
     return push_socket_try(conn->push, conn->push_aio);
 }
 
-static void mute(struct link_conn *conn)
-{
-    pthread_mutex_lock(&conn->lock);
-    conn->mailbox = NULL;
-    pthread_mutex_unlock(&conn->lock);
-}
-
 void link_conn_mute(struct link_conn *conn)
 {
-    mute(conn);
+    mail_gate_shut(conn->gate);
     if (conn->dial == LINK_DIAL_ONCE)
         return;
     if (conn->push != NULL)
@@ -264,7 +245,7 @@ bool link_conn_renew_push(struct link_conn *conn)
 
 void link_conn_dispose(struct link_conn *conn)
 {
-    mute(conn);
+    mail_gate_shut(conn->gate);
     nng_closer_start(close_conn, conn);
 }
 

@@ -127,6 +127,7 @@ void push_socket_close(struct push_socket *push)
 {
     nng_close(push->socket);
     pthread_mutex_destroy(&push->lock);
-    push->on_closed(push->arg);
+    if (push->on_closed != NULL)
+        push->on_closed(push->arg);
     free(push);
 }

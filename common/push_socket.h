@@ -23,7 +23,8 @@ struct push_options {
     /* On nng's threads, once each at most; they must not wait. on_down comes without on_up at times. */
     void (*on_up)(void *arg);
     void (*on_down)(void *arg);
-    /* The socket is no more; arg is not used after this. On any thread, at the end of push_socket_close. */
+    /* The socket is no more; arg is not used after this. On any thread, at the end of push_socket_close. May
+     * be NULL. */
     void (*on_closed)(void *arg);
     void *arg;
 };
