@@ -14,6 +14,9 @@
 #include "link.h"
 #include "loop.h"
 
+struct node_identity;
+struct vfs;
+
 /* What a running service gets from the skeleton; everything is borrowed for the service's life. */
 struct service {
     struct loop *loop;
@@ -44,6 +47,10 @@ int service_main(int argc, char **argv, const struct service_type *type);
 /* Ends the process with a clean stop, from a callback on the loop; code as exit status. The first call
  * counts. */
 void service_stop(struct service *service, enum service_exit code);
+/* The identity that walsvc has made of the data directory. EXIT_FAULT: not yet, or the disk fails;
+ * EXIT_CONFIG: damaged, of another format, or of another node. Logged. */
+enum service_exit service_identity(const struct service *service, const struct vfs *fs,
+                                   struct node_identity *out);
 /* STATUS= line for the supervisor, at most 200 bytes. */
 void service_status(const char *text);
 

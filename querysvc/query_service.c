@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 
 enum { NODE_TEXT_MAX = 320 };
@@ -181,23 +180,9 @@ static enum service_exit find_log(struct query *q)
     const struct config *config = q->service->config;
     struct node_identity identity;
     char text[ID_TEXT];
-    enum sh_error e = node_identity_read(q->fs, config->data_dir, &identity);
-    if (e == SH_NOT_FOUND) {
-        log_info("no node identity yet: walsvc has not made it; starting again later");
-        return EXIT_FAULT;
-    }
-    if (e == SH_INTERNAL)
-        return EXIT_FAULT;
-    if (e != SH_OK) {
-        log_error("the node's identity cannot be used", log_text("dir", config->data_dir),
-                  log_text("error", sh_error_name(e)));
-        return EXIT_CONFIG;
-    }
-    if (strcmp(identity.node, config->self->id) != 0) {
-        log_error("the data directory belongs to another node", log_text("dir", config->data_dir),
-                  log_text("belongs_to", identity.node), log_text("started_as", config->self->id));
-        return EXIT_CONFIG;
-    }
+    enum service_exit code = service_identity(q->service, q->fs, &identity);
+    if (code != EXIT_DONE)
+        return code;
     q->log = identity.log;
     id16_format(q->log, text);
     snprintf(q->log_dir, sizeof q->log_dir, "%.*s/log/%s", (int)sizeof q->log_dir - 64, config->data_dir,
@@ -206,7 +191,7 @@ static enum service_exit find_log(struct query *q)
     snprintf(q->wal_link, sizeof q->wal_link, "ipc://%.200s/wal", config->run_dir);
     reader_pool_open(&q->readers, q->fs, q->log_dir, q->log, config->settings.query_readers,
                      config->settings.query_reader_bytes);
-    e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
+    enum sh_error e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
     if (e != SH_OK)
         log_warn("the durable end is not known yet", log_text("error", sh_error_name(e)));
     return EXIT_DONE;
