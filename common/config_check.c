@@ -1,4 +1,5 @@
-/* What is wrong with a topology file as a whole: ids given twice, ports and directories that collide. */
+/* What is wrong with a topology file as a whole: ids given twice, ports and directories that collide,
+ * settings that don't go together. */
 #include "config_parts.h"
 
 #include <stdio.h>
@@ -163,8 +164,47 @@ static void check_directories(struct config_loader *l)
         check_lengths(l);
 }
 
+/* ------------------------------------------------------------ settings */
+
+/* The place of the first of the two that is given. */
+static const struct doc_node *place_of_member(const struct config_loader *l, const char *one,
+                                              const char *other)
+{
+    const struct doc_node *map = doc_get(l->top, "member");
+    if (map == NULL || map->kind != DOC_MAP)
+        return l->top;
+    const struct doc_node *at = doc_get(map, one);
+    if (at == NULL)
+        at = doc_get(map, other);
+    return at != NULL ? at : map;
+}
+
+/* A heartbeat may get lost, and an accused member gets a probe or two in which to refute. */
+static void check_member_times(struct config_loader *l)
+{
+    const struct settings *s = &l->config->settings;
+    uint64_t heartbeat = s->member_heartbeat_interval, suspect = s->member_suspect_after;
+    struct buf least = {0};
+    if (suspect < 2 * heartbeat) {
+        setting_format(SETTING_DURATION, 2 * heartbeat, &least);
+        config_problem(l, place_of_member(l, "suspect_after", "heartbeat_interval"),
+                       "`member.suspect_after` must be at least two heartbeat intervals: %s",
+                       buf_cstr(&least));
+    }
+    least.len = 0;
+    if (s->member_down_after < suspect + heartbeat / 5) {
+        setting_format(SETTING_DURATION, suspect + heartbeat / 5, &least);
+        config_problem(l, place_of_member(l, "down_after", "suspect_after"),
+                       "`member.down_after` must be at least `member.suspect_after` and a fifth of a "
+                       "heartbeat interval: %s",
+                       buf_cstr(&least));
+    }
+    buf_free(&least);
+}
+
 void config_check(struct config_loader *l)
 {
     check_nodes(l);
     check_directories(l);
+    check_member_times(l);
 }

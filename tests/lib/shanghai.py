@@ -12,7 +12,7 @@ import tempfile
 import time
 
 BIN = os.environ.get("SHANGHAI_BIN", os.path.join(os.getcwd(), "build", "bin"))
-SERVICES = ("walsvc", "querysvc")
+SERVICES = ("walsvc", "membersvc", "querysvc")
 
 
 def wait_for(condition, what, timeout=30.0, pause=0.01):

@@ -69,7 +69,8 @@ class BadInput(unittest.TestCase):
         self.addCleanup(self.node.close)
         run, port = self.node.run, self.node.port
         self.targets = [(f"{run}/wal.in", PUSH), (f"{run}/wal.out", REQ), (f"{run}/query.in", PUSH),
-                        (f"{run}/query.out", REQ), (("127.0.0.1", port), PUSH), (("127.0.0.1", port + 1), REQ)]
+                        (f"{run}/query.out", REQ), (("127.0.0.1", port), PUSH), (("127.0.0.1", port + 1), REQ),
+                        (f"{run}/member.in", PUSH), (f"{run}/member.out", REQ), (("127.0.0.1", port + 2), PUSH)]
 
     def check_alive(self):
         done = self.node.json("append", "alive")
@@ -176,13 +177,13 @@ class BadInput(unittest.TestCase):
     def test_an_ipc_listener_that_nng_has_lost_is_noticed_and_comes_back(self):
         """A connection that ends before it was accepted ends nng 1.5.2's ipc listener (nng #1518). The self-ping notices, and
         the supervisor starts the service again."""
-        for of_walsvc, of_querysvc in ((0, 2), (1, 3)):
+        for targets in ((0, 2, 6), (1, 3, 7)):
             pids, deaths = self.pids(), len(self.node.log_lines("the own link is dead"))
-            self.lose(*self.targets[of_walsvc])
-            self.lose(*self.targets[of_querysvc])
+            for target in targets:
+                self.lose(*self.targets[target])
             for name, pid in pids.items():
                 wait_for(lambda old=pid, service=name: self.node.pid(service) != old, f"{name} to be started again", 60)
-            self.assertEqual(len(self.node.log_lines("the own link is dead")) - deaths, 2)
+            self.assertEqual(len(self.node.log_lines("the own link is dead")) - deaths, len(pids))
             self.node.wait_ready()
             self.check_alive()
 
@@ -209,20 +210,19 @@ class BadInput(unittest.TestCase):
             wait_for(lambda pid=old, service=name: self.node.pid(service) != pid, f"{name} to be started again")
             self.node.wait_ready()
         pids = self.pids()
-        for of_walsvc, of_querysvc in ((0, 4), (1, 3)):
-            self.check_crowds(pids, of_walsvc, of_querysvc)
+        for targets in ((0, 8, 4), (1, 7, 3)):
+            self.check_crowds(pids, dict(zip(SERVICES, targets)))
         for name in SERVICES:
             self.assertTrue(any(f'"{name}"' in line for line in self.node.log_lines("connections have taken the descriptors")))
 
-    def check_crowds(self, pids, of_walsvc, of_querysvc):
+    def check_crowds(self, pids, targets):
         with subprocess.Popen(self.node.ctl_command("--format", "json", "append", "-", endpoint=self.node.tcp),
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
             lsn = self.node.json("status")["durable_lsn"]
             client.stdin.write(b"early\n" * 1000)
             client.stdin.flush()
             wait_for(lambda: self.node.json("status")["durable_lsn"] > lsn, "the early appends")
-            strangers = self.crowd(*self.targets[of_walsvc], pids["walsvc"])
-            strangers += self.crowd(*self.targets[of_querysvc], pids["querysvc"])
+            strangers = [one for name, target in targets.items() for one in self.crowd(*self.targets[target], pids[name])]
             uptime_ms = {name: row["uptime_ms"] for name, row in self.node.tree().items()}
             client.stdin.write((b"x" * 1000 + b"\n") * 10000)  # segments of 4 MiB
             client.stdin.close()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import unittest
 
-from shanghai import Node, process_exists, wait_for
+from shanghai import SERVICES, Node, process_exists, wait_for
 
 
 class OneNode(unittest.TestCase):
@@ -84,7 +84,7 @@ class OneNode(unittest.TestCase):
         self.assertEqual(status["node"], "n1")
         self.assertTrue(status["writable"])
         tree = self.node.tree()
-        for service in ("walsvc", "querysvc"):
+        for service in SERVICES:
             for name in ("pid", "state", "restarts", "uptime_ms", "last_exit"):
                 self.assertIn(name, tree[service])
         info = self.node.json("log", "info")

@@ -79,20 +79,21 @@ static void test_a_minimal_file_gets_all_defaults(void **state)
     config_free(&c);
 }
 
-static void test_the_default_tree_runs_walsvc_and_querysvc(void **state)
+static void test_the_default_tree_runs_walsvc_membersvc_and_querysvc(void **state)
 {
     (void)state;
+    static const char *const names[] = {"walsvc", "membersvc", "querysvc"};
     struct config c = parse_good(CLUSTER, NULL);
     assert_null(c.self);
-    assert_int_equal(c.tree_count, 3);
+    assert_int_equal(c.tree_count, 4);
     assert_int_equal(c.tree[0].kind, TREE_SUPERVISOR);
     assert_int_equal(c.tree[0].strategy, TREE_ONE_FOR_ONE);
     assert_int_equal(c.tree[0].intensity, 10);
     assert_int_equal(c.tree[0].period_ns, 60 * NS_PER_S);
     assert_int_equal(c.tree[0].parent, -1);
-    for (int i = 1; i < 3; i++) {
+    for (int i = 1; i < 4; i++) {
         assert_int_equal(c.tree[i].kind, TREE_SERVICE);
-        assert_string_equal(c.tree[i].name, i == 1 ? "walsvc" : "querysvc");
+        assert_string_equal(c.tree[i].name, names[i - 1]);
         assert_string_equal(c.tree[i].program, c.tree[i].name);
         assert_int_equal(c.tree[i].restart, TREE_PERMANENT);
         assert_int_equal(c.tree[i].parent, 0);
@@ -161,7 +162,7 @@ static void test_root_settings_alone_keep_the_default_children(void **state)
 {
     (void)state;
     struct config c = parse_good(CLUSTER "supervisor: {intensity: 1000, backoff: false}\n", NULL);
-    assert_int_equal(c.tree_count, 3);
+    assert_int_equal(c.tree_count, 4);
     assert_int_equal(c.tree[0].intensity, 1000);
     assert_false(c.backoff);
     config_free(&c);
@@ -599,11 +600,32 @@ static void test_near_words_are_found_and_far_ones_not(void **state)
     assert_null(doc_nearest("replication", words, 4));
 }
 
+static void test_times_of_membership_must_go_together(void **state)
+{
+    (void)state;
+    expect_errors(CLUSTER "member: {heartbeat_interval: 500ms, suspect_after: 1s, down_after: 1100ms}\n", "");
+    expect_errors(CLUSTER "member: {heartbeat_interval: 500ms, suspect_after: 999ms, down_after: 5s}\n",
+                  "c.yaml:5:52: `member.suspect_after` must be at least two heartbeat intervals: 1s\n");
+    expect_errors(CLUSTER "member: {heartbeat_interval: 6s}\n",
+                  "c.yaml:5:30: `member.suspect_after` must be at least two heartbeat intervals: 12s\n");
+    expect_errors(CLUSTER "member:\n  suspect_after: 15s\n",
+                  "c.yaml:6:18: `member.down_after` must be at least `member.suspect_after` and a fifth of a "
+                  "heartbeat interval: 16s\n");
+    expect_errors(CLUSTER "member: {down_after: 10999ms}\n",
+                  "c.yaml:5:22: `member.down_after` must be at least `member.suspect_after` and a fifth of a "
+                  "heartbeat interval: 11s\n");
+    expect_errors(CLUSTER "member: {heartbeat_interval: 5001ms, down_after: 11s}\n",
+                  "c.yaml:5:30: `member.suspect_after` must be at least two heartbeat intervals: 10002ms\n"
+                  "c.yaml:5:50: `member.down_after` must be at least `member.suspect_after` and a fifth of a "
+                  "heartbeat interval: 11000200us\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_minimal_file_gets_all_defaults),
-        cmocka_unit_test(test_the_default_tree_runs_walsvc_and_querysvc),
+        cmocka_unit_test(test_the_default_tree_runs_walsvc_membersvc_and_querysvc),
+        cmocka_unit_test(test_times_of_membership_must_go_together),
         cmocka_unit_test(test_settings_take_units),
         cmocka_unit_test(test_a_nested_tree_keeps_its_order),
         cmocka_unit_test(test_root_settings_alone_keep_the_default_children),
