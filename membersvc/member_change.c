@@ -73,14 +73,16 @@ static enum sh_error check_join(const struct member_core *core, const struct msg
     int len = (int)(join->id.len < CONFIG_ID_MAX ? join->id.len : CONFIG_ID_MAX);
     const char *id = (const char *)join->id.data;
     if (join->replace && !is_there)
-        return say(text, SH_NOT_FOUND, "there is no member %.*s to replace: join it without --replace", len, id);
+        return say(text, SH_NOT_FOUND, "there is no member %.*s to replace: join it without --replace", len,
+                   id);
     if (join->replace && m == core->self)
         return say(text, SH_BAD_REQUEST, "%.*s is this node itself: ask another member", len, id);
     if (!join->replace && is_there)
         return say(text, SH_ALREADY_MEMBER,
                    "%.*s is a member already; --replace lets another identity take its place", len, id);
     if (!is_there && core->live_count >= MEMBER_LIVE_MAX)
-        return say(text, SH_TOO_LARGE, "the cluster has %d members, the most that it can have", MEMBER_LIVE_MAX);
+        return say(text, SH_TOO_LARGE, "the cluster has %d members, the most that it can have",
+                   MEMBER_LIVE_MAX);
     if (m == NULL && core->count >= MEMBER_RECORDS_MAX)
         return say(text, SH_TOO_LARGE, "the cluster has known %d ids, the most that it can know",
                    MEMBER_RECORDS_MAX);
@@ -169,12 +171,12 @@ static uint64_t mark_of(const struct member_watermark *marks, size_t count, stru
     return 0;
 }
 
-void change_only_own(const struct member_core *core, const struct member *m, struct id16 log,
-                     uint64_t *first, uint64_t *last)
+void change_only_own(const struct member_core *core, const struct member *m, struct id16 log, uint64_t *first,
+                     uint64_t *last)
 {
     uint64_t held = 0;
-    uint64_t own = m == core->self ? mark_of(core->marks, core->mark_count, log)
-                                   : mark_of(m->marks, m->mark_count, log);
+    uint64_t own =
+        m == core->self ? mark_of(core->marks, core->mark_count, log) : mark_of(m->marks, m->mark_count, log);
     for (uint32_t i = 0; i < core->count; i++) {
         const struct member *other = core->by_id[i];
         uint64_t lsn = other == core->self ? mark_of(core->marks, core->mark_count, log)

@@ -11,7 +11,7 @@
 #include "member_parts.h"
 
 enum {
-    PROBES = 5,   /* in a heartbeat interval */
+    PROBES = 5,  /* in a heartbeat interval */
     LATE_MS = 50 /* what a busy machine may take, whatever the interval */
 };
 
@@ -83,7 +83,8 @@ void core_leave(struct member_core *core)
     int64_t due_ns = core->heartbeat_due_ns, observe_ns = observe_due(core);
     if (observe_ns != NO_TIME)
         due_ns = earliest(due_ns, observe_ns + core->lost_ns);
-    bool has_news = core->news_first != NULL && core->ring_count > (core->self != NULL && core->self->on_ring);
+    bool has_news =
+        core->news_first != NULL && core->ring_count > (core->self != NULL && core->self->on_ring);
     if (has_news || core->marks_moved)
         due_ns = earliest(due_ns, core->gossip_due_ns);
     if (core_is_member(core))

@@ -180,7 +180,8 @@ enum sh_error event_decode(struct slice bytes, struct member_event *out)
                                  .wall_ms = m.wall_ms,
                                  .generation = m.generation,
                                  .incarnation = m.incarnation};
-    bool good = member_text(out->id, sizeof out->id, m.id) && member_text(out->text, sizeof out->text, m.text);
+    bool good =
+        member_text(out->id, sizeof out->id, m.id) && member_text(out->text, sizeof out->text, m.text);
     return good && m.kind >= MEMBER_EVENT_JOINING && m.kind <= MEMBER_EVENT_REFUSED ? SH_OK : SH_BAD_REQUEST;
 }
 

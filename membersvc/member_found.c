@@ -1,5 +1,5 @@
-/* The first members: a node that knows only its topology file founds the cluster with others that have the same
- * one, or adopts what a member of a founded cluster tells it.
+/* The first members: a node that knows only its topology file founds the cluster with others that have the
+ * same one, or adopts what a member of a founded cluster tells it.
  *
  *   A (not founded) ── heartbeat (answer) ──> B (founded)
  *   A <── heartbeat ── B       when B has A's id
@@ -152,9 +152,9 @@ static void begin(struct member_core *core, const struct member_record *from)
 
 static struct adopted *find(const struct adoption *a, const char *id)
 {
-    return a->count == 0 ? NULL
-                         : bsearch(id, a->list, a->count, sizeof *a->list,
-                                   (int (*)(const void *, const void *))strcmp);
+    return a->count == 0
+               ? NULL
+               : bsearch(id, a->list, a->count, sizeof *a->list, (int (*)(const void *, const void *))strcmp);
 }
 
 static int compare_adopted(const void *a, const void *b)
@@ -247,8 +247,7 @@ static void on_members(struct member_core *core, const struct member_record *fro
 
 /* ------------------------------------------------------------ what comes in, while it isn't founded */
 
-static void on_peer(struct member_core *core, const struct member_record *from,
-                    const struct msg_heartbeat *h)
+static void on_peer(struct member_core *core, const struct member_record *from, const struct msg_heartbeat *h)
 {
     struct address to = {.id = slice_str(from->id), .host = slice_str(from->host), .port = from->port};
     if (strcmp(from->id, core->id) == 0)
@@ -256,9 +255,10 @@ static void on_peer(struct member_core *core, const struct member_record *from,
     if (h->founded)
         return;
     if (h->list != core->list) {
-        out_notice(core, LOG_WARN, "other_list", slice_str(from->id),
-                   "the topology file of another node names other nodes: the cluster can't be founded with it",
-                   "at %s:%u", from->host, (unsigned)from->port);
+        out_notice(
+            core, LOG_WARN, "other_list", slice_str(from->id),
+            "the topology file of another node names other nodes: the cluster can't be founded with it",
+            "at %s:%u", from->host, (unsigned)from->port);
         return;
     }
     found(core);
@@ -317,10 +317,11 @@ void found_tick(struct member_core *core)
         core->adoption != NULL)
         return;
     core->silent_seeds = true;
-    core_set_text(core, "no seed has answered yet: they can't be reached, or `node join` of this node on a member is "
-                        "missing");
-    out_notice(core, LOG_WARN, "silent_seeds", slice_str(core->id), "this node has not found its cluster", "%s",
-               core->text);
+    core_set_text(
+        core, "no seed has answered yet: they can't be reached, or `node join` of this node on a member is "
+              "missing");
+    out_notice(core, LOG_WARN, "silent_seeds", slice_str(core->id), "this node has not found its cluster",
+               "%s", core->text);
 }
 
 int64_t found_due_ns(const struct member_core *core)

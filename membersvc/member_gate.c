@@ -32,7 +32,8 @@ struct speaker {
     struct member *m;
     struct member_record from;
     bool is_same;   /* its record is the one that is known; `from` is not filled in */
-    bool is_drifty; /* its clock is too far away: what it says of time, and of the silence of others, is not taken */
+    bool is_drifty; /* its clock is too far away: what it says of time, and of the silence of others, is not
+                       taken */
     struct id16 session;
 };
 
@@ -79,24 +80,26 @@ static void on_refused(struct member_core *core, const struct msg_envelope *e)
 {
     struct msg_refused m;
     char text[MEMBER_TEXT_MAX], cluster[CONFIG_ID_MAX + 1];
-    bool good = msg_decode(MSG_refused, e->body, &m) == SH_OK && id16_equal(m.boot, core->boot) &&
-                utf8_valid(m.text) && utf8_valid(m.cluster) &&
-                member_text(text, sizeof text, m.text.len < sizeof text ? m.text : slice_of(m.text.data, 511)) &&
-                member_text(cluster, sizeof cluster, m.cluster);
+    bool good =
+        msg_decode(MSG_refused, e->body, &m) == SH_OK && id16_equal(m.boot, core->boot) &&
+        utf8_valid(m.text) && utf8_valid(m.cluster) &&
+        member_text(text, sizeof text, m.text.len < sizeof text ? m.text : slice_of(m.text.data, 511)) &&
+        member_text(cluster, sizeof cluster, m.cluster);
     if (!good) {
         gate_malformed(core, e->sender);
         return;
     }
     core->counters.refusals++;
-    out_notice(core, LOG_ERROR, "refused", e->sender, "a member refuses our messages", "%s (%s; its cluster: %s)",
-               text, sh_error_name((enum sh_error)m.code), cluster);
+    out_notice(core, LOG_ERROR, "refused", e->sender, "a member refuses our messages",
+               "%s (%s; its cluster: %s)", text, sh_error_name((enum sh_error)m.code), cluster);
     if (m.code == SH_CONFLICT)
         found_on_refused(core, text);
 }
 
 /* ------------------------------------------------------------ senders */
 
-/* The sender is told what is known of it, at the address that it has now, unless another has that id for certain. */
+/* The sender is told what is known of it, at the address that it has now, unless another has that id for
+ * certain. */
 static void answer_record(struct member_core *core, const struct speaker *s)
 {
     struct address to = address_of(core, s->m);
@@ -120,13 +123,15 @@ static bool refuse_identity(struct member_core *core, const struct speaker *s)
                "log %s at %s:%u; if it is to take that place: node join %s --replace", log, s->from.host,
                (unsigned)s->from.port, s->m->id);
     if (wire_may_answer(core, s->m, ANSWER_REFUSED))
-        wire_send_refused(core, s->m, SH_CONFLICT, s->session,
-                          "a member with this id has another identity (another log): `node join ID --replace` "
-                          "on a member lets this node take its place");
+        wire_send_refused(
+            core, s->m, SH_CONFLICT, s->session,
+            "a member with this id has another identity (another log): `node join ID --replace` "
+            "on a member lets this node take its place");
     return false;
 }
 
-/* It says that it took a member's place, which others must say first: no alarm for the one, and nothing taken. */
+/* It says that it took a member's place, which others must say first: no alarm for the one, and nothing
+ * taken. */
 static bool refuse_unheard(struct member_core *core, const struct speaker *s)
 {
     core->counters.other_identity++;
@@ -142,7 +147,8 @@ static bool refuse_stranger(struct member_core *core, struct slice sender, const
     core->counters.not_member++;
     bool left = s->m != NULL;
     out_notice(core, LOG_WARN, "not_member", sender,
-               left ? "message of a node that has left: ignored" : "message of a node that isn't a member: ignored",
+               left ? "message of a node that has left: ignored"
+                    : "message of a node that isn't a member: ignored",
                "not_member");
     if (left)
         answer_record(core, s);
@@ -152,9 +158,9 @@ static bool refuse_stranger(struct member_core *core, struct slice sender, const
 static bool refuse_stale(struct member_core *core, const struct speaker *s)
 {
     core->counters.stale++;
-    out_notice(core, LOG_INFO, "stale", slice_str(s->m->id), "message of an earlier life of a member: ignored",
-               "generation %llu, incarnation %llu", (unsigned long long)s->from.generation,
-               (unsigned long long)s->from.incarnation);
+    out_notice(core, LOG_INFO, "stale", slice_str(s->m->id),
+               "message of an earlier life of a member: ignored", "generation %llu, incarnation %llu",
+               (unsigned long long)s->from.generation, (unsigned long long)s->from.incarnation);
     answer_record(core, s);
     return false;
 }

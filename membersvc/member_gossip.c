@@ -1,5 +1,5 @@
-/* News: records that changed go to a few members by chance, again and again, until all are likely to have them; heartbeats,
- * and the watermarks that ride on them. */
+/* News: records that changed go to a few members by chance, again and again, until all are likely to have
+ * them; heartbeats, and the watermarks that ride on them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,8 +170,8 @@ void gossip_tick(struct member_core *core)
     core->marks_moved = false;
 }
 
-/* Its observers, the members of its group, and by chance those that nobody expects to be there: so that each of
- * them is tried about five times an interval by all together. */
+/* Its observers, the members of its group, and by chance those that nobody expects to be there: so that each
+ * of them is tried about five times an interval by all together. */
 void gossip_heartbeats(struct member_core *core)
 {
     struct member *to[OBSERVERS_MAX];

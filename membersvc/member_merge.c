@@ -1,5 +1,5 @@
-/* Records that come in: whichever holds is kept, and told on. What others say of this node itself it refutes, unless
- * it has left or another identity has its id. */
+/* Records that come in: whichever holds is kept, and told on. What others say of this node itself it refutes,
+ * unless it has left or another identity has its id. */
 #include <stdio.h>
 #include <string.h>
 
@@ -89,11 +89,12 @@ void merge_out(struct member_core *core, const struct member_record *r)
     }
     core->own_bytes.len = 0;
     member_encode(&core->own, &core->own_bytes);
-    core_set_text(core, core->has_left
-                            ? "this node has left the cluster and takes no writes; `node join` on a member lets it "
-                              "in again"
-                            : "another identity has the id of this node, which takes no writes; `node join "
-                              "--replace` on a member lets this one in again");
+    core_set_text(core,
+                  core->has_left
+                      ? "this node has left the cluster and takes no writes; `node join` on a member lets it "
+                        "in again"
+                      : "another identity has the id of this node, which takes no writes; `node join "
+                        "--replace` on a member lets this one in again");
 }
 
 /* It belongs to the cluster no more. */

@@ -116,16 +116,16 @@ void observe_ring(struct member_core *core)
     uint32_t old_count = core->watch_count;
     struct member *observed[OBSERVERS_MAX];
     core->ring_changed = false;
-    uint32_t count = core->self != NULL && core_is_member(core) ? ring_observed(core, core->self, observed) : 0;
+    uint32_t count =
+        core->self != NULL && core_is_member(core) ? ring_observed(core, core->self, observed) : 0;
     memcpy(old, core->watches, sizeof old);
     for (uint32_t i = 0; i < count; i++) {
         kept = NULL;
         for (uint32_t k = 0; k < old_count; k++)
             if (old[k].member == observed[i])
                 kept = &old[k];
-        core->watches[i] = kept != NULL
-                               ? *kept
-                               : (struct watch){.member = observed[i], .since_ns = core->awake_ns};
+        core->watches[i] =
+            kept != NULL ? *kept : (struct watch){.member = observed[i], .since_ns = core->awake_ns};
     }
     core->watch_count = count;
     for (uint32_t k = 0; k < old_count; k++)
@@ -137,8 +137,8 @@ void observe_ring(struct member_core *core)
 
 /* ------------------------------------------------------------ silence */
 
-/* Since this one is probed, others that are asked about it answer: when none does, it is this node that is cut
- * off. */
+/* Since this one is probed, others that are asked about it answer: when none does, it is this node that is
+ * cut off. */
 static bool hears_others(const struct member_core *core, const struct watch *w)
 {
     int64_t asked_ns = core->awake_ns - observe_silent_ns(core, w) + probe_after_ns(core);

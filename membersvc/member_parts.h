@@ -9,11 +9,11 @@
 
 enum {
     OBSERVERS_MAX = 5,
-    AGREE = 3,           /* observers that must agree, when so many are possible */
-    RELAYS = 3,          /* others that pass a probe on */
-    FANOUT = 3,          /* members that a round of gossip goes to */
-    TRIES = 5,           /* seeds of a node that isn't founded; tries of a member that is down; each interval */
-    MATES_MAX = 7,       /* members of the own group that get each heartbeat */
+    AGREE = 3,     /* observers that must agree, when so many are possible */
+    RELAYS = 3,    /* others that pass a probe on */
+    FANOUT = 3,    /* members that a round of gossip goes to */
+    TRIES = 5,     /* seeds of a node that isn't founded; tries of a member that is down; each interval */
+    MATES_MAX = 7, /* members of the own group that get each heartbeat */
     CHUNK_MAX = 8 << 10, /* bytes of the records in one message */
     SENDS_MAX = 1 << 20,
     NOTICES_MAX = 256,
@@ -109,9 +109,9 @@ struct member_core {
     struct member_time now;
     int64_t awake_ns, lost_ns, last_call_ns, due_ns;
     int64_t heartbeat_due_ns, gossip_due_ns, sync_due_ns; /* monotonic */
-    int64_t opened_ns, any_ns;                            /* awake: when opened, and the last message of a member */
-    bool alone;                                           /* it hears nobody, and shows that */
-    bool asks_next;                                       /* its next heartbeat asks for answers */
+    int64_t opened_ns, any_ns; /* awake: when opened, and the last message of a member */
+    bool alone;                /* it hears nobody, and shows that */
+    bool asks_next;            /* its next heartbeat asks for answers */
 
     /* ---- members ---- */
     struct member **by_id, **ring, **table; /* ordered by id; by place; open addressing by hash of the id */
@@ -242,7 +242,7 @@ bool sync_entry(struct mp *m, struct slice *id, uint64_t *hash, bool *bad);
 
 /* ---- member_found.c: the first members, and adopting a cluster ---- */
 void found_start(struct member_core *core); /* nothing is saved: by the topology file */
-void found_tick(struct member_core *core); /* each heartbeat interval */
+void found_tick(struct member_core *core);  /* each heartbeat interval */
 void found_adopt_tick(struct member_core *core);
 int64_t found_due_ns(const struct member_core *core); /* of that: monotonic */
 void found_on_message(struct member_core *core, uint32_t type, const struct member_record *from,
@@ -261,7 +261,7 @@ enum sh_error state_load(struct member_core *core, struct id16 log, struct slice
 
 /* ---- member_change.c ---- */
 /* Of the log of m: the LSNs that no other member is known to hold; 0: none. */
-void change_only_own(const struct member_core *core, const struct member *m, struct id16 log,
-                     uint64_t *first, uint64_t *last);
+void change_only_own(const struct member_core *core, const struct member *m, struct id16 log, uint64_t *first,
+                     uint64_t *last);
 
 #endif

@@ -3,8 +3,8 @@
  *   observer ── probe ──> target ── probe_ack ──> observer
  *   observer ── probe ──> relay ── probe ──> target ── probe_ack ──> relay ── probe_ack ──> observer
  *
- * A relay passes on only what comes from the origin itself, and back only what comes from the target itself: no
- * message goes further than that. */
+ * A relay passes on only what comes from the origin itself, and back only what comes from the target itself:
+ * no message goes further than that. */
 #include <string.h>
 
 #include "member_parts.h"
@@ -129,8 +129,8 @@ static struct opinion *opinion_of(const struct watch *w, const struct member *ob
     return unused;
 }
 
-/* Whoever hears a member tells the observer that doesn't: so each of them counts as possible. These answers speak
- * of a short silence, and get none themselves. */
+/* Whoever hears a member tells the observer that doesn't: so each of them counts as possible. These answers
+ * speak of a short silence, and get none themselves. */
 static void contradict(struct member_core *core, const struct watch *w, struct opinion *o)
 {
     int64_t most_ns = core->timing.heartbeat_ns + core->timing.heartbeat_ns / 2;

@@ -1,5 +1,5 @@
-/* The ring that observers are taken from: all members that are there, ordered by a hash of the id. The same on
- * every machine, so that all whose views are the same know who observes whom. */
+/* The ring that observers are taken from: all members that are there, ordered by a hash of the id. The same
+ * on every machine, so that all whose views are the same know who observes whom. */
 #include <assert.h>
 #include <string.h>
 

@@ -70,8 +70,8 @@ static enum sh_error load_events(struct member_core *core, const struct msg_memb
     uint32_t count;
     if (!mp_array(&m, &count) || count > MEMBER_EVENTS_MAX || state->next_event <= count)
         return SH_CORRUPT;
-    core->event_range = (struct member_events){state->series, state->next_event - count,
-                                               state->next_event - count};
+    core->event_range =
+        (struct member_events){state->series, state->next_event - count, state->next_event - count};
     for (uint32_t i = 0; i < count; i++) {
         struct slice bytes;
         struct member_event e;
@@ -99,8 +99,8 @@ static enum sh_error check_owner(const struct member_core *core, const struct ms
     return SH_CONFLICT;
 }
 
-/* As it left off, with an incarnation of its own, the boot of this process and what the topology file says of it
- * now. */
+/* As it left off, with an incarnation of its own, the boot of this process and what the topology file says of
+ * it now. */
 static enum sh_error load_own(struct member_core *core)
 {
     struct member_record r;

@@ -23,9 +23,8 @@ void sync_tick(struct member_core *core)
     if (!core_is_member(core) || ring_pick(core, NULL, 1, &to) == 0)
         return;
     struct address address = address_of(core, to);
-    struct msg_sync m = {.from = buf_slice(&core->own_bytes),
-                         .wall_ms = wire_wall_ms(core),
-                         .hash = core->view_hash};
+    struct msg_sync m = {
+        .from = buf_slice(&core->own_bytes), .wall_ms = wire_wall_ms(core), .hash = core->view_hash};
     memcpy(core->sync_with, to->id, strlen(to->id) + 1);
     wire_begin(core, MSG_sync);
     msg_encode(MSG_sync, &m, &core->message);

@@ -1,5 +1,5 @@
-/* The table of members: found by a hash of the id, listed in the order of ids. A record is kept packed, and the
- * hash of the whole view is the sum over all records, so that it costs nothing to keep. */
+/* The table of members: found by a hash of the id, listed in the order of ids. A record is kept packed, and
+ * the hash of the whole view is the sum over all records, so that it costs nothing to keep. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>

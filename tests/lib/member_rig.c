@@ -8,7 +8,7 @@
 
 enum { DELAY_MS = 1, WALL_MS = 1700000000 };
 
-static const uint8_t rig_cluster[CLUSTER_ID_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8};
+static const uint8_t cores_cluster[CLUSTER_ID_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8};
 
 static uint64_t draw(struct member_rig *rig)
 {
@@ -26,7 +26,7 @@ static struct id16 draw_id(struct member_rig *rig)
 
 static void name(struct member_rig *rig, uint32_t node)
 {
-    struct rig_node *n = &rig->nodes[node];
+    struct cores_node *n = &rig->nodes[node];
     n->where = (struct config_node){.port = RIG_PORT, .admin_port = 9090};
     snprintf(n->where.id, sizeof n->where.id, "n%u", node + 1);
     snprintf(n->where.host, sizeof n->where.host, "h%u", node + 1);
@@ -34,7 +34,7 @@ static void name(struct member_rig *rig, uint32_t node)
     n->log = draw_id(rig);
 }
 
-void rig_open(struct member_rig *rig, uint32_t count, uint64_t seed)
+void cores_open(struct member_rig *rig, uint32_t count, uint64_t seed)
 {
     assert(count <= RIG_NODES_MAX);
     *rig = (struct member_rig){.count = count,
@@ -50,7 +50,7 @@ void rig_open(struct member_rig *rig, uint32_t count, uint64_t seed)
     }
 }
 
-uint32_t rig_add(struct member_rig *rig)
+uint32_t cores_add(struct member_rig *rig)
 {
     uint32_t node = rig->count++;
     assert(node < RIG_NODES_MAX);
@@ -61,7 +61,7 @@ uint32_t rig_add(struct member_rig *rig)
     return node;
 }
 
-struct member_time rig_time(const struct member_rig *rig, uint32_t node)
+struct member_time cores_time(const struct member_rig *rig, uint32_t node)
 {
     return (struct member_time){rig->now_ns, WALL_MS * INT64_C(1000) + rig->now_ns / NS_PER_MS +
                                                  rig->nodes[node].wall_offset_ms};
@@ -75,12 +75,12 @@ static void put(struct member_rig *rig, uint32_t from, uint32_t to, struct slice
         rig->on_way_cap = rig->on_way_cap > 0 ? rig->on_way_cap * 2 : 64;
         rig->on_way = xrealloc(rig->on_way, rig->on_way_cap * sizeof *rig->on_way);
     }
-    struct rig_message *m = &rig->on_way[rig->on_way_count++];
-    *m = (struct rig_message){.at_ns = rig->now_ns + DELAY_MS * (int64_t)NS_PER_MS, .from = from, .to = to};
+    struct cores_message *m = &rig->on_way[rig->on_way_count++];
+    *m = (struct cores_message){.at_ns = rig->now_ns + DELAY_MS * (int64_t)NS_PER_MS, .from = from, .to = to};
     buf_append(&m->bytes, bytes.data, bytes.len);
 }
 
-static bool at_address(const struct rig_node *n, const struct member_send *send)
+static bool at_address(const struct cores_node *n, const struct member_send *send)
 {
     return strcmp(n->where.host, send->host) == 0 && n->where.port + 2 == send->port;
 }
@@ -88,7 +88,7 @@ static bool at_address(const struct rig_node *n, const struct member_send *send)
 /* Everything is taken, as the shell does. */
 static void take(struct member_rig *rig, uint32_t node)
 {
-    struct rig_node *n = &rig->nodes[node];
+    struct cores_node *n = &rig->nodes[node];
     struct member_send send;
     struct member_notice notice;
     while (member_core_next_notice(n->core, &notice))
@@ -104,9 +104,9 @@ static void take(struct member_rig *rig, uint32_t node)
 
 /* ------------------------------------------------------------ lives */
 
-enum sh_error rig_try_start(struct member_rig *rig, uint32_t node, char text[MEMBER_TEXT_MAX])
+enum sh_error cores_try_start(struct member_rig *rig, uint32_t node, char text[MEMBER_TEXT_MAX])
 {
-    struct rig_node *n = &rig->nodes[node];
+    struct cores_node *n = &rig->nodes[node];
     struct member_options o = {.cluster_name = "rig",
                                .nodes = n->list,
                                .node_count = n->list_count,
@@ -114,7 +114,7 @@ enum sh_error rig_try_start(struct member_rig *rig, uint32_t node, char text[MEM
                                .boot = draw_id(rig),
                                .timing = rig->timing,
                                .seed = draw(rig)};
-    memcpy(o.cluster, rig_cluster, sizeof o.cluster);
+    memcpy(o.cluster, cores_cluster, sizeof o.cluster);
     for (size_t i = 0; i < n->list_count; i++) {
         if (strcmp(n->list[i].id, n->where.id) == 0) {
             n->list[i] = n->where;
@@ -122,32 +122,32 @@ enum sh_error rig_try_start(struct member_rig *rig, uint32_t node, char text[MEM
         }
     }
     assert(n->core == NULL);
-    enum sh_error e = member_core_open(&o, rig_time(rig, node), buf_slice(&n->saved), text, &n->core);
+    enum sh_error e = member_core_open(&o, cores_time(rig, node), buf_slice(&n->saved), text, &n->core);
     if (e == SH_OK)
         take(rig, node);
     return e;
 }
 
-void rig_start(struct member_rig *rig, uint32_t node)
+void cores_start(struct member_rig *rig, uint32_t node)
 {
     char text[MEMBER_TEXT_MAX];
-    enum sh_error e = rig_try_start(rig, node, text);
+    enum sh_error e = cores_try_start(rig, node, text);
     if (e != SH_OK) {
         fprintf(stderr, "n%u does not start: %s\n", node + 1, text);
         abort();
     }
 }
 
-void rig_start_all(struct member_rig *rig)
+void cores_start_all(struct member_rig *rig)
 {
     for (uint32_t i = 0; i < rig->count; i++)
         if (rig->nodes[i].core == NULL)
-            rig_start(rig, i);
+            cores_start(rig, i);
 }
 
-void rig_stop(struct member_rig *rig, uint32_t node)
+void cores_stop(struct member_rig *rig, uint32_t node)
 {
-    struct rig_node *n = &rig->nodes[node];
+    struct cores_node *n = &rig->nodes[node];
     n->saved.len = 0;
     member_core_save(n->core, &n->saved);
     member_core_close(n->core);
@@ -155,13 +155,13 @@ void rig_stop(struct member_rig *rig, uint32_t node)
     n->is_paused = false;
 }
 
-void rig_wipe(struct member_rig *rig, uint32_t node)
+void cores_wipe(struct member_rig *rig, uint32_t node)
 {
     rig->nodes[node].saved.len = 0;
     rig->nodes[node].log = draw_id(rig);
 }
 
-void rig_close(struct member_rig *rig)
+void cores_close(struct member_rig *rig)
 {
     for (uint32_t i = 0; i < rig->count; i++) {
         if (rig->nodes[i].core != NULL)
@@ -180,7 +180,7 @@ static int64_t next_ns(const struct member_rig *rig)
 {
     int64_t at_ns = INT64_MAX;
     for (uint32_t i = 0; i < rig->count; i++) {
-        const struct rig_node *n = &rig->nodes[i];
+        const struct cores_node *n = &rig->nodes[i];
         if (n->core != NULL && !n->is_paused && member_core_due_ns(n->core) < at_ns)
             at_ns = member_core_due_ns(n->core);
     }
@@ -193,8 +193,8 @@ static int64_t next_ns(const struct member_rig *rig)
 static void deliver(struct member_rig *rig)
 {
     for (size_t i = 0; i < rig->on_way_count;) {
-        struct rig_message m = rig->on_way[i];
-        struct rig_node *n = &rig->nodes[m.to];
+        struct cores_message m = rig->on_way[i];
+        struct cores_node *n = &rig->nodes[m.to];
         if (m.at_ns > rig->now_ns || n->is_paused) {
             i++;
             continue;
@@ -202,7 +202,7 @@ static void deliver(struct member_rig *rig)
         memmove(rig->on_way + i, rig->on_way + i + 1, (--rig->on_way_count - i) * sizeof m);
         bool is_lost = rig->cut[m.from][m.to] || draw(rig) % 100 < rig->loss_percent;
         if (n->core != NULL && !is_lost) {
-            member_core_receive(n->core, rig_time(rig, m.to), buf_slice(&m.bytes));
+            member_core_receive(n->core, cores_time(rig, m.to), buf_slice(&m.bytes));
             take(rig, m.to);
         }
         buf_free(&m.bytes);
@@ -212,16 +212,16 @@ static void deliver(struct member_rig *rig)
 static void step(struct member_rig *rig)
 {
     for (uint32_t i = 0; i < rig->count; i++) {
-        struct rig_node *n = &rig->nodes[i];
+        struct cores_node *n = &rig->nodes[i];
         if (n->core == NULL || n->is_paused || member_core_due_ns(n->core) > rig->now_ns)
             continue;
-        member_core_tick(n->core, rig_time(rig, i));
+        member_core_tick(n->core, cores_time(rig, i));
         take(rig, i);
     }
     deliver(rig);
 }
 
-void rig_run(struct member_rig *rig, int64_t ms)
+void cores_run(struct member_rig *rig, int64_t ms)
 {
     int64_t end_ns = rig->now_ns + ms * NS_PER_MS;
     unsigned still = 0;
@@ -238,63 +238,63 @@ void rig_run(struct member_rig *rig, int64_t ms)
     rig->now_ns = end_ns;
 }
 
-bool rig_until(struct member_rig *rig, int64_t most_ms, bool (*holds)(struct member_rig *rig))
+bool cores_until(struct member_rig *rig, int64_t most_ms, bool (*holds)(struct member_rig *rig))
 {
     const int64_t part_ms = 50;
     for (int64_t ms = 0; ms < most_ms; ms += part_ms) {
         if (holds(rig))
             return true;
-        rig_run(rig, part_ms);
+        cores_run(rig, part_ms);
     }
     return holds(rig);
 }
 
 /* ------------------------------------------------------------ the network */
 
-void rig_isolate(struct member_rig *rig, uint32_t node, bool is_cut)
+void cores_isolate(struct member_rig *rig, uint32_t node, bool is_cut)
 {
     for (uint32_t i = 0; i < RIG_NODES_MAX; i++)
         if (i != node)
             rig->cut[node][i] = rig->cut[i][node] = is_cut;
 }
 
-void rig_inject(struct member_rig *rig, uint32_t to, uint32_t type, const void *message, const char *sender,
-                struct id16 session, uint64_t version, const uint8_t cluster[CLUSTER_ID_BYTES])
+void cores_inject(struct member_rig *rig, uint32_t to, uint32_t type, const void *message, const char *sender,
+                  struct id16 session, uint64_t version, const uint8_t cluster[CLUSTER_ID_BYTES])
 {
     struct buf bytes = {0};
     struct msg_envelope e = {.type = type,
-                             .cluster = slice_of(cluster != NULL ? cluster : rig_cluster, CLUSTER_ID_BYTES),
+                             .cluster = slice_of(cluster != NULL ? cluster : cores_cluster, CLUSTER_ID_BYTES),
                              .sender = slice_str(sender),
                              .session = session};
     msg_pack_envelope(&bytes, &e);
     bytes.data[1] = (uint8_t)version;
     msg_encode(type, message, &bytes);
-    member_core_receive(rig->nodes[to].core, rig_time(rig, to), buf_slice(&bytes));
+    member_core_receive(rig->nodes[to].core, cores_time(rig, to), buf_slice(&bytes));
     take(rig, to);
     buf_free(&bytes);
 }
 
 /* ------------------------------------------------------------ questions */
 
-struct member_view rig_view(const struct member_rig *rig, uint32_t at, uint32_t of)
+struct member_view cores_view(const struct member_rig *rig, uint32_t at, uint32_t of)
 {
     const struct member_core *core = rig->nodes[at].core;
     struct member_view view = {0};
     for (size_t i = 0; i < member_core_count(core); i++) {
-        member_core_view(core, rig_time(rig, at), i, &view);
+        member_core_view(core, cores_time(rig, at), i, &view);
         if (strcmp(view.record->id, rig->nodes[of].where.id) == 0)
             return view;
     }
     return (struct member_view){0};
 }
 
-struct member_record rig_record(const struct member_rig *rig, uint32_t at, uint32_t of)
+struct member_record cores_record(const struct member_rig *rig, uint32_t at, uint32_t of)
 {
-    struct member_view view = rig_view(rig, at, of);
+    struct member_view view = cores_view(rig, at, of);
     return view.record != NULL ? *view.record : (struct member_record){.status = MEMBER_LEFT + 1};
 }
 
-bool rig_is_whole(struct member_rig *rig)
+bool cores_is_whole(struct member_rig *rig)
 {
     uint64_t hash = 0;
     for (uint32_t at = 0; at < rig->count; at++) {
@@ -305,13 +305,13 @@ bool rig_is_whole(struct member_rig *rig)
             return false;
         hash = member_core_hash(core);
         for (uint32_t of = 0; of < rig->count; of++)
-            if (rig->nodes[of].core != NULL && rig_record(rig, at, of).status != MEMBER_UP)
+            if (rig->nodes[of].core != NULL && cores_record(rig, at, of).status != MEMBER_UP)
                 return false;
     }
     return true;
 }
 
-unsigned rig_events(const struct member_rig *rig, uint32_t at, uint32_t of, enum member_event_kind kind)
+unsigned cores_events(const struct member_rig *rig, uint32_t at, uint32_t of, enum member_event_kind kind)
 {
     const struct member_core *core = rig->nodes[at].core;
     struct member_events range = member_core_events(core);
@@ -323,7 +323,7 @@ unsigned rig_events(const struct member_rig *rig, uint32_t at, uint32_t of, enum
     return count;
 }
 
-enum sh_error rig_join(struct member_rig *rig, uint32_t at, uint32_t node, bool replace)
+enum sh_error cores_join(struct member_rig *rig, uint32_t at, uint32_t node, bool replace)
 {
     const struct config_node *w = &rig->nodes[node].where;
     struct msg_node_join join = {.id = slice_str(w->id),
@@ -333,22 +333,22 @@ enum sh_error rig_join(struct member_rig *rig, uint32_t at, uint32_t node, bool 
                                  .replace = replace};
     char text[MEMBER_TEXT_MAX];
     uint64_t generation;
-    enum sh_error e = member_core_join(rig->nodes[at].core, rig_time(rig, at), &join, &generation, text);
+    enum sh_error e = member_core_join(rig->nodes[at].core, cores_time(rig, at), &join, &generation, text);
     take(rig, at);
     return e;
 }
 
-enum sh_error rig_leave(struct member_rig *rig, uint32_t at, uint32_t node)
+enum sh_error cores_leave(struct member_rig *rig, uint32_t at, uint32_t node)
 {
     struct msg_node_leave_reply reply;
     char text[MEMBER_TEXT_MAX];
     enum sh_error e =
-        member_core_leave(rig->nodes[at].core, rig_time(rig, at), rig->nodes[node].where.id, &reply, text);
+        member_core_leave(rig->nodes[at].core, cores_time(rig, at), rig->nodes[node].where.id, &reply, text);
     take(rig, at);
     return e;
 }
 
-bool rig_has_notice(struct member_rig *rig, const char *text)
+bool cores_has_notice(struct member_rig *rig, const char *text)
 {
     return strstr(buf_cstr(&rig->notices), text) != NULL;
 }

@@ -7,13 +7,13 @@
 
 enum { RIG_NODES_MAX = 16, RIG_PORT = 4000 };
 
-struct rig_message {
+struct cores_message {
     int64_t at_ns;
     uint32_t from, to;
     struct buf bytes;
 };
 
-struct rig_node {
+struct cores_node {
     struct config_node where, list[RIG_NODES_MAX];
     size_t list_count;
     struct id16 log;
@@ -25,51 +25,51 @@ struct rig_node {
 };
 
 struct member_rig {
-    struct rig_node nodes[RIG_NODES_MAX];
+    struct cores_node nodes[RIG_NODES_MAX];
     uint32_t count;
     int64_t now_ns;
     uint64_t random;
     struct member_timing timing;
     bool cut[RIG_NODES_MAX][RIG_NODES_MAX]; /* [from][to] */
     unsigned loss_percent;
-    struct rig_message *on_way;
+    struct cores_message *on_way;
     size_t on_way_count, on_way_cap;
     struct buf notices; /* text of all notices, a line each: level, id, text, detail */
 };
 
 /* `count` nodes with one topology file that names them all; none runs. */
-void rig_open(struct member_rig *rig, uint32_t count, uint64_t seed);
-void rig_close(struct member_rig *rig);
+void cores_open(struct member_rig *rig, uint32_t count, uint64_t seed);
+void cores_close(struct member_rig *rig);
 /* A further node, whose file names itself and the first node; returns its number. */
-uint32_t rig_add(struct member_rig *rig);
+uint32_t cores_add(struct member_rig *rig);
 /* On what it has saved. */
-void rig_start(struct member_rig *rig, uint32_t node);
-enum sh_error rig_try_start(struct member_rig *rig, uint32_t node, char text[MEMBER_TEXT_MAX]);
-void rig_start_all(struct member_rig *rig);
+void cores_start(struct member_rig *rig, uint32_t node);
+enum sh_error cores_try_start(struct member_rig *rig, uint32_t node, char text[MEMBER_TEXT_MAX]);
+void cores_start_all(struct member_rig *rig);
 /* Ends it; what it knew is saved. */
-void rig_stop(struct member_rig *rig, uint32_t node);
+void cores_stop(struct member_rig *rig, uint32_t node);
 /* Another log, and nothing saved; it doesn't run. */
-void rig_wipe(struct member_rig *rig, uint32_t node);
-void rig_run(struct member_rig *rig, int64_t ms);
+void cores_wipe(struct member_rig *rig, uint32_t node);
+void cores_run(struct member_rig *rig, int64_t ms);
 /* Runs until it holds, at most so long. */
-bool rig_until(struct member_rig *rig, int64_t most_ms, bool (*holds)(struct member_rig *rig));
-struct member_time rig_time(const struct member_rig *rig, uint32_t node);
+bool cores_until(struct member_rig *rig, int64_t most_ms, bool (*holds)(struct member_rig *rig));
+struct member_time cores_time(const struct member_rig *rig, uint32_t node);
 
 /* Cuts or mends both directions between a node and all others. */
-void rig_isolate(struct member_rig *rig, uint32_t node, bool is_cut);
+void cores_isolate(struct member_rig *rig, uint32_t node, bool is_cut);
 /* A message to a node, from outside. */
-void rig_inject(struct member_rig *rig, uint32_t to, uint32_t type, const void *message, const char *sender,
-                struct id16 session, uint64_t version, const uint8_t cluster[CLUSTER_ID_BYTES]);
+void cores_inject(struct member_rig *rig, uint32_t to, uint32_t type, const void *message, const char *sender,
+                  struct id16 session, uint64_t version, const uint8_t cluster[CLUSTER_ID_BYTES]);
 /* The record of a node at another one; status MEMBER_LEFT + 1: there is none. */
-struct member_record rig_record(const struct member_rig *rig, uint32_t at, uint32_t of);
-struct member_view rig_view(const struct member_rig *rig, uint32_t at, uint32_t of);
+struct member_record cores_record(const struct member_rig *rig, uint32_t at, uint32_t of);
+struct member_view cores_view(const struct member_rig *rig, uint32_t at, uint32_t of);
 /* All running nodes are members, up for each other, and their views are the same. */
-bool rig_is_whole(struct member_rig *rig);
+bool cores_is_whole(struct member_rig *rig);
 /* Events of this kind about that node, that `at` keeps. */
-unsigned rig_events(const struct member_rig *rig, uint32_t at, uint32_t of, enum member_event_kind kind);
+unsigned cores_events(const struct member_rig *rig, uint32_t at, uint32_t of, enum member_event_kind kind);
 /* node join of a node, with its address, asked at another. */
-enum sh_error rig_join(struct member_rig *rig, uint32_t at, uint32_t node, bool replace);
-enum sh_error rig_leave(struct member_rig *rig, uint32_t at, uint32_t node);
-bool rig_has_notice(struct member_rig *rig, const char *text);
+enum sh_error cores_join(struct member_rig *rig, uint32_t at, uint32_t node, bool replace);
+enum sh_error cores_leave(struct member_rig *rig, uint32_t at, uint32_t node);
+bool cores_has_notice(struct member_rig *rig, const char *text);
 
 #endif

@@ -11,16 +11,16 @@
 
 static void begin(struct member_rig *rig, uint32_t count, uint64_t seed)
 {
-    rig_open(rig, count, seed);
-    rig_start_all(rig);
-    assert_true(rig_until(rig, 10000, rig_is_whole));
-    rig_run(rig, 20000);
+    cores_open(rig, count, seed);
+    cores_start_all(rig);
+    assert_true(cores_until(rig, 10000, cores_is_whole));
+    cores_run(rig, 20000);
 }
 
 static bool all_know_of_the_leave(struct member_rig *rig)
 {
     for (uint32_t i = 0; i + 1 < rig->count; i++)
-        if (rig_record(rig, i, rig->count - 1).status != MEMBER_LEFT)
+        if (cores_record(rig, i, rig->count - 1).status != MEMBER_LEFT)
             return false;
     return true;
 }
@@ -30,18 +30,18 @@ static void test_news_reaches_all_within_a_second_and_stops(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 12, 1);
-    assert_int_equal(rig_leave(&rig, 0, 11), SH_OK);
-    assert_true(rig_until(&rig, 1000, all_know_of_the_leave));
-    rig_run(&rig, 20000);
+    assert_int_equal(cores_leave(&rig, 0, 11), SH_OK);
+    assert_true(cores_until(&rig, 1000, all_know_of_the_leave));
+    cores_run(&rig, 20000);
     uint64_t before = 0, after = 0;
     for (uint32_t i = 0; i < 11; i++)
         before += rig.nodes[i].sent[MSG_gossip];
-    rig_run(&rig, 600000);
+    cores_run(&rig, 600000);
     for (uint32_t i = 0; i < 11; i++)
         after += rig.nodes[i].sent[MSG_gossip];
     /* Only the node that left is told so, each time that it asks: about once an interval. */
     assert_true(after - before < 200);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_what_gossip_lost_is_found_by_comparing(void **state)
@@ -52,19 +52,19 @@ static void test_what_gossip_lost_is_found_by_comparing(void **state)
     /* The leaver's news gets nowhere; heartbeats of others do, so nobody is down. */
     for (uint32_t i = 0; i < 6; i++)
         rig.cut[0][i] = true;
-    assert_int_equal(rig_leave(&rig, 0, 5), SH_OK);
-    rig_run(&rig, 6000);
+    assert_int_equal(cores_leave(&rig, 0, 5), SH_OK);
+    cores_run(&rig, 6000);
     assert_false(all_know_of_the_leave(&rig));
     memset(rig.cut, 0, sizeof rig.cut);
-    assert_true(rig_until(&rig, 60000, all_know_of_the_leave));
-    rig_close(&rig);
+    assert_true(cores_until(&rig, 60000, all_know_of_the_leave));
+    cores_close(&rig);
 }
 
 /* What n2 says to n1, with its record as n1 has it. */
 static struct buf record_of_second(const struct member_rig *rig)
 {
     struct buf bytes = {0};
-    struct member_record r = rig_record(rig, 0, 1);
+    struct member_record r = cores_record(rig, 0, 1);
     member_encode(&r, &bytes);
     return bytes;
 }
@@ -75,30 +75,30 @@ static void test_older_records_and_wishes_are_answered_once(void **state)
     struct member_rig rig;
     begin(&rig, 3, 7);
     struct buf from = record_of_second(&rig), members = {0};
-    struct member_record r = rig_record(&rig, 0, 2);
+    struct member_record r = cores_record(&rig, 0, 2);
     r.status = MEMBER_JOINING; /* of the same incarnation: an older word */
     buf_append(&members, "\x91", 1);
     member_encode(&r, &members);
-    struct msg_gossip g = {.from = buf_slice(&from), .wall_ms = (uint64_t)rig_time(&rig, 0).wall_ms};
+    struct msg_gossip g = {.from = buf_slice(&from), .wall_ms = (uint64_t)cores_time(&rig, 0).wall_ms};
     uint64_t sent = rig.nodes[0].sent[MSG_gossip];
     g.members = buf_slice(&members);
-    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
     assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent);
     g.reply = true;
-    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
     assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent + 1);
     g = (struct msg_gossip){.from = g.from, .wall_ms = g.wall_ms, .want = slice_str("\x92\xa2n3\xa2n9")};
-    rig_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
     assert_int_equal(rig.nodes[0].sent[MSG_gossip], sent + 2);
     /* A summary that nobody asked for gets nothing. */
     struct msg_summary s = {.from = g.from, .wall_ms = g.wall_ms, .entries = slice_str("\x91\x92\xa2n9\x05")};
-    rig_run(&rig, 1);
+    cores_run(&rig, 1);
     for (unsigned i = 0; i < 2; i++)
-        rig_inject(&rig, 0, MSG_summary, &s, "n2", r.boot, 1, NULL);
+        cores_inject(&rig, 0, MSG_summary, &s, "n2", r.boot, 1, NULL);
     assert_in_range(rig.nodes[0].sent[MSG_gossip], sent + 2, sent + 3);
     buf_free(&from);
     buf_free(&members);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_whoever_hears_a_member_contradicts_once(void **state)
@@ -107,23 +107,23 @@ static void test_whoever_hears_a_member_contradicts_once(void **state)
     struct member_rig rig;
     begin(&rig, 3, 8);
     struct buf from = record_of_second(&rig);
-    struct member_record r = rig_record(&rig, 0, 2);
+    struct member_record r = cores_record(&rig, 0, 2);
     struct msg_opinion o = {.from = buf_slice(&from),
-                            .wall_ms = (uint64_t)rig_time(&rig, 0).wall_ms,
+                            .wall_ms = (uint64_t)cores_time(&rig, 0).wall_ms,
                             .subject = slice_str("n3"),
                             .generation = r.generation,
                             .incarnation = r.incarnation,
                             .silent_ms = 12000};
     for (unsigned i = 0; i < 3; i++)
-        rig_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
+        cores_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
     assert_int_equal(rig.nodes[0].sent[MSG_opinion], 1);
-    rig_run(&rig, 2000);
+    cores_run(&rig, 2000);
     assert_int_equal(rig.nodes[1].sent[MSG_opinion], 0); /* which is not answered */
     o.silent_ms = 100;
-    rig_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
+    cores_inject(&rig, 0, MSG_opinion, &o, "n2", r.boot, 1, NULL);
     assert_int_equal(rig.nodes[0].sent[MSG_opinion], 1);
     buf_free(&from);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_equal_views_are_compared_by_one_small_message(void **state)
@@ -134,14 +134,14 @@ static void test_equal_views_are_compared_by_one_small_message(void **state)
     uint64_t summaries = 0, syncs = 0;
     for (uint32_t i = 0; i < 5; i++)
         memset(rig.nodes[i].sent, 0, sizeof rig.nodes[i].sent);
-    rig_run(&rig, 100000);
+    cores_run(&rig, 100000);
     for (uint32_t i = 0; i < 5; i++) {
         summaries += rig.nodes[i].sent[MSG_summary];
         syncs += rig.nodes[i].sent[MSG_sync];
     }
     assert_int_equal(summaries, 0);
     assert_in_range(syncs, 40, 70); /* each second interval, each node */
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_watermarks_reach_the_group(void **state)
@@ -150,27 +150,27 @@ static void test_watermarks_reach_the_group(void **state)
     struct member_rig rig;
     begin(&rig, 4, 4);
     struct member_watermark mark = {rig.nodes[0].log, 5, 500};
-    member_core_watermark(rig.nodes[0].core, rig_time(&rig, 0), &mark);
-    rig_run(&rig, 300); /* by gossip */
+    member_core_watermark(rig.nodes[0].core, cores_time(&rig, 0), &mark);
+    cores_run(&rig, 300); /* by gossip */
     for (uint32_t i = 1; i < 4; i++) {
-        struct member_view view = rig_view(&rig, i, 0);
+        struct member_view view = cores_view(&rig, i, 0);
         assert_int_equal(view.watermark_count, 1);
         assert_int_equal(view.watermarks[0].lsn, 5);
         assert_int_equal(view.watermarks[0].end, 500);
     }
-    assert_int_equal(rig_view(&rig, 0, 0).watermarks[0].lsn, 5);
-    rig_stop(&rig, 3);
-    rig_start(&rig, 3);
-    rig_run(&rig, 6000); /* by heartbeat */
-    assert_int_equal(rig_view(&rig, 3, 0).watermark_count, 1);
+    assert_int_equal(cores_view(&rig, 0, 0).watermarks[0].lsn, 5);
+    cores_stop(&rig, 3);
+    cores_start(&rig, 3);
+    cores_run(&rig, 6000); /* by heartbeat */
+    assert_int_equal(cores_view(&rig, 3, 0).watermark_count, 1);
     for (unsigned i = 0; i < MEMBER_WATERMARKS_MAX + 5; i++) {
         mark.log.bytes[0] = (uint8_t)i;
         mark.log.bytes[1] ^= 1;
-        member_core_watermark(rig.nodes[0].core, rig_time(&rig, 0), &mark);
+        member_core_watermark(rig.nodes[0].core, cores_time(&rig, 0), &mark);
     }
-    rig_run(&rig, 6000);
-    assert_int_equal(rig_view(&rig, 1, 0).watermark_count, MEMBER_WATERMARKS_MAX);
-    rig_close(&rig);
+    cores_run(&rig, 6000);
+    assert_int_equal(cores_view(&rig, 1, 0).watermark_count, MEMBER_WATERMARKS_MAX);
+    cores_close(&rig);
 }
 
 /* A cluster of 1,024 with ids and hosts as long as they may be: nothing is larger than a message may be, and
@@ -179,9 +179,9 @@ static void test_the_largest_cluster_fits_into_messages(void **state)
 {
     (void)state;
     struct member_rig rig;
-    rig_open(&rig, 1, 5);
-    rig_start(&rig, 0);
-    uint32_t node = rig_add(&rig);
+    cores_open(&rig, 1, 5);
+    cores_start(&rig, 0);
+    uint32_t node = cores_add(&rig);
     struct msg_node_join join = {.port = 4000};
     char id[CONFIG_ID_MAX + 1], host[MEMBER_HOST_MAX + 1], text[MEMBER_TEXT_MAX];
     uint64_t generation;
@@ -193,17 +193,17 @@ static void test_the_largest_cluster_fits_into_messages(void **state)
         host[8] = 'h';
         join.id = slice_str(id);
         join.host = slice_str(host);
-        assert_int_equal(member_core_join(rig.nodes[0].core, rig_time(&rig, 0), &join, &generation, text),
+        assert_int_equal(member_core_join(rig.nodes[0].core, cores_time(&rig, 0), &join, &generation, text),
                          SH_OK);
     }
     struct member_send send;
     while (member_core_next_send(rig.nodes[0].core, &send))
         assert_true(send.message.len < 1024);
-    assert_int_equal(rig_join(&rig, 0, node, false), SH_OK);
-    rig_start(&rig, node);
+    assert_int_equal(cores_join(&rig, 0, node, false), SH_OK);
+    cores_start(&rig, node);
     size_t largest = 0;
     for (unsigned ms = 0; ms < 5000; ms += 10) {
-        rig_run(&rig, 10);
+        cores_run(&rig, 10);
         for (size_t i = 0; i < rig.on_way_count; i++)
             if (rig.on_way[i].bytes.len > largest)
                 largest = rig.on_way[i].bytes.len;
@@ -212,7 +212,7 @@ static void test_the_largest_cluster_fits_into_messages(void **state)
     assert_int_equal(member_core_hash(rig.nodes[node].core), member_core_hash(rig.nodes[0].core));
     assert_true(largest < MEMBER_MESSAGE_MAX / 2);
     assert_true(rig.nodes[0].sent[MSG_gossip] > 40); /* 8 KiB each */
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_a_silent_cluster_sends_little(void **state)
@@ -225,7 +225,7 @@ static void test_a_silent_cluster_sends_little(void **state)
         sent -= member_core_counters(rig.nodes[i].core)->sent;
         bytes -= member_core_counters(rig.nodes[i].core)->sent_bytes;
     }
-    rig_run(&rig, 1000000);
+    cores_run(&rig, 1000000);
     for (uint32_t i = 0; i < 12; i++) {
         sent += member_core_counters(rig.nodes[i].core)->sent;
         bytes += member_core_counters(rig.nodes[i].core)->sent_bytes;
@@ -234,7 +234,7 @@ static void test_a_silent_cluster_sends_little(void **state)
     }
     assert_true(sent / 12 < 5 * 200 + 150); /* 5 observers, 200 intervals, and a sync each second one */
     assert_true(bytes / sent < 250);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 int main(void)

@@ -11,16 +11,16 @@
 
 static void assert_whole(struct member_rig *rig, int64_t most_ms)
 {
-    if (!rig_until(rig, most_ms, rig_is_whole))
+    if (!cores_until(rig, most_ms, cores_is_whole))
         fail_msg("not whole: %s", buf_cstr(&rig->notices));
 }
 
 static void begin(struct member_rig *rig, uint32_t count, uint64_t seed)
 {
-    rig_open(rig, count, seed);
-    rig_start_all(rig);
+    cores_open(rig, count, seed);
+    cores_start_all(rig);
     assert_whole(rig, 10000);
-    rig_run(rig, 20000);
+    cores_run(rig, 20000);
 }
 
 static struct member_self self_of(const struct member_rig *rig, uint32_t node)
@@ -33,19 +33,19 @@ static void test_a_restart_raises_the_incarnation_only(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 3, 1);
-    struct member_record before = rig_record(&rig, 0, 1);
-    rig_stop(&rig, 1);
-    rig_start(&rig, 1);
-    rig_run(&rig, 1000);
-    struct member_record after = rig_record(&rig, 0, 1);
+    struct member_record before = cores_record(&rig, 0, 1);
+    cores_stop(&rig, 1);
+    cores_start(&rig, 1);
+    cores_run(&rig, 1000);
+    struct member_record after = cores_record(&rig, 0, 1);
     assert_int_equal(after.incarnation, before.incarnation + 1);
     assert_int_equal(after.generation, 1);
     assert_int_equal(member_core_counters(rig.nodes[1].core)->refutations, 0); /* nobody had to tell it */
     assert_true(id16_equal(after.log, before.log));
     assert_false(id16_equal(after.boot, before.boot));
-    assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_RESTARTED), 1);
-    assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_SUSPECT), 0);
-    rig_close(&rig);
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_RESTARTED), 1);
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_SUSPECT), 0);
+    cores_close(&rig);
 }
 
 static void test_a_lost_state_is_adopted_again(void **state)
@@ -53,12 +53,12 @@ static void test_a_lost_state_is_adopted_again(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 3, 2);
-    rig_stop(&rig, 1);
+    cores_stop(&rig, 1);
     rig.nodes[1].saved.len = 0;
-    rig_start(&rig, 1);
+    cores_start(&rig, 1);
     assert_whole(&rig, 3000);
-    assert_int_equal(rig_record(&rig, 0, 1).generation, 1);
-    rig_close(&rig);
+    assert_int_equal(cores_record(&rig, 0, 1).generation, 1);
+    cores_close(&rig);
 }
 
 static void test_a_moved_member_tells_its_new_address(void **state)
@@ -66,15 +66,15 @@ static void test_a_moved_member_tells_its_new_address(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 4, 3);
-    rig_stop(&rig, 1);
+    cores_stop(&rig, 1);
     snprintf(rig.nodes[1].where.host, sizeof rig.nodes[1].where.host, "elsewhere");
-    rig_start(&rig, 1);
+    cores_start(&rig, 1);
     assert_whole(&rig, 2000);
-    assert_string_equal(rig_record(&rig, 0, 1).host, "elsewhere");
-    assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_MOVED), 1);
-    rig_run(&rig, 60000);
-    assert_int_equal(rig_events(&rig, 0, 1, MEMBER_EVENT_SUSPECT), 0);
-    rig_close(&rig);
+    assert_string_equal(cores_record(&rig, 0, 1).host, "elsewhere");
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_MOVED), 1);
+    cores_run(&rig, 60000);
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_SUSPECT), 0);
+    cores_close(&rig);
 }
 
 static void test_a_wiped_node_is_refused_until_it_replaces(void **state)
@@ -82,22 +82,22 @@ static void test_a_wiped_node_is_refused_until_it_replaces(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 3, 4);
-    rig_stop(&rig, 1);
-    rig_wipe(&rig, 1);
-    rig_start(&rig, 1);
-    rig_run(&rig, 20000);
+    cores_stop(&rig, 1);
+    cores_wipe(&rig, 1);
+    cores_start(&rig, 1);
+    cores_run(&rig, 20000);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_REFUSED);
     assert_non_null(strstr(self_of(&rig, 1).text, "--replace"));
-    assert_int_equal(rig_events(&rig, 1, 1, MEMBER_EVENT_REFUSED), 1);
+    assert_int_equal(cores_events(&rig, 1, 1, MEMBER_EVENT_REFUSED), 1);
     assert_true(member_core_counters(rig.nodes[0].core)->other_identity > 0);
     assert_true(member_core_counters(rig.nodes[1].core)->refusals > 0);
-    assert_true(rig_has_notice(&rig, "node join n2 --replace"));
-    assert_int_equal(rig_record(&rig, 0, 1).status, MEMBER_DOWN);
-    assert_int_equal(rig_join(&rig, 0, 1, true), SH_OK);
+    assert_true(cores_has_notice(&rig, "node join n2 --replace"));
+    assert_int_equal(cores_record(&rig, 0, 1).status, MEMBER_DOWN);
+    assert_int_equal(cores_join(&rig, 0, 1, true), SH_OK);
     assert_whole(&rig, 3000);
-    assert_int_equal(rig_record(&rig, 2, 1).generation, 2);
-    assert_int_equal(rig_events(&rig, 2, 1, MEMBER_EVENT_REPLACED), 1);
-    rig_close(&rig);
+    assert_int_equal(cores_record(&rig, 2, 1).generation, 2);
+    assert_int_equal(cores_events(&rig, 2, 1, MEMBER_EVENT_REPLACED), 1);
+    cores_close(&rig);
 }
 
 static void test_the_replaced_one_finds_itself_replaced(void **state)
@@ -107,34 +107,34 @@ static void test_the_replaced_one_finds_itself_replaced(void **state)
     begin(&rig, 3, 5);
     struct id16 old_log = rig.nodes[1].log;
     struct member_watermark mark = {old_log, 70, 7000};
-    member_core_watermark(rig.nodes[1].core, rig_time(&rig, 1), &mark);
-    rig_stop(&rig, 1);
+    member_core_watermark(rig.nodes[1].core, cores_time(&rig, 1), &mark);
+    cores_stop(&rig, 1);
     struct buf old = {0};
     buf_append(&old, rig.nodes[1].saved.data, rig.nodes[1].saved.len);
-    rig_wipe(&rig, 1);
-    rig_start(&rig, 1);
-    assert_int_equal(rig_join(&rig, 0, 1, true), SH_OK);
-    rig_run(&rig, 10000);
-    assert_true(rig_is_whole(&rig));
+    cores_wipe(&rig, 1);
+    cores_start(&rig, 1);
+    assert_int_equal(cores_join(&rig, 0, 1, true), SH_OK);
+    cores_run(&rig, 10000);
+    assert_true(cores_is_whole(&rig));
     /* The machine with the old disk takes its place on the network. */
-    rig_stop(&rig, 1);
+    cores_stop(&rig, 1);
     rig.nodes[1].log = old_log;
     rig.nodes[1].saved.len = 0;
     buf_append(&rig.nodes[1].saved, old.data, old.len);
-    rig_start(&rig, 1);
-    rig_run(&rig, 20000);
+    cores_start(&rig, 1);
+    cores_run(&rig, 20000);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_REPLACED);
-    assert_int_equal(rig_record(&rig, 0, 1).generation, 2);
-    assert_false(id16_equal(rig_record(&rig, 0, 1).log, old_log));
+    assert_int_equal(cores_record(&rig, 0, 1).generation, 2);
+    assert_false(id16_equal(cores_record(&rig, 0, 1).log, old_log));
     /* It stays so over a restart, and can be let in again. */
-    rig_stop(&rig, 1);
-    rig_start(&rig, 1);
+    cores_stop(&rig, 1);
+    cores_start(&rig, 1);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_REPLACED);
-    assert_int_equal(rig_join(&rig, 0, 1, true), SH_OK);
+    assert_int_equal(cores_join(&rig, 0, 1, true), SH_OK);
     assert_whole(&rig, 15000);
-    assert_int_equal(rig_record(&rig, 0, 1).generation, 3);
+    assert_int_equal(cores_record(&rig, 0, 1).generation, 3);
     buf_free(&old);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_a_node_that_leaves_learns_it_and_names_what_only_it_has(void **state)
@@ -143,27 +143,27 @@ static void test_a_node_that_leaves_learns_it_and_names_what_only_it_has(void **
     struct member_rig rig;
     begin(&rig, 3, 6);
     struct member_watermark own = {rig.nodes[1].log, 70, 7000}, copy = {rig.nodes[1].log, 50, 5000};
-    member_core_watermark(rig.nodes[1].core, rig_time(&rig, 1), &own);
-    member_core_watermark(rig.nodes[2].core, rig_time(&rig, 2), &copy);
-    rig_run(&rig, 2000);
+    member_core_watermark(rig.nodes[1].core, cores_time(&rig, 1), &own);
+    member_core_watermark(rig.nodes[2].core, cores_time(&rig, 2), &copy);
+    cores_run(&rig, 2000);
     struct msg_node_leave_reply reply;
     char text[MEMBER_TEXT_MAX];
-    assert_int_equal(member_core_leave(rig.nodes[0].core, rig_time(&rig, 0), "n2", &reply, text), SH_OK);
+    assert_int_equal(member_core_leave(rig.nodes[0].core, cores_time(&rig, 0), "n2", &reply, text), SH_OK);
     assert_int_equal(reply.only_first, 51);
     assert_int_equal(reply.only_last, 70);
-    rig_run(&rig, 2000);
+    cores_run(&rig, 2000);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_HAS_LEFT);
     assert_int_equal(self_of(&rig, 1).only_first, 51);
     assert_int_equal(self_of(&rig, 1).only_last, 70);
-    assert_int_equal(rig_record(&rig, 2, 1).status, MEMBER_LEFT);
-    assert_int_equal(rig_events(&rig, 2, 1, MEMBER_EVENT_LEFT), 1);
-    rig_run(&rig, 60000);
+    assert_int_equal(cores_record(&rig, 2, 1).status, MEMBER_LEFT);
+    assert_int_equal(cores_events(&rig, 2, 1, MEMBER_EVENT_LEFT), 1);
+    cores_run(&rig, 60000);
     assert_true(member_core_counters(rig.nodes[0].core)->not_member > 0); /* it asks for a new generation */
-    assert_int_equal(rig_join(&rig, 0, 1, false), SH_OK);
+    assert_int_equal(cores_join(&rig, 0, 1, false), SH_OK);
     assert_whole(&rig, 15000);
-    assert_int_equal(rig_record(&rig, 2, 1).generation, 2);
+    assert_int_equal(cores_record(&rig, 2, 1).generation, 2);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_MEMBER);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_a_node_that_leaves_by_itself_tells_the_others(void **state)
@@ -171,13 +171,13 @@ static void test_a_node_that_leaves_by_itself_tells_the_others(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 4, 7);
-    assert_int_equal(rig_leave(&rig, 1, 1), SH_OK);
-    rig_run(&rig, 3000);
+    assert_int_equal(cores_leave(&rig, 1, 1), SH_OK);
+    cores_run(&rig, 3000);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_HAS_LEFT);
-    assert_int_equal(rig_record(&rig, 3, 1).status, MEMBER_LEFT);
-    rig_run(&rig, 60000);
-    assert_int_equal(rig_events(&rig, 3, 1, MEMBER_EVENT_SUSPECT), 0);
-    rig_close(&rig);
+    assert_int_equal(cores_record(&rig, 3, 1).status, MEMBER_LEFT);
+    cores_run(&rig, 60000);
+    assert_int_equal(cores_events(&rig, 3, 1, MEMBER_EVENT_SUSPECT), 0);
+    cores_close(&rig);
 }
 
 /* Left while nobody could hear it: its own heartbeats say so. */
@@ -186,15 +186,15 @@ static void test_a_leave_that_nobody_heard_is_told_later(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 4, 8);
-    rig_isolate(&rig, 1, true);
-    assert_int_equal(rig_leave(&rig, 1, 1), SH_OK);
-    rig_run(&rig, 60000);
-    assert_int_equal(rig_record(&rig, 0, 1).status, MEMBER_DOWN);
-    rig_isolate(&rig, 1, false);
-    rig_run(&rig, 60000);
-    assert_int_equal(rig_record(&rig, 0, 1).status, MEMBER_LEFT);
+    cores_isolate(&rig, 1, true);
+    assert_int_equal(cores_leave(&rig, 1, 1), SH_OK);
+    cores_run(&rig, 60000);
+    assert_int_equal(cores_record(&rig, 0, 1).status, MEMBER_DOWN);
+    cores_isolate(&rig, 1, false);
+    cores_run(&rig, 60000);
+    assert_int_equal(cores_record(&rig, 0, 1).status, MEMBER_LEFT);
     assert_int_equal(member_core_hash(rig.nodes[0].core), member_core_hash(rig.nodes[3].core));
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_one_that_left_and_forgot_learns_that_it_left(void **state)
@@ -202,13 +202,13 @@ static void test_one_that_left_and_forgot_learns_that_it_left(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 4, 14);
-    rig_stop(&rig, 1);
-    assert_int_equal(rig_leave(&rig, 0, 1), SH_OK);
+    cores_stop(&rig, 1);
+    assert_int_equal(cores_leave(&rig, 0, 1), SH_OK);
     rig.nodes[1].saved.len = 0;
-    rig_start(&rig, 1);
-    rig_run(&rig, 10000);
+    cores_start(&rig, 1);
+    cores_run(&rig, 10000);
     assert_int_equal(self_of(&rig, 1).state, MEMBER_HAS_LEFT);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_of_two_identities_the_older_one_stays(void **state)
@@ -216,20 +216,20 @@ static void test_of_two_identities_the_older_one_stays(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 3, 9);
-    uint32_t node = rig_add(&rig), twin = rig_add(&rig);
-    assert_int_equal(rig_join(&rig, 0, node, false), SH_OK);
-    rig_run(&rig, 1000);
+    uint32_t node = cores_add(&rig), twin = cores_add(&rig);
+    assert_int_equal(cores_join(&rig, 0, node, false), SH_OK);
+    cores_run(&rig, 1000);
     rig.nodes[twin].where = rig.nodes[node].where;
     snprintf(rig.nodes[twin].where.host, sizeof rig.nodes[twin].where.host, "twin");
     rig.nodes[twin].list[0] = rig.nodes[twin].where;
-    rig_start(&rig, node);
-    rig_run(&rig, 1000);
-    rig_start(&rig, twin);
-    rig_run(&rig, 30000);
+    cores_start(&rig, node);
+    cores_run(&rig, 1000);
+    cores_start(&rig, twin);
+    cores_run(&rig, 30000);
     assert_int_equal(self_of(&rig, node).state, MEMBER_MEMBER);
     assert_int_not_equal(self_of(&rig, twin).state, MEMBER_MEMBER);
-    assert_true(id16_equal(rig_record(&rig, 2, node).log, rig.nodes[node].log));
-    rig_close(&rig);
+    assert_true(id16_equal(cores_record(&rig, 2, node).log, rig.nodes[node].log));
+    cores_close(&rig);
 }
 
 /* ------------------------------------------------------------ errors of join and leave */
@@ -238,7 +238,7 @@ static enum sh_error join_as(struct member_rig *rig, uint32_t at, struct msg_nod
 {
     char text[MEMBER_TEXT_MAX];
     uint64_t generation;
-    enum sh_error e = member_core_join(rig->nodes[at].core, rig_time(rig, at), &join, &generation, text);
+    enum sh_error e = member_core_join(rig->nodes[at].core, cores_time(rig, at), &join, &generation, text);
     assert_int_equal(e == SH_OK, text[0] == 0);
     return e;
 }
@@ -247,7 +247,7 @@ static enum sh_error leave_of(struct member_rig *rig, uint32_t at, const char *i
 {
     char text[MEMBER_TEXT_MAX];
     struct msg_node_leave_reply reply;
-    enum sh_error e = member_core_leave(rig->nodes[at].core, rig_time(rig, at), id, &reply, text);
+    enum sh_error e = member_core_leave(rig->nodes[at].core, cores_time(rig, at), id, &reply, text);
     assert_int_equal(e == SH_OK, text[0] == 0);
     return e;
 }
@@ -280,7 +280,7 @@ static void test_join_says_what_is_wrong(void **state)
                      SH_BAD_REQUEST);
     assert_int_equal(join_as(&rig, 0, (struct msg_node_join){.id = slice_str("n2"), .replace = true}), SH_OK);
     assert_int_equal(join_as(&rig, 0, good), SH_OK);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_leave_says_what_is_wrong(void **state)
@@ -292,7 +292,7 @@ static void test_leave_says_what_is_wrong(void **state)
     assert_int_equal(leave_of(&rig, 0, "n2"), SH_OK);
     assert_int_equal(leave_of(&rig, 0, "n2"), SH_NOT_MEMBER);
     assert_int_equal(leave_of(&rig, 0, "n1"), SH_CONFLICT); /* the last one */
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_only_a_member_changes_members(void **state)
@@ -300,24 +300,24 @@ static void test_only_a_member_changes_members(void **state)
     (void)state;
     struct member_rig rig;
     struct msg_node_join join = {.id = slice_str("n9"), .host = slice_str("h9"), .port = 4000};
-    rig_open(&rig, 2, 12);
-    rig_start(&rig, 0);
+    cores_open(&rig, 2, 12);
+    cores_start(&rig, 0);
     assert_int_equal(join_as(&rig, 0, join), SH_UNAVAILABLE);
     assert_int_equal(leave_of(&rig, 0, "n2"), SH_UNAVAILABLE);
-    rig_start(&rig, 1);
+    cores_start(&rig, 1);
     assert_whole(&rig, 8000);
     assert_int_equal(leave_of(&rig, 0, "n1"), SH_OK);
     assert_int_equal(join_as(&rig, 0, join), SH_NOT_MEMBER);
     assert_int_equal(leave_of(&rig, 0, "n2"), SH_NOT_MEMBER);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_a_cluster_has_1024_members_and_knows_2048_ids(void **state)
 {
     (void)state;
     struct member_rig rig;
-    rig_open(&rig, 1, 13);
-    rig_start(&rig, 0);
+    cores_open(&rig, 1, 13);
+    cores_start(&rig, 0);
     char id[16], host[16];
     for (unsigned i = 0; i < MEMBER_RECORDS_MAX + 10; i++) {
         snprintf(id, sizeof id, "m%u", i);
@@ -333,7 +333,7 @@ static void test_a_cluster_has_1024_members_and_knows_2048_ids(void **state)
             assert_int_equal(leave_of(&rig, 0, id), SH_OK);
     }
     assert_int_equal(member_core_count(rig.nodes[0].core), MEMBER_RECORDS_MAX);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 int main(void)

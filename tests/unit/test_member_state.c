@@ -11,10 +11,10 @@
 
 static void begin(struct member_rig *rig, uint32_t count, uint64_t seed)
 {
-    rig_open(rig, count, seed);
-    rig_start_all(rig);
-    assert_true(rig_until(rig, 10000, rig_is_whole));
-    rig_run(rig, 20000);
+    cores_open(rig, count, seed);
+    cores_start_all(rig);
+    assert_true(cores_until(rig, 10000, cores_is_whole));
+    cores_run(rig, 20000);
 }
 
 static void test_what_was_saved_comes_back(void **state)
@@ -22,24 +22,24 @@ static void test_what_was_saved_comes_back(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 4, 1);
-    rig_stop(&rig, 3);
-    rig_run(&rig, 20000);
-    assert_int_equal(rig_leave(&rig, 0, 2), SH_OK);
-    rig_run(&rig, 2000);
+    cores_stop(&rig, 3);
+    cores_run(&rig, 20000);
+    assert_int_equal(cores_leave(&rig, 0, 2), SH_OK);
+    cores_run(&rig, 2000);
     struct member_events before = member_core_events(rig.nodes[0].core);
-    rig_stop(&rig, 0);
-    rig_isolate(&rig, 0, true);
-    rig_start(&rig, 0);
+    cores_stop(&rig, 0);
+    cores_isolate(&rig, 0, true);
+    cores_start(&rig, 0);
     struct member_events after = member_core_events(rig.nodes[0].core);
     assert_true(id16_equal(before.series, after.series));
     assert_int_equal(before.first, after.first);
     assert_int_equal(before.next, after.next);
     assert_int_equal(member_core_self(rig.nodes[0].core).state, MEMBER_MEMBER);
-    assert_int_equal(rig_record(&rig, 0, 1).status, MEMBER_UP);
-    assert_int_equal(rig_record(&rig, 0, 2).status, MEMBER_LEFT);
-    assert_int_equal(rig_record(&rig, 0, 3).status, MEMBER_DOWN);
-    assert_int_equal(rig_view(&rig, 0, 1).heard_ns, -1);
-    rig_close(&rig);
+    assert_int_equal(cores_record(&rig, 0, 1).status, MEMBER_UP);
+    assert_int_equal(cores_record(&rig, 0, 2).status, MEMBER_LEFT);
+    assert_int_equal(cores_record(&rig, 0, 3).status, MEMBER_DOWN);
+    assert_int_equal(cores_view(&rig, 0, 1).heard_ns, -1);
+    cores_close(&rig);
 }
 
 static void test_state_of_another_owner_is_refused(void **state)
@@ -48,16 +48,16 @@ static void test_state_of_another_owner_is_refused(void **state)
     struct member_rig rig;
     char text[MEMBER_TEXT_MAX];
     begin(&rig, 3, 2);
-    rig_stop(&rig, 0);
-    rig_stop(&rig, 1);
+    cores_stop(&rig, 0);
+    cores_stop(&rig, 1);
     struct id16 log = rig.nodes[0].log;
     rig.nodes[0].log.bytes[3] ^= 1;
-    assert_int_equal(rig_try_start(&rig, 0, text), SH_CONFLICT);
+    assert_int_equal(cores_try_start(&rig, 0, text), SH_CONFLICT);
     assert_non_null(strstr(text, "another log"));
     rig.nodes[0].log = log;
     struct buf own = rig.nodes[0].saved;
     rig.nodes[0].saved = rig.nodes[1].saved;
-    assert_int_equal(rig_try_start(&rig, 0, text), SH_CONFLICT);
+    assert_int_equal(cores_try_start(&rig, 0, text), SH_CONFLICT);
     assert_non_null(strstr(text, "another node"));
     rig.nodes[0].saved = own;
     rig.nodes[0].saved.data[3] ^= 0x40; /* the first byte of the cluster's id: map, key, bin, length, it */
@@ -65,12 +65,12 @@ static void test_state_of_another_owner_is_refused(void **state)
     assert_non_null(cluster);
     rig.nodes[0].saved.data[3] ^= 0x40;
     cluster[2] ^= 0x40;
-    assert_int_equal(rig_try_start(&rig, 0, text), SH_CONFLICT);
+    assert_int_equal(cores_try_start(&rig, 0, text), SH_CONFLICT);
     assert_non_null(strstr(text, "another cluster"));
     cluster[2] ^= 0x40;
-    rig_start(&rig, 0);
-    rig_start(&rig, 1);
-    rig_close(&rig);
+    cores_start(&rig, 0);
+    cores_start(&rig, 1);
+    cores_close(&rig);
 }
 
 static void test_damaged_state_is_corrupt_or_valid_and_never_more(void **state)
@@ -79,11 +79,11 @@ static void test_damaged_state_is_corrupt_or_valid_and_never_more(void **state)
     struct member_rig rig;
     char text[MEMBER_TEXT_MAX];
     begin(&rig, 3, 3);
-    rig_stop(&rig, 0);
+    cores_stop(&rig, 0);
     size_t corrupt = 0, whole = rig.nodes[0].saved.len;
     for (size_t i = 0; i < whole; i++) {
         rig.nodes[0].saved.data[i] ^= 0xff;
-        enum sh_error e = rig_try_start(&rig, 0, text);
+        enum sh_error e = cores_try_start(&rig, 0, text);
         assert_true(e == SH_OK || e == SH_CORRUPT || e == SH_CONFLICT);
         corrupt += e == SH_CORRUPT;
         rig.nodes[0].saved.data[i] ^= 0xff;
@@ -94,10 +94,10 @@ static void test_damaged_state_is_corrupt_or_valid_and_never_more(void **state)
     assert_true(corrupt > 0);
     for (size_t len = 1; len < whole; len++) {
         rig.nodes[0].saved.len = len;
-        assert_int_equal(rig_try_start(&rig, 0, text), SH_CORRUPT);
+        assert_int_equal(cores_try_start(&rig, 0, text), SH_CORRUPT);
     }
     rig.nodes[0].saved.len = whole;
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_the_version_counts_on_with_each_change(void **state)
@@ -106,12 +106,12 @@ static void test_the_version_counts_on_with_each_change(void **state)
     struct member_rig rig;
     begin(&rig, 3, 4);
     uint64_t version = member_core_version(rig.nodes[0].core);
-    rig_run(&rig, 60000);
+    cores_run(&rig, 60000);
     assert_int_equal(member_core_version(rig.nodes[0].core), version); /* heartbeats change nothing */
-    assert_int_equal(rig_leave(&rig, 1, 2), SH_OK);
-    rig_run(&rig, 1000);
+    assert_int_equal(cores_leave(&rig, 1, 2), SH_OK);
+    cores_run(&rig, 1000);
     assert_true(member_core_version(rig.nodes[0].core) > version);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_the_last_1024_events_are_kept(void **state)
@@ -119,10 +119,10 @@ static void test_the_last_1024_events_are_kept(void **state)
     (void)state;
     struct member_rig rig;
     begin(&rig, 2, 5);
-    uint32_t node = rig_add(&rig);
+    uint32_t node = cores_add(&rig);
     for (unsigned i = 0; i < 700; i++) {
-        assert_int_equal(rig_join(&rig, 0, node, false), SH_OK);
-        assert_int_equal(rig_leave(&rig, 0, node), SH_OK);
+        assert_int_equal(cores_join(&rig, 0, node, false), SH_OK);
+        assert_int_equal(cores_leave(&rig, 0, node), SH_OK);
     }
     struct member_events range = member_core_events(rig.nodes[0].core);
     assert_int_equal(range.next - range.first, MEMBER_EVENTS_MAX);
@@ -131,12 +131,12 @@ static void test_the_last_1024_events_are_kept(void **state)
     assert_null(member_core_event(rig.nodes[0].core, range.next));
     for (uint64_t n = range.first; n < range.next; n++)
         assert_int_equal(member_core_event(rig.nodes[0].core, n)->number, n);
-    rig_stop(&rig, 0);
-    rig_start(&rig, 0);
+    cores_stop(&rig, 0);
+    cores_start(&rig, 0);
     struct member_events after = member_core_events(rig.nodes[0].core);
     assert_int_equal(after.next, range.next);
     assert_int_equal(member_core_event(rig.nodes[0].core, range.first)->number, range.first);
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 static void test_a_lost_state_begins_another_series(void **state)
@@ -145,12 +145,12 @@ static void test_a_lost_state_begins_another_series(void **state)
     struct member_rig rig;
     begin(&rig, 3, 6);
     struct id16 series = member_core_events(rig.nodes[0].core).series;
-    rig_stop(&rig, 0);
+    cores_stop(&rig, 0);
     rig.nodes[0].saved.len = 0;
-    rig_start(&rig, 0);
+    cores_start(&rig, 0);
     assert_false(id16_equal(series, member_core_events(rig.nodes[0].core).series));
     assert_false(id16_is_zero(member_core_events(rig.nodes[0].core).series));
-    rig_close(&rig);
+    cores_close(&rig);
 }
 
 int main(void)
