@@ -17,6 +17,8 @@ struct wal_core {
     uint64_t offset, limit; /* of the segment that the next frame goes to */
     uint64_t position;      /* in the log: behind the last frame handed out */
     enum wal_next next;
+    bool was_full;          /* an append was refused because there was no room for that one */
+    enum wal_writes writes; /* as the polls were told last */
     struct wal_state state;
     struct wal_durable durable;
     struct wal_actions actions;
@@ -185,6 +187,33 @@ static void admit(struct wal_core *c, struct link_token token, const struct msg_
     hand_out(c, frame);
 }
 
+static void answer_poll(struct wal_core *c, struct link_token token)
+{
+    struct msg_watermark_reply r = {
+        .log = c->log,
+        .durable_end = c->durable.end,
+        .durable_lsn = c->durable.lsn,
+        .boot = c->boot,
+        .commits = c->durable.commits,
+        .writes = (uint64_t)c->writes,
+    };
+    c->actions.watermark(c->actions.arg, token, &r);
+}
+
+/* Appends may be taken from now on, or not any more: whoever waits hears of it. */
+static void note_writes(struct wal_core *c)
+{
+    enum wal_writes writes = c->was_full ? WAL_WRITES_DISK_FULL : WAL_WRITES_TAKEN;
+    if (writes == c->writes)
+        return;
+    c->writes = writes;
+    while (c->polls.count > 0) {
+        struct link_token token = c->polls.all[0].token;
+        wal_polls_remove(&c->polls, 0);
+        answer_poll(c, token);
+    }
+}
+
 /* Takes or answers the request; false: it needs the next segment, which is not there yet. */
 static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
                        int64_t now_real_ns)
@@ -197,6 +226,8 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
         return false;
     if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
         refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
+        c->was_full = true;
+        note_writes(c);
         return true;
     }
     if (needs_roll)
@@ -264,6 +295,8 @@ void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_r
 {
     assert(c->next != WAL_NEXT_READY);
     c->next = next;
+    c->was_full = c->was_full && next != WAL_NEXT_READY;
+    note_writes(c);
     if (c->loss.len > 0)
         try_loss(c, now_real_ns);
     while (c->stalls.first != NULL) {
@@ -273,18 +306,6 @@ void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_r
         c->stalled_bytes -= stall->request.entries.len;
         wal_stalls_pop(&c->stalls);
     }
-}
-
-static void answer_poll(struct wal_core *c, struct link_token token)
-{
-    struct msg_watermark_reply r = {
-        .log = c->log,
-        .durable_end = c->durable.end,
-        .durable_lsn = c->durable.lsn,
-        .boot = c->boot,
-        .commits = c->durable.commits,
-    };
-    c->actions.watermark(c->actions.arg, token, &r);
 }
 
 void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
@@ -316,7 +337,8 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
 void wal_core_watermark(struct wal_core *c, struct link_token token, const struct msg_watermark *request,
                         int64_t now_ns)
 {
-    if (request->newer_than < c->durable.end || request->wait_ms == 0) {
+    bool is_news = request->writes != 0 && request->writes != 1 + (uint64_t)c->writes;
+    if (request->newer_than < c->durable.end || is_news || request->wait_ms == 0) {
         answer_poll(c, token);
         return;
     }
@@ -368,5 +390,6 @@ struct wal_core_stats wal_core_stats(const struct wal_core *c)
         .stalled = c->stalls.count,
         .producers = wal_producers_count(c->state.producers),
         .next = c->next,
+        .writes = c->writes,
     };
 }

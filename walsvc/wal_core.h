@@ -42,6 +42,9 @@ struct wal_actions {
     void *arg;
 };
 
+/* Whether appends are taken: `writes` of watermark_reply. */
+enum wal_writes { WAL_WRITES_TAKEN, WAL_WRITES_DISK_FULL, WAL_WRITES_READ_ONLY };
+
 /* What the preparer of the next segment says. */
 enum wal_next { WAL_NEXT_PREPARING, WAL_NEXT_READY, WAL_NEXT_DISK_FULL };
 
@@ -63,7 +66,8 @@ void wal_core_close(struct wal_core *core);
 /* now_real_ns: CLOCK_REALTIME, for the HLC. */
 void wal_core_append(struct wal_core *core, struct link_token token, const struct msg_append *request,
                      int64_t now_real_ns);
-/* Answered when the durable end is newer, or when the wait is over. now_ns: CLOCK_MONOTONIC. */
+/* Answered when the durable end is newer, when appends begin or cease to be taken, or when the wait is over.
+ * now_ns: CLOCK_MONOTONIC. */
 void wal_core_watermark(struct wal_core *core, struct link_token token, const struct msg_watermark *request,
                         int64_t now_ns);
 /* What is older than what was told before says nothing: two threads may tell in either order. */
@@ -84,6 +88,7 @@ struct wal_core_stats {
     uint64_t durable_end, durable_lsn;
     size_t queued_bytes, waiting, stalled, producers;
     enum wal_next next;
+    enum wal_writes writes;
 };
 struct wal_core_stats wal_core_stats(const struct wal_core *core);
 

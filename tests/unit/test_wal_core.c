@@ -497,6 +497,42 @@ static void test_watermark_is_answered_when_the_wait_is_over(void **state)
     assert_true(wal_core_due_ns(core) == INT64_MAX);
 }
 
+static struct answer *watermark_that_knows(enum wal_writes writes)
+{
+    struct msg_watermark request = {
+        .newer_than = UINT64_MAX, .wait_ms = 1000, .writes = 1 + (uint64_t)writes};
+    wal_core_watermark(core, (struct link_token){2, ++requests}, &request, 0);
+    return &answers[requests];
+}
+
+static void test_who_waits_for_a_watermark_hears_that_the_disk_is_full_and_has_room_again(void **state)
+{
+    (void)state;
+    uint64_t sequence = fill_segment();
+    struct slice large = body_of(6000);
+    wal_core_next_segment(core, WAL_NEXT_DISK_FULL, now_ns);
+    struct answer *any = watermark(1 << 20, 1000), *knows = watermark_that_knows(WAL_WRITES_TAKEN);
+    append(2, 1, 1); /* fits: nothing has been refused yet */
+    assert_int_equal(any->times + knows->times, 0);
+    append_body(1, 1, sequence + 1, large);
+    assert_int_equal(any->times, 1);
+    assert_int_equal(any->watermark.writes, WAL_WRITES_DISK_FULL);
+    assert_int_equal(any->watermark.durable_end, durable.end);
+    assert_int_equal(knows->times, 1);
+    struct answer *late = watermark_that_knows(WAL_WRITES_TAKEN); /* was on its way when that changed */
+    assert_int_equal(late->times, 1);
+    assert_int_equal(late->watermark.writes, WAL_WRITES_DISK_FULL);
+    struct answer *waits = watermark_that_knows(WAL_WRITES_DISK_FULL), *other = watermark(1 << 20, 1000);
+    append_body(1, 1, sequence + 1, large);
+    wal_core_next_segment(core, WAL_NEXT_DISK_FULL, now_ns);
+    assert_int_equal(waits->times + other->times, 0);
+    wal_core_next_segment(core, WAL_NEXT_READY, now_ns);
+    assert_int_equal(waits->times, 1);
+    assert_int_equal(waits->watermark.writes, WAL_WRITES_TAKEN);
+    assert_int_equal(other->times, 1);
+    assert_int_equal(watermark_that_knows(WAL_WRITES_TAKEN)->times, 0);
+}
+
 /* ---------------------------------------------------------------- checkpoints */
 
 static void test_a_checkpoint_brings_the_state_back(void **state)
@@ -635,6 +671,7 @@ int main(void)
         CORE_TEST(test_hlc_only_grows_whatever_the_clock_does),
         CORE_TEST(test_watermark_is_held_until_there_is_a_newer_one),
         CORE_TEST(test_watermark_is_answered_when_the_wait_is_over),
+        CORE_TEST(test_who_waits_for_a_watermark_hears_that_the_disk_is_full_and_has_room_again),
         CORE_TEST(test_a_loss_frame_takes_no_lsn_and_is_told_when_durable),
         CORE_TEST(test_a_loss_frame_waits_for_the_next_segment),
         CORE_TEST(test_without_room_for_a_segment_a_loss_is_refused),
