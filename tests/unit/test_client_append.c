@@ -380,6 +380,36 @@ static void test_a_refused_frame_fails_its_callers_only(void **state)
     node_stop(n);
 }
 
+/* With a time to wait that this test has not: nothing is tried again. */
+static void test_a_node_that_takes_no_writes_says_so_at_once(void **state)
+{
+    (void)state;
+    enum { APPENDS = 30, TIMEOUT_MS = 600000 };
+    struct node *n = node_start();
+    const char *endpoints[] = {n->query};
+    struct sh_options o = client_options(endpoints, 1);
+    struct client_tally t = {0};
+    struct sh_client *c;
+    o.batch_entries = 1;
+    o.in_flight = 16;
+    o.timeout_ms = TIMEOUT_MS;
+    n->refuse = SH_READ_ONLY;
+    n->refuse_count = UINT32_MAX;
+    assert_int_equal(sh_open(&o, &c), SH_OK);
+    client_append_numbers(c, &t, 100, 100 + APPENDS - 1);
+    assert_int_equal(client_append(c, "200", NULL), SH_READ_ONLY);
+    assert_string_equal(sh_last_error_detail(), "as the test wants");
+    assert_int_equal(atomic_load(&t.failed), APPENDS);
+    assert_int_equal(t.error, SH_READ_ONLY);
+    assert_int_equal(n->frame_count, 0);
+    assert_int_equal(UINT32_MAX - n->refuse_count, APPENDS + 1); /* once each */
+    NODE_SET(n, n->refuse_count = 0);
+    assert_int_equal(client_append(c, "1", NULL), SH_OK);
+    client_check_numbers(c, 1, 1, 1);
+    sh_close(c);
+    node_stop(n);
+}
+
 static void test_an_append_waits_for_room_on_a_full_disk(void **state)
 {
     (void)state;
@@ -536,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_overloaded_is_tried_again_in_order),
         cmocka_unit_test(test_unknown_outcome_is_tried_again_under_its_sequence),
         cmocka_unit_test(test_a_refused_frame_fails_its_callers_only),
+        cmocka_unit_test(test_a_node_that_takes_no_writes_says_so_at_once),
         cmocka_unit_test(test_an_append_waits_for_room_on_a_full_disk),
         cmocka_unit_test(test_a_disk_that_stays_full_is_told),
         cmocka_unit_test(test_a_forgotten_producer_starts_anew_unseen),
