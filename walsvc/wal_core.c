@@ -2,6 +2,7 @@
 #include "wal_core.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,8 +18,10 @@ struct wal_core {
     uint64_t offset, limit; /* of the segment that the next frame goes to */
     uint64_t position;      /* in the log: behind the last frame handed out */
     enum wal_next next;
-    bool was_full;          /* an append was refused because there was no room for that one */
-    enum wal_writes writes; /* as the polls were told last */
+    bool was_full; /* an append was refused because there was no room for that one */
+    bool read_only;
+    char reason[WAL_REASON_MAX]; /* with read_only */
+    enum wal_writes writes;      /* as the polls were told last */
     struct wal_state state;
     struct wal_durable durable;
     struct wal_actions actions;
@@ -26,6 +29,7 @@ struct wal_core {
     struct wal_waiters waiters;          /* handed out, not yet durable; by LSN */
     struct wal_stalls stalls;            /* need the next segment, and all that came behind them */
     struct wal_polls polls;              /* parked watermark requests */
+    struct wal_polls settling;           /* wait until the durable end is at newer_than */
     struct buf loss;                     /* body of a loss frame that waits for the next segment; or empty */
     uint64_t loss_end;                   /* position behind one that was handed out, until durable; or 0 */
 };
@@ -55,6 +59,7 @@ void wal_core_close(struct wal_core *c)
     wal_waiters_free(&c->waiters);
     wal_stalls_free(&c->stalls);
     wal_polls_free(&c->polls);
+    wal_polls_free(&c->settling);
     buf_free(&c->loss);
     free(c);
 }
@@ -142,7 +147,9 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
                 wal_waiters_push(&c->waiters, &w);
             return error;
         }
-        if (verdict == WAL_GAP)
+        if (verdict == WAL_GAP && c->read_only)
+            refuse(c, token, SH_READ_ONLY, c->reason, 0); /* the one before it was told so, too */
+        else if (verdict == WAL_GAP)
             refuse(c, token, error, "a lower sequence of this producer is missing", expected);
         else if (verdict == WAL_FENCED)
             refuse(c, token, error, "fenced: a higher epoch of this producer has written", 0);
@@ -151,6 +158,10 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
                    0);
         if (verdict != WAL_NEW)
             return error;
+    }
+    if (c->read_only) {
+        refuse(c, token, SH_READ_ONLY, c->reason, 0);
+        return SH_READ_ONLY;
     }
     error = entries_check(a->entries, count);
     if (error != SH_OK)
@@ -203,7 +214,9 @@ static void answer_poll(struct wal_core *c, struct link_token token)
 /* Appends may be taken from now on, or not any more: whoever waits hears of it. */
 static void note_writes(struct wal_core *c)
 {
-    enum wal_writes writes = c->was_full ? WAL_WRITES_DISK_FULL : WAL_WRITES_TAKEN;
+    enum wal_writes writes = c->read_only  ? WAL_WRITES_READ_ONLY
+                             : c->was_full ? WAL_WRITES_DISK_FULL
+                                           : WAL_WRITES_TAKEN;
     if (writes == c->writes)
         return;
     c->writes = writes;
@@ -267,6 +280,11 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
 static void try_loss(struct wal_core *c, int64_t now_real_ns)
 {
     bool needs_roll = !fits(c, c->loss.len);
+    if (c->read_only) {
+        buf_free(&c->loss);
+        c->actions.loss_refused(c->actions.arg, SH_READ_ONLY, c->reason);
+        return;
+    }
     if (needs_roll && c->next == WAL_NEXT_PREPARING)
         return;
     if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
@@ -291,12 +309,9 @@ void wal_core_accept_loss(struct wal_core *c, struct slice body, int64_t now_rea
     try_loss(c, now_real_ns);
 }
 
-void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_real_ns)
+/* What waits for a segment is taken or refused, as far as that can be. */
+static void go_on(struct wal_core *c, int64_t now_real_ns)
 {
-    assert(c->next != WAL_NEXT_READY);
-    c->next = next;
-    c->was_full = c->was_full && next != WAL_NEXT_READY;
-    note_writes(c);
     if (c->loss.len > 0)
         try_loss(c, now_real_ns);
     while (c->stalls.first != NULL) {
@@ -306,6 +321,51 @@ void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_r
         c->stalled_bytes -= stall->request.entries.len;
         wal_stalls_pop(&c->stalls);
     }
+}
+
+void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_real_ns)
+{
+    assert(c->next != WAL_NEXT_READY);
+    c->next = next;
+    c->was_full = c->was_full && next != WAL_NEXT_READY;
+    note_writes(c);
+    go_on(c, now_real_ns);
+}
+
+void wal_core_refuse_writes(struct wal_core *c, const char *reason)
+{
+    snprintf(c->reason, sizeof c->reason, "%s", reason);
+    c->read_only = true;
+    note_writes(c);
+    go_on(c, 0); /* nothing of it is taken */
+    assert(c->stalls.first == NULL && c->loss.len == 0);
+}
+
+void wal_core_allow_writes(struct wal_core *c)
+{
+    c->read_only = false;
+    note_writes(c);
+}
+
+/* Answers those whose frames are durable. */
+static void settle(struct wal_core *c)
+{
+    for (size_t i = 0; i < c->settling.count;) {
+        struct wal_poll poll = c->settling.all[i];
+        if (poll.newer_than > c->durable.end) {
+            i++;
+            continue;
+        }
+        wal_polls_remove(&c->settling, i);
+        c->actions.settled(c->actions.arg, poll.token, c->durable.lsn);
+    }
+}
+
+void wal_core_when_settled(struct wal_core *c, struct link_token token)
+{
+    struct wal_poll poll = {.token = token, .newer_than = c->position};
+    wal_polls_add(&c->settling, &poll);
+    settle(c);
 }
 
 void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
@@ -323,6 +383,7 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
         c->loss_end = 0;
         c->actions.accepted(c->actions.arg);
     }
+    settle(c);
     for (size_t i = 0; i < c->polls.count;) {
         struct wal_poll poll = c->polls.all[i];
         if (poll.newer_than >= durable->end) {
@@ -367,15 +428,21 @@ int64_t wal_core_due_ns(const struct wal_core *c)
     return due_ns;
 }
 
-void wal_core_drop(struct wal_core *c, uint64_t session)
+static void drop_polls(struct wal_polls *polls, uint64_t session)
 {
-    c->stalled_bytes -= wal_stalls_drop(&c->stalls, session);
-    for (size_t i = 0; i < c->polls.count;) {
-        if (c->polls.all[i].token.session == session)
-            wal_polls_remove(&c->polls, i);
+    for (size_t i = 0; i < polls->count;) {
+        if (polls->all[i].token.session == session)
+            wal_polls_remove(polls, i);
         else
             i++;
     }
+}
+
+void wal_core_drop(struct wal_core *c, uint64_t session)
+{
+    c->stalled_bytes -= wal_stalls_drop(&c->stalls, session);
+    drop_polls(&c->polls, session);
+    drop_polls(&c->settling, session);
 }
 
 struct wal_core_stats wal_core_stats(const struct wal_core *c)

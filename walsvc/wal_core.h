@@ -6,7 +6,10 @@
  * An append is judged (producer, sequence), checked, given its LSNs, its HLC and its place in a segment, and
  * handed out as a frame to write; it is answered when the durable LSN has reached its last entry. When it
  * doesn't fit into the segment, a checkpoint frame opens the next one first; while that one is being
- * prepared, appends wait here. */
+ * prepared, appends wait here.
+ *
+ * While writes are refused nothing new is taken, but what was accepted is committed and answered, a repeated
+ * sequence too. */
 #ifndef WAL_CORE_H
 #define WAL_CORE_H
 
@@ -39,6 +42,7 @@ struct wal_actions {
     void (*watermark)(void *arg, struct link_token token, const struct msg_watermark_reply *reply);
     void (*accepted)(void *arg); /* the loss frame is durable */
     void (*loss_refused)(void *arg, enum sh_error error, const char *text);
+    void (*settled)(void *arg, struct link_token token, uint64_t durable_lsn);
     void *arg;
 };
 
@@ -58,6 +62,8 @@ struct wal_core_options {
     struct wal_actions actions;
 };
 
+enum { WAL_REASON_MAX = 512 };
+
 struct wal_core;
 
 struct wal_core *wal_core_open(const struct wal_core_options *options);
@@ -73,9 +79,15 @@ void wal_core_watermark(struct wal_core *core, struct link_token token, const st
 /* What is older than what was told before says nothing: two threads may tell in either order. */
 void wal_core_durable(struct wal_core *core, const struct wal_durable *durable);
 /* Puts a loss frame into the log: a system frame, which takes no LSN. Its body is copied. One at a time:
- * `accepted` tells that it is durable, `loss_refused` that it will not be (SH_DISK_FULL). */
+ * `accepted` tells that it is durable, `loss_refused` that it will not be (SH_DISK_FULL, SH_READ_ONLY). */
 void wal_core_accept_loss(struct wal_core *core, struct slice body, int64_t now_real_ns);
 void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t now_real_ns);
+/* Appends that wait for a segment and those that come get SH_READ_ONLY with this text, shorter than
+ * WAL_REASON_MAX, which is copied. */
+void wal_core_refuse_writes(struct wal_core *core, const char *reason);
+void wal_core_allow_writes(struct wal_core *core);
+/* `settled` answers when every frame that has been handed out is durable; maybe in here. */
+void wal_core_when_settled(struct wal_core *core, struct link_token token);
 /* The session's requests that wait here are forgotten; frames that were handed out stay. */
 void wal_core_drop(struct wal_core *core, uint64_t session);
 /* Answers what has waited long enough. */

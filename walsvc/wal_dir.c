@@ -178,6 +178,8 @@ enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint6
     if (error != SH_OK)
         return EXIT_FAULT;
     enum service_exit code = d->is_new ? write_identity(d, state) : sync_identity(d);
+    if (code == EXIT_DONE) /* now that what a killed process may have written is synced */
+        code = wal_permit_open(&d->permit, d->fs, d->data, d->identity.log);
     if (code != EXIT_DONE)
         wal_log_close(log);
     return code;

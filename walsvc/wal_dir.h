@@ -5,6 +5,7 @@
 #include "exit_code.h"
 #include "log_reader.h"
 #include "wal_log.h"
+#include "wal_permit.h"
 
 struct wal_dir {
     const struct vfs *fs;
@@ -14,6 +15,7 @@ struct wal_dir {
     struct node_identity identity;
     bool is_new;               /* no identity is written yet: its log holds no entry */
     struct wal_damage *damage; /* of its log; open while the log is */
+    struct wal_permit permit;  /* read with the log */
     uint64_t reserve_bytes;    /* of the disk: no copy of damage is made below that. 0 after wal_dir_open; the
                                   caller's to set */
     int lock_fd;

@@ -198,6 +198,16 @@ static void loss_refused(void *arg, enum sh_error error, const char *text)
         wal_mend_refused(w->mend, error, text);
 }
 
+/* The permit's file was synced before. */
+static void send_permit_reply(void *arg, struct link_token token, uint64_t durable_lsn)
+{
+    struct wal_service *w = arg;
+    struct msg_write_permit_reply reply = {.durable_lsn = durable_lsn};
+    w->body.len = 0;
+    msg_encode(MSG_write_permit_reply, &reply, &w->body);
+    link_server_answer(w->link, token, MSG_write_permit_reply, buf_slice(&w->body));
+}
+
 /* ---------------------------------------------------------------- from the link */
 
 static void on_append(struct wal_service *w, const struct link_request *request)
@@ -238,6 +248,26 @@ static void on_slow_request(struct wal_service *w, const struct link_request *re
         link_server_refuse(w->link, request->token, &refusal);
 }
 
+/* Written here and now: it changes about never. */
+static void on_write_permit(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_write_permit permit;
+    struct msg_error refusal = {.code = msg_decode(MSG_write_permit, request->body, &permit)};
+    if (refusal.code != SH_OK) {
+        refusal.text = slice_str("not a well-formed write_permit");
+        link_server_refuse(w->link, request->token, &refusal);
+        return;
+    }
+    int result = wal_permit_take(&w->dir.permit, w->core, request->token, &permit);
+    if (result < 0 && !wal_is_full(result))
+        wal_fatal("cannot write the write permit; ending at once", w->dir.data, result);
+    if (result == 0)
+        return;
+    refusal.code = SH_DISK_FULL;
+    refusal.text = slice_str("no room to write the permit down");
+    link_server_refuse(w->link, request->token, &refusal);
+}
+
 static void on_request(void *arg, const struct link_request *request)
 {
     struct wal_service *w = arg;
@@ -253,6 +283,8 @@ static void on_request(void *arg, const struct link_request *request)
         wal_mend_on_repair(w->mend, request);
     else if (request->type == MSG_accept_loss)
         wal_mend_on_accept_loss(w->mend, request);
+    else if (request->type == MSG_write_permit)
+        on_write_permit(w, request);
     else
         link_server_refuse(w->link, request->token, &refusal);
 }
@@ -290,9 +322,11 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .limit = w->log.limit,
         .state = *state,
         .durable = w->log.durable,
-        .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused, w},
+        .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused,
+                    send_permit_reply, w},
     };
     w->core = wal_core_open(&options);
+    wal_permit_start(&w->dir.permit, w->core);
 }
 
 static struct wal_upkeep_settings upkeep_settings(const struct settings *settings)

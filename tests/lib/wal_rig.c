@@ -34,9 +34,11 @@ static void on_reply(void *arg, struct link_token token, const struct msg_append
 static void on_refuse(void *arg, struct link_token token, const struct msg_error *error)
 {
     struct rig_answer *answer = answer_of(arg, token);
+    struct wal_rig *rig = arg;
     answer->code = (enum sh_error)error->code;
     answer->expected = error->expected;
     answer->retry_ms = error->retry_ms;
+    snprintf(rig->refusal, sizeof rig->refusal, "%.*s", (int)error->text.len, (const char *)error->text.data);
 }
 
 static void on_watermark(void *arg, struct link_token token, const struct msg_watermark_reply *reply)
@@ -55,6 +57,11 @@ static void on_loss_refused(void *arg, enum sh_error error, const char *text)
     struct wal_rig *rig = arg;
     (void)text;
     rig->loss_error = error;
+}
+
+static void on_settled(void *arg, struct link_token token, uint64_t durable_lsn)
+{
+    answer_of(arg, token)->settled_lsn = durable_lsn;
 }
 
 enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char *data, uint64_t segment_size)
@@ -84,9 +91,11 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
         .limit = rig->log.limit,
         .state = state,
         .durable = rig->log.durable,
-        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, rig},
+        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
+                    rig},
     };
     rig->core = wal_core_open(&options);
+    wal_permit_start(&rig->dir.permit, rig->core);
     rig->opened = true;
     return EXIT_DONE;
 }

@@ -13,6 +13,7 @@ struct rig_answer {
     uint64_t expected, retry_ms;
     struct msg_append_reply reply;
     struct msg_watermark_reply watermark;
+    uint64_t settled_lsn;
 };
 
 struct wal_rig {
@@ -28,6 +29,7 @@ struct wal_rig {
     uint64_t requests;
     struct rig_answer answers[RIG_ANSWERS_MAX]; /* by the request's number */
     struct buf bodies[RIG_ANSWERS_MAX];         /* the requests' bytes, kept like a link keeps them */
+    char refusal[WAL_REASON_MAX];               /* text of the last one */
     unsigned losses;                            /* loss frames that are durable */
     enum sh_error loss_error;                   /* why one was refused */
     bool opened;

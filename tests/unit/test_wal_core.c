@@ -19,6 +19,7 @@ struct answer {
     uint64_t expected, retry_ms;
     struct msg_append_reply reply;
     struct msg_watermark_reply watermark;
+    uint64_t settled_lsn;
 };
 
 static struct wal_core *core;
@@ -77,6 +78,12 @@ static void on_loss_refused(void *arg, enum sh_error error, const char *text)
     loss_error = error;
 }
 
+static void on_settled(void *arg, struct link_token token, uint64_t durable_lsn)
+{
+    (void)arg;
+    answer_of(token)->settled_lsn = durable_lsn;
+}
+
 static void free_frames(void)
 {
     while (first != NULL) {
@@ -96,7 +103,8 @@ static int setup(void **state)
         .offset = 200,
         .limit = SEGMENT,
         .durable = {.end = 200},
-        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, NULL},
+        .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
+                    NULL},
     };
     wal_state_init(&options.state);
     core = wal_core_open(&options);
@@ -533,6 +541,78 @@ static void test_who_waits_for_a_watermark_hears_that_the_disk_is_full_and_has_r
     assert_int_equal(watermark_that_knows(WAL_WRITES_TAKEN)->times, 0);
 }
 
+/* ---------------------------------------------------------------- without a permit */
+
+static struct answer *settled(void)
+{
+    wal_core_when_settled(core, (struct link_token){3, ++requests});
+    return &answers[requests];
+}
+
+static void test_without_a_permit_nothing_is_taken_and_what_was_is_answered(void **state)
+{
+    (void)state;
+    struct answer *taken = append(1, 1, 1), *poll = watermark(1 << 20, 1000);
+    wal_core_refuse_writes(core, "n1 has left");
+    assert_int_equal(poll->times, 1);
+    assert_int_equal(poll->watermark.writes, WAL_WRITES_READ_ONLY);
+    struct answer *end = settled();
+    assert_refused(append(1, 1, 2), SH_READ_ONLY, 0);
+    assert_refused(append(1, 1, 3), SH_READ_ONLY, 0); /* was sent behind it */
+    assert_refused(append(0, 0, 0), SH_READ_ONLY, 0);
+    assert_refused(append(7, 1, 1), SH_READ_ONLY, 0);
+    struct answer *again = append(1, 1, 1); /* its answer may have been lost */
+    assert_int_equal(taken->times + again->times + end->times, 0);
+    commit();
+    assert_done(taken, 1);
+    assert_done(again, 1);
+    assert_int_equal(end->times, 1);
+    assert_int_equal(end->settled_lsn, 1);
+    assert_done(append(1, 1, 1), 1);
+    assert_null(first);
+    struct answer *at_once = settled(), *knows = watermark_that_knows(WAL_WRITES_READ_ONLY);
+    assert_int_equal(at_once->times, 1);
+    wal_core_allow_writes(core);
+    assert_int_equal(knows->watermark.writes, WAL_WRITES_TAKEN);
+    struct answer *next = append(1, 1, 2); /* a refused one consumed nothing */
+    commit();
+    assert_done(next, 2);
+}
+
+static void test_without_a_permit_what_waits_for_a_segment_is_refused(void **state)
+{
+    (void)state;
+    uint64_t sequence = fill_segment(), before = requests;
+    for (uint64_t i = 1; i <= 3; i++)
+        append_body(1, 1, sequence + i, body_of(6000));
+    wal_core_accept_loss(core, body_of(6000), now_ns);
+    assert_int_equal(wal_core_stats(core).stalled, 3);
+    wal_core_refuse_writes(core, "n1 has left");
+    for (uint64_t i = 1; i <= 3; i++)
+        assert_refused(&answers[before + i], SH_READ_ONLY, 0);
+    assert_int_equal(loss_error, SH_READ_ONLY);
+    assert_int_equal(wal_core_stats(core).queued_bytes, 0);
+    wal_core_next_segment(core, WAL_NEXT_READY, now_ns);
+    wal_core_accept_loss(core, body_of(10), now_ns);
+    assert_null(first); /* no frame of any kind */
+    assert_int_equal(accepted, 0);
+}
+
+static void test_a_permit_is_answered_behind_a_frame_without_an_lsn_too(void **state)
+{
+    (void)state;
+    wal_core_accept_loss(core, body_of(10), now_ns);
+    wal_core_refuse_writes(core, "n1 has left");
+    struct answer *end = settled(), *dropped = settled();
+    assert_int_equal(end->times, 0);
+    wal_core_drop(core, 3);
+    end = settled();
+    commit();
+    assert_int_equal(end->times, 1);
+    assert_int_equal(dropped->times, 0);
+    assert_int_equal(accepted, 1);
+}
+
 /* ---------------------------------------------------------------- checkpoints */
 
 static void test_a_checkpoint_brings_the_state_back(void **state)
@@ -672,6 +752,9 @@ int main(void)
         CORE_TEST(test_watermark_is_held_until_there_is_a_newer_one),
         CORE_TEST(test_watermark_is_answered_when_the_wait_is_over),
         CORE_TEST(test_who_waits_for_a_watermark_hears_that_the_disk_is_full_and_has_room_again),
+        CORE_TEST(test_without_a_permit_nothing_is_taken_and_what_was_is_answered),
+        CORE_TEST(test_without_a_permit_what_waits_for_a_segment_is_refused),
+        CORE_TEST(test_a_permit_is_answered_behind_a_frame_without_an_lsn_too),
         CORE_TEST(test_a_loss_frame_takes_no_lsn_and_is_told_when_durable),
         CORE_TEST(test_a_loss_frame_waits_for_the_next_segment),
         CORE_TEST(test_without_room_for_a_segment_a_loss_is_refused),
