@@ -13,7 +13,8 @@ from shanghai import Node, wait_for
 DISK = 8 << 20
 BALLAST = 3 << 19
 LINE = 100
-PROBE = (256 << 10) - 144
+SEGMENT = 1 << 20
+PROBE = (SEGMENT >> 2) - 144
 ROUNDS = 3
 SETTINGS = "wal: {segment_size: 1MiB, disk_reserve: 64KiB}"
 SUPERVISOR = "supervisor: {intensity: 1000, period: 60s, backoff: false}"
@@ -46,6 +47,11 @@ class SmallDisk(Node):
 
     def info(self):
         return self.json("log", "info")
+
+    def left_in_segment(self):
+        """Bytes that the last segment still takes."""
+        info = self.info()
+        return info["segments"][-1]["position"] + SEGMENT - info["durable_end"]
 
     def room(self):
         about = os.statvfs(self.data)
@@ -101,8 +107,9 @@ class DiskFull(unittest.TestCase):
         return b"disk_full" in out.stderr
 
     def wait_full(self):
-        """Until the next segment cannot be made, and the last one takes nothing more."""
+        """Until the next segment cannot be made, and the last one takes nothing more: no probe before it can't fit."""
         wait_for(lambda: self.node.info()["disk"]["next_segment"] == "no room for it", "a full disk", 60)
+        wait_for(lambda: self.node.left_in_segment() < PROBE // 2, "the last segment to be filled", 60)
 
         def is_still():
             before = self.node.json("status")["durable_lsn"]
