@@ -57,11 +57,14 @@ static void try_seed(struct member_core *core, const struct seed *seed)
     wire_send_heartbeat(core, &to, true, false);
 }
 
-/* A node that left tries those that it knew, too: its seeds may be gone. */
+/* A node that left tries those that it knew, too: its seeds may be gone. So it does with those that left
+ * before it, as far as it knows: they may have joined again. */
 static bool try_known(struct member_core *core)
 {
-    struct member *m;
-    if (core_random(core, 2) == 0 || ring_pick(core, NULL, 1, &m) == 0)
+    if (core_random(core, 2) == 0 || core->count == 0)
+        return false;
+    const struct member *m = core->by_id[core_random(core, core->count)];
+    if (strcmp(m->id, core->id) == 0)
         return false;
     struct address to = address_of(core, m);
     wire_send_heartbeat(core, &to, true, false);

@@ -15,13 +15,18 @@ enum { SEEDS = 5, SAVED_RECORD_MAX = 1024, SAVED_EVENT_MAX = 512 };
 static struct config_node *topology(struct world *w, uint32_t node, size_t *count)
 {
     struct sim_node *n = w->nodes[node];
-    size_t size = node < w->founders ? w->founders : SEEDS + 1;
+    /* One that forgot everything is given a file of who is there: nodes that forget at the same time, and
+     * whose files name none of the others any more, would found a cluster of their own, and could not know
+     * better. */
+    bool forgot = n->saved.len == 0 && !id16_is_zero(n->series) && world_live_count(w) > 0;
+    bool is_founder = node < w->founders && !forgot;
+    size_t size = is_founder ? w->founders : SEEDS + 1;
     struct config_node *list = xcalloc(size, sizeof *list);
     *count = 0;
     bool as_it_was = n->saved.len > 0 && n->membership == SIM_MEMBER && net_chance(&w->net, 50);
-    for (uint32_t i = 0; node < w->founders && i < w->founders; i++)
+    for (uint32_t i = 0; is_founder && i < w->founders; i++)
         list[(*count)++] = as_it_was ? w->first[i] : w->nodes[i]->where;
-    if (node < w->founders) {
+    if (is_founder) {
         list[node] = n->where;
         return list;
     }
@@ -34,6 +39,8 @@ static struct config_node *topology(struct world *w, uint32_t node, size_t *coun
         if (!is_there)
             list[(*count)++] = *seed;
     }
+    if (*count == 1) /* alone in its file it would found a cluster */
+        list[(*count)++] = w->nodes[node == 0 ? 1 : 0]->where;
     return list;
 }
 

@@ -58,7 +58,7 @@ class Kept(Node):
     def hold(self, kind, name, *rest):
         out = subprocess.run([os.path.join(BIN, "link_hold"), f"ipc://{self.run}/wal", str(kind), name,
                               *[str(value) for value in rest]], capture_output=True, check=True, timeout=60)
-        return out.stdout.decode().split("\n")[:-1]
+        return [" ".join(line.split()[:2]) for line in out.stdout.decode().splitlines()]
 
     def check_reads(self, first):
         """Everything from the first LSN left on is there."""
