@@ -1,9 +1,10 @@
 /* querysvc: what its files share. One loop thread owns everything.
  *
  *   query_service.c  birth and death, dispatch of requests, hello, status, log info
- *   query_wal.c      the links to walsvc: what is passed on to it, the durable watermark
+ *   query_forward.c  requests passed on to another daemon, and its answers back
+ *   query_wal.c      the durable watermark, by a link to walsvc of its own
  *   query_read.c     reads: queue, fairness, long polls
- *   query_pending.c  table of the requests that walsvc has not answered yet
+ *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
@@ -13,10 +14,11 @@
 #include "log_time.h"
 #include "service.h"
 
-/* ---- query_pending.c: number of a request at walsvc -> whom to answer ---- */
+/* ---- query_pending.c: number of a request at another daemon -> whom to answer ---- */
 struct pending {
     uint64_t number;
     struct link_token token;
+    bool impatient; /* does not wait for the daemon to come back */
     bool used;
 };
 
@@ -28,7 +30,31 @@ struct pending_table {
 void pending_put(struct pending_table *table, const struct pending *p);
 /* Takes it out; false when there is none. */
 bool pending_take(struct pending_table *table, uint64_t number, struct pending *out);
+/* The numbers of all that are impatient, into room for `used` of them; returns how many there are. */
+size_t pending_impatient(const struct pending_table *table, uint64_t *numbers);
 void pending_free(struct pending_table *table);
+
+/* ---- query_forward.c: to one daemon, by one link; for each the far end's credit is the bound ---- */
+struct query;
+
+struct query_forward {
+    struct query *query;
+    const char *daemon; /* its name, for people */
+    char endpoint[LINK_ENDPOINT_MAX];
+    struct link_client *link; /* NULL: not open */
+    struct pending_table pending;
+};
+
+/* For run_dir/<socket>; daemon is borrowed. Does not wait for the daemon to be there. */
+enum sh_error query_forward_open(struct query *q, struct query_forward *f, const char *daemon,
+                                 const char *socket, size_t queue_bytes);
+void query_forward_close(struct query_forward *f);
+/* A request of any type: the daemon gets the same bytes, the client gets its answer. While the daemon is away
+ * it waits, and is sent again to the one that comes. */
+void query_forward_send(struct query_forward *f, const struct link_request *request);
+/* The same, but `unavailable` at once while the daemon is away, and when it is lost before it has answered.
+ */
+void query_forward_now(struct query_forward *f, const struct link_request *request);
 
 /* ---- query_readers.c ---- */
 enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
@@ -61,8 +87,6 @@ void reader_pool_close(struct reader_pool *pool);
 
 /* ---- query_read.c ---- */
 
-struct query;
-
 /* A read that waits its turn (ready) or for new entries (parked); or another question that has to be answered
  * as of now, so that walsvc is asked first how far the log is. */
 struct query_read {
@@ -87,12 +111,13 @@ struct query {
     struct link_server *server;
     struct id16 log;
     char log_dir[CONFIG_PATH_MAX];
-    char query_link[LINK_ENDPOINT_MAX], wal_link[LINK_ENDPOINT_MAX];
+    char query_link[LINK_ENDPOINT_MAX];
     int64_t started_ns;
 
-    struct link_client *wal; /* appends, and what else walsvc answers */
-    struct pending_table appends;
-    struct link_client *watch; /* the durable end: one long poll, and at most one probe */
+    struct query_forward wal;           /* appends, and what else walsvc answers */
+    struct query_forward member;        /* what membersvc answers at once */
+    struct query_forward member_events; /* and its long polls, whose number must not hold up the rest */
+    struct link_client *watch;          /* the durable end: one long poll, and at most one probe */
     uint64_t durable_end, durable_lsn, commits;
     bool heard;    /* from walsvc; until then the durable end is what the files show, which may be less */
     bool watching; /* the long poll is out */
@@ -121,12 +146,9 @@ void query_wake_reads(struct query *q);
 bool query_reads_need_probe(const struct query *q);
 
 /* ---- query_wal.c ---- */
+/* After q->wal, whose endpoint it takes. */
 enum sh_error query_wal_open(struct query *q);
 void query_wal_close(struct query *q);
-/* A request of any type that walsvc answers: it gets the same bytes, the client gets its answer. */
-void query_pass_on(struct query *q, const struct link_request *request);
-/* The same, but while walsvc is away there is an answer at once. */
-void query_on_wal_info(struct query *q, const struct link_request *request);
 /* Somebody waits for the durable end to move on. */
 void query_watch(struct query *q);
 /* Makes sure that a probe of the durable end is asked for from now on; returns its number, or 0 when walsvc

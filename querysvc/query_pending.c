@@ -1,5 +1,5 @@
-/* Appends that walsvc has not answered yet, by request number: a hash table with linear probing. Numbers
- * count up, so that number modulo capacity hardly ever collides. */
+/* Requests that another daemon has not answered yet, by their number there: a hash table with linear probing.
+ * Numbers count up, so that number modulo capacity hardly ever collides. */
 #include "query.h"
 
 #include <assert.h>
@@ -62,6 +62,15 @@ bool pending_take(struct pending_table *table, uint64_t number, struct pending *
     table->used--;
     close_gap(table, (size_t)(slot - table->slots));
     return true;
+}
+
+size_t pending_impatient(const struct pending_table *table, uint64_t *numbers)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < table->capacity; i++)
+        if (table->slots[i].used && table->slots[i].impatient)
+            numbers[count++] = table->slots[i].number;
+    return count;
 }
 
 void pending_free(struct pending_table *table)

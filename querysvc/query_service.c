@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { NODE_TEXT_MAX = 320 };
+enum { NODE_TEXT_MAX = 320, MEMBER_QUEUE_BYTES = 1 << 20 /* of requests of at most some hundred bytes */ };
 
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)
 {
@@ -37,7 +37,7 @@ static void on_hello(struct query *q, const struct link_request *request)
         .node = slice_str(config->self->id),
         .log = q->log,
         .version = slice_str(SHANGHAI_VERSION),
-        .wal_link = hello.local && request->local ? slice_str(q->wal_link) : (struct slice){0},
+        .wal_link = hello.local && request->local ? slice_str(q->wal.endpoint) : (struct slice){0},
         .max_append_bytes = frame_body_most(config->settings.wal_segment_size),
     };
     query_answer(q, request->token, MSG_hello_reply, &reply);
@@ -128,10 +128,12 @@ static void on_log_info(struct query *q, const struct link_request *request)
         query_ask_first(q, request->token, ask.from, answer_log_info);
 }
 
-/* What gives up data for good is for who is on this node: nothing shows yet who else a client is. */
+/* What gives up data for good, or says who is in the cluster, is for who is on this node: nothing shows yet
+ * who else a client is. */
 static bool may_ask(const struct link_request *request)
 {
-    return request->local || (request->type != MSG_log_trim && request->type != MSG_accept_loss);
+    return request->local || (request->type != MSG_log_trim && request->type != MSG_accept_loss &&
+                              request->type != MSG_node_join && request->type != MSG_node_leave);
 }
 
 static void on_request(void *arg, const struct link_request *request)
@@ -147,10 +149,18 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_append:
     case MSG_log_trim:
     case MSG_accept_loss:
-        query_pass_on(q, request);
+        query_forward_send(&q->wal, request);
         break;
     case MSG_wal_info:
-        query_on_wal_info(q, request);
+        query_forward_now(&q->wal, request);
+        break;
+    case MSG_nodes:
+    case MSG_node_join:
+    case MSG_node_leave:
+        query_forward_now(&q->member, request);
+        break;
+    case MSG_events:
+        query_forward_now(&q->member_events, request);
         break;
     case MSG_read:
         query_on_read(q, request);
@@ -188,7 +198,6 @@ static enum service_exit find_log(struct query *q)
     snprintf(q->log_dir, sizeof q->log_dir, "%.*s/log/%s", (int)sizeof q->log_dir - 64, config->data_dir,
              text);
     snprintf(q->query_link, sizeof q->query_link, "ipc://%.200s/query", config->run_dir);
-    snprintf(q->wal_link, sizeof q->wal_link, "ipc://%.200s/wal", config->run_dir);
     reader_pool_open(&q->readers, q->fs, q->log_dir, q->log, config->settings.query_readers,
                      config->settings.query_reader_bytes);
     enum sh_error e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
@@ -226,12 +235,23 @@ static enum service_exit start_server(struct query *q)
     return EXIT_DONE;
 }
 
+static enum sh_error open_links(struct query *q)
+{
+    enum sh_error e =
+        query_forward_open(q, &q->wal, "walsvc", "wal", q->service->config->settings.wal_queue_bytes);
+    if (e == SH_OK)
+        e = query_forward_open(q, &q->member, "membersvc", "member", MEMBER_QUEUE_BYTES);
+    if (e == SH_OK)
+        e = query_forward_open(q, &q->member_events, "membersvc", "member", MEMBER_QUEUE_BYTES);
+    return e == SH_OK ? query_wal_open(q) : e;
+}
+
 static enum service_exit start(struct query *q)
 {
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
-    if (query_wal_open(q) != SH_OK)
+    if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
     return start_server(q);
@@ -256,6 +276,9 @@ void query_close(struct service *service)
     if (q->ready.tail != NULL)
         query_read_close(q);
     query_wal_close(q);
+    query_forward_close(&q->wal);
+    query_forward_close(&q->member);
+    query_forward_close(&q->member_events);
     reader_pool_close(&q->readers);
     if (q->server != NULL)
         link_server_close(q->server);

@@ -1,8 +1,6 @@
-/* The two links to walsvc: one passes appends on as they are; by the other, which no append can hold up, long
- * polls bring the durable end.
+/* The durable end, brought by long polls to walsvc: by a link of their own, which no append can hold up.
  *
- * Killing walsvc disturbs no read: the last durable end stays valid, and what walsvc has not answered is sent
- * to the next one by the link. */
+ * Killing walsvc disturbs no read: the last durable end stays valid. */
 #include "query.h"
 
 #include <assert.h>
@@ -110,58 +108,21 @@ static void on_watch_state(void *arg, bool connected)
     query_wake_reads(q); /* those that waited for its word need not any more */
 }
 
-static void on_append_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
-{
-    struct query *q = arg;
-    struct pending p;
-    bool known = pending_take(&q->appends, number, &p);
-    assert(known);
-    link_server_answer(q->server, p.token, type, body);
-}
-
-void query_pass_on(struct query *q, const struct link_request *request)
-{
-    struct pending p = {.token = request->token, .used = true};
-    enum sh_error e = link_client_send(q->wal, request->type, request->correlation, request->body,
-                                       (struct slice){0}, &p.number);
-    if (e == SH_OK) {
-        log_for(LOG_DEBUG, request->correlation,
-                request->type == MSG_append ? "append passed on" : "passed on to walsvc",
-                log_uint("type", request->type), log_uint("bytes", request->body.len));
-        pending_put(&q->appends, &p);
-        return;
-    }
-    struct msg_error error = {.code = e, .text = slice_str("the queue to walsvc is full"), .retry_ms = 20};
-    link_server_refuse(q->server, request->token, &error);
-}
-
-void query_on_wal_info(struct query *q, const struct link_request *request)
-{
-    if (link_client_is_connected(q->watch))
-        query_pass_on(q, request);
-    else
-        query_refuse(q, request->token, SH_UNAVAILABLE, "walsvc does not answer", 0);
-}
-
 enum sh_error query_wal_open(struct query *q)
 {
     struct link_client_options options = {
         .loop = q->service->loop,
-        .endpoint = q->wal_link,
+        .endpoint = q->wal.endpoint,
         .message_bytes = link_server_default_limits().message_bytes,
         .queue_bytes = q->service->config->settings.wal_queue_bytes,
         .cluster = q->service->cluster,
         .sender = slice_str(q->service->config->self->id),
-        .on_answer = on_append_answer,
+        .on_answer = on_watch_answer,
+        .on_state = on_watch_state,
         .arg = q,
     };
-    enum sh_error e = link_client_open(&options, &q->wal);
-    if (e != SH_OK)
-        return e;
-    options.on_answer = on_watch_answer;
-    options.on_state = on_watch_state;
-    e = link_client_open(&options, &q->watch);
     q->watch_again = (struct loop_timer){.fn = on_watch_again, .arg = q};
+    enum sh_error e = link_client_open(&options, &q->watch);
     if (e == SH_OK)
         query_watch(q);
     return e;
@@ -169,10 +130,7 @@ enum sh_error query_wal_open(struct query *q)
 
 void query_wal_close(struct query *q)
 {
-    if (q->wal != NULL)
-        link_client_close(q->wal);
     if (q->watch != NULL)
         link_client_close(q->watch);
     loop_timer_cancel(q->service->loop, &q->watch_again);
-    pending_free(&q->appends);
 }

@@ -1,9 +1,11 @@
-/* querysvc's table of appends that walsvc has not answered yet, against a plain array as its model. */
+/* querysvc's table of requests that another daemon has not answered yet, against a plain array as its model.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdlib.h>
 
 #include "query.h"
 
@@ -45,11 +47,32 @@ static void test_pending_table_may_be_empty(void **state)
     pending_free(&table);
 }
 
+static void test_the_impatient_are_found_among_the_others(void **state)
+{
+    (void)state;
+    enum { COUNT = 600 };
+    struct pending_table table = {0};
+    bool found[COUNT + 1] = {false};
+    for (uint64_t i = 1; i <= COUNT; i++)
+        pending_put(&table, &(struct pending){.number = i, .impatient = i % 7 == 0, .used = true});
+    uint64_t *numbers = xcalloc(table.used, sizeof *numbers);
+    size_t count = pending_impatient(&table, numbers);
+    assert_int_equal(count, COUNT / 7);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(numbers[i] % 7, 0);
+        assert_false(found[numbers[i]]);
+        found[numbers[i]] = true;
+    }
+    free(numbers);
+    pending_free(&table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pending_answers_in_any_order_find_their_client),
         cmocka_unit_test(test_pending_table_may_be_empty),
+        cmocka_unit_test(test_the_impatient_are_found_among_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
