@@ -1,7 +1,7 @@
 /* libshanghai: the C client library of Shanghai.
  *
- * All functions are thread-safe except that one iterator belongs to one thread at a time. A client runs
- * threads of its own for connections. No function ends the process; out of memory does. */
+ * All functions are thread-safe except that one iterator (reader, events) belongs to one thread at a time. A
+ * client runs threads of its own for connections. No function ends the process; out of memory does. */
 #ifndef SHANGHAI_H
 #define SHANGHAI_H
 
@@ -252,6 +252,158 @@ struct sh_loss {
  * sh_status's errors; after SH_TIMEOUT the outcome is unknown. */
 enum sh_error sh_accept_loss(struct sh_client *client, const uint8_t *log, uint64_t first_lsn,
                              uint64_t last_lsn, struct sh_loss *loss);
+
+/* ---- the cluster ---- */
+enum sh_node_status {
+    SH_NODE_JOINING,
+    SH_NODE_UP,
+    SH_NODE_SUSPECT,
+    SH_NODE_DOWN,
+    SH_NODE_MUST_REJOIN,
+    SH_NODE_LEFT
+};
+/* "joining", "up", ...; "unknown" for a value outside the list. A static string. */
+const char *sh_node_status_name(enum sh_node_status status);
+
+/* How the answering node stands to its cluster. */
+enum sh_node_state {
+    SH_STATE_FOUNDING, /* it knows its topology file only */
+    SH_STATE_MEMBER,
+    SH_STATE_LEFT,
+    SH_STATE_REPLACED,
+    SH_STATE_REFUSED /* another identity has its id */
+};
+/* "founding", "member", ...; as above. */
+const char *sh_node_state_name(enum sh_node_state state);
+
+struct sh_watermark {
+    uint8_t log[16];
+    uint64_t lsn, end; /* of the last durable entry; position behind its frame, in bytes */
+};
+/* A member, or one that left, as the answering node sees it. */
+struct sh_node {
+    char id[65], group[65], host[256];
+    uint16_t port, admin_port; /* admin_port 0: none */
+    enum sh_node_status status;
+    int64_t since_ms;     /* when that began, ms since 1970, by the clock of who saw it */
+    uint64_t generation;  /* how often the id was joined; 0: only named by a topology file */
+    uint64_t incarnation; /* raised by the node itself whenever it starts, moves or refutes */
+    uint8_t log[16];      /* its own; all zero until it has come for the first time */
+    uint8_t boot[16];
+    int64_t born_ms;  /* when its log came to be */
+    bool self;        /* the node that answers */
+    bool observed;    /* the answering node expects its heartbeats */
+    bool unreachable; /* nothing comes from it directly, though others reach it */
+    bool drifting;    /* its clock is too far from that of the node that answers */
+    int64_t heard_ms; /* age of the last sign of life that came directly; -1: none, or the node itself */
+    int64_t ahead_ms; /* of its clock; negative: it is behind */
+    struct sh_watermark *watermarks; /* of the logs it holds, as it told last */
+    size_t watermark_count;
+};
+struct sh_counter {
+    char name[32];
+    uint64_t count;
+};
+struct sh_nodes {
+    char cluster[65], node[65]; /* node: the one that answers */
+    enum sh_node_state state;
+    char text[513];        /* unless it is a member: what is the matter, and what to do */
+    struct sh_node *nodes; /* ordered by id, those that left included */
+    size_t node_count;
+    struct sh_counter *counters; /* of membersvc, since it started */
+    size_t counter_count;
+    uint64_t only_first, only_last; /* left or replaced: entries of its log that no member holds; 0: none */
+    uint64_t next_event;            /* number that the next event will get */
+};
+/* Who is in the cluster, and how they are. nodes is the caller's, what it points to is freed with
+ * sh_nodes_free, and it is all zero after an error. SH_UNAVAILABLE at once while membersvc is away. Otherwise
+ * sh_status's errors. */
+enum sh_error sh_nodes(struct sh_client *client, struct sh_nodes *nodes);
+/* Frees the lists, not nodes itself; does nothing the second time, or after an error. */
+void sh_nodes_free(struct sh_nodes *nodes);
+
+struct sh_join_options {
+    const char *id;
+    const char *host;    /* NULL with replace: as before */
+    uint16_t port;       /* first of its five ports; 0 with replace: as before */
+    uint16_t admin_port; /* 0: none, with replace as before */
+    const char *group;   /* NULL: "default", with replace as before */
+    bool replace;        /* a new identity takes the place of the member with this id, whose disk was lost */
+};
+/* Makes a node a member; asked of a member, on its own host. On SH_OK it is on that one's disk and on its way
+ * to the others; *generation (may be NULL) says how often the id was joined. SH_ALREADY_MEMBER: it is one,
+ * and replace is not set; also when an earlier try of the same call landed. SH_NOT_FOUND: replace, and there
+ * is no such member. SH_CONFLICT: another member has that address. SH_TOO_LARGE: there are as many as can be.
+ * SH_NOT_MEMBER: the node that is asked has left. SH_DISK_FULL: on the node that is asked; nothing is
+ * changed. SH_FORBIDDEN: connected by tcp. SH_BAD_REQUEST: id, host, port or group. SH_UNAVAILABLE at once:
+ * membersvc is away, or its node belongs to no cluster yet; when the detail says that it was lost, and with
+ * SH_TIMEOUT, it may have been done. Otherwise sh_status's errors. */
+enum sh_error sh_node_join(struct sh_client *client, const struct sh_join_options *options,
+                           uint64_t *generation);
+
+struct sh_leave_result {
+    uint64_t generation;
+    uint8_t log[16];                /* its own; all zero when it never came */
+    uint64_t only_first, only_last; /* entries of that log that no other member is known to hold; 0: none */
+};
+/* Takes a node out of the cluster, with what was said of joins; *result (may be NULL) is all zero after an
+ * error. SH_NOT_MEMBER: it is no member, or the node that is asked has left. SH_CONFLICT: it is the last one.
+ */
+enum sh_error sh_node_leave(struct sh_client *client, const char *id, struct sh_leave_result *result);
+
+enum sh_node_event_kind {
+    SH_EVENT_JOINING = 1,
+    SH_EVENT_UP,
+    SH_EVENT_SUSPECT,
+    SH_EVENT_DOWN,
+    SH_EVENT_MUST_REJOIN,
+    SH_EVENT_LEFT,
+    SH_EVENT_RESTARTED,
+    SH_EVENT_MOVED,    /* another address */
+    SH_EVENT_REPLACED, /* another identity may come */
+    SH_EVENT_UNREACHABLE,
+    SH_EVENT_REACHABLE,
+    SH_EVENT_CLOCK_DRIFT,
+    SH_EVENT_CLOCK_GOOD,
+    SH_EVENT_FOUNDED, /* the node that tells */
+    SH_EVENT_REFUSED  /* the node that tells: another identity has its id */
+};
+/* "joining", "up", ...; "unknown" for a value outside the list. A static string. */
+const char *sh_node_event_name(enum sh_node_event_kind kind);
+
+/* A change in the cluster, as one node saw it. */
+struct sh_node_event {
+    uint8_t series[16]; /* numbers count within it */
+    uint64_t number;    /* 1, 2, 3, ... without gaps */
+    enum sh_node_event_kind kind;
+    int64_t wall_ms; /* when that node saw it, ms since 1970 */
+    char id[65];     /* whom it is about */
+    uint64_t generation, incarnation;
+    char text[256]; /* more about it; "": nothing */
+};
+struct sh_events;
+struct sh_events_options {
+    uint8_t series[16]; /* that `after` is a number of; all zero: the present one of the node */
+    uint64_t after;     /* number of the last event that is known; 0: from the oldest that is kept;
+                           UINT64_MAX: only those that come */
+    bool follow;        /* at the end, wait for more instead of ending */
+};
+/* Opens a subscription to what a node sees; *events is freed with sh_events_close, before its client is
+ * closed. Options are copied. Asks the node only when `after` is UINT64_MAX, with sh_nodes's errors. */
+enum sh_error sh_events_open(struct sh_client *client, const struct sh_events_options *options,
+                             struct sh_events **events);
+/* The next event: each once, in order, also over restarts of the node. wait_ms in milliseconds, for follow
+ * only. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new within wait_ms; call
+ * again. SH_TRIMMED: events were lost, since they are not kept any more; the next call goes on with the
+ * oldest that is. SH_CONFLICT: the node that is there now counts in another series; the next call goes on
+ * with the oldest of that. SH_UNAVAILABLE (without follow at once while membersvc is away), SH_TIMEOUT: may
+ * be called again. Otherwise sh_status's errors. */
+enum sh_error sh_events_next(struct sh_events *events, uint32_t wait_ms, struct sh_node_event *event);
+/* Number of the last event that was given, or is known: what to go on after; series (may be NULL): of which
+ * series, all zero before the node was met. */
+uint64_t sh_events_position(const struct sh_events *events, uint8_t series[16]);
+/* Frees it. NULL does nothing. */
+void sh_events_close(struct sh_events *events);
 
 /* The last error's own sentence as the node gave it ("expected sequence 7"), of this thread; "" for none.
  * Lives until the thread's next call of this library. */

@@ -310,6 +310,7 @@ void member_core_view(const struct member_core *core, struct member_time now, si
         .self = is_self,
         .observed = observe_watch((struct member_core *)core, m) != NULL,
         .unreachable = m->unreachable,
+        .drifting = m->drifting,
         .heard_ns = m->heard_ns == NEVER ? -1 : now.mono_ns - m->heard_ns,
         .ahead_ms = m->ahead_ms,
         .watermarks = is_self ? core->marks : m->marks,

@@ -105,7 +105,7 @@ struct member_self member_core_self(const struct member_core *core);
 /* One member, as node_info tells of it. */
 struct member_view {
     const struct member_record *record; /* until the next call for a view; with the status that is shown */
-    bool self, observed, unreachable;
+    bool self, observed, unreachable, drifting;
     int64_t heard_ns; /* age of the last direct sign of life; -1: none yet */
     int64_t ahead_ms; /* of its clock against ours */
     const struct member_watermark *watermarks;

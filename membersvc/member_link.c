@@ -76,6 +76,7 @@ static void pack_node(const struct member_view *view, struct buf *out)
         .self = view->self,
         .observed = view->observed,
         .unreachable = view->unreachable,
+        .drifting = view->drifting,
         .heard_ms = view->heard_ns < 0 ? 0 : (uint64_t)(view->heard_ns / NS_PER_MS) + 1,
         .ahead_ms = view->ahead_ms > 0 ? (uint64_t)view->ahead_ms : 0,
         .behind_ms = view->ahead_ms < 0 ? (uint64_t)-view->ahead_ms : 0,

@@ -8,6 +8,8 @@
  *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
  *   sh_read.c    readers
  *   sh_log.c     what keeps a log: trims, the state of walsvc
+ *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
+ *   sh_events.c  subscriptions to what happens in the cluster
  *
  * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,
  * or a caller on a visit, who sends what he has just added. They and the callers meet in struct shc_queue
@@ -59,6 +61,8 @@ void shc_set(atomic_uint *word, unsigned value);
 
 /* Keeps the sentence for sh_last_error_detail of this thread. */
 void shc_detail(const char *text);
+/* Copies a text with a NUL behind it; false when it doesn't fit or holds a NUL itself. */
+bool shc_copy(char *out, size_t size, struct slice text);
 
 /* ---------------------------------------------------------------- batches */
 

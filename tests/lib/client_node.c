@@ -15,7 +15,7 @@ static struct loop *node_loop;
 static struct link_server *node_server;
 static struct loop_timer node_timer;
 
-static void answer(struct link_token token, uint32_t type, const void *message)
+void node_answer(struct link_token token, uint32_t type, const void *message)
 {
     struct buf body = {0};
     msg_encode(type, message, &body);
@@ -23,7 +23,7 @@ static void answer(struct link_token token, uint32_t type, const void *message)
     buf_free(&body);
 }
 
-static void refuse(struct link_token token, enum sh_error code, uint64_t expected)
+void node_refuse(struct link_token token, enum sh_error code, uint64_t expected)
 {
     struct msg_error e = {.code = code, .text = slice_str("as the test wants"), .expected = expected};
     link_server_refuse(node_server, token, &e);
@@ -79,14 +79,14 @@ static void on_append(struct node *n, const struct link_request *request)
     uint64_t highest = find_sequence(n, &m, &s);
     if (s == NULL && m.sequence != highest + 1) {
         n->conflicts++;
-        refuse(request->token, highest == 0 ? SH_SEQUENCE_EXPIRED : SH_CONFLICT, highest + 1);
+        node_refuse(request->token, highest == 0 ? SH_SEQUENCE_EXPIRED : SH_CONFLICT, highest + 1);
         return;
     }
     if (n->refuse_after > 0) {
         n->refuse_after--;
     } else if (n->refuse_count > 0) {
         n->refuse_count--;
-        refuse(request->token, n->refuse, 0);
+        node_refuse(request->token, n->refuse, 0);
         return;
     }
     if (s == NULL)
@@ -95,7 +95,7 @@ static void on_append(struct node *n, const struct link_request *request)
     if ((n->hold || n->held_count > 0) && n->held_count < HELD_MAX)
         n->held[n->held_count++] = (struct held){request->token, reply};
     else
-        answer(request->token, MSG_append_reply, &reply);
+        node_answer(request->token, MSG_append_reply, &reply);
 }
 
 static void pack_frame(struct node *n, const struct stored *s, struct buf *out)
@@ -118,7 +118,7 @@ static void on_read(struct node *n, const struct link_request *request)
     enum sh_error e = msg_decode(MSG_read, request->body, &m);
     assert(e == SH_OK);
     if (m.from < n->first_lsn) {
-        refuse(request->token, SH_TRIMMED, n->first_lsn);
+        node_refuse(request->token, SH_TRIMMED, n->first_lsn);
         return;
     }
     struct msg_read_reply reply = {.log = n->log, .salt = 7, .next = m.from, .durable_lsn = n->next_lsn - 1};
@@ -130,7 +130,7 @@ static void on_read(struct node *n, const struct link_request *request)
         reply.next = s->lsn + s->count;
     }
     reply.frames = buf_slice(&frames);
-    answer(request->token, MSG_read_reply, &reply);
+    node_answer(request->token, MSG_read_reply, &reply);
     buf_free(&frames);
 }
 
@@ -151,15 +151,17 @@ static void on_request(void *arg, const struct link_request *request)
                                       .first_lsn = 1};
     pthread_mutex_lock(&n->lock);
     status.durable_lsn = n->next_lsn - 1;
-    if (request->type == MSG_append)
+    if (node_on_members(n, request))
+        ;
+    else if (request->type == MSG_append)
         on_append(n, request);
     else if (request->type == MSG_read)
         on_read(n, request);
     else if (request->type == MSG_status)
-        answer(request->token, MSG_status_reply, &status);
+        node_answer(request->token, MSG_status_reply, &status);
     else if (request->type == MSG_hello) {
         hello.wal_link = n->offer_wal ? slice_str(n->wal) : (struct slice){0};
-        answer(request->token, MSG_hello_reply, &hello);
+        node_answer(request->token, MSG_hello_reply, &hello);
     }
     pthread_mutex_unlock(&n->lock);
 }
@@ -170,8 +172,9 @@ static void on_node_timer(void *arg)
     struct node *n = arg;
     pthread_mutex_lock(&n->lock);
     for (size_t i = 0; i < n->held_count && !n->hold; i++)
-        answer(n->held[i].token, MSG_append_reply, &n->held[i].reply);
+        node_answer(n->held[i].token, MSG_append_reply, &n->held[i].reply);
     n->held_count = n->hold ? n->held_count : 0;
+    node_answer_poll(n);
     pthread_mutex_unlock(&n->lock);
     loop_timer_after(node_loop, &node_timer, 2 * NS_PER_MS);
 }
@@ -256,6 +259,7 @@ void node_kill(struct node *n)
     while (kill(n->pid, 0) == 0)
         usleep(1000);
     n->held_count = 0;
+    n->parked = false;
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -278,7 +282,8 @@ struct node *node_start(void)
     pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
     pthread_mutex_init(&n->lock, &shared);
     n->log = id16_random();
-    n->next_lsn = n->first_lsn = 1;
+    n->next_lsn = n->first_lsn = n->event_first = n->event_next = 1;
+    n->series = id16_random();
     node_spawn(n);
     return n;
 }

@@ -50,6 +50,16 @@ struct node {
     enum sh_error refuse;  /* with this... */
     uint32_t refuse_count; /* ...so many appends... */
     uint32_t refuse_after; /* ...after so many accepted ones */
+    /* the cluster, client_node_members.c: */
+    struct id16 series;
+    uint64_t event_first, event_next; /* numbers kept; event n is of the kind n % 15 + 1, about "m<n>" */
+    bool member_away;                 /* refuses what membersvc would answer */
+    enum sh_error member_refuse;      /* joins and leaves, with this */
+    bool odd;                         /* answers what makes no sense */
+    char joined[128];                 /* the last join or leave, as text */
+    bool parked;                      /* a poll for events */
+    struct link_token poll;
+    uint64_t poll_after;
     /* what it saw */
     uint32_t appends, conflicts;
     uint64_t correlations[CORRELATIONS_MAX]; /* of the first appends */
@@ -65,6 +75,14 @@ void node_stop(struct node *n);
 /* SIGKILL; with the lock, so that the process doesn't take it along. */
 void node_kill(struct node *n);
 void node_restart(struct node *n);
+
+/* ---- within the node's process: client_node.c for client_node_members.c ---- */
+void node_answer(struct link_token token, uint32_t type, const void *message);
+void node_refuse(struct link_token token, enum sh_error code, uint64_t expected);
+/* Whether it was about the cluster. With the lock. */
+bool node_on_members(struct node *n, const struct link_request *request);
+/* Answers the poll that waits when it needn't any more. With the lock. */
+void node_answer_poll(struct node *n);
 
 /* Waits until the condition holds, with the node's lock. */
 #define NODE_WAIT(n, condition)                                                                              \
