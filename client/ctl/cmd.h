@@ -7,6 +7,9 @@
 extern const struct ctl_command cmd_append;                                                 /* cmd_append.c */
 extern const struct ctl_command cmd_read, cmd_tail;                                         /* cmd_read.c */
 extern const struct ctl_command cmd_status, cmd_version, cmd_config_check, cmd_config_show; /* cmd_node.c */
+extern const struct ctl_command cmd_nodes;                                                  /* cmd_nodes.c */
+extern const struct ctl_command cmd_node_join, cmd_node_leave;                              /* cmd_join.c */
+extern const struct ctl_command cmd_events;                                                 /* cmd_events.c */
 extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
 extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
 extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */
@@ -21,5 +24,13 @@ int ctl_fail_no_log(const struct ctl *ctl, const char *data);
 int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno);
 /* Another version wrote it. */
 int ctl_fail_version(const struct ctl *ctl, const char *path);
+
+/* What membersvc refused, with what to do about it; returns the exit code. id: whom it was about, or NULL. */
+int ctl_fail_member(const struct ctl *ctl, const char *id, enum sh_error error);
+/* A table of all nodes; of those that left too, when asked for. */
+void ctl_print_nodes(const struct ctl *ctl, const struct sh_nodes *nodes, bool with_left);
+void ctl_json_nodes(struct ctl_json *j, const struct sh_nodes *nodes);
+/* Red, yellow or green. */
+const char *ctl_status_style(const struct ctl *ctl, enum sh_node_status status);
 
 #endif

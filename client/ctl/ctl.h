@@ -125,13 +125,16 @@ const char *ctl_bytes(uint64_t bytes, char out[CTL_TEXT_MAX]);
 const char *ctl_grouped(uint64_t number, char out[CTL_TEXT_MAX]);
 const char *ctl_rate(double per_s, char out[CTL_TEXT_MAX]);
 const char *ctl_duration(int64_t ns, char out[CTL_TEXT_MAX]);
+/* "1.2s", "12s", "3m", "5h", "12d"; "-" when negative: not known. For columns. */
+const char *ctl_age(int64_t ms, char out[CTL_TEXT_MAX]);
 /* A time: RFC 3339 ("2026-11-26T03:30:00Z", "2026-11-26 03:30:00.5+01:00"), or how long ago ("10m", "2h").
  * now_ns and *ms since 1970. False: neither. */
 bool ctl_parse_time(const char *text, int64_t now_ns, int64_t *ms);
 /* Local time of a wall clock's ns since 1970, to the millisecond. */
 const char *ctl_time(int64_t real_ns, char out[CTL_TEXT_MAX]);
 
-/* Rows of aligned columns: cells are copied; a column is right-aligned when its head starts with '>'. */
+/* Rows of aligned columns: cells are copied, and may hold styles; a column is right-aligned when its head
+ * starts with '>'. */
 struct ctl_table {
     struct buf cells; /* NUL-terminated texts */
     size_t columns, count;

@@ -66,6 +66,24 @@ const char *ctl_duration(int64_t ns, char out[CTL_TEXT_MAX])
     return out;
 }
 
+const char *ctl_age(int64_t ms, char out[CTL_TEXT_MAX])
+{
+    int64_t s = ms / MS_PER_S;
+    if (ms < 0)
+        snprintf(out, CTL_TEXT_MAX, "-");
+    else if (s < 10)
+        snprintf(out, CTL_TEXT_MAX, "%" PRId64 ".%" PRId64 "s", s, ms / 100 % 10);
+    else if (s < 60)
+        snprintf(out, CTL_TEXT_MAX, "%" PRId64 "s", s);
+    else if (s < 3600)
+        snprintf(out, CTL_TEXT_MAX, "%" PRId64 "m", s / 60);
+    else if (s < 86400)
+        snprintf(out, CTL_TEXT_MAX, "%" PRId64 "h", s / 3600);
+    else
+        snprintf(out, CTL_TEXT_MAX, "%" PRId64 "d", s / 86400);
+    return out;
+}
+
 const char *ctl_time(int64_t real_ns, char out[CTL_TEXT_MAX])
 {
     time_t s = (time_t)(real_ns / NS_PER_S);
@@ -104,12 +122,17 @@ void ctl_table_cell(struct ctl_table *table, const char *format, ...)
     table->count++;
 }
 
-/* Characters that a terminal shows: bytes that don't continue a UTF-8 sequence. */
+/* Characters that a terminal shows: bytes that don't continue a UTF-8 sequence, and belong to no style. */
 static int width_of(const char *text)
 {
     int width = 0;
-    for (; *text != 0; text++)
-        width += ((uint8_t)*text & 0xc0) != 0x80;
+    for (; *text != 0; text++) {
+        const char *end = *text == '\033' ? strchr(text, 'm') : NULL;
+        if (end != NULL)
+            text = end;
+        else
+            width += ((uint8_t)*text & 0xc0) != 0x80;
+    }
     return width;
 }
 
