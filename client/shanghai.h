@@ -129,17 +129,24 @@ uint64_t sh_read_position(const struct sh_reader *reader);
 void sh_read_close(struct sh_reader *reader);
 
 /* ---- the node ---- */
+enum sh_writes {
+    SH_WRITES_TAKEN,
+    SH_WRITES_DISK_FULL, /* an append was refused for it, and there is no room yet */
+    SH_WRITES_READ_ONLY, /* the node left its cluster, or was replaced */
+    SH_WRITES_AWAY       /* walsvc does not answer */
+};
 struct sh_status {
     char cluster[65], node[65], version[65];
     uint8_t log[16];
-    bool writable;        /* walsvc answers */
-    uint64_t first_lsn;   /* that is left */
-    uint64_t durable_lsn; /* of the last durable entry that querysvc knows of */
-    uint64_t durable_end; /* position in the log, in bytes, behind the last durable frame */
-    uint64_t disk_bytes;  /* of the segment files, what is allocated ahead included */
-    uint64_t uptime_ms;   /* of querysvc */
-    uint32_t segments;    /* files */
-    uint32_t clients;     /* connected to querysvc, this one included */
+    bool writable;         /* appends are taken */
+    enum sh_writes writes; /* why not */
+    uint64_t first_lsn;    /* that is left */
+    uint64_t durable_lsn;  /* of the last durable entry that querysvc knows of */
+    uint64_t durable_end;  /* position in the log, in bytes, behind the last durable frame */
+    uint64_t disk_bytes;   /* of the segment files, what is allocated ahead included */
+    uint64_t uptime_ms;    /* of querysvc */
+    uint32_t segments;     /* files */
+    uint32_t clients;      /* connected to querysvc, this one included */
     uint64_t commits; /* groups written and synced since walsvc started, as querysvc last heard; 0: unknown */
 };
 /* Asks the node how it is; status is the caller's, and all zero after an error. SH_TIMEOUT: no answer within
@@ -321,6 +328,20 @@ struct sh_nodes {
 enum sh_error sh_nodes(struct sh_client *client, struct sh_nodes *nodes);
 /* Frees the lists, not nodes itself; does nothing the second time, or after an error. */
 void sh_nodes_free(struct sh_nodes *nodes);
+
+enum sh_health_level { SH_HEALTH_GOOD, SH_HEALTH_DEGRADED, SH_HEALTH_UNAVAILABLE };
+/* "healthy", "degraded", "unavailable"; "unknown" for a value outside the list. A static string. */
+const char *sh_health_name(enum sh_health_level level);
+struct sh_health {
+    enum sh_health_level level;
+    char **reasons; /* a clause for people each, the worst first; none when it is good */
+    size_t reason_count;
+};
+/* How a cluster is, as one node sees it (docs/cluster-protocol.md, "Health"). nodes NULL: membersvc does not
+ * answer. *health is the caller's, what it points to is freed with sh_health_free. */
+void sh_health(const struct sh_status *status, const struct sh_nodes *nodes, struct sh_health *health);
+/* Frees the reasons, not health itself; does nothing the second time. */
+void sh_health_free(struct sh_health *health);
 
 struct sh_join_options {
     const char *id;

@@ -119,8 +119,9 @@ struct query {
     struct query_forward member_events; /* and its long polls, whose number must not hold up the rest */
     struct link_client *watch;          /* the durable end: one long poll, and at most one probe */
     uint64_t durable_end, durable_lsn, commits;
-    bool heard;    /* from walsvc; until then the durable end is what the files show, which may be less */
-    bool watching; /* the long poll is out */
+    uint64_t writes; /* whether walsvc takes appends, as in watermark_reply */
+    bool heard;      /* from walsvc; until then the durable end is what the files show, which may be less */
+    bool watching;   /* the long poll is out */
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     uint64_t probe;                /* number of the last probe's request */
     uint64_t probes_sent, probes_done;

@@ -53,17 +53,21 @@ static enum sh_error list_segments(struct query *q, struct log_segment **segment
     return e == SH_NOT_FOUND ? SH_OK : e;
 }
 
+enum { WRITES_TAKEN = 0, WRITES_AWAY = 3 }; /* `writes` of status_reply */
+
 static void answer_status(struct query *q, const struct query_read *r)
 {
     struct log_extent extent;
     log_extent_read(q->fs, q->log_dir, q->log, &extent); /* of damage log info and reads tell */
     const struct config *config = q->service->config;
+    uint64_t writes = link_client_is_connected(q->watch) ? q->writes : WRITES_AWAY;
     struct msg_status_reply reply = {
         .cluster = slice_str(config->cluster),
         .node = slice_str(config->self->id),
         .version = slice_str(SHANGHAI_VERSION),
         .log = q->log,
-        .writable = link_client_is_connected(q->watch),
+        .writable = writes == WRITES_TAKEN,
+        .writes = writes,
         .first_lsn = extent.segments > 0 ? extent.first_lsn : 1,
         .durable_lsn = q->durable_lsn,
         .durable_end = q->durable_end,

@@ -27,7 +27,10 @@ void query_watch(struct query *q)
         return;
     q->watching = true;
     loop_timer_cancel(q->service->loop, &q->watch_again);
-    ask(q, &(struct msg_watermark){.newer_than = q->durable_end, .wait_ms = LINK_POLL_MS}, &number);
+    ask(q,
+        &(struct msg_watermark){
+            .newer_than = q->durable_end, .wait_ms = LINK_POLL_MS, .writes = 1 + q->writes},
+        &number);
 }
 
 static void on_watch_again(void *arg)
@@ -64,6 +67,7 @@ static bool take_watermark(struct query *q, uint32_t type, struct slice body)
         q->durable_lsn = reply.durable_lsn;
     }
     q->commits = reply.commits;
+    q->writes = reply.writes;
     q->heard = true;
     query_wake_reads(q);
     return true;

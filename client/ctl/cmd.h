@@ -6,7 +6,8 @@
 
 extern const struct ctl_command cmd_append;                                                 /* cmd_append.c */
 extern const struct ctl_command cmd_read, cmd_tail;                                         /* cmd_read.c */
-extern const struct ctl_command cmd_status, cmd_version, cmd_config_check, cmd_config_show; /* cmd_node.c */
+extern const struct ctl_command cmd_status;                                                 /* cmd_status.c */
+extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;             /* cmd_node.c */
 extern const struct ctl_command cmd_nodes;                                                  /* cmd_nodes.c */
 extern const struct ctl_command cmd_node_join, cmd_node_leave;                              /* cmd_join.c */
 extern const struct ctl_command cmd_events;                                                 /* cmd_events.c */

@@ -1,4 +1,4 @@
-/* status, version, config check and config show. */
+/* version, config check and config show. */
 #include "cmd.h"
 
 #include <assert.h>
@@ -11,65 +11,6 @@
 
 #include "config.h"
 #include "config_doc.h"
-
-static void print_status_json(const struct sh_status *s)
-{
-    struct ctl_json j = {0};
-    json_open(&j, NULL, '{');
-    json_text(&j, "cluster", s->cluster);
-    json_text(&j, "node", s->node);
-    json_text(&j, "version", s->version);
-    json_uuid(&j, "log", s->log);
-    json_bool(&j, "writable", s->writable);
-    json_uint(&j, "first_lsn", s->first_lsn);
-    json_uint(&j, "durable_lsn", s->durable_lsn);
-    json_uint(&j, "durable_end", s->durable_end);
-    json_uint(&j, "segments", s->segments);
-    json_uint(&j, "disk_bytes", s->disk_bytes);
-    json_uint(&j, "uptime_ms", s->uptime_ms);
-    json_uint(&j, "clients", s->clients);
-    json_uint(&j, "commits", s->commits);
-    json_close(&j, '}');
-    json_print(&j);
-}
-
-static void print_status_text(const struct ctl *ctl, const struct sh_status *s)
-{
-    struct id16 log;
-    char uuid[ID_TEXT], a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
-    memcpy(log.bytes, s->log, sizeof log.bytes);
-    id16_format(log, uuid);
-    ctl_line(ctl, "node", "%s of cluster %s, version %s", s->node, s->cluster, s->version);
-    ctl_line(ctl, "log", "%s", uuid);
-    ctl_line(ctl, "writes", "%s%s%s", ctl_style(ctl, s->writable ? CTL_GREEN : CTL_RED),
-             s->writable ? "yes" : "no: walsvc does not answer", ctl_style(ctl, CTL_PLAIN));
-    ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(s->first_lsn, a), ctl_grouped(s->durable_lsn, b));
-    ctl_line(ctl, "on disk", "%s in %u segment%s", ctl_bytes(s->disk_bytes, a), s->segments,
-             s->segments == 1 ? "" : "s");
-    ctl_line(ctl, "up", "%s, %u client%s", ctl_duration((int64_t)s->uptime_ms * NS_PER_MS, a), s->clients,
-             s->clients == 1 ? "" : "s");
-}
-
-static int run_status(struct ctl *ctl)
-{
-    struct sh_client *client;
-    struct sh_status status;
-    int code = ctl_open(ctl, &client);
-    if (code != CTL_DONE)
-        return code;
-    enum sh_error e = sh_status(client, &status);
-    if (e != SH_OK)
-        code = ctl_fail_node(ctl, "status", e, sh_last_error_detail());
-    else if (ctl->format == CTL_JSON)
-        print_status_json(&status);
-    else
-        print_status_text(ctl, &status);
-    sh_close(client);
-    return code;
-}
-
-const struct ctl_command cmd_status = {
-    .name = "status", .values = "", .summary = "How the node is", .run = run_status};
 
 static int run_version(struct ctl *ctl)
 {

@@ -249,6 +249,7 @@ enum sh_error sh_status(struct sh_client *c, struct sh_status *status)
         copy_text(status->version, sizeof status->version, reply.version);
         memcpy(status->log, reply.log.bytes, sizeof status->log);
         status->writable = reply.writable;
+        status->writes = reply.writable || reply.writes != 0 ? (enum sh_writes)reply.writes : SH_WRITES_AWAY;
         status->first_lsn = reply.first_lsn;
         status->durable_lsn = reply.durable_lsn;
         status->durable_end = reply.durable_end;

@@ -9,6 +9,7 @@
  *   sh_read.c    readers
  *   sh_log.c     what keeps a log: trims, the state of walsvc
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
+ *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
  * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,

@@ -119,7 +119,8 @@ class DiskFull(unittest.TestCase):
     def check_rest_works(self):
         self.read_on()
         status = self.node.json("status")
-        self.assertTrue(status["writable"])
+        self.assertEqual((status["writable"], status["writes"], status["health"]), (False, "disk_full", "unavailable"))
+        self.assertIn("n1 takes no writes: its disk is full", status["reasons"])
         self.assertEqual(status["durable_lsn"], self.read)
         self.assertEqual(self.node.ctl("log", "verify", "--data", self.node.data).returncode, 0)
         self.assertGreaterEqual(self.node.room(), 64 << 10)
