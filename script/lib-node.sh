@@ -124,10 +124,10 @@ start_node() {
     echo $! >"$(pid_file "$id")"
 }
 
-# Whether a node takes writes.
+# Whether all of a node answers; on a full disk it takes no writes, and is ready all the same.
 node_is_ready() {
     "$bin/shanghaictl" --endpoint "$(endpoint "$1")" --timeout 1s --format json status 2>/dev/null </dev/null |
-        python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["writable"])' 2>/dev/null
+        python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)["writes"] == "walsvc_away")' 2>/dev/null
 }
 
 wait_ready() {

@@ -95,7 +95,7 @@ class Node:
         if self.process.poll() is not None:
             raise AssertionError(f"shanghaid ended with {self.process.returncode}:\n{self.log_tail()}")
         status = self.ctl("--format", "json", "--timeout", "1s", "status", check=False)
-        return status.returncode == 0 and json.loads(status.stdout)["writable"]
+        return status.returncode == 0 and json.loads(status.stdout)["writes"] != "walsvc_away"
 
     def wait_ready(self, timeout=30.0):
         wait_for(self.is_ready, "a ready node", timeout, 0.02)

@@ -1,0 +1,219 @@
+"""shanghaictl about the cluster: nodes, node join and leave, events, health; on a node alone and on three."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+
+from shanghai import BIN, Node, free_port, wait_for
+
+TIMES = "member: {heartbeat_interval: 200ms, suspect_after: 600ms, down_after: 1200ms}"
+
+
+class Alone(unittest.TestCase):
+    def setUp(self):
+        self.node = Node()
+        self.addCleanup(self.node.close)
+        self.node.start()
+        wait_for(lambda: self.node.json("nodes")["state"] == "member", "a founded cluster")
+
+    def refused(self, code, said, *args, endpoint=None):
+        done = self.node.ctl(*args, check=False, endpoint=endpoint)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertIn(said, done.stderr.decode())
+        self.assertEqual(done.stdout, b"")
+
+    def join(self, name, port=7000):
+        return self.node.ctl("node", "join", name, "--host", "127.0.0.1", "--port", str(port)).stdout.decode()
+
+    def test_a_node_alone_is_healthy(self):
+        status = self.node.json("status")
+        self.assertEqual((status["health"], status["reasons"], status["writes"]), ("healthy", [], "taken"))
+        nodes = self.node.json("nodes")
+        self.assertEqual((nodes["cluster"], nodes["node"], nodes["text"]), ("test", "n1", ""))
+        self.assertEqual(nodes["counters"]["malformed"], 0)
+        only = nodes["nodes"][0]
+        self.assertEqual((only["id"], only["status"], only["self"], only["heartbeat_age_ms"], only["log"]),
+                         ("n1", "up", True, None, status["log"]))
+        self.assertIn(f"127.0.0.1:{self.node.port}", self.node.ctl("nodes").stdout.decode())
+
+    def test_each_refusal_says_what_to_do(self):
+        self.assertIn("n2 joins (generation 2)", self.join("n2"))
+        at = ("--host", "127.0.0.1", "--port")
+        self.refused(1, "already_member: n2 is a member already; --replace", "node", "join", "n2", *at, "7000")
+        self.refused(1, "conflict: 127.0.0.1:7000 is the address of n2", "node", "join", "n3", *at, "7000")
+        self.refused(1, "not_found: there is no member n3", "node", "join", "n3", *at, "7100", "--replace")
+        self.refused(3, "no such group", "node", "join", "n3", *at, "7100", "--group", "none")
+        self.refused(3, "this is no id", "node", "join", "n 3", *at, "7100")
+        self.refused(3, "this is no host", "node", "join", "n3", "--host", "a b", "--port", "7100")
+        self.refused(3, "ask another member", "node", "join", "n1", "--replace")
+        self.refused(2, "--host and --port say where n3 listens", "node", "join", "n3")
+        self.refused(2, "--port must be between 1 and 65531", "node", "join", "n3", *at, "65532")
+        self.refused(2, "missing: ID", "node", "join")
+        self.refused(2, "missing: ID", "node", "leave")
+        self.refused(1, "not_member: n9 is not a member; `shanghaictl nodes`", "node", "leave", "n9")
+        for far in (("node", "join", "n3", *at, "7100"), ("node", "leave", "n2")):
+            self.refused(3, "forbidden: only for clients on the node itself, by ipc; run this on a member's own host",
+                         *far, endpoint=self.node.tcp)
+        self.assertIn("n2 has left", self.node.ctl("node", "leave", "n2").stdout.decode())
+        self.refused(1, "not_member: n2 has left already", "node", "leave", "n2")
+        self.refused(1, "conflict: n1 is the last member; to stop it", "node", "leave", "n1")
+        status = {node["id"]: node["status"] for node in self.node.json("nodes")["nodes"]}
+        self.assertEqual(status, {"n1": "up", "n2": "left"})
+
+    def test_answers_as_json(self):
+        done = self.node.json("node", "join", "n2", "--host", "127.0.0.1", "--port", "7000")
+        self.assertEqual(done, {"id": "n2", "generation": 2})
+        done = self.node.ctl("--format", "json", "node", "leave", "n9", check=False)
+        self.assertEqual((done.returncode, json.loads(done.stderr)["error"]), (1, "not_member"))
+        self.assertEqual(self.node.json("node", "leave", "n2"),
+                         {"id": "n2", "generation": 2, "log": None, "only_first": None, "only_last": None})
+
+    def test_while_membersvc_is_away_only_it_is_missing(self):
+        self.node.ctl("svc", "stop", "membersvc")
+        wait_for(lambda: self.node.json("status")["nodes"] is None, "membersvc to be away")
+        for command in (("nodes",), ("node", "leave", "n2"), ("events",)):
+            self.refused(3, "unavailable: membersvc does not answer; `shanghaictl svc tree` shows why", *command)
+        status = self.node.json("status")
+        self.assertEqual((status["health"], status["writable"]), ("degraded", True))
+        self.node.ctl("svc", "start", "membersvc")
+        wait_for(lambda: self.node.json("status")["health"] == "healthy", "a healthy cluster")
+
+    def events(self, *args):
+        return [json.loads(line) for line in self.node.ctl("--format", "json", "events", *args).stdout.splitlines()]
+
+    def follow(self, *args):
+        command = self.node.ctl_command("--format", "json", "events", "-f", *args)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_events_from_a_number_and_so_many(self):
+        self.assertEqual([event["event"] for event in self.events()], ["founded"])
+        for i in range(2, 6):
+            self.join(f"n{i}", 7000 + 10 * i)
+        seen = self.events()
+        self.assertEqual([event["number"] for event in seen], list(range(1, 6)))
+        self.assertEqual(self.events("--from", "3", "--count", "2"), seen[2:4])
+        self.assertEqual(self.events("--from", "6"), [])
+        lines = self.node.ctl("events").stdout.decode().splitlines()
+        self.assertEqual(len(lines), 5)
+        self.assertEqual(lines[1].split()[3:], ["n2", "joining"])
+
+    def test_who_follows_gets_each_once_over_kills_and_ends_at_once(self):
+        follower = self.follow()
+        seen = [json.loads(follower.stdout.readline())]
+        for i in range(2, 8):
+            self.join(f"n{i}", 7000 + 10 * i)
+            seen.append(json.loads(follower.stdout.readline()))
+            service = ("membersvc", "querysvc")[i % 2]
+            old = self.node.kill(service)
+            wait_for(lambda old=old, service=service: self.node.pid(service) != old, "another one")
+            wait_for(lambda: self.node.ctl("nodes", check=False).returncode == 0, "membersvc to answer")
+        self.assertEqual([event["number"] for event in seen], list(range(1, 8)))
+        self.assertEqual(len({event["series"] for event in seen}), 1)
+        follower.send_signal(signal.SIGINT)
+        self.assertEqual(follower.wait(10), -signal.SIGINT)
+
+    def test_who_follows_ends_when_nobody_reads(self):
+        follower = self.follow()
+        follower.stdout.readline()
+        follower.stdout.close()
+        self.assertEqual(follower.wait(10), 3)
+
+    def test_events_that_are_counted_anew_are_told(self):
+        follower = self.follow("--count", "2")
+        follower.stdout.readline()
+        self.node.ctl("svc", "stop", "membersvc")
+        os.unlink(os.path.join(self.node.data, "member"))
+        self.node.ctl("svc", "start", "membersvc")
+        event = json.loads(follower.stdout.readline())
+        self.assertEqual((event["number"], event["event"]), (1, "founded"))
+        self.assertEqual(follower.wait(10), 1)
+
+
+class Three(unittest.TestCase):
+    """Three nodes of one topology file, on loopback."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="shn")
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        self.ports = {f"n{i}": free_port(6) for i in (1, 2, 3)}
+        if len(set(self.ports.values())) < 3:
+            self.skipTest("no ports")
+        self.config = os.path.join(self.dir, "t.yaml")
+        rows = "".join(f"    - {{id: {name}, host: 127.0.0.1, port: {port}, admin_port: {port + 5}}}\n"
+                       for name, port in self.ports.items())
+        with open(self.config, "w", encoding="ascii") as file:
+            file.write(f"cluster:\n  name: test\n  nodes:\n{rows}data_dir: {self.dir}/%n/data\n"
+                       f"run_dir: {self.dir}/%n/run\n{TIMES}\n")
+        self.processes = {}
+        for name in self.ports:
+            os.makedirs(f"{self.dir}/{name}/data")
+            os.mkdir(f"{self.dir}/{name}/run", 0o700)
+            self.start(name)
+        self.addCleanup(self.stop_all)
+        wait_for(lambda: all(self.health(name) == "healthy" for name in self.ports), "three healthy nodes", 30)
+
+    def start(self, name):
+        with open(f"{self.dir}/{name}/log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", name],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def stop_all(self):
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(20)
+
+    def ctl(self, name, *args):
+        return subprocess.run([os.path.join(BIN, "shanghaictl"), "--timeout", "2s", "--endpoint",
+                               f"ipc://{self.dir}/{name}/run/query", *args], stdin=subprocess.DEVNULL,
+                              capture_output=True, check=False, timeout=60)
+
+    def status(self, name):
+        done = self.ctl(name, "--format", "json", "status")
+        return json.loads(done.stdout) if done.returncode == 0 else {"health": None, "reasons": [], "nodes": []}
+
+    def health(self, name):
+        status = self.status(name)
+        return status["health"] if len(status["nodes"] or []) == 3 else None
+
+    def test_a_killed_node_degrades_the_cluster_until_it_is_back(self):
+        self.processes["n3"].kill()
+        self.processes["n3"].wait(10)
+        wait_for(lambda: self.status("n1")["reasons"] == ["n3 is down"], "n3 down", 30)
+        text = self.ctl("n1", "status").stdout.decode().splitlines()
+        self.assertEqual([line.split()[:2] for line in text if line.startswith("n3")], [["n3", "down"]])
+        self.start("n3")
+        wait_for(lambda: self.health("n1") == "healthy", "n3 up", 30)
+
+    def test_who_leaves_is_unavailable_and_its_only_entries_are_named(self):
+        self.assertEqual(self.ctl("n3", "append", "a", "b").returncode, 0)
+
+        def told():
+            nodes = json.loads(self.ctl("n1", "--format", "json", "nodes").stdout)["nodes"]
+            return [mark["lsn"] for node in nodes if node["id"] == "n3" for mark in node["watermarks"]
+                    if mark["log"] == node["log"]] == [2]
+        wait_for(told, "the watermark of n3", 30)
+        done = self.ctl("n1", "node", "leave", "n3")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("LSN 1 to 2 of its log", done.stdout.decode())
+        wait_for(lambda: self.status("n3")["health"] == "unavailable", "n3 to notice", 30)
+        wait_for(lambda: self.status("n1")["health"] == "healthy", "the rest to be healthy", 30)
+        done = self.ctl("n3", "node", "leave", "n1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is not a member any more", done.stderr.decode())
+        self.assertIn("n3 is left: ", self.ctl("n3", "nodes").stdout.decode())
+        again = self.ctl("n2", "node", "join", "n3", "--host", "127.0.0.1", "--port", str(self.ports["n3"]))
+        self.assertEqual(again.returncode, 0, again.stderr)
+        wait_for(lambda: self.health("n3") == "healthy", "n3 to be a member again", 30)
+
+
+if __name__ == "__main__":
+    unittest.main()
