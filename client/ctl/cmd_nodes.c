@@ -209,12 +209,9 @@ const struct ctl_command cmd_nodes = {
     .name = "nodes",
     .values = "",
     .summary = "Who is in the cluster, and how each node is",
-    .more = "As the node sees it that is asked, those that left included. Columns: for how long it has that "
-            "status\n"
-            "(by the clock of who set it), when it was last heard from directly, address, replication group, "
-            "how\n"
-            "often its id was joined and itself started, how far its clock is from that of the node that "
-            "answers,\n"
-            "and the last durable LSN of its own log that it told of.",
+    .more = "As the node sees it that is asked, those that left included. Columns: how long it has its\n"
+            "status (by the clock of who set it), when it was last heard from directly, address,\n"
+            "replication group, how often its id was joined and itself started, how far its clock is\n"
+            "from that of the node that answers, and the last durable LSN of its own log that it told of.",
     .run = run_nodes,
 };

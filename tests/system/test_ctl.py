@@ -18,12 +18,12 @@ CTL = os.path.join(BIN, "shanghaictl")
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 # Each command as it is called when all is well.
 COMMANDS = (
-    ("append", "x"), ("read",), ("tail",), ("status",), ("svc", "tree"), ("svc", "restart", "walsvc"),
+    ("append", "x"), ("read",), ("tail",), ("status",), ("nodes",), ("events",), ("svc", "tree"), ("svc", "restart", "walsvc"),
     ("svc", "stop", "walsvc"), ("svc", "start", "walsvc"), ("svc", "obituary"), ("log", "info"), ("log", "verify"),
     ("log", "dump"), ("bench", "append"), ("bench", "read"), ("config", "check"), ("config", "show"), ("shutdown",),
     ("version",))
-ASK_THE_NODE = (("append", "x"), ("read",), ("tail",), ("status",), ("log", "info"), ("bench", "append"),
-                ("bench", "read"))
+ASK_THE_NODE = (("append", "x"), ("read",), ("tail",), ("status",), ("nodes",), ("events",), ("log", "info"),
+                ("bench", "append"), ("bench", "read"))
 
 
 def run(*args, **options):
