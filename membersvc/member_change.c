@@ -1,4 +1,5 @@
 /* node join and node leave: what an operator changes. */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,8 +55,8 @@ static enum sh_error fill(const struct member_core *core, const struct msg_node_
         group = slice_str(keeps ? old->group : "default");
     r->port = (uint16_t)(join->port == 0 && keeps ? old->port : join->port);
     r->admin_port = (uint16_t)(join->admin_port == 0 && keeps ? old->admin_port : join->admin_port);
-    if (!member_text(r->id, sizeof r->id, join->id) || !config_name_is_valid(r->id))
-        return say(text, SH_BAD_REQUEST, "this is no id of a node");
+    bool fits = member_text(r->id, sizeof r->id, join->id);
+    assert(fits); /* it was checked */
     if (!member_text(r->host, sizeof r->host, host) || !config_host_is_valid(r->host))
         return say(text, SH_BAD_REQUEST, "%s", host.len == 0 ? "the host is missing" : "this is no host");
     if (r->port == 0 || join->port > 65531 || join->admin_port > 65535)
@@ -70,16 +71,16 @@ static enum sh_error check_join(const struct member_core *core, const struct msg
                                 const struct member *m, char text[MEMBER_TEXT_MAX])
 {
     bool is_there = m != NULL && m->status != MEMBER_LEFT;
-    int len = (int)(join->id.len < CONFIG_ID_MAX ? join->id.len : CONFIG_ID_MAX);
-    const char *id = (const char *)join->id.data;
+    char id[CONFIG_ID_MAX + 1];
+    if (!member_text(id, sizeof id, join->id) || !config_name_is_valid(id))
+        return say(text, SH_BAD_REQUEST, "this is no id of a node");
     if (join->replace && !is_there)
-        return say(text, SH_NOT_FOUND, "there is no member %.*s to replace: join it without --replace", len,
-                   id);
+        return say(text, SH_NOT_FOUND, "there is no member %s to replace: join it without --replace", id);
     if (join->replace && m == core->self)
-        return say(text, SH_BAD_REQUEST, "%.*s is this node itself: ask another member", len, id);
+        return say(text, SH_BAD_REQUEST, "%s is this node itself: ask another member", id);
     if (!join->replace && is_there)
         return say(text, SH_ALREADY_MEMBER,
-                   "%.*s is a member already; --replace lets another identity take its place", len, id);
+                   "%s is a member already; --replace lets another identity take its place", id);
     if (!is_there && core->live_count >= MEMBER_LIVE_MAX)
         return say(text, SH_TOO_LARGE, "the cluster has %d members, the most that it can have",
                    MEMBER_LIVE_MAX);
@@ -134,9 +135,9 @@ static enum sh_error join_now(struct member_core *core, const struct msg_node_jo
     struct member *m = table_find(core, join->id);
     if (m != NULL)
         table_unpack(m, &old);
-    e = fill(core, join, m != NULL ? &old : NULL, &r, text);
+    e = check_join(core, join, m, text);
     if (e == SH_OK)
-        e = check_join(core, join, m, text);
+        e = fill(core, join, m != NULL ? &old : NULL, &r, text);
     if (e != SH_OK)
         return e;
     const struct member *other = with_address(core, &r);
@@ -144,8 +145,8 @@ static enum sh_error join_now(struct member_core *core, const struct msg_node_jo
         return say(text, SH_CONFLICT, "%s:%u is the address of %s", r.host, (unsigned)r.port, other->id);
     r.generation = m != NULL ? m->generation + 1 : 2; /* 1 is of the founding: see docs/cluster-protocol.md */
     r.since_ms = wire_wall_ms(core);
-    if (join->replace)
-        r.not_log = m->log;
+    if (join->replace) /* asked again, before another identity came: the same one may not come back */
+        r.not_log = m->bound ? m->log : old.not_log;
     *generation = apply(core, m, &r)->generation;
     return SH_OK;
 }

@@ -100,6 +100,24 @@ static void test_a_wiped_node_is_refused_until_it_replaces(void **state)
     cores_close(&rig);
 }
 
+/* A client asks again when the first answer is lost. */
+static void test_replacing_twice_keeps_the_old_identity_out(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 3, 6);
+    struct id16 old_log = rig.nodes[1].log;
+    cores_stop(&rig, 1);
+    assert_int_equal(cores_join(&rig, 0, 1, true), SH_OK);
+    assert_int_equal(cores_join(&rig, 0, 1, true), SH_OK);
+    cores_start(&rig, 1);
+    cores_run(&rig, 20000);
+    assert_int_equal(self_of(&rig, 1).state, MEMBER_REPLACED);
+    assert_true(id16_equal(cores_record(&rig, 0, 1).not_log, old_log));
+    assert_true(id16_is_zero(cores_record(&rig, 0, 1).log));
+    cores_close(&rig);
+}
+
 static void test_the_replaced_one_finds_itself_replaced(void **state)
 {
     (void)state;
@@ -274,6 +292,8 @@ static void test_join_says_what_is_wrong(void **state)
     assert_int_equal(join_as(&rig, 0, j), SH_CONFLICT);
     j = good, j.replace = true;
     assert_int_equal(join_as(&rig, 0, j), SH_NOT_FOUND);
+    assert_int_equal(join_as(&rig, 0, (struct msg_node_join){.id = slice_str("n9"), .replace = true}),
+                     SH_NOT_FOUND);
     j = good, j.id = slice_str("n2");
     assert_int_equal(join_as(&rig, 0, j), SH_ALREADY_MEMBER);
     assert_int_equal(join_as(&rig, 0, (struct msg_node_join){.id = slice_str("n1"), .replace = true}),
@@ -343,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_a_lost_state_is_adopted_again),
         cmocka_unit_test(test_a_moved_member_tells_its_new_address),
         cmocka_unit_test(test_a_wiped_node_is_refused_until_it_replaces),
+        cmocka_unit_test(test_replacing_twice_keeps_the_old_identity_out),
         cmocka_unit_test(test_the_replaced_one_finds_itself_replaced),
         cmocka_unit_test(test_a_node_that_leaves_learns_it_and_names_what_only_it_has),
         cmocka_unit_test(test_a_node_that_leaves_by_itself_tells_the_others),
