@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "log.h"
-#include "segment_index.h"
 
 enum { ENTER_TRIES = 8 };
 
@@ -184,25 +183,11 @@ static enum sh_error cross_over(struct log_reader *r, struct log_read *read)
     return error;
 }
 
-/* The place of the last segment that begins at or before the LSN; base_count when there is none. */
-static size_t segment_of(const struct log_reader *r, uint64_t lsn)
-{
-    size_t low = 0, high = r->base_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (r->bases[middle] <= lsn)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low > 0 ? low - 1 : r->base_count;
-}
-
 /* Opens the segment that holds `from`, bases[*index]. SH_CORRUPT: nothing can be read in it. */
 static enum sh_error enter_at(struct log_reader *r, struct log_read *read, size_t *index)
 {
     for (unsigned attempt = 0; attempt < ENTER_TRIES; attempt++) {
-        *index = segment_of(r, read->from);
+        *index = log_reader_segment_of(r, read->from);
         if (*index == r->base_count) {
             read->first_lsn = r->bases[0];
             return SH_TRIMMED;
@@ -216,22 +201,6 @@ static enum sh_error enter_at(struct log_reader *r, struct log_read *read, size_
     }
     log_error("segments go faster than they can be opened", log_text("dir", r->dir));
     return SH_INTERNAL;
-}
-
-/* Goes on to the place that the segment's index file tells, when that is nearer than where it stands. */
-static void go_by_index(struct log_reader *r, uint64_t lsn)
-{
-    struct segment_index index;
-    if (!r->sealed || r->doubted == r->segment.base_lsn || lsn == r->segment.base_lsn ||
-        segment_index_read(r->fs, r->dir, r->log, r->segment.base_lsn, &index) != SH_OK)
-        return;
-    const struct segment_place *place = segment_index_at_lsn(&index, lsn);
-    if (place != NULL && place->offset > r->scan.offset && place->offset < r->end_offset) {
-        r->scan.offset = place->offset;
-        r->chain = (struct log_chain){place->lsn, place->checksum, r->segment.position + place->offset};
-        r->by_index = true;
-    }
-    segment_index_free(&index);
 }
 
 /* Stands somewhere before `from` in its segment, as near as is known. */
@@ -251,10 +220,8 @@ static enum sh_error seek(struct log_reader *r, struct log_read *read)
         error = enter_readable(r, index + 1, read, &none);
         return error == SH_OK ? pass(r, read, base, 0, none) : error;
     }
-    if (error == SH_OK) {
-        log_index_find(&r->index, r->segment.base_lsn, read->from, &r->scan.offset, &r->chain);
-        go_by_index(r, read->from);
-    }
+    if (error == SH_OK)
+        log_reader_skip_to(r, read->from);
     return error;
 }
 

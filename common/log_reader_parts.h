@@ -40,6 +40,12 @@ enum sh_error log_reader_enter(struct log_reader *reader, size_t index);
  */
 enum sh_error log_reader_learn_end(struct log_reader *reader);
 
+/* The place in bases of the last segment that begins at or before the LSN; base_count when there is none. */
+size_t log_reader_segment_of(const struct log_reader *reader, uint64_t lsn);
+/* Goes on to the best place at or before the LSN in the current segment, as far as where it has been and the
+ * segment's index file tell. */
+void log_reader_skip_to(struct log_reader *reader, uint64_t lsn);
+
 enum log_step { STEP_FRAME, STEP_DURABLE_END, STEP_SEGMENT_END, STEP_BAD, STEP_GONE, STEP_FAILED };
 
 /* One frame on. What looks bad is looked at again when the writer may have rolled on meanwhile. STEP_GONE:

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "segment_index.h"
 
 void log_reader_leave(struct log_reader *r)
 {
@@ -117,6 +118,41 @@ enum sh_error log_reader_learn_end(struct log_reader *r)
     r->end_checksum = state == HEADER_GOOD ? next.previous_checksum : 0;
     r->sealed = true;
     return SH_OK;
+}
+
+size_t log_reader_segment_of(const struct log_reader *r, uint64_t lsn)
+{
+    size_t low = 0, high = r->base_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (r->bases[middle] <= lsn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 ? low - 1 : r->base_count;
+}
+
+/* Goes on to the place that the segment's index file tells, when that is nearer than where it stands. */
+static void go_by_index(struct log_reader *r, uint64_t lsn)
+{
+    struct segment_index index;
+    if (!r->sealed || r->doubted == r->segment.base_lsn || lsn == r->segment.base_lsn ||
+        segment_index_read(r->fs, r->dir, r->log, r->segment.base_lsn, &index) != SH_OK)
+        return;
+    const struct segment_place *place = segment_index_at_lsn(&index, lsn);
+    if (place != NULL && place->offset > r->scan.offset && place->offset < r->end_offset) {
+        r->scan.offset = place->offset;
+        r->chain = (struct log_chain){place->lsn, place->checksum, r->segment.position + place->offset};
+        r->by_index = true;
+    }
+    segment_index_free(&index);
+}
+
+void log_reader_skip_to(struct log_reader *r, uint64_t lsn)
+{
+    log_index_find(&r->index, r->segment.base_lsn, lsn, &r->scan.offset, &r->chain);
+    go_by_index(r, lsn);
 }
 
 static enum log_step try_step(struct log_reader *r, uint64_t durable_end, struct frame_header *h,
