@@ -258,6 +258,32 @@ void msg_encode(uint32_t type, const void *in, struct buf *out)
     }
 }
 
+void msg_encode_head(uint32_t type, const void *in, uint8_t key, struct buf *out)
+{
+    const struct msg_type *t = msg_type_of(type);
+    const struct slice *last = NULL;
+    size_t present = 1;
+    msgpack_packer pk;
+    assert(t != NULL);
+    mp_packer(&pk, out);
+    for (size_t i = 0; i < t->field_count; i++) {
+        const void *value = (const char *)in + t->fields[i].offset;
+        if (t->fields[i].key == key)
+            last = value;
+        else
+            present += !is_absent(&t->fields[i], value);
+    }
+    assert(last != NULL);
+    msgpack_pack_map(&pk, present);
+    for (size_t i = 0; i < t->field_count; i++) {
+        const void *value = (const char *)in + t->fields[i].offset;
+        if (t->fields[i].key != key && !is_absent(&t->fields[i], value))
+            encode_field(&pk, &t->fields[i], value);
+    }
+    msgpack_pack_uint64(&pk, key);
+    msgpack_pack_bin(&pk, last->len);
+}
+
 static void document_limit(struct buf *out, const struct msg_field *f)
 {
     bool bytes = f->kind == MSG_str || f->kind == MSG_bin || f->kind == MSG_raw;

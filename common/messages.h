@@ -97,6 +97,10 @@ enum sh_error msg_decode(uint32_t type, struct slice body, void *out);
 /* Appends the body's map; optional fields that are zero, false or empty are left out. */
 void msg_encode(uint32_t type, const void *in, struct buf *out);
 
+/* The same, but for the bytes of the bin field with that key: they come last, and follow behind what is
+ * appended here. */
+void msg_encode_head(uint32_t type, const void *in, uint8_t key, struct buf *out);
+
 /* The document docs/messages.md, from the tables. */
 void msg_document(struct buf *out);
 

@@ -129,7 +129,7 @@ static void pack_counters(const struct member_service *m, struct buf *out)
     }
 }
 
-static void on_nodes(struct member_service *m, const struct link_request *request)
+static void answer_nodes(struct member_service *m, struct link_token token)
 {
     struct member_self self = member_core_self(m->core);
     struct buf nodes = {0}, counters = {0};
@@ -146,9 +146,27 @@ static void on_nodes(struct member_service *m, const struct link_request *reques
         .text = slice_str(self.text),
         .next_event = m->on_disk_next_event,
     };
-    answer(m, request->token, MSG_nodes_reply, &reply);
+    answer(m, token, MSG_nodes_reply, &reply);
     buf_free(&nodes);
     buf_free(&counters);
+}
+
+static void on_nodes(struct member_service *m, const struct link_request *request)
+{
+    struct msg_nodes ask;
+    enum sh_error e = msg_decode(MSG_nodes, request->body, &ask);
+    if (e != SH_OK) {
+        refuse(m, request->token, e, "malformed");
+        return;
+    }
+    if (ask.next_event == 0 || ask.wait_ms == 0) {
+        answer_nodes(m, request->token);
+        return;
+    }
+    struct member_waiter *w = add_waiter(m, request->token, (struct slice){0});
+    w->nodes = true;
+    w->after = ask.next_event - 1;
+    w->due_ns = loop_now_ns(m->service->loop) + (int64_t)ask.wait_ms * NS_PER_MS;
 }
 
 /* ---- join and leave ---- */
@@ -270,6 +288,8 @@ static bool answer_when_ready(struct member_service *m, const struct member_wait
                                 : w->due_ns <= now_ns || w->after + 1 < m->on_disk_next_event;
     if (ready && w->version > 0)
         link_server_answer(m->server, w->token, w->type, slice_of(w->body, w->len));
+    else if (ready && w->nodes)
+        answer_nodes(m, w->token);
     else if (ready)
         answer_events(m, w->token, w->after, w->most);
     return ready;

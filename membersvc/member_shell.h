@@ -16,10 +16,11 @@
 
 enum { MEMBER_STATUS_TEXT = 128 };
 
-/* A request whose answer waits: for its state to be on disk, or for events. */
+/* A request whose answer waits: for its state to be on disk, or for events (with which a view is new). */
 struct member_waiter {
     struct member_waiter *next;
     struct link_token token;
+    bool nodes;       /* it asks for the nodes, once there are events behind `after` */
     uint64_t version; /* join, leave: to be on disk; 0: events, with these: */
     uint64_t after, most;
     int64_t due_ns;

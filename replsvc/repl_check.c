@@ -1,0 +1,42 @@
+/* Whether bytes are the frames that were asked for. Whatever they are, nothing here is fatal. */
+#include "repl_parts.h"
+
+static bool check_header(struct id16 log, uint64_t segment, struct slice *bytes, bool anew,
+                         struct log_chain *chain)
+{
+    struct segment_header header;
+    if (bytes->len < SEGMENT_HEADER_BYTES ||
+        segment_header_decode(slice_of(bytes->data, SEGMENT_HEADER_BYTES), &header) != SH_OK)
+        return false;
+    if (!id16_equal(header.log, log) || header.base_lsn != segment || header.base_lsn != chain->next_lsn ||
+        header.position != chain->position || (!anew && header.previous_checksum != chain->checksum))
+        return false;
+    *chain = log_chain_of(&header);
+    *bytes = slice_of(bytes->data + SEGMENT_HEADER_BYTES, bytes->len - SEGMENT_HEADER_BYTES);
+    return true;
+}
+
+bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, bool anew,
+                      struct log_chain *chain)
+{
+    static const uint8_t magic[] = {'S', 'H', 'A', 'N', 'G', 'A'};
+    struct log_chain at = *chain;
+    struct frame_header h;
+    size_t size;
+    uint32_t salt = segment_salt(log, segment);
+    bool begins = bytes.len >= sizeof magic && memcmp(bytes.data, magic, sizeof magic) == 0;
+    if (anew && !begins)
+        return false;
+    if (begins && !check_header(log, segment, &bytes, anew, &at))
+        return false;
+    if (bytes.len == 0)
+        return false;
+    while (bytes.len > 0) {
+        if (frame_verify(bytes, salt, FRAME_BYTES_MAX - FRAME_HEADER_BYTES, &h, &size) != SH_OK ||
+            !log_chain_follow(&at, &h))
+            return false;
+        bytes = slice_of(bytes.data + size, bytes.len - size);
+    }
+    *chain = at;
+    return true;
+}

@@ -1,0 +1,164 @@
+/* The core's frame: who is in the group, what walsvc holds, what is due. */
+#include "repl_core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "repl_parts.h"
+
+/* Positions that were lost on the way are made up for. */
+#define POSITIONS_EACH_NS NS_PER_S
+
+struct repl_core *repl_core_open(const struct repl_options *options)
+{
+    struct repl_core *core = xcalloc(1, sizeof *core);
+    snprintf(core->node, sizeof core->node, "%s", options->node);
+    core->own = options->log;
+    core->members = xcalloc(REPL_MEMBERS_MAX, sizeof *core->members);
+    core->follows = xcalloc(REPL_LOGS_MAX, sizeof *core->follows);
+    return core;
+}
+
+void repl_core_close(struct repl_core *core)
+{
+    free(core->members);
+    free(core->follows);
+    free(core->actions);
+    free(core);
+}
+
+/* ---- membership ---- */
+
+int repl_member_of(const struct repl_core *core, struct slice id)
+{
+    for (size_t i = 0; i < core->member_count; i++)
+        if (slice_equal(slice_str(core->members[i].id), id))
+            return (int)i;
+    return -1;
+}
+
+int repl_origin(const struct repl_core *core, struct id16 log)
+{
+    for (size_t i = 0; i < core->member_count; i++)
+        if (id16_equal(core->members[i].log, log))
+            return (int)i;
+    return -1;
+}
+
+static int index_of(const struct repl_member *members, size_t count, const struct repl_member *member)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(members[i].id, member->id) == 0 && id16_equal(members[i].log, member->log))
+            return (int)i;
+    return -1;
+}
+
+/* What was known of each member goes on with it; another identity is another member. */
+static void move_members(struct repl_core *core, const struct repl_member *members, size_t count,
+                         int map[REPL_MEMBERS_MAX])
+{
+    struct repl_position_of positions[REPL_MEMBERS_MAX] = {{0}};
+    for (size_t i = 0; i < core->member_count; i++) {
+        map[i] = index_of(members, count, &core->members[i]);
+        if (map[i] >= 0)
+            positions[map[i]] = core->positions[i];
+    }
+    memcpy(core->positions, positions, sizeof positions);
+    for (size_t slot = 0; slot < REPL_LOGS_MAX; slot++) {
+        struct repl_follow *f = &core->follows[slot];
+        struct repl_source sources[REPL_MEMBERS_MAX] = {{0}};
+        for (size_t i = 0; i < core->member_count; i++)
+            if (map[i] >= 0)
+                sources[map[i]] = f->sources[i];
+        memcpy(f->sources, sources, sizeof sources);
+        f->source = f->used && f->source >= 0 ? map[f->source] : -1;
+    }
+    repl_serve_remap(core, map);
+}
+
+void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
+                       size_t count)
+{
+    int map[REPL_MEMBERS_MAX];
+    move_members(core, members, count, map);
+    /* Who is there when this begins counts at once; who comes later when it has caught up. */
+    for (size_t i = 0; i < count; i++)
+        if (!core->knows_members && !id16_is_zero(members[i].log))
+            core->positions[i].counts = true;
+    memcpy(core->members, members, count * sizeof *members);
+    core->member_count = count;
+    core->knows_members = true;
+    repl_follow_members(core, now_ns);
+    repl_quorum_tell(core, now_ns);
+    repl_follow_go(core, now_ns);
+}
+
+/* ---- walsvc ---- */
+
+const struct repl_log *repl_held(const struct repl_core *core, struct id16 log)
+{
+    for (size_t i = 0; i < core->held_count; i++)
+        if (id16_equal(core->held[i].log, log))
+            return &core->held[i];
+    return NULL;
+}
+
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct repl_log *logs,
+                    size_t count)
+{
+    bool rebooted = !id16_equal(boot, core->wal_boot);
+    core->held_count = count < REPL_LOGS_MAX ? count : REPL_LOGS_MAX;
+    memcpy(core->held, logs, core->held_count * sizeof *logs);
+    core->wal_boot = boot;
+    core->knows_logs = true;
+    if (rebooted) /* it has forgotten what it was told */
+        core->told = (struct msg_replicated){0};
+    repl_serve_wake(core);
+    repl_follow_logs(core, now_ns, rebooted);
+    repl_quorum_tell(core, now_ns);
+    repl_follow_go(core, now_ns);
+}
+
+/* ---- time ---- */
+
+void repl_core_tick(struct repl_core *core, int64_t now_ns)
+{
+    repl_serve_tick(core, now_ns);
+    repl_follow_tick(core, now_ns);
+    if (now_ns >= core->positions_due_ns) {
+        core->positions_due_ns = now_ns + POSITIONS_EACH_NS;
+        repl_follow_push_positions(core);
+    }
+    repl_follow_go(core, now_ns);
+}
+
+int64_t repl_core_due_ns(const struct repl_core *core)
+{
+    int64_t due_ns = core->positions_due_ns;
+    int64_t others[] = {repl_serve_due_ns(core), repl_follow_due_ns(core)};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        due_ns = others[i] < due_ns ? others[i] : due_ns;
+    return due_ns;
+}
+
+/* ---- positions of others ---- */
+
+void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
+                        const struct msg_position *position)
+{
+    int member = repl_member_of(core, sender);
+    if (!core->knows_members)
+        return;
+    if (member < 0 || id16_is_zero(position->from) ||
+        !id16_equal(core->members[member].log, position->from) || !id16_equal(position->log, core->own)) {
+        char id[CONFIG_ID_MAX + 1];
+        core->counters.not_member++;
+        snprintf(id, sizeof id, "%.*s", (int)sender.len, (const char *)sender.data);
+        repl_notice(core, now_ns, LOG_WARN,
+                    "a position from who is no member of the group, or of another log; ignored", id, "");
+        return;
+    }
+    repl_quorum_note(core, now_ns, (size_t)member, position->lsn, position->end);
+}

@@ -1,0 +1,182 @@
+/* replsvc's core: which log is fetched from whom, who is served, how far the own log is replicated
+ * (docs/replication-protocol.md).
+ *
+ * Pure: no file, clock, thread, socket, log. Time (CLOCK_MONOTONIC, ns), membership, walsvc's state and
+ * messages come in; actions come out, and are taken by the caller after each call, in order. */
+#ifndef REPL_CORE_H
+#define REPL_CORE_H
+
+#include "config.h"
+#include "segment_scan.h"
+
+enum {
+    REPL_MEMBERS_MAX = 32, /* of the group, besides this node */
+    REPL_LOGS_MAX = 64,    /* held or followed */
+    REPL_WINDOW_BYTES = 8 << 20, /* fetched of one log and not durable here yet */
+    REPL_FETCH_BYTES = 4 << 20,  /* asked for at a time */
+    REPL_TEXT_MAX = 256,
+    REPL_WAIT_MS = 5000, /* how long a source may hold a fetch */
+};
+
+struct repl_core;
+
+struct repl_options {
+    const char *node; /* own id; copied */
+    struct id16 log;  /* uuid of the own log */
+};
+
+struct repl_core *repl_core_open(const struct repl_options *options);
+void repl_core_close(struct repl_core *core);
+
+/* ---- what comes in ---- */
+
+struct repl_watermark {
+    struct id16 log;
+    uint64_t lsn, end;
+};
+
+/* Another member of the own group, which has not left. */
+struct repl_member {
+    char id[CONFIG_ID_MAX + 1], host[256];
+    uint16_t port;   /* the first of its five */
+    struct id16 log; /* zero: it has never come */
+    bool up;         /* not down: worth asking */
+    struct repl_watermark watermarks[REPL_LOGS_MAX];
+    size_t watermark_count;
+};
+/* All of them; those beyond REPL_MEMBERS_MAX are left out by the caller, who tells. Copied. */
+void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
+                       size_t count);
+
+struct repl_log {
+    struct id16 log;
+    struct log_chain durable; /* place of the durable end */
+    uint64_t first_lsn;       /* that is left */
+};
+/* What walsvc holds, the own log first. boot: of walsvc. */
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct repl_log *logs,
+                    size_t count);
+
+/* The answer to a fetch: the body of a fetch_reply or an error. True: an action REPL_STORE holds on to the
+ * body, until repl_core_stored. */
+bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
+                       struct slice body);
+/* There will be no answer: the connection broke, or none came about. */
+void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial);
+/* walsvc's answer to a REPL_STORE of so many bytes: a copy_append_reply or an error. */
+void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, size_t bytes, uint32_t type,
+                      struct slice body);
+
+/* A fetch from another node; token: the caller's, for the answer. */
+void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                     const struct msg_fetch *fetch);
+/* A position from another node. */
+void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
+                        const struct msg_position *position);
+
+void repl_core_tick(struct repl_core *core, int64_t now_ns);
+/* When the next tick is due. */
+int64_t repl_core_due_ns(const struct repl_core *core);
+
+/* ---- what comes out ---- */
+
+enum repl_action_kind {
+    REPL_FETCH,      /* send `fetch` to host:port, by the slot's socket */
+    REPL_CANCEL,     /* no answer to the slot's fetch is wanted any more: use a fresh socket next time */
+    REPL_STORE,      /* hand `store` to walsvc */
+    REPL_SERVE,      /* read the frames that `serve` asks for and answer the token */
+    REPL_REFUSE,     /* answer the token with an error */
+    REPL_POSITION,   /* push `position` to host:port */
+    REPL_REPLICATED, /* tell walsvc `replicated` */
+    REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
+    REPL_NOTICE,     /* for the log */
+};
+
+struct repl_store {
+    struct id16 log;
+    uint64_t position;
+    struct slice bytes; /* of the body that repl_core_fetched got */
+    bool anew;
+};
+
+/* A fetch to be answered now. */
+struct repl_serve {
+    struct id16 log;
+    struct log_chain from, durable;
+    bool anew;
+    size_t most_bytes;
+    uint64_t most_entries;
+};
+
+struct repl_action {
+    enum repl_action_kind kind;
+    unsigned slot;                              /* FETCH, CANCEL, STORE */
+    uint64_t serial;                            /* FETCH */
+    uint64_t token;                             /* SERVE, REFUSE */
+    char host[256], id[CONFIG_ID_MAX + 1];      /* FETCH, POSITION: to whom. NOTICE: about whom */
+    uint16_t port;                              /* FETCH, POSITION: base port + 4, + 3 */
+    enum sh_error error;                        /* REFUSE */
+    int level;                                  /* NOTICE: enum log_level */
+    const char *text;                           /* REFUSE, NOTICE: a constant */
+    char detail[REPL_TEXT_MAX];                 /* NOTICE */
+    union {
+        struct msg_fetch fetch;
+        struct repl_store store;
+        struct repl_serve serve;
+        struct msg_position position;
+        struct msg_replicated replicated;
+    };
+};
+/* Takes the oldest one. */
+bool repl_core_next_action(struct repl_core *core, struct repl_action *out);
+
+/* ---- questions ---- */
+
+/* Values are part of the wire format: replica_info.state. */
+enum repl_state {
+    REPL_DISCONNECTED,
+    REPL_CATCHING_UP,
+    REPL_STREAMING,
+    REPL_WAITING,
+    REPL_REPAIRING,
+    REPL_TRIMMED,
+    REPL_FORKED,
+};
+
+/* The arrays `followed` and `followers` of replicas_reply, appended. */
+void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf *out);
+void repl_core_followers(const struct repl_core *core, int64_t now_ns, struct buf *out);
+
+/* Of the own log. */
+struct repl_progress {
+    uint64_t durable_lsn, quorum_lsn, all_lsn; /* UINT64_MAX: nobody else is in the group */
+};
+struct repl_progress repl_core_progress(const struct repl_core *core);
+
+/* Since the core was opened; each has its name in replicas_reply.counters. */
+#define REPL_COUNTERS(X)                                                                                     \
+    X(fetches)        /* sent */                                                                             \
+    X(fetched_bytes)  /* that came */                                                                        \
+    X(stored_bytes)   /* durable in copies */                                                                \
+    X(served)         /* fetches answered with frames */                                                     \
+    X(positions)      /* of the own log, that came */                                                        \
+    X(malformed)      /* not a message of ours, or beyond its limits */                                      \
+    X(not_member)     /* from who isn't one of the group, or with another identity */                        \
+    X(not_asked_for)  /* frames of another log or place than was asked for */                                \
+    X(bad_frames)     /* frames that are damaged, or do not continue the chain */                            \
+    X(beyond)         /* positions beyond the end of the own log */                                          \
+    X(failed)         /* fetches without an answer */                                                        \
+    X(refused)        /* fetches answered by an error */                                                     \
+    X(forks)          /* places that are on another chain at a source */                                     \
+    X(gaps)           /* copies that were begun anew, behind what is trimmed everywhere */
+
+struct repl_counters {
+#define REPL_COUNTER(name) uint64_t name;
+    REPL_COUNTERS(REPL_COUNTER)
+#undef REPL_COUNTER
+};
+const struct repl_counters *repl_core_counters(const struct repl_core *core);
+/* The shell refused a message before it came here. */
+void repl_core_count_malformed(struct repl_core *core);
+
+#endif

@@ -1,0 +1,599 @@
+/* Followed logs: whom to ask for what comes next, and what becomes of it.
+ *
+ *   choose a source ──► fetch ──► frames ──► store ──► durable ──► position to the origin
+ *        ▲                │          │          │
+ *        └── next one ◄───┴── none ──┘          └── refused: once nothing is outstanding, the place is asked for
+ *
+ * One fetch is outstanding for a log; what was fetched and is not durable yet is bounded by the window. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "log_reader_copy.h"
+#include "repl_parts.h"
+
+#define ANSWER_AFTER_NS (2 * NS_PER_S)  /* beyond the wait that was asked for */
+#define STALLED_NS      (2 * NS_PER_S)  /* without progress, though somebody has more: another source */
+#define END_AT_LEAST_NS (100 * (int64_t)NS_PER_MS)
+#define BACK_TO_ORIGIN_NS (5 * NS_PER_S)
+#define STORE_AGAIN_NS  NS_PER_S
+#define AVOID_LONG_NS   (5 * NS_PER_S)
+#define FAILED_FIRST_NS (50 * (int64_t)NS_PER_MS) /* doubled from failure to failure, up to AVOID_LONG */
+enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7 };
+
+/* ---- which logs ---- */
+
+static struct repl_follow *find(struct repl_core *core, struct id16 log)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
+        if (core->follows[i].used && id16_equal(core->follows[i].log, log))
+            return &core->follows[i];
+    return NULL;
+}
+
+static struct repl_follow *find_or_add(struct repl_core *core, int64_t now_ns, struct id16 log)
+{
+    struct repl_follow *f = find(core, log);
+    for (size_t i = 0; i < REPL_LOGS_MAX && f == NULL; i++) {
+        if (core->follows[i].used)
+            continue;
+        f = &core->follows[i];
+        *f = (struct repl_follow){
+            .log = log, .used = true, .source = -1, .head = {.next_lsn = 1}, .durable = {.next_lsn = 1},
+            .caught_up_ns = now_ns};
+    }
+    if (f == NULL)
+        repl_notice(core, now_ns, LOG_ERROR, "too many logs: one is not followed", "", "");
+    return f;
+}
+
+static void note_best(struct repl_follow *f, uint64_t lsn, uint64_t end)
+{
+    if (end <= f->best_end)
+        return;
+    f->best_end = end;
+    f->best_lsn = lsn;
+}
+
+static void note_caught_up(struct repl_follow *f, int64_t now_ns)
+{
+    note_best(f, f->durable.next_lsn - 1, f->durable.position);
+    if (f->durable.position == f->best_end)
+        f->caught_up_ns = now_ns;
+}
+
+static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log, uint64_t lsn, uint64_t end)
+{
+    if (id16_is_zero(log) || id16_equal(log, core->own))
+        return;
+    struct repl_follow *f = find_or_add(core, now_ns, log);
+    if (f == NULL)
+        return;
+    note_best(f, lsn, end);
+    if (!f->placed && core->knows_logs)
+        f->placed = true; /* walsvc did not name it: there is no copy yet */
+}
+
+static uint64_t watermark_end(const struct repl_member *m, struct id16 log)
+{
+    for (size_t i = 0; i < m->watermark_count; i++)
+        if (id16_equal(m->watermarks[i].log, log))
+            return m->watermarks[i].end;
+    return 0;
+}
+
+/* The answer to the fetch is wanted no more. */
+static void cancel(struct repl_core *core, struct repl_follow *f)
+{
+    if (f->fetching)
+        repl_put(core, REPL_CANCEL)->slot = (unsigned)(f - core->follows);
+    f->fetching = false;
+}
+
+static bool is_known(const struct repl_core *core, struct id16 log)
+{
+    bool known = repl_origin(core, log) >= 0;
+    for (size_t i = 0; i < core->member_count && !known; i++)
+        known = watermark_end(&core->members[i], log) > 0;
+    return known;
+}
+
+/* Nobody has it any more, and there is no copy here. */
+static void forget_gone(struct repl_core *core)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        struct repl_follow *f = &core->follows[i];
+        if (!f->used || f->held || f->stores > 0 || is_known(core, f->log))
+            continue;
+        cancel(core, f);
+        f->used = false;
+    }
+}
+
+/* Who was asked may be no member any more. */
+static void leave_gone(struct repl_core *core)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
+        if (core->follows[i].used && core->follows[i].source < 0)
+            cancel(core, &core->follows[i]);
+}
+
+void repl_follow_members(struct repl_core *core, int64_t now_ns)
+{
+    leave_gone(core);
+    forget_gone(core);
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct repl_member *m = &core->members[i];
+        follow_one(core, now_ns, m->log, 0, 0);
+        for (size_t k = 0; k < m->watermark_count; k++)
+            follow_one(core, now_ns, m->watermarks[k].log, m->watermarks[k].lsn, m->watermarks[k].end);
+    }
+}
+
+/* ---- how far walsvc is ---- */
+
+static void stand_at(struct repl_core *core, struct repl_follow *f, const struct repl_log *held)
+{
+    static const struct log_chain start = {.next_lsn = 1};
+    cancel(core, f);
+    f->held = held != NULL;
+    f->durable = f->head = held != NULL ? held->durable : start;
+    f->first_lsn = held != NULL ? held->first_lsn : 0;
+    f->placed = true;
+    f->lost = f->anew = false;
+}
+
+static void push_position(struct repl_core *core, const struct repl_follow *f)
+{
+    int origin = repl_origin(core, f->log);
+    if (origin < 0 || !core->members[origin].up || !f->held)
+        return;
+    struct repl_action *action = repl_put(core, REPL_POSITION);
+    snprintf(action->host, sizeof action->host, "%s", core->members[origin].host);
+    action->port = (uint16_t)(core->members[origin].port + 3);
+    action->position = (struct msg_position){
+        .from = core->own, .log = f->log, .end = f->durable.position, .lsn = f->durable.next_lsn - 1};
+}
+
+void repl_follow_push_positions(struct repl_core *core)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
+        if (core->follows[i].used)
+            push_position(core, &core->follows[i]);
+}
+
+/* What was handed over since stands in walsvc's queue: its answers say more than this. */
+void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted)
+{
+    for (size_t i = 1; i < core->held_count; i++)
+        find_or_add(core, now_ns, core->held[i].log);
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        struct repl_follow *f = &core->follows[i];
+        if (!f->used || f->stores > 0)
+            continue;
+        const struct repl_log *held = repl_held(core, f->log);
+        if (!f->placed || f->lost || rebooted)
+            stand_at(core, f, held);
+        else if (held != NULL)
+            f->first_lsn = held->first_lsn;
+        note_caught_up(f, now_ns);
+    }
+}
+
+/* ---- whom to ask ---- */
+
+static bool may_ask(const struct repl_core *core, const struct repl_follow *f, size_t member, int64_t now_ns)
+{
+    const struct repl_member *m = &core->members[member];
+    return m->up && f->sources[member].avoid_until_ns <= now_ns &&
+           (id16_equal(m->log, f->log) || watermark_end(m, f->log) > 0);
+}
+
+/* The origin; else who is known to have most, when that is more than is here. */
+static int choose(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
+{
+    int origin = repl_origin(core, f->log), best = -1;
+    uint64_t best_end = f->head.position;
+    if (origin >= 0 && may_ask(core, f, (size_t)origin, now_ns))
+        return origin;
+    for (size_t i = 0; i < core->member_count; i++) {
+        uint64_t end = watermark_end(&core->members[i], f->log);
+        if (end > best_end && may_ask(core, f, i, now_ns)) {
+            best = (int)i;
+            best_end = end;
+        }
+    }
+    return best;
+}
+
+uint64_t repl_follow_credit(const struct repl_follow *f)
+{
+    uint64_t left = f->unsynced < REPL_WINDOW_BYTES ? REPL_WINDOW_BYTES - f->unsynced : 0;
+    return left < REPL_FETCH_BYTES ? left : REPL_FETCH_BYTES;
+}
+
+static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+{
+    const struct repl_member *m = &core->members[f->source];
+    struct repl_action *action = repl_put(core, REPL_FETCH);
+    action->slot = (unsigned)(f - core->follows);
+    action->serial = f->serial = ++core->serial;
+    snprintf(action->host, sizeof action->host, "%s", m->host);
+    snprintf(action->id, sizeof action->id, "%s", m->id);
+    action->port = (uint16_t)(m->port + 4);
+    action->fetch = (struct msg_fetch){
+        .from = core->own,
+        .log = f->log,
+        .position = f->head.position,
+        .lsn = f->head.next_lsn - 1,
+        .checksum = f->head.checksum,
+        .anew = f->anew,
+        .most_bytes = repl_follow_credit(f),
+        .most_entries = UINT64_MAX,
+        .wait_ms = REPL_WAIT_MS,
+    };
+    f->fetching = true;
+    f->asked_ns = now_ns;
+    f->fetch_due_ns = now_ns + REPL_WAIT_MS * (int64_t)NS_PER_MS + ANSWER_AFTER_NS;
+    core->counters.fetches++;
+}
+
+static bool may_fetch(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
+{
+    return f->used && core->knows_members && f->placed && !f->fetching && !f->lost &&
+           now_ns >= f->retry_ns && repl_follow_credit(f) >= CREDIT_LEAST && !(f->anew && f->stores > 0);
+}
+
+void repl_follow_go(struct repl_core *core, int64_t now_ns)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        struct repl_follow *f = &core->follows[i];
+        if (!may_fetch(core, f, now_ns))
+            continue;
+        f->source = choose(core, f, now_ns);
+        if (f->source >= 0)
+            send_fetch(core, f, now_ns);
+    }
+}
+
+/* ---- what comes ---- */
+
+static const char *source_id(const struct repl_core *core, const struct repl_follow *f)
+{
+    return f->source >= 0 ? core->members[f->source].id : "";
+}
+
+static void avoid(struct repl_follow *f, int64_t until_ns)
+{
+    if (f->source >= 0)
+        f->sources[f->source].avoid_until_ns = until_ns;
+    f->retries++;
+}
+
+/* Nobody answered: again soon, then more rarely. */
+static void note_failure(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+{
+    core->counters.failed++;
+    f->fetching = false;
+    if (f->source < 0)
+        return;
+    struct repl_source *s = &f->sources[f->source];
+    int64_t pause_ns = FAILED_FIRST_NS << s->failures;
+    if (s->failures < FAILURES_MOST)
+        s->failures++;
+    avoid(f, now_ns + (pause_ns < AVOID_LONG_NS ? pause_ns : AVOID_LONG_NS));
+}
+
+void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial)
+{
+    struct repl_follow *f = &core->follows[slot];
+    if (!f->used || !f->fetching || f->serial != serial)
+        return;
+    note_failure(core, f, now_ns);
+    repl_follow_go(core, now_ns);
+}
+
+static void on_error(struct repl_core *core, struct repl_follow *f, int64_t now_ns, struct slice body)
+{
+    struct msg_error error;
+    char detail[REPL_TEXT_MAX];
+    core->counters.refused++;
+    if (msg_decode(MSG_error, body, &error) != SH_OK)
+        error = (struct msg_error){.code = SH_BAD_REQUEST};
+    bool soon = error.code == SH_UNAVAILABLE || error.code == SH_OVERLOADED || error.code == SH_NOT_FOUND;
+    avoid(f, now_ns + (soon ? (int64_t)NS_PER_S / 4 : AVOID_LONG_NS));
+    snprintf(detail, sizeof detail, "%s: %.*s", sh_error_name((enum sh_error)error.code), (int)error.text.len,
+             (const char *)error.text.data);
+    if (!soon)
+        repl_notice(core, now_ns, LOG_WARN, "a member refuses to send a log", source_id(core, f), detail);
+}
+
+static void on_malformed(struct repl_core *core, struct repl_follow *f, int64_t now_ns, uint64_t *counter,
+                         const char *text)
+{
+    ++*counter;
+    avoid(f, now_ns + AVOID_LONG_NS);
+    repl_notice(core, now_ns, LOG_ERROR, text, source_id(core, f), "");
+}
+
+/* Everybody who is up and holds the log has trimmed what comes next: the copy begins anew where the first of
+ * them does. */
+static void begin_anew(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+{
+    const struct repl_source *first = NULL;
+    char detail[REPL_TEXT_MAX];
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct repl_member *m = &core->members[i];
+        const struct repl_source *s = &f->sources[i];
+        bool holds = id16_equal(m->log, f->log) || watermark_end(m, f->log) > 0;
+        bool may_have_it = m->up || id16_equal(m->log, f->log); /* the origin is waited for */
+        if (holds && may_have_it && !s->is_trimmed)
+            return;
+        if (holds && m->up && (first == NULL || s->first.position < first->first.position))
+            first = s;
+    }
+    if (first == NULL || first->first.position <= f->head.position)
+        return;
+    snprintf(detail, sizeof detail, "LSN %llu to %llu", (unsigned long long)f->head.next_lsn,
+             (unsigned long long)first->first.next_lsn - 1);
+    repl_notice(core, now_ns, LOG_ERROR,
+                "entries of a log are trimmed everywhere and missing here; the copy begins anew behind them",
+                source_id(core, f), detail);
+    core->counters.gaps++;
+    f->head = first->first;
+    f->head.checksum = 0;
+    f->anew = true;
+    for (size_t i = 0; i < REPL_MEMBERS_MAX; i++) {
+        f->sources[i].is_trimmed = false;
+        f->sources[i].avoid_until_ns = 0;
+    }
+}
+
+static void on_trimmed(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
+                       const struct msg_fetch_reply *reply)
+{
+    if (f->source < 0 || reply->lsn == UINT64_MAX)
+        return;
+    f->sources[f->source].is_trimmed = true;
+    f->sources[f->source].first = (struct log_chain){.next_lsn = reply->lsn + 1, .position = reply->position};
+    avoid(f, now_ns + AVOID_LONG_NS);
+    if (f->stores == 0)
+        begin_anew(core, f, now_ns);
+}
+
+/* The body is held on to by the store. */
+static bool on_frames(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
+                      const struct msg_fetch_reply *reply)
+{
+    struct log_chain chain = f->head;
+    if (reply->position != f->head.position) {
+        on_malformed(core, f, now_ns, &core->counters.not_asked_for,
+                     "a member sends other frames than it was asked for; ignored");
+        return false;
+    }
+    if (!repl_check_bytes(f->log, reply->segment, reply->bytes, f->anew, &chain)) {
+        on_malformed(core, f, now_ns, &core->counters.bad_frames,
+                     "a member sends frames that are damaged, or do not continue the log; ignored");
+        return false;
+    }
+    struct repl_action *action = repl_put(core, REPL_STORE);
+    action->slot = (unsigned)(f - core->follows);
+    action->store = (struct repl_store){
+        .log = f->log, .position = f->head.position, .bytes = reply->bytes, .anew = f->anew};
+    core->counters.fetched_bytes += reply->bytes.len;
+    f->head = chain;
+    f->anew = false;
+    f->stores++;
+    f->unsynced += reply->bytes.len;
+    f->at_end = chain.position >= reply->durable_end;
+    return true;
+}
+
+static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
+                      const struct msg_fetch_reply *reply)
+{
+    char detail[REPL_TEXT_MAX];
+    core->counters.forks++;
+    f->forked = true;
+    avoid(f, now_ns + AVOID_LONG_NS);
+    snprintf(detail, sizeof detail, "at LSN %llu, position %llu: here %08x, there %08x",
+             (unsigned long long)f->head.next_lsn - 1, (unsigned long long)f->head.position,
+             f->head.checksum, (uint32_t)reply->checksum);
+    repl_notice(core, now_ns, LOG_ERROR, "the copy of a log and its source are on different chains",
+                source_id(core, f), detail);
+}
+
+static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
+                     const struct msg_fetch_reply *reply)
+{
+    if (f->source >= 0) {
+        f->sources[f->source].failures = 0;
+        f->sources[f->source].is_trimmed = false;
+    }
+    f->forked = false;
+    note_best(f, reply->durable_lsn, reply->durable_end);
+    switch ((enum log_copy_state)reply->state) {
+    case LOG_COPY_FRAMES:
+        f->progress_ns = now_ns;
+        return on_frames(core, f, now_ns, reply);
+    case LOG_COPY_END:
+        f->progress_ns = now_ns;
+        f->at_end = true;
+        if (f->source != repl_origin(core, f->log))
+            avoid(f, now_ns + NS_PER_S); /* it has no more than is here: who has? */
+        else if (now_ns - f->asked_ns < END_AT_LEAST_NS)
+            avoid(f, now_ns + END_AT_LEAST_NS); /* it does not wait as it was asked to */
+        break;
+    case LOG_COPY_TRIMMED:
+        on_trimmed(core, f, now_ns, reply);
+        break;
+    case LOG_COPY_FORKED:
+        on_forked(core, f, now_ns, reply);
+        break;
+    case LOG_COPY_BEHIND:
+        avoid(f, now_ns + NS_PER_S);
+        if (f->source >= 0 && f->source == repl_origin(core, f->log) && f->stores == 0)
+            repl_notice(core, now_ns, LOG_ERROR, "a member has less of its own log than its copy here",
+                        source_id(core, f), "");
+        break;
+    }
+    return false;
+}
+
+bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
+                       struct slice body)
+{
+    struct repl_follow *f = &core->follows[slot];
+    struct msg_fetch_reply reply;
+    bool stores = false;
+    if (!f->used || !f->fetching || f->serial != serial)
+        return false;
+    f->fetching = false;
+    if (type == MSG_error)
+        on_error(core, f, now_ns, body);
+    else if (type != MSG_fetch_reply || msg_decode(type, body, &reply) != SH_OK)
+        on_malformed(core, f, now_ns, &core->counters.malformed, "a member answers what cannot be read");
+    else if (!id16_equal(reply.log, f->log))
+        on_malformed(core, f, now_ns, &core->counters.not_asked_for,
+                     "a member sends another log than it was asked for; ignored");
+    else
+        stores = on_reply(core, f, now_ns, &reply);
+    repl_follow_go(core, now_ns);
+    return stores;
+}
+
+/* ---- what is stored ---- */
+
+static void on_store_refused(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
+                             struct slice body)
+{
+    struct msg_error error;
+    if (msg_decode(MSG_error, body, &error) != SH_OK)
+        error = (struct msg_error){.code = SH_INTERNAL};
+    f->lost = true;
+    cancel(core, f);
+    f->retry_ns = now_ns + (error.code == SH_CONFLICT ? 0 : STORE_AGAIN_NS);
+    char detail[REPL_TEXT_MAX];
+    snprintf(detail, sizeof detail, "%s: %.*s", sh_error_name((enum sh_error)error.code), (int)error.text.len,
+             (const char *)error.text.data);
+    repl_notice(core, now_ns, LOG_WARN, "walsvc does not take frames of a copy; fetched again", "", detail);
+}
+
+void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, size_t bytes, uint32_t type,
+                      struct slice body)
+{
+    struct repl_follow *f = &core->follows[slot];
+    struct msg_copy_append_reply reply;
+    assert(f->used && f->stores > 0 && f->unsynced >= bytes);
+    f->stores--;
+    f->unsynced -= bytes;
+    if (type == MSG_copy_append_reply && msg_decode(type, body, &reply) == SH_OK) {
+        bool moved = reply.end != f->durable.position;
+        f->held = true;
+        f->durable = (struct log_chain){reply.lsn + 1, (uint32_t)reply.checksum, reply.end};
+        core->counters.stored_bytes += bytes;
+        note_caught_up(f, now_ns);
+        if (moved)
+            push_position(core, f);
+    } else {
+        on_store_refused(core, f, now_ns, body);
+    }
+    if (f->lost && f->stores == 0) {
+        f->placed = false;
+        repl_put(core, REPL_ASK_LOGS);
+    }
+    repl_follow_go(core, now_ns);
+}
+
+/* ---- time ---- */
+
+static int64_t progress_since(const struct repl_follow *f)
+{
+    return f->progress_ns > f->asked_ns ? f->progress_ns : f->asked_ns;
+}
+
+/* Somebody has more, and nothing has come from this source for long. */
+static bool is_stalled(const struct repl_follow *f, int64_t now_ns)
+{
+    return f->best_end > f->head.position && now_ns - progress_since(f) >= STALLED_NS;
+}
+
+/* What is over is forgotten, so that it is due no more. */
+static void end_pauses(struct repl_follow *f, int64_t now_ns)
+{
+    if (f->retry_ns <= now_ns)
+        f->retry_ns = 0;
+    for (size_t i = 0; i < REPL_MEMBERS_MAX; i++)
+        if (f->sources[i].avoid_until_ns <= now_ns)
+            f->sources[i].avoid_until_ns = 0;
+}
+
+/* Who was not the first choice is left for it now and then. */
+static bool is_away_from_origin(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
+{
+    int origin = repl_origin(core, f->log);
+    return origin >= 0 && f->source != origin && now_ns - f->asked_ns >= BACK_TO_ORIGIN_NS &&
+           may_ask(core, f, (size_t)origin, now_ns);
+}
+
+void repl_follow_tick(struct repl_core *core, int64_t now_ns)
+{
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        struct repl_follow *f = &core->follows[i];
+        if (!f->used)
+            continue;
+        end_pauses(f, now_ns);
+        if (!f->fetching)
+            continue;
+        bool failed = now_ns >= f->fetch_due_ns || is_stalled(f, now_ns);
+        if (!failed && !is_away_from_origin(core, f, now_ns))
+            continue;
+        cancel(core, f);
+        if (failed)
+            note_failure(core, f, now_ns);
+    }
+}
+
+static int64_t sooner(int64_t due_ns, int64_t than_ns)
+{
+    return due_ns > 0 && due_ns < than_ns ? due_ns : than_ns;
+}
+
+static int64_t due_of(const struct repl_core *core, const struct repl_follow *f)
+{
+    int64_t due_ns = sooner(f->retry_ns, INT64_MAX);
+    for (size_t i = 0; i < core->member_count; i++)
+        due_ns = sooner(f->sources[i].avoid_until_ns, due_ns);
+    if (!f->fetching)
+        return due_ns;
+    due_ns = sooner(f->fetch_due_ns, due_ns);
+    return f->best_end > f->head.position ? sooner(progress_since(f) + STALLED_NS, due_ns) : due_ns;
+}
+
+int64_t repl_follow_due_ns(const struct repl_core *core)
+{
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        if (!core->follows[i].used)
+            continue;
+        int64_t due = due_of(core, &core->follows[i]);
+        due_ns = due < due_ns ? due : due_ns;
+    }
+    return due_ns;
+}
+
+enum repl_state repl_follow_state(const struct repl_core *core, const struct repl_follow *f)
+{
+    (void)core;
+    if (f->forked)
+        return REPL_FORKED;
+    if (f->anew)
+        return REPL_TRIMMED;
+    if (f->lost || repl_follow_credit(f) < CREDIT_LEAST)
+        return REPL_WAITING;
+    if (f->source < 0 || (!f->fetching && f->stores == 0))
+        return REPL_DISCONNECTED;
+    uint64_t behind = f->best_end > f->durable.position ? f->best_end - f->durable.position : 0;
+    return behind > STREAMING_BYTES ? REPL_CATCHING_UP : REPL_STREAMING;
+}

@@ -1,0 +1,84 @@
+/* replsvc's own link: who follows what. */
+#include "log.h"
+#include "repl_shell.h"
+
+static void pack_counters(const struct repl_service *r, struct buf *out)
+{
+    const struct repl_counters *c = repl_core_counters(r->core);
+    const struct {
+        const char *name;
+        uint64_t count;
+    } counts[] = {
+#define NAMED_COUNT(name) {#name, c->name},
+        REPL_COUNTERS(NAMED_COUNT)
+#undef NAMED_COUNT
+    };
+    msgpack_packer pk;
+    mp_packer(&pk, out);
+    msgpack_pack_map(&pk, sizeof counts / sizeof counts[0]);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        mp_pack_cstr(&pk, counts[i].name);
+        msgpack_pack_uint64(&pk, counts[i].count);
+    }
+}
+
+static void on_replicas(struct repl_service *r, struct link_token token)
+{
+    struct buf followed = {0}, followers = {0}, counters = {0};
+    struct repl_progress progress = repl_core_progress(r->core);
+    int64_t now_ns = clock_mono_ns();
+    repl_core_followed(r->core, now_ns, &followed);
+    repl_core_followers(r->core, now_ns, &followers);
+    pack_counters(r, &counters);
+    const struct msg_replicas_reply reply = {
+        .node = slice_str(r->service->config->self->id),
+        .log = r->identity.log,
+        .durable_lsn = progress.durable_lsn,
+        .quorum_lsn = progress.quorum_lsn,
+        .all_lsn = progress.all_lsn,
+        .followed = buf_slice(&followed),
+        .followers = buf_slice(&followers),
+        .counters = buf_slice(&counters),
+    };
+    r->body.len = 0;
+    msg_encode(MSG_replicas_reply, &reply, &r->body);
+    link_server_answer(r->link, token, MSG_replicas_reply, buf_slice(&r->body));
+    buf_free(&followed);
+    buf_free(&followers);
+    buf_free(&counters);
+}
+
+static void on_request(void *arg, const struct link_request *request)
+{
+    struct repl_service *r = arg;
+    const struct msg_error refusal = {.code = SH_BAD_REQUEST,
+                                      .text = slice_str("replsvc does not know this type of message")};
+    if (request->type == MSG_replicas)
+        on_replicas(r, request->token);
+    else
+        link_server_refuse(r->link, request->token, &refusal);
+}
+
+enum service_exit repl_link_open(struct repl_service *r)
+{
+    struct link_server_options options = {
+        .loop = r->service->loop,
+        .limits = link_server_default_limits(),
+        .cluster = r->service->cluster,
+        .node = slice_str(r->service->config->self->id),
+        .boot = r->service->boot,
+        .on_request = on_request,
+        .arg = r,
+    };
+    r->link = link_server_open(&options);
+    if (link_server_listen(r->link, r->link_endpoint) == SH_OK)
+        return EXIT_DONE;
+    log_error("cannot listen", log_text("endpoint", r->link_endpoint));
+    return EXIT_FAULT;
+}
+
+void repl_link_close(struct repl_service *r)
+{
+    if (r->link != NULL)
+        link_server_close(r->link);
+}

@@ -1,0 +1,135 @@
+/* Inside of replsvc's core.
+ *
+ *   repl_core.c    opening, membership, what walsvc holds, time
+ *   repl_follow.c  a followed log: whom to ask, what comes, what is stored
+ *   repl_check.c   whether bytes are what was asked for
+ *   repl_serve.c   fetches of others that wait for something to be sent
+ *   repl_quorum.c  how far the own log is replicated
+ *   repl_out.c     actions, notices, and what is told of all this */
+#ifndef REPL_PARTS_H
+#define REPL_PARTS_H
+
+#include "repl_core.h"
+
+/* A member, as one followed log sees it; same index as in core->members. */
+struct repl_source {
+    int64_t avoid_until_ns;
+    unsigned failures;      /* in a row */
+    bool is_trimmed;        /* it has no more what comes next: its first segment begins here: */
+    struct log_chain first;
+};
+
+struct repl_follow {
+    struct id16 log;
+    bool used;             /* the slot is */
+    bool placed;           /* walsvc has said how far the copy is */
+    bool held;             /* there is a copy */
+    bool anew;             /* the next fetch begins the copy at `head` */
+    struct log_chain head; /* behind what was handed to walsvc */
+    struct log_chain durable;
+    uint64_t first_lsn; /* of the copy */
+    unsigned stores;    /* outstanding, with so many bytes: */
+    uint64_t unsynced;
+    bool lost; /* a store failed: once none is outstanding, the place is asked for */
+    int source; /* that is asked; -1: none */
+    bool fetching;
+    uint64_t serial;
+    int64_t asked_ns, fetch_due_ns; /* without an answer by then the source is given up */
+    int64_t retry_ns;
+    int64_t progress_ns;  /* last time that frames came, or the source had no more */
+    bool at_end;          /* the source had no more */
+    uint64_t best_end, best_lsn; /* the furthest that anybody is known to have */
+    int64_t caught_up_ns; /* last time that the durable end was that */
+    uint64_t retries;
+    bool forked;
+    struct repl_source sources[REPL_MEMBERS_MAX];
+};
+
+struct repl_parked {
+    uint64_t token;
+    size_t member;
+    int64_t due_ns;
+    struct msg_fetch fetch;
+};
+
+struct repl_position_of {
+    bool counts; /* for quorum and all: it has caught up once, or was there when this began */
+    uint64_t lsn, end;
+    int64_t seen_ns; /* 0: never */
+    int64_t caught_up_ns;
+};
+
+enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
+
+struct repl_core {
+    char node[CONFIG_ID_MAX + 1];
+    struct id16 own;
+    bool knows_members;
+    struct repl_member *members;                            /* REPL_MEMBERS_MAX */
+    struct repl_position_of positions[REPL_MEMBERS_MAX];    /* of the own log at each */
+    size_t member_count;
+    struct id16 wal_boot;
+    bool knows_logs;
+    struct repl_log held[REPL_LOGS_MAX]; /* [0]: the own one */
+    size_t held_count;
+    struct repl_follow *follows; /* REPL_LOGS_MAX slots */
+    uint64_t serial;
+    struct repl_parked parked[REPL_PARKED_MAX];
+    size_t parked_count;
+    struct msg_replicated told; /* to walsvc */
+    int64_t positions_due_ns;
+    struct repl_action *actions;
+    size_t action_first, action_count, action_cap;
+    struct {
+        const char *text;
+        char id[CONFIG_ID_MAX + 1];
+        int64_t told_ns;
+    } notices[REPL_NOTICES]; /* told lately */
+    struct repl_counters counters;
+};
+
+/* ---- repl_core.c ---- */
+int repl_member_of(const struct repl_core *core, struct slice id); /* -1: none */
+/* The member whose own log it is; -1: none. */
+int repl_origin(const struct repl_core *core, struct id16 log);
+const struct repl_log *repl_held(const struct repl_core *core, struct id16 log);
+
+/* ---- repl_follow.c ---- */
+/* Looks which logs there are to follow, and how far others are. */
+void repl_follow_members(struct repl_core *core, int64_t now_ns);
+void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted);
+/* Sends what fetches can be sent. */
+void repl_follow_go(struct repl_core *core, int64_t now_ns);
+void repl_follow_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_follow_due_ns(const struct repl_core *core);
+void repl_follow_push_positions(struct repl_core *core);
+/* Bytes that may still be asked for. */
+uint64_t repl_follow_credit(const struct repl_follow *follow);
+enum repl_state repl_follow_state(const struct repl_core *core, const struct repl_follow *follow);
+
+/* ---- repl_check.c ---- */
+/* Walks the bytes of a segment (base LSN `segment`) from chain on, which moves behind them. False: they are
+ * not whole valid frames of that log that continue it. anew: nothing before the header is known. */
+bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, bool anew,
+                      struct log_chain *chain);
+
+/* ---- repl_serve.c ---- */
+void repl_serve_wake(struct repl_core *core);
+void repl_serve_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_serve_due_ns(const struct repl_core *core);
+/* Members are about to be replaced: map gives the new index of each, -1: gone. */
+void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
+
+/* ---- repl_quorum.c ---- */
+/* What a member says of its copy of the own log. */
+void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
+/* Tells walsvc when more is replicated, or somebody else is to count. */
+void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
+
+/* ---- repl_out.c ---- */
+struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind);
+/* Not again for a minute with the same text and id. */
+void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *text, const char *id,
+                 const char *detail);
+
+#endif

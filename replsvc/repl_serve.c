@@ -1,0 +1,137 @@
+/* Fetches of others: judged, answered, or parked until something can be sent. At most one is parked for each
+ * member and log. */
+#include <stdio.h>
+
+#include "log.h"
+#include "repl_parts.h"
+
+static void refuse(struct repl_core *core, uint64_t token, enum sh_error error, const char *text)
+{
+    struct repl_action *action = repl_put(core, REPL_REFUSE);
+    action->token = token;
+    action->error = error;
+    action->text = text;
+}
+
+static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch,
+                  const struct repl_log *held)
+{
+    repl_put(core, REPL_SERVE)->token = token;
+    core->actions[core->action_count - 1].serve = (struct repl_serve){
+        .log = fetch->log,
+        .from = {fetch->lsn + 1, (uint32_t)fetch->checksum, fetch->position},
+        .durable = held->durable,
+        .anew = fetch->anew,
+        .most_bytes = fetch->most_bytes,
+        .most_entries = fetch->most_entries,
+    };
+}
+
+static void unpark(struct repl_core *core, size_t index)
+{
+    core->parked[index] = core->parked[--core->parked_count];
+}
+
+/* A later fetch for the same takes its place; the answer to the earlier one is wanted no more. */
+static void make_room(struct repl_core *core, size_t member, struct id16 log)
+{
+    size_t oldest = 0;
+    for (size_t i = 0; i < core->parked_count; i++) {
+        if (core->parked[i].member == member && id16_equal(core->parked[i].fetch.log, log)) {
+            refuse(core, core->parked[i].token, SH_UNAVAILABLE, "a later fetch has come");
+            unpark(core, i);
+            return;
+        }
+        if (core->parked[i].due_ns < core->parked[oldest].due_ns)
+            oldest = i;
+    }
+    if (core->parked_count < REPL_PARKED_MAX)
+        return;
+    refuse(core, core->parked[oldest].token, SH_OVERLOADED, "too many fetches wait here");
+    unpark(core, oldest);
+}
+
+static void park(struct repl_core *core, int64_t now_ns, uint64_t token, size_t member,
+                 const struct msg_fetch *fetch)
+{
+    make_room(core, member, fetch->log);
+    core->parked[core->parked_count++] = (struct repl_parked){
+        .token = token,
+        .member = member,
+        .due_ns = now_ns + (int64_t)fetch->wait_ms * NS_PER_MS,
+        .fetch = *fetch,
+    };
+}
+
+void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                     const struct msg_fetch *fetch)
+{
+    int member = repl_member_of(core, sender);
+    if (!core->knows_members || !core->knows_logs) {
+        refuse(core, token, SH_UNAVAILABLE, "this node has just started");
+        return;
+    }
+    if (member < 0 || id16_is_zero(fetch->from) || !id16_equal(core->members[member].log, fetch->from)) {
+        core->counters.not_member++;
+        char id[CONFIG_ID_MAX + 1];
+        snprintf(id, sizeof id, "%.*s", (int)sender.len, (const char *)sender.data);
+        repl_notice(core, now_ns, LOG_WARN, "a fetch from who is no member of the group, or has another log",
+                    id, "");
+        refuse(core, token, SH_NOT_MEMBER, "not a member of this group, or not with that log");
+        return;
+    }
+    const struct repl_log *held = repl_held(core, fetch->log);
+    if (held == NULL || fetch->lsn == UINT64_MAX)
+        refuse(core, token, SH_NOT_FOUND, "that log is not held here");
+    else if (fetch->position == held->durable.position && !fetch->anew && fetch->wait_ms > 0)
+        park(core, now_ns, token, (size_t)member, fetch);
+    else
+        serve(core, token, fetch, held);
+}
+
+/* Answers what can be answered now, and what has waited long enough. */
+static void answer(struct repl_core *core, int64_t now_ns)
+{
+    for (size_t i = core->parked_count; i-- > 0;) {
+        const struct repl_parked *p = &core->parked[i];
+        const struct repl_log *held = repl_held(core, p->fetch.log);
+        if (held == NULL)
+            refuse(core, p->token, SH_NOT_FOUND, "that log is not held here any more");
+        else if (held->durable.position != p->fetch.position || p->due_ns <= now_ns)
+            serve(core, p->token, &p->fetch, held);
+        else
+            continue;
+        unpark(core, i);
+    }
+}
+
+void repl_serve_wake(struct repl_core *core)
+{
+    answer(core, INT64_MIN);
+}
+
+void repl_serve_tick(struct repl_core *core, int64_t now_ns)
+{
+    answer(core, now_ns);
+}
+
+int64_t repl_serve_due_ns(const struct repl_core *core)
+{
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < core->parked_count; i++)
+        due_ns = core->parked[i].due_ns < due_ns ? core->parked[i].due_ns : due_ns;
+    return due_ns;
+}
+
+void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX])
+{
+    for (size_t i = core->parked_count; i-- > 0;) {
+        int now = map[core->parked[i].member];
+        if (now >= 0) {
+            core->parked[i].member = (size_t)now;
+            continue;
+        }
+        refuse(core, core->parked[i].token, SH_NOT_MEMBER, "not a member of this group any more");
+        unpark(core, i);
+    }
+}

@@ -1,0 +1,145 @@
+/* The answering end of fetches. Nothing that comes in is fatal. */
+#include "repl_server.h"
+
+#include <assert.h>
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/rep.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pull_socket.h"
+
+enum { URL_MAX = 300, ANSWER_TIMEOUT_MS = 10000 };
+
+enum fetch_context_state { FETCH_RECEIVING, FETCH_WAITING, FETCH_ANSWERING };
+
+/* Only the side whose turn it is touches it: nng's callback, or, while the fetch waits, the loop. */
+struct fetch_context {
+    struct repl_server *server;
+    nng_ctx ctx;
+    nng_aio *aio;
+    enum fetch_context_state state;
+};
+
+struct arrival {
+    struct mail mail;
+    unsigned context;
+    nng_msg *message;
+};
+
+struct repl_server {
+    struct repl_server_options options;
+    nng_socket rep;
+    struct mailbox mailbox;
+    struct fetch_context *contexts;
+    bool closing;
+};
+
+static void receive(struct fetch_context *context)
+{
+    context->state = FETCH_RECEIVING;
+    nng_aio_set_timeout(context->aio, NNG_DURATION_INFINITE);
+    nng_ctx_recv(context->ctx, context->aio);
+}
+
+/* On nng's threads. */
+static void on_context(void *arg)
+{
+    struct fetch_context *context = arg;
+    struct repl_server *server = context->server;
+    int rv = nng_aio_result(context->aio);
+    if (context->state == FETCH_ANSWERING && rv != 0 && nng_aio_get_msg(context->aio) != NULL) {
+        nng_msg_free(nng_aio_get_msg(context->aio));
+        nng_aio_set_msg(context->aio, NULL);
+    }
+    if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
+        return;
+    if (context->state == FETCH_ANSWERING || rv != 0) {
+        receive(context);
+        return;
+    }
+    context->state = FETCH_WAITING;
+    struct arrival *arrival = xcalloc(1, sizeof *arrival);
+    arrival->context = (unsigned)(context - server->contexts);
+    arrival->message = nng_aio_get_msg(context->aio);
+    struct loop *loop = server->mailbox.loop;
+    if (mailbox_put_turn(&server->mailbox, &arrival->mail))
+        loop_turn(loop);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct repl_server *server = arg;
+    for (struct mail *mail = first, *next; mail != NULL; mail = next) {
+        struct arrival *arrival = (struct arrival *)mail;
+        next = mail->next;
+        if (!server->closing)
+            server->options.on_message(
+                server->options.arg, arrival->context,
+                slice_of(nng_msg_body(arrival->message), nng_msg_len(arrival->message)));
+        nng_msg_free(arrival->message);
+        free(arrival);
+    }
+}
+
+void repl_server_answer(struct repl_server *server, uint64_t token, struct slice head, struct slice rest)
+{
+    struct fetch_context *context = &server->contexts[token];
+    nng_msg *message;
+    assert(context->state == FETCH_WAITING);
+    if (nng_msg_alloc(&message, head.len + rest.len) != 0) {
+        receive(context);
+        return;
+    }
+    memcpy(nng_msg_body(message), head.data, head.len);
+    if (rest.len > 0)
+        memcpy((uint8_t *)nng_msg_body(message) + head.len, rest.data, rest.len);
+    context->state = FETCH_ANSWERING;
+    nng_aio_set_timeout(context->aio, ANSWER_TIMEOUT_MS);
+    nng_aio_set_msg(context->aio, message);
+    nng_ctx_send(context->ctx, context->aio);
+}
+
+void repl_server_abandon(struct repl_server *server, uint64_t token)
+{
+    assert(server->contexts[token].state == FETCH_WAITING);
+    receive(&server->contexts[token]);
+}
+
+enum sh_error repl_server_open(const struct repl_server_options *options, struct repl_server **out)
+{
+    char url[URL_MAX];
+    struct repl_server *server = xcalloc(1, sizeof *server);
+    server->options = *options;
+    server->contexts = xcalloc(options->contexts, sizeof *server->contexts);
+    mailbox_open(&server->mailbox, options->loop, on_mail, server);
+    nng_need(nng_rep0_open(&server->rep), "nng_rep0_open");
+    for (unsigned i = 0; i < options->contexts; i++) {
+        struct fetch_context *context = &server->contexts[i];
+        context->server = server;
+        nng_need(nng_ctx_open(&context->ctx, server->rep), "nng_ctx_open");
+        nng_need(nng_aio_alloc(&context->aio, on_context, context), "nng_aio_alloc");
+        receive(context);
+    }
+    snprintf(url, sizeof url, "tcp://%s:%u", options->host, options->port);
+    enum sh_error e = nng_listen_on(server->rep, url, options->message_bytes);
+    if (e == SH_OK)
+        *out = server;
+    else
+        repl_server_close(server);
+    return e;
+}
+
+void repl_server_close(struct repl_server *server)
+{
+    server->closing = true;
+    for (unsigned i = 0; i < server->options.contexts; i++)
+        nng_aio_stop(server->contexts[i].aio);
+    nng_close(server->rep);
+    mailbox_close(&server->mailbox);
+    for (unsigned i = 0; i < server->options.contexts; i++)
+        nng_aio_free(server->contexts[i].aio);
+    free(server->contexts);
+    free(server);
+}

@@ -1,0 +1,103 @@
+/* replsvc's shell: what its files share. One loop owns everything.
+ *
+ *   repl_service.c  birth and death, positions, what each turn of the loop ends with: the core's actions
+ *   repl_fetcher.c  fetches: a REQ socket for each followed log
+ *   repl_server.c   fetches of others: a REP socket
+ *   repl_source.c   reading the frames that others are sent
+ *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies, how far the own log is replicated
+ *   repl_members.c  the link to membersvc: who is in the group
+ *   repl_link.c     its own link: replicas */
+#ifndef REPL_SHELL_H
+#define REPL_SHELL_H
+
+#include "log_reader.h"
+#include "pipeline.h"
+#include "repl_core.h"
+#include "repl_fetcher.h"
+#include "repl_server.h"
+#include "service.h"
+
+enum { REPL_POSITIONS_PORT = 3, REPL_FETCH_PORT = 4, REPL_SOURCES = 64, REPL_MESSAGE_MAX = (16 << 20) + 4096 };
+
+/* An open log that frames are read from, for one follower. */
+struct repl_open_source {
+    struct log_reader *reader;
+    struct id16 log;
+    uint64_t position; /* where it stands */
+    int64_t used_ns;
+};
+
+/* Frames that walsvc has not answered yet; the message that holds them. */
+struct repl_store_out {
+    struct repl_store_out *next;
+    uint64_t number;
+    unsigned slot;
+    size_t bytes;
+    struct repl_fetched *fetched;
+};
+
+struct repl_service {
+    struct service *service;
+    struct node_identity identity;
+    struct repl_core *core;
+    struct loop_timer tick;
+    struct loop_hook hook;
+    struct repl_fetcher *fetcher;
+    struct repl_server *server;
+    struct pipeline_in *positions_in;
+    struct pipeline_out *positions_out;
+    struct repl_fetched *fetched; /* the answer that the core is looking at */
+    struct repl_open_source sources[REPL_SOURCES];
+    struct buf body, frames; /* scratch */
+    int64_t tidied_ns;
+
+    struct link_client *wal;
+    uint64_t logs, logs_again, replicated; /* numbers of requests; 0: none is out */
+    struct msg_replicated to_tell;         /* while one is out */
+    bool is_to_tell;
+    struct id16 wal_boot;
+    uint64_t logs_version;
+    struct loop_timer logs_timer;
+    struct repl_store_out *stores;
+
+    struct link_client *members;
+    uint64_t nodes; /* the request that is out */
+    uint64_t next_event;
+    struct loop_timer nodes_timer;
+
+    struct link_server *link;
+    char link_endpoint[LINK_ENDPOINT_MAX], wal_endpoint[LINK_ENDPOINT_MAX], member_endpoint[LINK_ENDPOINT_MAX];
+};
+
+/* ---- repl_service.c ---- */
+/* Does what the core has decided. */
+void repl_turn(struct repl_service *r);
+
+/* ---- repl_source.c ---- */
+/* Reads what an action asks for, and answers. */
+void repl_source_serve(struct repl_service *r, const struct repl_action *action);
+/* Files of segments that were trimmed are let go of. */
+void repl_source_tidy(struct repl_service *r);
+void repl_source_close(struct repl_service *r);
+
+/* ---- repl_wal.c ---- */
+enum sh_error repl_wal_open(struct repl_service *r);
+void repl_wal_close(struct repl_service *r);
+/* Takes r->fetched over. */
+void repl_wal_store(struct repl_service *r, const struct repl_action *action);
+void repl_wal_replicated(struct repl_service *r, const struct msg_replicated *replicated);
+void repl_wal_ask_logs(struct repl_service *r);
+
+/* ---- repl_members.c ---- */
+enum sh_error repl_members_open(struct repl_service *r);
+void repl_members_close(struct repl_service *r);
+/* The members of the group besides this node, those that left left out, of a nodes_reply's `nodes`. False:
+ * malformed. *count: at most REPL_MEMBERS_MAX; *too_many: there are more. */
+bool repl_members_decode(struct slice nodes, const char *group, struct repl_member *out, size_t *count,
+                         bool *too_many);
+
+/* ---- repl_link.c ---- */
+enum service_exit repl_link_open(struct repl_service *r);
+void repl_link_close(struct repl_service *r);
+
+#endif

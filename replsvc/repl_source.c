@@ -1,0 +1,113 @@
+/* Reading the frames that others are sent. Nothing here is fatal. */
+#include <limits.h>
+#include <stdio.h>
+
+#include "log.h"
+#include "log_reader_copy.h"
+#include "repl_shell.h"
+
+enum { FETCH_REPLY_BYTES_KEY = 6 };
+
+static void close_source(struct repl_open_source *source)
+{
+    if (source->reader != NULL)
+        log_reader_close(source->reader);
+    *source = (struct repl_open_source){0};
+}
+
+/* One that stands at the place, else one that is not in use, else the one that was used longest ago. */
+static struct repl_open_source *find_source(struct repl_service *r, struct id16 log, uint64_t position)
+{
+    struct repl_open_source *oldest = &r->sources[0];
+    for (size_t i = 0; i < REPL_SOURCES; i++) {
+        struct repl_open_source *source = &r->sources[i];
+        if (source->reader != NULL && id16_equal(source->log, log) && source->position == position)
+            return source;
+        if (source->used_ns < oldest->used_ns)
+            oldest = source;
+    }
+    char dir[PATH_MAX], uuid[ID_TEXT];
+    close_source(oldest);
+    id16_format(log, uuid);
+    snprintf(dir, sizeof dir, "%s/log/%s", r->service->config->data_dir, uuid);
+    oldest->reader = log_reader_open(vfs_posix(), dir, log);
+    oldest->log = log;
+    return oldest;
+}
+
+static void pack_envelope(struct repl_service *r, uint32_t type)
+{
+    const struct msg_envelope envelope = {
+        .type = type,
+        .cluster = r->service->cluster,
+        .sender = slice_str(r->service->config->self->id),
+        .session = r->service->boot,
+    };
+    r->body.len = 0;
+    msg_pack_envelope(&r->body, &envelope);
+}
+
+static void refuse(struct repl_service *r, uint64_t token, enum sh_error error, const char *text)
+{
+    const struct msg_error message = {.code = error, .text = slice_str(text)};
+    pack_envelope(r, MSG_error);
+    msg_encode(MSG_error, &message, &r->body);
+    repl_server_answer(r->server, token, buf_slice(&r->body), (struct slice){0});
+}
+
+static void answer(struct repl_service *r, uint64_t token, const struct repl_serve *serve,
+                   const struct log_copy *copy)
+{
+    const struct msg_fetch_reply reply = {
+        .log = serve->log,
+        .state = copy->state,
+        .position = copy->state == LOG_COPY_TRIMMED ? copy->at.position : serve->from.position,
+        .lsn = copy->state == LOG_COPY_TRIMMED ? copy->at.next_lsn - 1 : 0,
+        .checksum = copy->state == LOG_COPY_FORKED ? copy->at.checksum : 0,
+        .bytes = buf_slice(&r->frames),
+        .durable_end = serve->durable.position,
+        .durable_lsn = serve->durable.next_lsn - 1,
+        .segment = copy->segment,
+    };
+    pack_envelope(r, MSG_fetch_reply);
+    msg_encode_head(MSG_fetch_reply, &reply, FETCH_REPLY_BYTES_KEY, &r->body);
+    repl_server_answer(r->server, token, buf_slice(&r->body), reply.bytes);
+}
+
+void repl_source_serve(struct repl_service *r, const struct repl_action *action)
+{
+    const struct repl_serve *serve = &action->serve;
+    if (action->kind == REPL_REFUSE) {
+        refuse(r, action->token, action->error, action->text);
+        return;
+    }
+    struct log_copy copy = {
+        .from = serve->from,
+        .anew = serve->anew,
+        .durable_end = serve->durable.position,
+        .max_bytes = serve->most_bytes,
+        .max_entries = serve->most_entries,
+    };
+    struct repl_open_source *source = find_source(r, serve->log, serve->from.position);
+    r->frames.len = 0;
+    enum sh_error error = log_reader_copy(source->reader, &copy, &r->frames);
+    source->used_ns = loop_now_ns(r->service->loop);
+    source->position = copy.state == LOG_COPY_FRAMES ? copy.at.position : serve->from.position;
+    if (error == SH_OK)
+        answer(r, action->token, serve, &copy);
+    else
+        refuse(r, action->token, error, sh_error_text(error));
+}
+
+void repl_source_tidy(struct repl_service *r)
+{
+    for (size_t i = 0; i < REPL_SOURCES; i++)
+        if (r->sources[i].reader != NULL)
+            log_reader_let_go(r->sources[i].reader);
+}
+
+void repl_source_close(struct repl_service *r)
+{
+    for (size_t i = 0; i < REPL_SOURCES; i++)
+        close_source(&r->sources[i]);
+}

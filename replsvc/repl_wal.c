@@ -1,0 +1,214 @@
+/* The link to walsvc: how far its logs are, frames for its copies, how far its own log is replicated. */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "log.h"
+#include "repl_shell.h"
+
+/* While one answer follows the other, its movements are followed no faster: what waits for a fetch is then
+ * sent with what comes meanwhile. */
+#define LOGS_PAUSE_NS  (NS_PER_MS / 2)
+#define LOGS_AGAIN_NS  (100 * (int64_t)NS_PER_MS)
+enum { STORE_BYTES_KEY = 3 };
+
+static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
+{
+    uint64_t number;
+    r->body.len = 0;
+    msg_encode(type, message, &r->body);
+    enum sh_error e = link_client_send(r->wal, type, 0, buf_slice(&r->body), (struct slice){0}, &number);
+    assert(e == SH_OK); /* few are outstanding, and the queue is larger than all windows */
+    return number;
+}
+
+/* ---- how far its logs are ---- */
+
+static void watch(void *arg)
+{
+    struct repl_service *r = arg;
+    const struct msg_logs logs = {
+        .boot = r->wal_boot, .newer_than = r->logs_version, .wait_ms = LINK_POLL_MS};
+    r->logs = ask(r, MSG_logs, &logs);
+}
+
+void repl_wal_ask_logs(struct repl_service *r)
+{
+    if (r->logs_again == 0)
+        r->logs_again = ask(r, MSG_logs, &(struct msg_logs){0});
+}
+
+static bool decode_log(struct mp *m, struct repl_log *out)
+{
+    uint32_t count;
+    struct slice id;
+    uint64_t lsn, checksum;
+    if (!mp_array(m, &count) || count < 5 || !mp_bin(m, &id) || id.len != sizeof out->log.bytes ||
+        !mp_uint(m, &out->durable.position) || !mp_uint(m, &lsn) || !mp_uint(m, &checksum) ||
+        !mp_uint(m, &out->first_lsn))
+        return false;
+    memcpy(out->log.bytes, id.data, id.len);
+    out->durable.next_lsn = lsn + 1;
+    out->durable.checksum = (uint32_t)checksum;
+    for (uint32_t i = 5; i < count; i++)
+        if (!mp_skip(m))
+            return false;
+    return true;
+}
+
+static bool decode_logs(struct slice bytes, struct repl_log logs[REPL_LOGS_MAX], size_t *count)
+{
+    struct mp m = mp_of(bytes);
+    uint32_t entries;
+    if (!mp_array(&m, &entries) || entries == 0)
+        return false;
+    *count = entries < REPL_LOGS_MAX ? entries : REPL_LOGS_MAX;
+    for (size_t i = 0; i < *count; i++)
+        if (!decode_log(&m, &logs[i]))
+            return false;
+    return true;
+}
+
+static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
+{
+    struct msg_logs_reply reply;
+    struct repl_log logs[REPL_LOGS_MAX];
+    size_t count;
+    if (type != MSG_logs_reply || msg_decode(type, body, &reply) != SH_OK ||
+        !decode_logs(reply.logs, logs, &count)) {
+        log_warn("walsvc does not say how far its logs are");
+        return;
+    }
+    if (!id16_equal(logs[0].log, r->identity.log)) {
+        log_error("walsvc serves another log: the data directory was replaced; restarting");
+        service_stop(r->service, EXIT_FAULT);
+        return;
+    }
+    if (id16_equal(reply.boot, r->wal_boot) && reply.version < r->logs_version)
+        return; /* the other one was faster */
+    r->wal_boot = reply.boot;
+    r->logs_version = reply.version;
+    repl_core_logs(r->core, clock_mono_ns(), reply.boot, logs, count);
+}
+
+/* ---- frames of copies ---- */
+
+void repl_wal_store(struct repl_service *r, const struct repl_action *action)
+{
+    const struct msg_copy_append message = {
+        .log = action->store.log,
+        .position = action->store.position,
+        .bytes = action->store.bytes,
+        .anew = action->store.anew,
+    };
+    struct repl_store_out *store = xcalloc(1, sizeof *store);
+    r->body.len = 0;
+    msg_encode_head(MSG_copy_append, &message, STORE_BYTES_KEY, &r->body);
+    enum sh_error e = link_client_send(r->wal, MSG_copy_append, 0, buf_slice(&r->body), message.bytes,
+                                       &store->number);
+    assert(e == SH_OK);
+    store->slot = action->slot;
+    store->bytes = message.bytes.len;
+    store->fetched = r->fetched;
+    store->next = r->stores;
+    r->stores = store;
+    r->fetched = NULL;
+}
+
+static bool on_store(struct repl_service *r, uint64_t number, uint32_t type, struct slice body)
+{
+    for (struct repl_store_out **at = &r->stores; *at != NULL; at = &(*at)->next) {
+        struct repl_store_out *store = *at;
+        if (store->number != number)
+            continue;
+        *at = store->next;
+        repl_core_stored(r->core, clock_mono_ns(), store->slot, store->bytes, type, body);
+        repl_fetched_free(store->fetched);
+        free(store);
+        return true;
+    }
+    return false;
+}
+
+/* ---- how far the own log is replicated ---- */
+
+/* One is out at a time: the newest one says all. */
+void repl_wal_replicated(struct repl_service *r, const struct msg_replicated *replicated)
+{
+    r->to_tell = *replicated;
+    r->is_to_tell = r->replicated != 0;
+    if (r->replicated == 0)
+        r->replicated = ask(r, MSG_replicated, replicated);
+}
+
+static void on_replicated(struct repl_service *r, uint32_t type, struct slice body)
+{
+    struct msg_error error = {0};
+    r->replicated = 0;
+    if (type != MSG_replicated_reply) {
+        msg_decode(MSG_error, body, &error);
+        log_warn("walsvc does not take how far its log is replicated",
+                 log_text("error", sh_error_name((enum sh_error)error.code)),
+                 log_slice("text", error.text));
+    }
+    if (r->is_to_tell)
+        repl_wal_replicated(r, &r->to_tell);
+}
+
+/* ---- the link ---- */
+
+static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
+{
+    struct repl_service *r = arg;
+    if (number == r->replicated) {
+        on_replicated(r, type, body);
+    } else if (number == r->logs_again) {
+        r->logs_again = 0;
+        on_logs(r, type, body);
+    } else if (number == r->logs) {
+        on_logs(r, type, body);
+        loop_timer_after(r->service->loop, &r->logs_timer,
+                         type == MSG_logs_reply ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
+    } else {
+        on_store(r, number, type, body);
+    }
+}
+
+static void on_state(void *arg, bool connected)
+{
+    (void)arg;
+    log_info(connected ? "walsvc answers" : "walsvc is lost");
+}
+
+enum sh_error repl_wal_open(struct repl_service *r)
+{
+    struct link_client_options options = {
+        .loop = r->service->loop,
+        .endpoint = r->wal_endpoint,
+        .message_bytes = link_server_default_limits().message_bytes,
+        .queue_bytes = (size_t)REPL_LOGS_MAX * (REPL_WINDOW_BYTES + REPL_MESSAGE_MAX),
+        .cluster = r->service->cluster,
+        .sender = slice_str(r->service->config->self->id),
+        .on_answer = on_answer,
+        .on_state = on_state,
+        .arg = r,
+    };
+    r->logs_timer = (struct loop_timer){.fn = watch, .arg = r};
+    enum sh_error e = link_client_open(&options, &r->wal);
+    if (e == SH_OK)
+        watch(r);
+    return e;
+}
+
+void repl_wal_close(struct repl_service *r)
+{
+    if (r->wal == NULL)
+        return;
+    loop_timer_cancel(r->service->loop, &r->logs_timer);
+    link_client_close(r->wal);
+    while (r->stores != NULL) {
+        struct repl_store_out *store = r->stores;
+        r->stores = store->next;
+        repl_fetched_free(store->fetched);
+        free(store);
+    }
+}
