@@ -18,6 +18,7 @@ struct repl_core *repl_core_open(const struct repl_options *options)
     core->own = options->log;
     core->members = xcalloc(REPL_MEMBERS_MAX, sizeof *core->members);
     core->follows = xcalloc(REPL_LOGS_MAX, sizeof *core->follows);
+    core->holds = xcalloc(REPL_MEMBERS_MAX, sizeof *core->holds);
     return core;
 }
 
@@ -25,6 +26,7 @@ void repl_core_close(struct repl_core *core)
 {
     free(core->members);
     free(core->follows);
+    free(core->holds);
     free(core->actions);
     free(core);
 }
@@ -47,12 +49,34 @@ int repl_origin(const struct repl_core *core, struct id16 log)
     return -1;
 }
 
+static bool names(const struct repl_member *members, size_t count, const char *id)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(members[i].id, id) == 0)
+            return true;
+    return false;
+}
+
 static int index_of(const struct repl_member *members, size_t count, const struct repl_member *member)
 {
     for (size_t i = 0; i < count; i++)
         if (strcmp(members[i].id, member->id) == 0 && id16_equal(members[i].log, member->log))
             return (int)i;
     return -1;
+}
+
+static void move_holds(struct repl_core *core, const struct repl_member *members, size_t count,
+                       const int map[REPL_MEMBERS_MAX])
+{
+    struct repl_told_hold(*holds)[REPL_LOGS_MAX] = xcalloc(REPL_MEMBERS_MAX, sizeof *holds);
+    for (size_t i = 0; i < core->member_count; i++) {
+        if (map[i] >= 0)
+            memcpy(holds[map[i]], core->holds[i], sizeof holds[0]);
+        else if (!names(members, count, core->members[i].id))
+            repl_holds_release(core, core->members[i].id);
+    }
+    free(core->holds);
+    core->holds = holds;
 }
 
 /* What was known of each member goes on with it; another identity is another member. */
@@ -76,6 +100,7 @@ static void move_members(struct repl_core *core, const struct repl_member *membe
         f->source = f->used && f->source >= 0 ? map[f->source] : -1;
     }
     repl_serve_remap(core, map);
+    move_holds(core, members, count, map);
 }
 
 void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
@@ -113,7 +138,7 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, co
     memcpy(core->held, logs, core->held_count * sizeof *logs);
     core->wal_boot = boot;
     core->knows_logs = true;
-    if (rebooted) /* it has forgotten what it was told */
+    if (rebooted) /* it has forgotten what it was told, but for holds */
         core->told = (struct msg_replicated){0};
     repl_serve_wake(core);
     repl_follow_logs(core, now_ns, rebooted);
@@ -131,13 +156,14 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
         core->positions_due_ns = now_ns + POSITIONS_EACH_NS;
         repl_follow_push_positions(core);
     }
+    repl_holds_tick(core, now_ns);
     repl_follow_go(core, now_ns);
 }
 
 int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
-    int64_t others[] = {repl_serve_due_ns(core), repl_follow_due_ns(core)};
+    const int64_t others[] = {core->holds_due_ns, repl_serve_due_ns(core), repl_follow_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;
     return due_ns;

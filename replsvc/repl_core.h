@@ -74,6 +74,9 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
 void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
                         const struct msg_position *position);
 
+/* walsvc has a hold of a member with this name: it goes when there is no such member any more. */
+void repl_core_found_hold(struct repl_core *core, struct id16 log, struct slice name);
+
 void repl_core_tick(struct repl_core *core, int64_t now_ns);
 /* When the next tick is due. */
 int64_t repl_core_due_ns(const struct repl_core *core);
@@ -88,6 +91,7 @@ enum repl_action_kind {
     REPL_REFUSE,     /* answer the token with an error */
     REPL_POSITION,   /* push `position` to host:port */
     REPL_REPLICATED, /* tell walsvc `replicated` */
+    REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
     REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
     REPL_NOTICE,     /* for the log */
 };
@@ -108,12 +112,18 @@ struct repl_serve {
     uint64_t most_entries;
 };
 
+struct repl_hold {
+    struct id16 log;
+    uint64_t lsn; /* first that is needed */
+    bool remove;
+};
+
 struct repl_action {
     enum repl_action_kind kind;
     unsigned slot;                              /* FETCH, CANCEL, STORE */
     uint64_t serial;                            /* FETCH */
     uint64_t token;                             /* SERVE, REFUSE */
-    char host[256], id[CONFIG_ID_MAX + 1];      /* FETCH, POSITION: to whom. NOTICE: about whom */
+    char host[256], id[CONFIG_ID_MAX + 1];      /* FETCH, POSITION: to whom. NOTICE, HOLD: about whom */
     uint16_t port;                              /* FETCH, POSITION: base port + 4, + 3 */
     enum sh_error error;                        /* REFUSE */
     int level;                                  /* NOTICE: enum log_level */
@@ -125,6 +135,7 @@ struct repl_action {
         struct repl_serve serve;
         struct msg_position position;
         struct msg_replicated replicated;
+        struct repl_hold hold;
     };
 };
 /* Takes the oldest one. */

@@ -5,6 +5,7 @@
  *   repl_check.c   whether bytes are what was asked for
  *   repl_serve.c   fetches of others that wait for something to be sent
  *   repl_quorum.c  how far the own log is replicated
+ *   repl_holds.c   what others still need is not trimmed
  *   repl_out.c     actions, notices, and what is told of all this */
 #ifndef REPL_PARTS_H
 #define REPL_PARTS_H
@@ -59,6 +60,11 @@ struct repl_position_of {
     int64_t caught_up_ns;
 };
 
+struct repl_told_hold {
+    struct id16 log; /* zero: none */
+    uint64_t lsn;
+};
+
 enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
 
 struct repl_core {
@@ -77,7 +83,8 @@ struct repl_core {
     struct repl_parked parked[REPL_PARKED_MAX];
     size_t parked_count;
     struct msg_replicated told; /* to walsvc */
-    int64_t positions_due_ns;
+    int64_t positions_due_ns, holds_due_ns;
+    struct repl_told_hold (*holds)[REPL_LOGS_MAX]; /* of each member: what walsvc was told */
     struct repl_action *actions;
     size_t action_first, action_count, action_cap;
     struct {
@@ -125,6 +132,11 @@ void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
 void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
+
+/* ---- repl_holds.c ---- */
+void repl_holds_tick(struct repl_core *core, int64_t now_ns);
+/* A member is gone. */
+void repl_holds_release(struct repl_core *core, const char *id);
 
 /* ---- repl_out.c ---- */
 struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind);

@@ -138,6 +138,9 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_REPLICATED:
         repl_wal_replicated(r, &a->replicated);
         break;
+    case REPL_HOLD:
+        repl_wal_hold(r, a);
+        break;
     case REPL_ASK_LOGS:
         repl_wal_ask_logs(r);
         break;

@@ -59,6 +59,7 @@ struct repl_service {
     uint64_t logs_version;
     struct loop_timer logs_timer;
     struct repl_store_out *stores;
+    bool holds_looked_at; /* those that are left from before were looked for */
 
     struct link_client *members;
     uint64_t nodes; /* the request that is out */
@@ -87,6 +88,7 @@ void repl_wal_close(struct repl_service *r);
 void repl_wal_store(struct repl_service *r, const struct repl_action *action);
 void repl_wal_replicated(struct repl_service *r, const struct msg_replicated *replicated);
 void repl_wal_ask_logs(struct repl_service *r);
+void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
 
 /* ---- repl_members.c ---- */
 enum sh_error repl_members_open(struct repl_service *r);

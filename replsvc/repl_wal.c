@@ -21,6 +21,62 @@ static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
     return number;
 }
 
+/* ---- holds ---- */
+
+enum { HOLD_MEMBER = 1 }; /* of `hold` */
+
+/* Its answer says nothing that the next one doesn't. */
+void repl_wal_hold(struct repl_service *r, const struct repl_action *action)
+{
+    const struct msg_hold hold = {.log = action->hold.log,
+                                  .name = slice_str(action->id),
+                                  .kind = HOLD_MEMBER,
+                                  .lsn = action->hold.lsn,
+                                  .remove = action->hold.remove};
+    ask(r, MSG_hold, &hold);
+}
+
+static void on_hold_refused(struct slice body)
+{
+    struct msg_error error;
+    if (msg_decode(MSG_error, body, &error) == SH_OK)
+        log_warn("walsvc does not keep what a member needs",
+                 log_text("error", sh_error_name((enum sh_error)error.code)),
+                 log_slice("text", error.text));
+}
+
+/* Holds of members that are gone since: once, when the members are known. */
+static void look_at_holds(struct repl_service *r, const struct repl_log *logs, size_t count)
+{
+    if (r->holds_looked_at || r->next_event == 0)
+        return;
+    r->holds_looked_at = true;
+    for (size_t i = 0; i < count; i++)
+        ask(r, MSG_wal_info, &(struct msg_wal_info){.log = logs[i].log});
+}
+
+static void on_wal_info(struct repl_service *r, struct slice body)
+{
+    struct msg_wal_info_reply reply;
+    uint32_t count, parts;
+    uint64_t kind;
+    struct slice name;
+    if (msg_decode(MSG_wal_info_reply, body, &reply) != SH_OK)
+        return;
+    struct mp m = mp_of(reply.holds);
+    if (!mp_array(&m, &count))
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!mp_array(&m, &parts) || parts < 2 || !mp_uint(&m, &kind) || !mp_str(&m, &name))
+            return;
+        if (kind == HOLD_MEMBER)
+            repl_core_found_hold(r->core, reply.log, name);
+        for (uint32_t k = 2; k < parts; k++)
+            if (!mp_skip(&m))
+                return;
+    }
+}
+
 /* ---- how far its logs are ---- */
 
 static void watch(void *arg)
@@ -88,6 +144,7 @@ static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
     r->wal_boot = reply.boot;
     r->logs_version = reply.version;
     repl_core_logs(r->core, clock_mono_ns(), reply.boot, logs, count);
+    look_at_holds(r, logs, count);
 }
 
 /* ---- frames of copies ---- */
@@ -168,8 +225,11 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         on_logs(r, type, body);
         loop_timer_after(r->service->loop, &r->logs_timer,
                          type == MSG_logs_reply ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
-    } else {
-        on_store(r, number, type, body);
+    } else if (!on_store(r, number, type, body)) {
+        if (type == MSG_wal_info_reply)
+            on_wal_info(r, body);
+        else if (type == MSG_error)
+            on_hold_refused(body);
     }
 }
 
