@@ -26,7 +26,7 @@ static void tell_forked(struct log_copy *copy, struct log_chain at)
 
 static bool is_there(const struct log_chain *chain, const struct log_copy *copy)
 {
-    return chain->checksum == copy->from.checksum && chain->next_lsn == copy->from.next_lsn;
+    return copy->repair || (chain->checksum == copy->from.checksum && chain->next_lsn == copy->from.next_lsn);
 }
 
 /* In the segment that the place should be in: from frame to frame. */
@@ -167,7 +167,8 @@ enum sh_error log_reader_copy(struct log_reader *r, struct log_copy *copy, struc
     enum sh_error error = SH_OK;
     copy->state = LOG_COPY_FRAMES;
     copy->at = (struct log_chain){0};
-    if (copy->from.position > copy->durable_end && !copy->anew) {
+    if (copy->from.position > copy->durable_end &&
+        !copy->anew) { /* `anew` may be told again where to begin */
         copy->state = LOG_COPY_BEHIND;
         return SH_OK;
     }

@@ -21,6 +21,7 @@ enum log_copy_state {
 struct log_copy {
     struct log_chain from; /* in */
     bool anew;             /* in: a segment begins there; what comes before it is not compared */
+    bool repair;           /* in: a frame or a segment begins there; what comes before it is not compared */
     uint64_t durable_end;  /* in: position that must not be passed */
     size_t max_bytes;      /* in: one frame is read at least, whatever its size; 0: none, only the state */
     uint64_t max_entries;  /* in: no frame is added once so many entries are there */

@@ -100,6 +100,7 @@ static void move_members(struct repl_core *core, const struct repl_member *membe
         f->source = f->used && f->source >= 0 ? map[f->source] : -1;
     }
     repl_serve_remap(core, map);
+    repl_repair_remap(core, map);
     move_holds(core, members, count, map);
 }
 
@@ -142,6 +143,7 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, co
         core->told = (struct msg_replicated){0};
     repl_serve_wake(core);
     repl_follow_logs(core, now_ns, rebooted);
+    repl_repair_logs(core, now_ns);
     repl_quorum_tell(core, now_ns);
     repl_follow_go(core, now_ns);
 }
@@ -152,6 +154,7 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
 {
     repl_serve_tick(core, now_ns);
     repl_follow_tick(core, now_ns);
+    repl_repair_tick(core, now_ns);
     if (now_ns >= core->positions_due_ns) {
         core->positions_due_ns = now_ns + POSITIONS_EACH_NS;
         repl_follow_push_positions(core);
@@ -163,7 +166,7 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
 int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
-    const int64_t others[] = {core->holds_due_ns, repl_serve_due_ns(core), repl_follow_due_ns(core)};
+    const int64_t others[] = {core->holds_due_ns, repl_repair_due_ns(core), repl_serve_due_ns(core), repl_follow_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;
     return due_ns;

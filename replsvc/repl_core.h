@@ -15,6 +15,7 @@ enum {
     REPL_WINDOW_BYTES = 8 << 20, /* fetched of one log and not durable here yet */
     REPL_FETCH_BYTES = 4 << 20,  /* asked for at a time */
     REPL_TEXT_MAX = 256,
+    REPL_SLOTS = REPL_LOGS_MAX + 1, /* of fetches: one for each log, one for repairs */
     REPL_WAIT_MS = 5000, /* how long a source may hold a fetch */
 };
 
@@ -52,13 +53,29 @@ struct repl_log {
     struct id16 log;
     struct log_chain durable; /* place of the durable end */
     uint64_t first_lsn;       /* that is left */
+    uint64_t damaged;         /* ranges */
 };
 /* What walsvc holds, the own log first. boot: of walsvc. */
 void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct repl_log *logs,
                     size_t count);
 
-/* The answer to a fetch: the body of a fetch_reply or an error. True: an action REPL_STORE holds on to the
- * body, until repl_core_stored. */
+/* What walsvc says is damaged in a log, and neither repaired nor accepted as lost: the first such range, all
+ * zero for none. After repl_core_logs told of damage (REPL_ASK_DAMAGE), and again each time that it is asked
+ * for. */
+struct repl_damage {
+    uint64_t segment;  /* base LSN */
+    uint64_t offset;   /* in its file */
+    uint64_t bytes;    /* 0: there is none */
+    uint64_t position; /* of the first byte */
+    uint64_t lsn;      /* of the first entry that may be in it */
+};
+void repl_core_damage(struct repl_core *core, int64_t now_ns, struct id16 log,
+                      const struct repl_damage *damage);
+/* walsvc's answer to a REPL_REPAIR: a repair_reply or an error. */
+void repl_core_repaired(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body);
+
+/* The answer to a fetch: the body of a fetch_reply or an error. True: an action REPL_STORE or REPL_REPAIR
+ * holds on to the body, until repl_core_stored or repl_core_repaired. */
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body);
 /* There will be no answer: the connection broke, or none came about. */
@@ -91,6 +108,8 @@ enum repl_action_kind {
     REPL_REFUSE,     /* answer the token with an error */
     REPL_POSITION,   /* push `position` to host:port */
     REPL_REPLICATED, /* tell walsvc `replicated` */
+    REPL_ASK_DAMAGE, /* ask walsvc what is damaged in `damaged` */
+    REPL_REPAIR,     /* hand `repair` to walsvc */
     REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
     REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
     REPL_NOTICE,     /* for the log */
@@ -107,9 +126,15 @@ struct repl_store {
 struct repl_serve {
     struct id16 log;
     struct log_chain from, durable;
-    bool anew;
+    bool anew, repair;
     size_t most_bytes;
     uint64_t most_entries;
+};
+
+struct repl_repair_bytes {
+    struct id16 log;
+    uint64_t segment, offset;
+    struct slice bytes; /* of the body that repl_core_fetched got */
 };
 
 struct repl_hold {
@@ -136,6 +161,8 @@ struct repl_action {
         struct msg_position position;
         struct msg_replicated replicated;
         struct repl_hold hold;
+        struct id16 damaged;
+        struct repl_repair_bytes repair;
     };
 };
 /* Takes the oldest one. */
@@ -179,6 +206,7 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(failed)         /* fetches without an answer */                                                        \
     X(refused)        /* fetches answered by an error */                                                     \
     X(forks)          /* places that are on another chain at a source */                                     \
+    X(repairs)        /* damaged ranges that are whole again */                                              \
     X(gaps)           /* copies that were begun anew, behind what is trimmed everywhere */
 
 struct repl_counters {

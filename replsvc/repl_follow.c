@@ -75,7 +75,7 @@ static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log, 
         f->placed = true; /* walsvc did not name it: there is no copy yet */
 }
 
-static uint64_t watermark_end(const struct repl_member *m, struct id16 log)
+uint64_t repl_watermark_end(const struct repl_member *m, struct id16 log)
 {
     for (size_t i = 0; i < m->watermark_count; i++)
         if (id16_equal(m->watermarks[i].log, log))
@@ -95,7 +95,7 @@ static bool is_known(const struct repl_core *core, struct id16 log)
 {
     bool known = repl_origin(core, log) >= 0;
     for (size_t i = 0; i < core->member_count && !known; i++)
-        known = watermark_end(&core->members[i], log) > 0;
+        known = repl_watermark_end(&core->members[i], log) > 0;
     return known;
 }
 
@@ -187,7 +187,7 @@ static bool may_ask(const struct repl_core *core, const struct repl_follow *f, s
 {
     const struct repl_member *m = &core->members[member];
     return m->up && f->sources[member].avoid_until_ns <= now_ns &&
-           (id16_equal(m->log, f->log) || watermark_end(m, f->log) > 0);
+           (id16_equal(m->log, f->log) || repl_watermark_end(m, f->log) > 0);
 }
 
 /* The origin; else who is known to have most, when that is more than is here. */
@@ -198,7 +198,7 @@ static int choose(const struct repl_core *core, const struct repl_follow *f, int
     if (origin >= 0 && may_ask(core, f, (size_t)origin, now_ns))
         return origin;
     for (size_t i = 0; i < core->member_count; i++) {
-        uint64_t end = watermark_end(&core->members[i], f->log);
+        uint64_t end = repl_watermark_end(&core->members[i], f->log);
         if (end > best_end && may_ask(core, f, i, now_ns)) {
             best = (int)i;
             best_end = end;
@@ -287,6 +287,10 @@ static void note_failure(struct repl_core *core, struct repl_follow *f, int64_t 
 
 void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial)
 {
+    if (slot == REPL_LOGS_MAX) {
+        repl_repair_fetch_failed(core, now_ns, serial);
+        return;
+    }
     struct repl_follow *f = &core->follows[slot];
     if (!f->used || !f->fetching || f->serial != serial)
         return;
@@ -326,7 +330,7 @@ static void begin_anew(struct repl_core *core, struct repl_follow *f, int64_t no
     for (size_t i = 0; i < core->member_count; i++) {
         const struct repl_member *m = &core->members[i];
         const struct repl_source *s = &f->sources[i];
-        bool holds = id16_equal(m->log, f->log) || watermark_end(m, f->log) > 0;
+        bool holds = id16_equal(m->log, f->log) || repl_watermark_end(m, f->log) > 0;
         bool may_have_it = m->up || id16_equal(m->log, f->log); /* the origin is waited for */
         if (holds && may_have_it && !s->is_trimmed)
             return;
@@ -444,6 +448,8 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body)
 {
+    if (slot == REPL_LOGS_MAX)
+        return repl_repair_fetched(core, now_ns, serial, type, body);
     struct repl_follow *f = &core->follows[slot];
     struct msg_fetch_reply reply;
     bool stores = false;

@@ -5,6 +5,7 @@
  *   repl_check.c   whether bytes are what was asked for
  *   repl_serve.c   fetches of others that wait for something to be sent
  *   repl_quorum.c  how far the own log is replicated
+ *   repl_repair.c  damaged ranges are fetched and put back
  *   repl_holds.c   what others still need is not trimmed
  *   repl_out.c     actions, notices, and what is told of all this */
 #ifndef REPL_PARTS_H
@@ -60,6 +61,17 @@ struct repl_position_of {
     int64_t caught_up_ns;
 };
 
+/* The one damaged range that is being repaired. */
+struct repl_mending {
+    struct id16 log; /* zero: none is */
+    struct repl_damage damage;
+    enum { MEND_ASKED, MEND_WAITING, MEND_FETCHING, MEND_WRITING } step;
+    int source; /* tried last; -1: none yet */
+    unsigned tried;
+    uint64_t serial;
+    int64_t due_ns; /* MEND_WAITING: to be tried again; MEND_FETCHING: the source is given up */
+};
+
 struct repl_told_hold {
     struct id16 log; /* zero: none */
     uint64_t lsn;
@@ -84,6 +96,7 @@ struct repl_core {
     size_t parked_count;
     struct msg_replicated told; /* to walsvc */
     int64_t positions_due_ns, holds_due_ns;
+    struct repl_mending mending;
     struct repl_told_hold (*holds)[REPL_LOGS_MAX]; /* of each member: what walsvc was told */
     struct repl_action *actions;
     size_t action_first, action_count, action_cap;
@@ -119,6 +132,9 @@ enum repl_state repl_follow_state(const struct repl_core *core, const struct rep
  * not whole valid frames of that log that continue it. anew: nothing before the header is known. */
 bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, bool anew,
                       struct log_chain *chain);
+/* The same, but what comes before the bytes is not known, whatever they begin with: only the position, and the
+ * LSN at least. */
+bool repl_check_repair(struct id16 log, uint64_t segment, struct slice bytes, struct log_chain *chain);
 
 /* ---- repl_serve.c ---- */
 void repl_serve_wake(struct repl_core *core);
@@ -132,6 +148,18 @@ void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
 void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
+
+/* ---- repl_repair.c ---- */
+void repl_repair_logs(struct repl_core *core, int64_t now_ns);
+void repl_repair_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_repair_due_ns(const struct repl_core *core);
+void repl_repair_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
+bool repl_repair_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
+                         struct slice body);
+void repl_repair_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
+
+/* ---- repl_follow.c ---- */
+uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
 
 /* ---- repl_holds.c ---- */
 void repl_holds_tick(struct repl_core *core, int64_t now_ns);

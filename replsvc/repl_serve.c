@@ -22,6 +22,7 @@ static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch
         .from = {fetch->lsn + 1, (uint32_t)fetch->checksum, fetch->position},
         .durable = held->durable,
         .anew = fetch->anew,
+        .repair = fetch->repair,
         .most_bytes = fetch->most_bytes,
         .most_entries = fetch->most_entries,
     };

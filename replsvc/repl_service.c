@@ -138,6 +138,12 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_REPLICATED:
         repl_wal_replicated(r, &a->replicated);
         break;
+    case REPL_ASK_DAMAGE:
+        repl_wal_ask_damage(r, a);
+        break;
+    case REPL_REPAIR:
+        repl_wal_repair(r, a);
+        break;
     case REPL_HOLD:
         repl_wal_hold(r, a);
         break;
@@ -210,7 +216,7 @@ static void open_peers(struct repl_service *r)
 {
     const struct repl_fetcher_options fetcher = {
         .loop = r->service->loop,
-        .slots = REPL_LOGS_MAX,
+        .slots = REPL_SLOTS,
         .message_bytes = REPL_MESSAGE_MAX,
         .on_answer = on_answer,
         .on_failure = on_failure,

@@ -59,6 +59,12 @@ struct repl_service {
     uint64_t logs_version;
     struct loop_timer logs_timer;
     struct repl_store_out *stores;
+    struct repl_fetched *repairing; /* holds the bytes of the repair that is out, */
+    uint64_t repair;                /* with this number */
+    struct {
+        struct id16 log;
+        uint64_t number;
+    } damage; /* the question that is out */
     bool holds_looked_at; /* those that are left from before were looked for */
 
     struct link_client *members;
@@ -88,6 +94,9 @@ void repl_wal_close(struct repl_service *r);
 void repl_wal_store(struct repl_service *r, const struct repl_action *action);
 void repl_wal_replicated(struct repl_service *r, const struct msg_replicated *replicated);
 void repl_wal_ask_logs(struct repl_service *r);
+/* Takes r->fetched over. */
+void repl_wal_repair(struct repl_service *r, const struct repl_action *action);
+void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action);
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
 
 /* ---- repl_members.c ---- */

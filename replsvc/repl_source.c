@@ -84,6 +84,7 @@ void repl_source_serve(struct repl_service *r, const struct repl_action *action)
     struct log_copy copy = {
         .from = serve->from,
         .anew = serve->anew,
+        .repair = serve->repair,
         .durable_end = serve->durable.position,
         .max_bytes = serve->most_bytes,
         .max_entries = serve->most_entries,

@@ -1,5 +1,6 @@
 /* The link to walsvc: how far its logs are, frames for its copies, how far its own log is replicated. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "log.h"
@@ -9,7 +10,7 @@
  * sent with what comes meanwhile. */
 #define LOGS_PAUSE_NS  (NS_PER_MS / 2)
 #define LOGS_AGAIN_NS  (100 * (int64_t)NS_PER_MS)
-enum { STORE_BYTES_KEY = 3 };
+enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4 };
 
 static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
 {
@@ -98,14 +99,14 @@ static bool decode_log(struct mp *m, struct repl_log *out)
     uint32_t count;
     struct slice id;
     uint64_t lsn, checksum;
-    if (!mp_array(m, &count) || count < 5 || !mp_bin(m, &id) || id.len != sizeof out->log.bytes ||
+    if (!mp_array(m, &count) || count < 6 || !mp_bin(m, &id) || id.len != sizeof out->log.bytes ||
         !mp_uint(m, &out->durable.position) || !mp_uint(m, &lsn) || !mp_uint(m, &checksum) ||
-        !mp_uint(m, &out->first_lsn))
+        !mp_uint(m, &out->first_lsn) || !mp_uint(m, &out->damaged))
         return false;
     memcpy(out->log.bytes, id.data, id.len);
     out->durable.next_lsn = lsn + 1;
     out->durable.checksum = (uint32_t)checksum;
-    for (uint32_t i = 5; i < count; i++)
+    for (uint32_t i = 6; i < count; i++)
         if (!mp_skip(m))
             return false;
     return true;
@@ -145,6 +146,106 @@ static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
     r->logs_version = reply.version;
     repl_core_logs(r->core, clock_mono_ns(), reply.boot, logs, count);
     look_at_holds(r, logs, count);
+}
+
+/* ---- damage ---- */
+
+void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action)
+{
+    r->damage.log = action->damaged;
+    r->damage.number = ask(r, MSG_wal_info, &(struct msg_wal_info){.log = action->damaged});
+}
+
+struct damaged_range {
+    struct slice file;
+    uint64_t offset, bytes, first_lsn, next_lsn, found, accepted;
+};
+
+static bool next_range(struct mp *m, struct damaged_range *out)
+{
+    uint32_t parts;
+    bool good = mp_array(m, &parts) && parts >= 7 && mp_str(m, &out->file) && mp_uint(m, &out->offset) &&
+                mp_uint(m, &out->bytes) && mp_uint(m, &out->first_lsn) && mp_uint(m, &out->next_lsn) &&
+                mp_uint(m, &out->found) && mp_uint(m, &out->accepted);
+    for (uint32_t i = 7; good && i < parts; i++)
+        good = mp_skip(m);
+    return good;
+}
+
+/* The position of the segment with that base LSN. */
+static bool position_of(struct slice segments, uint64_t base_lsn, uint64_t *position)
+{
+    struct mp m = mp_of(segments);
+    uint32_t count, parts;
+    uint64_t base, next;
+    bool good = mp_array(&m, &count);
+    for (uint32_t i = 0; good && i < count; i++) {
+        good = mp_array(&m, &parts) && parts >= 3 && mp_uint(&m, &base) && mp_uint(&m, &next) &&
+               mp_uint(&m, position);
+        for (uint32_t k = 3; good && k < parts; k++)
+            good = mp_skip(&m);
+        if (good && base == base_lsn)
+            return true;
+    }
+    return false;
+}
+
+/* The first range that nobody has given up. */
+static struct repl_damage damage_in(const struct msg_wal_info_reply *reply)
+{
+    struct mp m = mp_of(reply->damages);
+    struct damaged_range range;
+    char name[SEGMENT_NAME_MAX];
+    uint64_t base, position;
+    uint32_t count;
+    bool good = reply->damages.len > 0 && mp_array(&m, &count);
+    for (uint32_t i = 0; good && i < count; i++) {
+        good = next_range(&m, &range) && range.file.len < sizeof name;
+        if (!good || range.accepted > 0)
+            continue;
+        snprintf(name, sizeof name, "%.*s", (int)range.file.len, (const char *)range.file.data);
+        if (segment_name_parse(name, &base) && position_of(reply->segments, base, &position))
+            return (struct repl_damage){.segment = base,
+                                        .offset = range.offset,
+                                        .bytes = range.bytes,
+                                        .position = position + range.offset,
+                                        .lsn = range.first_lsn};
+    }
+    return (struct repl_damage){0};
+}
+
+static void on_damage(struct repl_service *r, uint32_t type, struct slice body)
+{
+    struct msg_wal_info_reply reply;
+    struct repl_damage damage = {0};
+    r->damage.number = 0;
+    if (type == MSG_wal_info_reply && msg_decode(type, body, &reply) == SH_OK)
+        damage = damage_in(&reply);
+    repl_core_damage(r->core, clock_mono_ns(), r->damage.log, &damage);
+}
+
+void repl_wal_repair(struct repl_service *r, const struct repl_action *action)
+{
+    const struct msg_repair message = {.log = action->repair.log,
+                                       .segment = action->repair.segment,
+                                       .offset = action->repair.offset,
+                                       .bytes = action->repair.bytes};
+    r->body.len = 0;
+    msg_encode_head(MSG_repair, &message, REPAIR_BYTES_KEY, &r->body);
+    enum sh_error e =
+        link_client_send(r->wal, MSG_repair, 0, buf_slice(&r->body), message.bytes, &r->repair);
+    assert(e == SH_OK);
+    r->repairing = r->fetched;
+    r->fetched = NULL;
+}
+
+static void on_repair(struct repl_service *r, uint32_t type, struct slice body)
+{
+    struct repl_fetched *fetched = r->repairing;
+    r->repair = 0;
+    r->repairing = NULL;
+    repl_core_repaired(r->core, clock_mono_ns(), type, body);
+    repl_fetched_free(fetched);
 }
 
 /* ---- frames of copies ---- */
@@ -225,6 +326,10 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         on_logs(r, type, body);
         loop_timer_after(r->service->loop, &r->logs_timer,
                          type == MSG_logs_reply ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
+    } else if (number == r->damage.number) {
+        on_damage(r, type, body);
+    } else if (number == r->repair) {
+        on_repair(r, type, body);
     } else if (!on_store(r, number, type, body)) {
         if (type == MSG_wal_info_reply)
             on_wal_info(r, body);
@@ -265,6 +370,8 @@ void repl_wal_close(struct repl_service *r)
         return;
     loop_timer_cancel(r->service->loop, &r->logs_timer);
     link_client_close(r->wal);
+    if (r->repairing != NULL)
+        repl_fetched_free(r->repairing);
     while (r->stores != NULL) {
         struct repl_store_out *store = r->stores;
         r->stores = store->next;
