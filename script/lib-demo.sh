@@ -16,7 +16,7 @@ find_words() {
     fail "found no word list of at least 100,000 lines in /usr/share/dict (Debian's package wamerican has one)"
 }
 
-ctl() { "$bin/shanghaictl" --endpoint "$(endpoint n1)" "$@" </dev/null; }
+ctl() { node_ctl n1 "$@"; }
 
 # json EXPRESSION: of the document d on standard input.
 json() { python3 -c 'import json, sys; d = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"; }

@@ -14,6 +14,18 @@ log_file() { printf '%s/%s/log/shanghaid.log' "$dir" "$1"; }
 endpoint() { printf 'ipc://%s/%s/run/query' "$dir" "$1"; }
 node_ids() { seq -f 'n%.0f' 1 "$nodes"; }
 
+# node_ctl ID ARGUMENTS...: shanghaictl with that node.
+node_ctl() {
+    local id=$1
+    shift
+    "$bin/shanghaictl" --endpoint "$(endpoint "$id")" "$@" </dev/null
+}
+
+# Whether a process runs; one that has ended and that nobody has waited for has no command line any more.
+process_runs() {
+    [[ -n $({ tr -d '\0' <"/proc/$1/cmdline"; } 2>/dev/null) ]]
+}
+
 # The pid of a node's shanghaid when it runs; nothing otherwise.
 node_pid() {
     local pid
@@ -107,6 +119,9 @@ write_topology() {
     rm -f "$dir/.check"
 }
 
+# The first port of a node in the topology.
+node_port() { sed -n "s/.*{id: $1, .*, port: \([0-9]*\),.*/\1/p" "$(topology)"; }
+
 # The line of a node in the topology: its ports, as people read them.
 node_ports() {
     sed -n "s/.*{id: $1, .*port: \([0-9]*\), admin_port: \([0-9]*\)}/\1 \2/p" "$(topology)" | {
@@ -116,17 +131,20 @@ node_ports() {
 }
 
 # In a session of its own, so that Ctrl-C reaches this script only, which then stops it in order.
+starting= # the node that has no pid file yet, for a signal may come just then
 start_node() {
     local id=$1
     mkdir -p "$dir/$id/data" "$dir/$id/log" "$dir/$id/run"
     chmod 700 "$dir/$id/run"
+    starting=$id
     setsid "$bin/shanghaid" --config "$(topology)" --node "$id" </dev/null >>"$(log_file "$id")" 2>&1 8>&- 9>&- &
     echo $! >"$(pid_file "$id")"
+    starting=
 }
 
 # Whether all of a node answers; on a full disk it takes no writes, and is ready all the same.
 node_is_ready() {
-    "$bin/shanghaictl" --endpoint "$(endpoint "$1")" --timeout 1s --format json status 2>/dev/null </dev/null |
+    node_ctl "$1" --timeout 1s --format json status 2>/dev/null |
         python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)["writes"] == "walsvc_away")' 2>/dev/null
 }
 
@@ -172,6 +190,8 @@ stop_node() {
 # Every node that has a folder here, whatever --nodes says.
 stop_nodes() {
     local folder id status=0
+    [[ -z $starting || -z ${!:-} ]] || echo $! >"$(pid_file "$starting")"
+    starting=
     for folder in "$dir"/n*/; do
         id=$(basename "$folder")
         [[ -e $(pid_file "$id") ]] || continue
@@ -190,13 +210,19 @@ running_nodes() {
     echo "${ids[*]}"
 }
 
-# Starts all and waits for all; stops all when one fails. One start at a time, so that two of them don't pick the same ports.
-start_nodes() {
-    local id running
-    running=$(running_nodes)
-    [[ -z $running ]] || fail "$running runs already under $dir; stop it with script/run --stop --dir $(quoted "$dir")"
+# Before start_nodes, and before any trap that stops nodes: those that run already are not ours. One start at a time, so
+# that two of them don't pick the same ports.
+begin_start() {
+    local running
     exec 9>"$top/build/.run.lock"
     flock 9
+    running=$(running_nodes)
+    [[ -z $running ]] || fail "$running runs already under $dir; stop it with script/run --stop --dir $(quoted "$dir")"
+}
+
+# Starts all and waits for all; stops all when one fails.
+start_nodes() {
+    local id
     write_topology
     for id in $(node_ids); do
         start_node "$id"

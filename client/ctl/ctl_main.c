@@ -191,11 +191,19 @@ static int no_command(struct ctl *ctl, int argc, char **argv, const char *const 
     return help ? ctl_finish(CTL_DONE) : CTL_USAGE;
 }
 
+/* By the conventions of no-color.org and bixense.com/clicolors. */
+static bool wants_colour(void)
+{
+    const char *force = getenv("CLICOLOR_FORCE");
+    bool forced = force != NULL && force[0] != 0 && strcmp(force, "0") != 0;
+    return getenv("NO_COLOR") == NULL && (forced || isatty(STDOUT_FILENO));
+}
+
 int ctl_main(int argc, char **argv)
 {
     const char *names[2];
     int places[2], words = 0;
-    struct ctl ctl = {.started_ns = clock_mono_ns(), .colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR")};
+    struct ctl ctl = {.started_ns = clock_mono_ns(), .colour = wants_colour()};
     int found = name_words(argc, argv, names, places);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write */
     heap_keep_messages();
