@@ -64,8 +64,8 @@ kill_node() {
     set -- "$shanghaid" $services
     (($# > 1)) || fail "n3 has no services"
     say "SIGKILL to n3: shanghaid, process $shanghaid, and its services, processes ${services// /, }"
+    disown "$shanghaid" # bash would tell of it
     kill -KILL "$@" 2>/dev/null || true # the services end with shanghaid, perhaps before their turn
-    wait "$shanghaid" 2>/dev/null || true
     wait_until "the end of n3's processes" all_ended "$@"
 }
 

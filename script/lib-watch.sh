@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # dir comes from who sources this
+# shellcheck disable=SC2154 # bin, dir come from who sources this
 # How the nodes of script/run are, live, while one of them runs: on a terminal a table that is drawn again each second,
 # otherwise the events that n1 sees.
 
@@ -15,8 +15,8 @@ open_screen() {
 # Ends the watch wherever it is; may be called again.
 stop_watching() {
     if [[ -n $watch_child ]]; then
+        disown "$watch_child" 2>/dev/null || true # bash tells nothing of it
         kill "$watch_child" 2>/dev/null || true
-        wait "$watch_child" 2>/dev/null || true
         watch_child=
     fi
     if $watch_screen; then
@@ -66,7 +66,7 @@ picture() {
 # In one write, over the picture before; as many lines as the terminal has.
 draw() {
     local lines rows
-    rows=$(stty size <&1 2>/dev/null) || rows=
+    { rows=$(stty size <&6 2>/dev/null) || rows=; } 6>&1 # in a substitution 1 is a pipe
     rows=${rows%% *}
     lines=$(picture | sed -n "1,$((rows > 1 ? rows - 1 : 24))s/\$/\\x1b[K/p")
     printf '\e[H%s\n\e[J' "$lines"
@@ -77,26 +77,27 @@ watch_on_terminal() {
     trap : WINCH # ends the wait: drawn at once for the new size
     while [[ -n $(running_nodes) ]]; do
         draw
-        sleep 1 &
-        watch_child=$!
-        wait -n 2>/dev/null || true # for the pause, or a node that ended
-        kill "$watch_child" 2>/dev/null || true
-        wait "$watch_child" 2>/dev/null || true
+        if [[ -z $watch_child ]] || ! process_runs "$watch_child"; then
+            sleep 1 &
+            watch_child=$!
+        fi
+        wait "$watch_child" || true
     done
     stop_watching
 }
 
 # Until nobody reads them any more.
 follow_events() {
-    node_ctl n1 events -f &
+    "$bin/shanghaictl" --endpoint "$(endpoint n1)" events -f </dev/null &
     watch_child=$!
     while [[ -n $(running_nodes) ]] && process_runs "$watch_child"; do
-        wait -n 2>/dev/null || true
+        sleep 0.5
     done
     stop_watching
 }
 
 watch_nodes() {
+    disown -a # bash would tell of a node that was killed, in the middle of the picture
     if [[ -t 1 && ${TERM:-dumb} != dumb ]]; then
         watch_on_terminal
     else

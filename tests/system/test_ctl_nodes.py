@@ -39,6 +39,14 @@ class Alone(unittest.TestCase):
                          ("n1", "up", True, None, status["log"]))
         self.assertIn(f"127.0.0.1:{self.node.port}", self.node.ctl("nodes").stdout.decode())
 
+    def test_colours_without_a_terminal_only_when_they_are_forced(self):
+        for env, coloured in (({}, False), ({"CLICOLOR_FORCE": "1"}, True), ({"CLICOLOR_FORCE": "0"}, False),
+                              ({"CLICOLOR_FORCE": "1", "NO_COLOR": ""}, False)):
+            plain = {name: value for name, value in os.environ.items() if name not in ("CLICOLOR_FORCE", "NO_COLOR")}
+            shown = subprocess.run(self.node.ctl_command("nodes"), env=plain | env, stdin=subprocess.DEVNULL,
+                                   capture_output=True, check=True, timeout=60).stdout
+            self.assertEqual(b"\x1b[32mup" in shown, coloured, env)
+
     def test_each_refusal_says_what_to_do(self):
         self.assertIn("n2 joins (generation 2)", self.join("n2"))
         at = ("--host", "127.0.0.1", "--port")
