@@ -54,35 +54,48 @@ def process_exists(pid):
         return False
 
 
-class Node:
-    """One node n1. settings: YAML lines added to the topology file; env: for shanghaid and its services; parent: where
-    its temporary directory is made."""
+def member_row(name, host, port):
+    """Of the topology's nodes; the ports of a node are six in a row."""
+    return {"id": name, "host": host, "port": port, "admin_port": port + 5}
 
-    def __init__(self, settings="", supervisor="", env=None, parent="/tmp"):
+
+class Node:
+    """One node n1, alone; or one of several, see cluster.py. settings: YAML lines added to the topology file; env: for
+    shanghaid and its services; parent: where its temporary directory is made; members: rows of the topology, itself
+    included; enter: a command that runs shanghaid somewhere else, in its own process."""
+
+    def __init__(self, settings="", supervisor="", env=None, parent="/tmp", name="n1", members=None, enter=()):
+        self.name = name
+        self.settings = f"{settings}\n{supervisor}\n"
+        self.enter = list(enter)
         self.dir = tempfile.mkdtemp(prefix="sh", dir=parent)
-        self.data = os.path.join(self.dir, "data")
-        self.run = os.path.join(self.dir, "run")
+        self.data = os.path.join(self.dir, f"{name}.data")
+        self.run = os.path.join(self.dir, f"{name}.run")
         self.config = os.path.join(self.dir, "topology.yaml")
         self.log_path = os.path.join(self.dir, "shanghaid.log")
         self.endpoint = f"ipc://{self.run}/query"
         self.env = dict(os.environ, **(env or {}))
         self.process = None
         self.ever = set()
-        self.port = free_port(6)
-        self.tcp = f"tcp://127.0.0.1:{self.port}"
         os.mkdir(self.data)
         os.mkdir(self.run, 0o700)
+        self.write_config(members or [member_row(name, "127.0.0.1", free_port(6))])
+
+    def write_config(self, members):
+        """The topology as this node sees it."""
+        own = next(row for row in members if row["id"] == self.name)
+        self.host, self.port = own["host"], own["port"]
+        self.tcp = f"tcp://{self.host}:{self.port}"
+        rows = "".join(f"    - {json.dumps(row)}\n" for row in members)
         with open(self.config, "w", encoding="ascii") as file:
-            file.write(
-                "cluster:\n  name: test\n  nodes:\n"
-                f"    - {{id: n1, host: 127.0.0.1, port: {self.port}, admin_port: {self.port + 5}}}\n"
-                f"data_dir: {self.data}\nrun_dir: {self.run}\n{settings}\n{supervisor}\n")
+            file.write(f"cluster:\n  name: test\n  nodes:\n{rows}"
+                       f"data_dir: {self.dir}/%n.data\nrun_dir: {self.dir}/%n.run\n{self.settings}")
 
     def spawn(self):
         """Starts shanghaid without waiting for it to be ready."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", "n1"],
+                [*self.enter, os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", self.name],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
         return self
 
@@ -117,6 +130,16 @@ class Node:
 
     def json(self, *args, **options):
         return json.loads(self.ctl("--format", "json", *args, **options).stdout)
+
+    def try_json(self, *args):
+        """None: no answer, or none in time."""
+        done = self.ctl("--format", "json", "--timeout", "2s", *args, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def events(self, after=0):
+        """Of the cluster, as it saw them, behind that number."""
+        lines = self.ctl("--format", "json", "events", "--from", str(after + 1)).stdout.splitlines()
+        return [json.loads(line) for line in lines]
 
     def tree(self):
         rows = self.json("svc", "tree")

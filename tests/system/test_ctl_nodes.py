@@ -1,13 +1,12 @@
 """shanghaictl about the cluster: nodes, node join and leave, events, health; on a node alone and on three."""
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import unittest
 
-from shanghai import BIN, Node, free_port, wait_for
+from cluster import Cluster
+from shanghai import Node, wait_for
 
 TIMES = "member: {heartbeat_interval: 200ms, suspect_after: 600ms, down_after: 1200ms}"
 
@@ -148,79 +147,39 @@ class Three(unittest.TestCase):
     """Three nodes of one topology file, on loopback."""
 
     def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="shn")
-        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
-        self.ports = {f"n{i}": free_port(6) for i in (1, 2, 3)}
-        if len(set(self.ports.values())) < 3:
-            self.skipTest("no ports")
-        self.config = os.path.join(self.dir, "t.yaml")
-        rows = "".join(f"    - {{id: {name}, host: 127.0.0.1, port: {port}, admin_port: {port + 5}}}\n"
-                       for name, port in self.ports.items())
-        with open(self.config, "w", encoding="ascii") as file:
-            file.write(f"cluster:\n  name: test\n  nodes:\n{rows}data_dir: {self.dir}/%n/data\n"
-                       f"run_dir: {self.dir}/%n/run\n{TIMES}\n")
-        self.processes = {}
-        for name in self.ports:
-            os.makedirs(f"{self.dir}/{name}/data")
-            os.mkdir(f"{self.dir}/{name}/run", 0o700)
-            self.start(name)
-        self.addCleanup(self.stop_all)
-        wait_for(lambda: all(self.health(name) == "healthy" for name in self.ports), "three healthy nodes", 30)
-
-    def start(self, name):
-        with open(f"{self.dir}/{name}/log", "ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [os.path.join(BIN, "shanghaid"), "--config", self.config, "--node", name],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def stop_all(self):
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            process.wait(20)
-
-    def ctl(self, name, *args):
-        return subprocess.run([os.path.join(BIN, "shanghaictl"), "--timeout", "2s", "--endpoint",
-                               f"ipc://{self.dir}/{name}/run/query", *args], stdin=subprocess.DEVNULL,
-                              capture_output=True, check=False, timeout=60)
-
-    def status(self, name):
-        done = self.ctl(name, "--format", "json", "status")
-        return json.loads(done.stdout) if done.returncode == 0 else {"health": None, "reasons": [], "nodes": []}
+        self.cluster = Cluster(3, TIMES)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
 
     def health(self, name):
-        status = self.status(name)
-        return status["health"] if len(status["nodes"] or []) == 3 else None
+        return (self.cluster[name].try_json("status") or {}).get("health")
 
     def test_a_killed_node_degrades_the_cluster_until_it_is_back(self):
-        self.processes["n3"].kill()
-        self.processes["n3"].wait(10)
-        wait_for(lambda: self.status("n1")["reasons"] == ["n3 is down"], "n3 down", 30)
-        text = self.ctl("n1", "status").stdout.decode().splitlines()
+        node = self.cluster["n1"]
+        self.cluster["n3"].kill_all()
+        wait_for(lambda: node.json("status")["reasons"] == ["n3 is down"], "n3 down")
+        text = node.ctl("status").stdout.decode().splitlines()
         self.assertEqual([line.split()[:2] for line in text if line.startswith("n3")], [["n3", "down"]])
-        self.start("n3")
-        wait_for(lambda: self.health("n1") == "healthy", "n3 up", 30)
+        self.cluster["n3"].start()
+        self.cluster.wait_healthy()
 
     def test_who_leaves_is_unavailable_and_its_only_entries_are_named(self):
-        self.assertEqual(self.ctl("n3", "append", "a", "b").returncode, 0)
+        first, last = self.cluster["n1"], self.cluster["n3"]
+        last.ctl("append", "a", "b")
 
         def told():
-            nodes = json.loads(self.ctl("n1", "--format", "json", "nodes").stdout)["nodes"]
-            return [mark["lsn"] for node in nodes if node["id"] == "n3" for mark in node["watermarks"]
-                    if mark["log"] == node["log"]] == [2]
-        wait_for(told, "the watermark of n3", 30)
-        done = self.ctl("n1", "node", "leave", "n3")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("LSN 1 to 2 of its log", done.stdout.decode())
-        wait_for(lambda: self.status("n3")["health"] == "unavailable", "n3 to notice", 30)
-        wait_for(lambda: self.status("n1")["health"] == "healthy", "the rest to be healthy", 30)
-        done = self.ctl("n3", "node", "leave", "n1")
+            row = self.cluster.rows("n1")["n3"]
+            return [mark["lsn"] for mark in row["watermarks"] if mark["log"] == row["log"]] == [2]
+        wait_for(told, "the watermark of n3")
+        self.assertIn("LSN 1 to 2 of its log", first.ctl("node", "leave", "n3").stdout.decode())
+        wait_for(lambda: self.health("n3") == "unavailable", "n3 to notice")
+        wait_for(lambda: self.health("n1") == "healthy", "the rest to be healthy")
+        done = last.ctl("node", "leave", "n1", check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("is not a member any more", done.stderr.decode())
-        self.assertIn("n3 is left: ", self.ctl("n3", "nodes").stdout.decode())
-        again = self.ctl("n2", "node", "join", "n3", "--host", "127.0.0.1", "--port", str(self.ports["n3"]))
-        self.assertEqual(again.returncode, 0, again.stderr)
-        wait_for(lambda: self.health("n3") == "healthy", "n3 to be a member again", 30)
+        self.assertIn("n3 is left: ", last.ctl("nodes").stdout.decode())
+        self.cluster["n2"].ctl("node", "join", "n3", "--host", last.host, "--port", str(last.port))
+        self.cluster.wait_healthy()
 
 
 if __name__ == "__main__":
