@@ -1,0 +1,78 @@
+"""Network namespaces of a test's own, joined by veth pairs to a bridge in one more; nothing of them is in the host's.
+
+Each is held by a process that ends with the test, and is gone with it."""
+import ctypes
+import os
+import subprocess
+
+CLONE_NEWNET = 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def why_no_networks():
+    """None, or why there can be none. Asked in a child: the caller stays where it is."""
+    if os.geteuid() != 0:
+        return "needs root, for network namespaces of its own"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if libc.unshare(CLONE_NEWNET) == 0 else ctypes.get_errno())
+    error = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return f"no network namespace: {os.strerror(error)}" if error != 0 else None
+
+
+class Space:
+    """One namespace, and the process that holds it."""
+
+    def __init__(self):
+        self.holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE)
+        self.holder.stdout.readline()  # it is there
+        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"]
+        self.ip("link", "set", "lo", "up")
+
+    def ip(self, *args):
+        subprocess.run([*self.enter, "ip", *args], check=True, timeout=10)
+
+    def close(self):
+        self.holder.stdin.close()
+        self.holder.stdout.close()
+        self.holder.wait(10)
+
+
+class Network:
+    """A bridge, and a namespace for each node: 10.77.0.1, 10.77.0.2, ..."""
+
+    def __init__(self):
+        self.bridge = Space()
+        self.bridge.ip("link", "add", "bridge", "type", "bridge")
+        self.bridge.ip("link", "set", "bridge", "up")
+        self.spaces = {}
+
+    def add(self, name):
+        """Its address."""
+        space = self.spaces[name] = Space()
+        host = f"10.77.0.{len(self.spaces)}"
+        self.bridge.ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(space.holder.pid))
+        self.bridge.ip("link", "set", name, "master", "bridge", "up")
+        space.ip("link", "set", "eth0", "up")
+        space.ip("address", "add", f"{host}/24", "dev", "eth0")
+        return host
+
+    def enter(self, name):
+        """What a command begins with that is to run there."""
+        return self.spaces[name].enter
+
+    def ip(self, name, *args):
+        """`ip` in the node's namespace."""
+        self.spaces[name].ip(*args)
+
+    def pull_cable(self, name):
+        """At the bridge's end: the node keeps its address and its routes."""
+        self.bridge.ip("link", "set", name, "down")
+
+    def plug_cable(self, name):
+        self.bridge.ip("link", "set", name, "up")
+
+    def close(self):
+        for space in [*self.spaces.values(), self.bridge]:
+            space.close()

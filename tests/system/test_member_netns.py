@@ -1,0 +1,214 @@
+"""Three nodes on a network of their own: pulled cables, ways that are closed in one direction, services that are stopped
+and killed, nodes that die, move, and come back."""
+import os
+import signal
+import unittest
+
+from cluster import SUPERVISOR, TIMES, Cluster
+from netns import Network, why_no_networks
+from shanghai import member_row, wait_for
+
+DOWN_MS = 3000  # as in TIMES
+WATCHDOG = "6s"
+NO_NETWORKS = why_no_networks()
+ABSENCE = ["suspect", "down", "up"]
+# What every node must show alike.
+SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "log", "generation", "incarnation", "boot")
+
+
+@unittest.skipIf(NO_NETWORKS, NO_NETWORKS)
+class OnANetwork(unittest.TestCase):
+    supervisor = SUPERVISOR
+
+    def setUp(self):
+        self.network = Network()
+        self.addCleanup(self.network.close)
+        self.cluster = Cluster(3, TIMES, self.supervisor, network=self.network)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
+        self.names = list(self.cluster.nodes)
+        self.before = {name: self.cluster.last_event(name) for name in self.names}
+
+    def seen(self, by, of):
+        """What node `by` has told of member `of` since the start."""
+        return [event for event, name in self.cluster.events(by, self.before[by]) if name == of]
+
+    def wait_seen(self, by, of, events):
+        try:
+            wait_for(lambda: self.seen(by, of) == events, "events")
+        except AssertionError:
+            self.assertEqual(self.seen(by, of), events, f"{of} as {by} saw it\n{self.cluster[by].log_tail()}")
+
+    def assert_nothing_seen_of(self, *members):
+        for by in self.names:
+            for of in members:
+                self.assertEqual(self.seen(by, of), [], f"{of} as {by} saw it")
+
+    def wait_equal(self):
+        """Healthy, and all have the same view."""
+        self.cluster.wait_healthy()
+
+        def view(name):
+            return [[row[key] for key in SHARED] for row in self.cluster.rows(name).values()]
+        wait_for(lambda: view("n1") == view("n2") == view("n3"), "equal views")
+
+
+class Links(OnANetwork):
+    def cut_off_and_back(self, cut, mend):
+        cut("n3")
+        self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
+        for other in ("n1", "n2"):
+            self.cluster.wait_status(other, "down", seen_by=("n3",))
+        self.assertEqual(self.cluster["n1"].json("status")["reasons"], ["n3 is down"])
+        mend("n3")
+        self.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ABSENCE)
+            self.wait_seen("n3", other, ABSENCE)
+        self.assertEqual(self.seen("n1", "n2") + self.seen("n2", "n1"), [])
+
+    def test_a_pulled_cable(self):
+        self.cut_off_and_back(self.network.pull_cable, self.network.plug_cable)
+
+    def test_an_interface_that_goes_down(self):
+        self.cut_off_and_back(lambda name: self.network.ip(name, "link", "set", "eth0", "down"),
+                              lambda name: self.network.ip(name, "link", "set", "eth0", "up"))
+
+    def wait_silence(self, of, by):
+        """Twice as long as makes a member down, if it is so for all."""
+        wait_for(lambda: self.cluster.rows(by)[of]["heartbeat_age_ms"] > 2 * DOWN_MS, f"{by} to miss {of}")
+
+    def test_messages_one_way_only_make_nobody_down(self):
+        rule = ("to", f"{self.cluster['n2'].host}/32", "ipproto", "tcp", "dport", str(self.cluster["n2"].port + 2),
+                "blackhole")
+        self.network.ip("n1", "rule", "add", *rule)
+        self.wait_silence(of="n1", by="n2")
+        self.assertTrue(self.cluster.rows("n2")["n1"]["unreachable"])
+        self.assertEqual(self.cluster["n2"].json("status")["reasons"], ["nothing comes from n1, while others reach it"])
+        self.assertEqual(self.cluster["n3"].json("status")["health"], "healthy")
+        self.network.ip("n1", "rule", "del", *rule)
+        self.wait_equal()
+        self.wait_seen("n2", "n1", ["unreachable", "reachable"])
+        self.assert_nothing_seen_of("n2", "n3")
+        self.assertEqual(self.seen("n3", "n1"), [])
+
+    def test_two_that_cannot_reach_each_other_are_not_down(self):
+        """No packet gets from n1 to n2: neither has a connection to the other."""
+        route = ("blackhole", f"{self.cluster['n2'].host}/32")
+        self.network.ip("n1", "route", "add", *route)
+        self.wait_silence(of="n1", by="n2")
+        self.wait_silence(of="n2", by="n1")
+        self.assertEqual(self.cluster["n1"].json("status")["reasons"], ["nothing comes from n2, while others reach it"])
+        self.assertEqual(self.cluster["n2"].json("status")["reasons"], ["nothing comes from n1, while others reach it"])
+        self.network.ip("n1", "route", "del", *route)
+        self.wait_equal()
+        self.wait_seen("n1", "n2", ["unreachable", "reachable"])
+        self.wait_seen("n2", "n1", ["unreachable", "reachable"])
+        self.assert_nothing_seen_of("n3")
+        self.assertEqual(self.seen("n3", "n1") + self.seen("n3", "n2"), [])
+
+
+class Services(OnANetwork):
+    supervisor = ("supervisor: {intensity: 1000, period: 60s, backoff: false, children: [{service: walsvc}, "
+                  f"{{service: membersvc, watchdog: {WATCHDOG}}}, {{service: querysvc}}]}}")
+
+    def counters(self, name):
+        return self.cluster[name].json("nodes")["counters"]
+
+    def identity(self, of, by="n1"):
+        row = self.cluster.rows(by)[of]
+        return {key: row[key] for key in ("log", "generation", "incarnation", "boot", "host", "port")}
+
+    def stop_n3(self):
+        pid = self.cluster["n3"].kill("membersvc", signal.SIGSTOP)
+        return pid
+
+    def test_a_short_stop_is_no_absence(self):
+        pid = self.stop_n3()
+        wait_for(lambda: self.cluster.rows("n1")["n3"]["heartbeat_age_ms"] > 1000, "probes")  # from 1.5 intervals on
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: self.counters("n3")["doubts"] > 0, "self-doubt")
+        self.wait_equal()
+        self.assert_nothing_seen_of(*self.names)
+
+    def test_a_long_stop_makes_down_and_accuses_nobody(self):
+        pid = self.stop_n3()
+        self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
+        os.kill(pid, signal.SIGCONT)
+        self.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ABSENCE)
+        self.assertEqual(self.cluster["n3"].pid("membersvc"), pid)
+        self.assert_nothing_seen_of("n1", "n2")
+        self.assertEqual(self.counters("n3")["downs"] + self.counters("n3")["suspicions"], 0)
+
+    def test_a_stop_without_end_is_ended_by_the_watchdog(self):
+        before = self.identity("n3")
+        pid = self.stop_n3()
+        wait_for(lambda: self.cluster["n3"].tree()["membersvc"]["pid"] not in (pid, 0), "another membersvc", 30)
+        self.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ["suspect", "down", "restarted", "up"])
+        self.assert_nothing_seen_of("n1", "n2")
+        self.assertEqual(self.identity("n3")["log"], before["log"])
+
+    def test_a_killed_membersvc_keeps_its_identity(self):
+        before = self.identity("n3")
+        pid = self.cluster["n3"].kill("membersvc")
+        wait_for(lambda: self.cluster["n3"].pid("membersvc") != pid, "another membersvc")
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ["restarted"])
+        self.wait_equal()
+        after = self.identity("n3")
+        self.assertNotEqual(after.pop("boot"), before.pop("boot"))
+        before["incarnation"] += 1
+        self.assertEqual(after, before)
+        self.assert_nothing_seen_of("n1", "n2")
+
+
+class Nodes(OnANetwork):
+    def test_a_killed_node_is_down_until_it_is_started(self):
+        log = self.cluster.rows("n1")["n3"]["log"]
+        self.cluster["n3"].kill_all()
+        self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
+        self.cluster["n3"].start()
+        self.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ["suspect", "down", "restarted", "up"])
+        self.assert_nothing_seen_of("n1", "n2")
+        self.assertEqual(self.cluster.rows("n1")["n3"]["log"], log)
+
+    def test_all_nodes_at_once(self):
+        before = {name: self.cluster.rows("n1")[name] for name in self.names}
+        for node in self.cluster.nodes.values():
+            node.kill_all()
+        self.cluster.start()
+        self.wait_equal()
+        for name, row in self.cluster.rows("n1").items():
+            self.assertEqual((row["log"], row["generation"]), (before[name]["log"], before[name]["generation"]))
+            self.assertGreater(row["incarnation"], before[name]["incarnation"])
+        for by in self.names:
+            for of in self.names:
+                self.wait_seen(by, of, ["restarted"] if by != of else [])
+
+    def test_a_node_that_comes_with_another_address_is_found(self):
+        node = self.cluster["n3"]
+        self.assertEqual(node.stop(), 0)
+        self.network.ip("n3", "address", "del", f"{node.host}/24", "dev", "eth0")
+        self.network.ip("n3", "address", "add", "10.77.0.99/24", "dev", "eth0")
+        node.write_config(self.cluster.members[:2] + [member_row("n3", "10.77.0.99", 5000)])
+        node.start()
+        for other in ("n1", "n2"):
+            wait_for(lambda other=other: "moved" in self.seen(other, "n3"), "its move")
+        self.wait_equal()
+        row = self.cluster.rows("n1")["n3"]
+        self.assertEqual((row["host"], row["port"]), ("10.77.0.99", 5000))
+        self.assert_nothing_seen_of("n1", "n2")
+        self.cluster["n1"].kill_all()
+        self.cluster["n1"].start()  # its file has the old address
+        self.wait_equal()
+        self.assertEqual(self.cluster.rows("n1")["n3"]["host"], "10.77.0.99")
+
+
+if __name__ == "__main__":
+    unittest.main()
