@@ -58,7 +58,7 @@ class Cluster:
         """All nodes, and all that they think of each other; in a founded cluster."""
         for node in self.nodes.values():
             status = node.try_json("status")
-            if status is None or status["health"] != "healthy" or len(status["nodes"]) != len(self.nodes):
+            if status is None or status["health"] != "healthy" or len(status["nodes"]) < len(self.nodes):
                 return False
         return True
 
