@@ -4,6 +4,7 @@ Everything lives in one short temporary directory (a unix socket's path has 107 
 Only processes that were started here are ever signalled, by their pid."""
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,21 +28,31 @@ def wait_for(condition, what, timeout=30.0, pause=0.01):
         time.sleep(pause)
 
 
+def ephemeral_ports():
+    """The first one that the kernel gives to who asks for none in particular."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        return int(file.read().split()[0])
+
+
+given_ports = set()
+
+
 def free_port(span=5):
-    """The first of `span` consecutive ports that are all free on loopback."""
-    for _ in range(200):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            base = probe.getsockname()[1]
-        if base + span > 65535:
-            continue
+    """The first of `span` consecutive ports that are all free on loopback, that the kernel gives to nobody by itself
+    meanwhile, and that this process was not given before."""
+    most = ephemeral_ports() - span
+    for _ in range(1000):
+        base = random.randrange(min(10000, most - 1), most)
+        ports = range(base, base + span)
         try:
-            for port in range(base, base + span):
+            for port in ports:
                 with socket.socket() as taken:
                     taken.bind(("127.0.0.1", port))
-            return base
         except OSError:
             continue
+        if given_ports.isdisjoint(ports):
+            given_ports.update(ports)
+            return base
     raise AssertionError("no free ports")
 
 
@@ -205,6 +216,11 @@ class Node:
         self.process.wait(10)
         self.process = None
         wait_for(lambda: not any(process_exists(pid) for pid in self.ever), "the end of all services", 10)
+
+    def wipe(self):
+        """Its disk is a new one."""
+        shutil.rmtree(self.data)
+        os.mkdir(self.data)
 
     def close(self):
         try:
