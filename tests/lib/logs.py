@@ -1,0 +1,96 @@
+"""Logs of a cluster's nodes as their files have them, and appends that note what was acknowledged."""
+import hashlib
+import json
+import os
+import subprocess
+import threading
+
+from shanghai import wait_for
+
+FRAME_HEADER = 88
+
+
+def log_of(cluster, name):
+    """uuid of a node's own log."""
+    return cluster[name].json("status")["log"]
+
+
+def segments(node, uuid):
+    """{base LSN: bytes} of what a node holds of a log; {} for nothing."""
+    folder = os.path.join(node.data, "log", uuid)
+    found = {}
+    for entry in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
+        if entry.endswith(".seg"):
+            with open(os.path.join(folder, entry), "rb") as file:
+                found[int(entry.split(".")[0])] = file.read()
+    return found
+
+
+def frames_end(data):
+    """Where the frames of a segment end: behind the last header that has the magic."""
+    at = 64
+    while data[at:at + 4] == b"SHFR":
+        at += FRAME_HEADER + int.from_bytes(data[at + 8:at + 12], "little")
+    return at
+
+
+def digest(node, uuid):
+    """{base LSN: sha256 of the frames, header included} of a log at a node."""
+    return {base: hashlib.sha256(data[:frames_end(data)]).hexdigest() for base, data in segments(node, uuid).items()}
+
+
+def positions(cluster, name):
+    """{log uuid: LSN} of the copies that a node keeps, and its own log."""
+    replicas = cluster[name].try_json("replicas")
+    if replicas is None:
+        return {}
+    found = {row["log"]: row["lsn"] for row in replicas["followed"]}
+    found[replicas["log"]] = replicas["durable_lsn"]
+    return found
+
+
+def wait_equal(cluster, names=None, timeout=60):
+    """Until all nodes hold all of the nodes' logs, to the same LSN; then compares the files. Returns {uuid: LSN}."""
+    names = names or list(cluster.nodes)
+    seen = {}
+
+    def equal():
+        seen.clear()
+        seen.update({name: positions(cluster, name) for name in names})
+        first = seen[names[0]]
+        return len(first) >= len(names) and all(seen[name] == first for name in names)
+
+    try:
+        wait_for(equal, "equal logs", timeout, 0.2)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{json.dumps(seen, indent=1)}") from None
+    for uuid in seen[names[0]]:
+        digests = [digest(cluster[name], uuid) for name in names]
+        assert all(one == digests[0] for one in digests), (uuid, digests)
+    return dict(seen[names[0]])
+
+
+class Appender(threading.Thread):
+    """Appends lines to a node, each of which says where it is from; notes how it ended."""
+
+    def __init__(self, node, count, *options, tag=""):
+        super().__init__()
+        self.lines = [f"{tag or node.name}-{i}" for i in range(count)]
+        self.command = node.ctl_command("--format", "json", "append", "--batch", "100", *options, "-")
+        self.env = node.env
+        self.done = None
+
+    def run(self):
+        self.done = subprocess.run(self.command, input="".join(f"{line}\n" for line in self.lines).encode(),
+                                   capture_output=True, env=self.env, check=False, timeout=300)
+
+    def summary(self):
+        self.join()
+        assert self.done.returncode == 0, self.done.stderr.decode()
+        return json.loads(self.done.stdout)
+
+
+def read_lines(node, uuid):
+    """All payloads of a log, as a node has it."""
+    done = node.ctl("--format", "raw", "read", "--log", uuid, "--from", "1", "--count", "100000000")
+    return done.stdout.decode().splitlines()
