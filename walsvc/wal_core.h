@@ -33,6 +33,7 @@ struct wal_durable {
     uint64_t end; /* position */
     uint64_t lsn;
     uint64_t commits; /* groups since the start */
+    uint32_t checksum; /* of the last frame below the end */
 };
 
 struct wal_actions {

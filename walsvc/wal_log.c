@@ -30,7 +30,7 @@ static void add_frame(struct wal_log *log, struct wal_frame *frame, unsigned *us
     h->previous_checksum = log->chain.checksum;
     h->durable_end = log->durable.end;
     h->durable_lsn = log->durable.lsn;
-    h->durable_checksum = log->durable_checksum;
+    h->durable_checksum = log->durable.checksum;
     frame_encode(h, log->segment.salt, frame->body, frame->encoded);
     bool follows = log_chain_follow(&log->chain, h);
     assert(follows);
@@ -65,7 +65,7 @@ static void all_durable(struct wal_log *log)
 {
     log->durable.end = log->chain.position;
     log->durable.lsn = log->chain.next_lsn - 1;
-    log->durable_checksum = log->chain.checksum;
+    log->durable.checksum = log->chain.checksum;
 }
 
 int wal_log_sync(struct wal_log *log)
@@ -91,14 +91,37 @@ static int name_segment(struct wal_log *log)
     return result;
 }
 
+/* The file `fd` becomes the active one; log->segment is its header, which is still to be set. */
+static void leave_segment(struct wal_log *log, int fd, uint64_t limit, int *old, uint64_t *old_end)
+{
+    assert(log->durable.end == log->chain.position);
+    *old = log->fd;
+    *old_end = log->offset;
+    log->fd = fd;
+    log->offset = 0;
+    log->limit = limit;
+}
+
+/* Writes its first bytes, and gives it its name. */
+static int begin_segment(struct wal_log *log, unsigned used)
+{
+    assert(log->chain.position <= log->segment.position + log->limit);
+    int result = failpoint_step("roll_written", write_vectors(log, used));
+    if (result == 0)
+        result = failpoint_step("roll_synced", log->fs->fdatasync(log->fs, log->fd));
+    if (result == 0)
+        result = name_segment(log);
+    if (result == 0)
+        all_durable(log);
+    return result;
+}
+
 int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end)
 {
     uint8_t header[SEGMENT_HEADER_BYTES];
     unsigned used = 1;
-    assert(log->durable.end == log->chain.position && checkpoint->next == NULL);
-    *old = log->fd;
-    *old_end = log->offset;
-    log->fd = fd;
+    assert(checkpoint->next == NULL);
+    leave_segment(log, fd, log->segment_size, old, old_end);
     log->segment = (struct segment_header){
         .log = log->uuid,
         .salt = segment_salt(log->uuid, log->chain.next_lsn),
@@ -110,18 +133,38 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
     segment_header_encode(&log->segment, header);
     log->iov[0] = (struct iovec){header, sizeof header};
     log->chain.position += sizeof header;
-    log->offset = 0;
-    log->limit = log->segment_size;
     add_frame(log, checkpoint, &used);
+    return begin_segment(log, used);
+}
+
+int wal_log_put(struct wal_log *log, struct iovec *iov, unsigned count)
+{
     assert(log->chain.position <= log->segment.position + log->limit);
-    int result = failpoint_step("roll_written", write_vectors(log, used));
-    if (result == 0)
-        result = failpoint_step("roll_synced", log->fs->fdatasync(log->fs, fd));
-    if (result == 0)
-        result = name_segment(log);
-    if (result == 0)
-        all_durable(log);
+    int result = vfs_writev_all(log->fs, log->fd, iov, (int)count, (int64_t)log->offset);
+    log->offset = log->chain.position - log->segment.position;
     return result;
+}
+
+int wal_log_adopt(struct wal_log *log, int fd, uint64_t limit, const struct segment_header *header,
+                  struct slice bytes, const struct log_chain *behind, int *old, uint64_t *old_end)
+{
+    leave_segment(log, fd, limit, old, old_end);
+    log->segment = *header;
+    log->chain = *behind;
+    log->iov[0] = (struct iovec){(void *)(uintptr_t)bytes.data, bytes.len};
+    return begin_segment(log, 1);
+}
+
+int wal_log_forget(struct wal_log *log)
+{
+    if (log->fd >= 0)
+        log->fs->close(log->fs, log->fd);
+    log->fd = -1;
+    log->segment = (struct segment_header){0};
+    log->offset = log->limit = 0;
+    log->chain = (struct log_chain){.next_lsn = 1};
+    log->durable = (struct wal_durable){.commits = log->durable.commits};
+    return log->mark.counter > 0 || log->mark_fd >= 0 ? wal_log_write_mark(log) : 0;
 }
 
 static int sync_mark(struct wal_log *log, const struct log_mark *mark)
@@ -180,7 +223,7 @@ int wal_log_write_mark(struct wal_log *log)
         .counter = log->mark.counter + 1,
         .durable_end = log->durable.end,
         .durable_lsn = log->durable.lsn,
-        .checksum = log->durable_checksum,
+        .checksum = log->durable.checksum,
     };
     int result = sync_mark(log, &mark);
     if (result == 0)

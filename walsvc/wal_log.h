@@ -20,15 +20,16 @@ struct wal_log {
     char dir[PATH_MAX]; /* <data>/log/<uuid> */
     struct id16 uuid;
     uint64_t segment_size; /* of new segments */
+    bool is_copy;          /* of another node's log: frames come from there, with their durable ends */
+    uint64_t first_lsn;    /* that was left when it was opened; 0: nothing was there */
     /* the active segment */
-    int fd;
+    int fd; /* -1 in a copy that holds nothing yet */
     struct segment_header segment;
     uint64_t offset;        /* behind the last frame written */
     uint64_t limit;         /* its size: written to the end already */
     struct log_chain chain; /* of the next frame */
     /* what is synced */
     struct wal_durable durable;
-    uint32_t durable_checksum;
     int mark_fd;          /* -1: not opened, or not made, yet */
     struct log_mark mark; /* as on disk; counter 0: there is none */
     struct iovec iov[WAL_IOV_MAX];
@@ -42,6 +43,12 @@ struct wal_log {
 enum sh_error wal_log_open(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
                            uint64_t segment_size, bool may_create, const char *quarantine,
                            struct wal_damage *damage, struct wal_state *state);
+/* Opens the copy of another node's log, in the same way but for this: how far it is durable only its own mark
+ * says, since the frames tell that of the origin; what cannot be told apart is cut, kept aside and named, for
+ * it is fetched again; and a copy may hold nothing, or begin behind LSN 1. SH_CORRUPT: the mark and the
+ * segments are not of one log. */
+enum sh_error wal_log_open_copy(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
+                                uint64_t segment_size, const char *quarantine, struct wal_damage *damage);
 void wal_log_close(struct wal_log *log);
 
 /* Writes frames behind the last one, completing their headers. The list must fit into the segment. */
@@ -52,6 +59,16 @@ int wal_log_sync(struct wal_log *log);
  * frame are written and synced, then it gets its name. Everything before must be durable. *old and *old_end:
  * the former segment, to be sealed. */
 int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end);
+/* ---- a copy: bytes as they came from elsewhere, checked by the caller (wal_copy_check.h) ---- */
+/* Writes bytes behind the last ones; log->chain is already what comes behind them. The vectors are changed. */
+int wal_log_put(struct wal_log *log, struct iovec *iov, unsigned count);
+/* As wal_log_roll, with the header and the frames that have come; `bytes` is all of them. *old: -1 when the
+ * copy held nothing. limit: the size of the prepared file. */
+int wal_log_adopt(struct wal_log *log, int fd, uint64_t limit, const struct segment_header *header,
+                  struct slice bytes, const struct log_chain *behind, int *old, uint64_t *old_end);
+/* The copy holds nothing any more, and its mark says so; the caller removes the segments. */
+int wal_log_forget(struct wal_log *log);
+
 /* Writes the durable mark, when it would say something new; makes its file when there is none. */
 int wal_log_write_mark(struct wal_log *log);
 

@@ -131,8 +131,9 @@ static enum sh_error look_for_mark(struct recovery *r)
 static enum sh_error give_up_segment(struct recovery *r)
 {
     struct wal_log *log = r->log;
-    enum sh_error error = look_for_mark(r);
-    if (error != SH_OK)
+    r->drops = log->is_copy;
+    enum sh_error error = r->drops ? SH_OK : look_for_mark(r);
+    if (error != SH_OK || r->drops)
         return error;
     uint64_t bytes = r->extent > SEGMENT_HEADER_BYTES ? r->extent : SEGMENT_HEADER_BYTES;
     if (r->mark.next_lsn <= log->segment.base_lsn || r->mark.position <= bytes)
@@ -210,43 +211,112 @@ static enum sh_error recover(struct recovery *r)
     enum sh_error error = open_segments(r);
     if (error == SH_OK)
         error = walk(r);
-    if (error == SH_OK)
+    if (error == SH_OK && !r->drops)
         error = wal_past_seal(r);
     if (error == SH_OK)
-        error = end_log(r);
+        error = r->drops ? wal_tail_drop(r) : end_log(r);
     segment_scan_free(&r->scan);
     if (r->previous.fd >= 0)
         fs->close(fs, r->previous.fd);
-    return error == SH_OK ? write_mark(r->log) : error;
+    return error == SH_OK && !r->drops ? write_mark(r->log) : error;
+}
+
+/* What the folder holds: a list that the caller frees. */
+static enum sh_error look(struct recovery *r, uint64_t **bases)
+{
+    const struct wal_log *log = r->log;
+    int result = segment_list(log->fs, log->dir, bases, &r->count);
+    r->bases = *bases;
+    return result == 0 ? SH_OK : wal_recovery_failed(log, "cannot list the log's segments", result);
+}
+
+static struct recovery begin(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
+                             uint64_t segment_size)
+{
+    *log = (struct wal_log){.fs = fs, .uuid = uuid, .segment_size = segment_size, .fd = -1, .mark_fd = -1};
+    snprintf(log->dir, sizeof log->dir, "%s", dir);
+    return (struct recovery){.log = log, .previous.fd = -1};
 }
 
 enum sh_error wal_log_open(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
                            uint64_t segment_size, bool may_create, const char *quarantine,
                            struct wal_damage *damage, struct wal_state *state)
 {
-    struct recovery r = {
-        .log = log, .state = state, .damage = damage, .quarantine = quarantine, .previous.fd = -1};
+    struct recovery r = begin(log, fs, dir, uuid, segment_size);
     uint64_t *bases = NULL;
-    size_t count = 0;
-    *log = (struct wal_log){.fs = fs, .uuid = uuid, .segment_size = segment_size, .fd = -1, .mark_fd = -1};
-    snprintf(log->dir, sizeof log->dir, "%s", dir);
-    int result = segment_list(fs, dir, &bases, &count);
-    enum sh_error error =
-        result == 0 ? read_mark(&r) : wal_recovery_failed(log, "cannot list the log's segments", result);
-    if (error == SH_OK && count == 0) {
+    r.state = state;
+    r.damage = damage;
+    r.quarantine = quarantine;
+    enum sh_error error = look(&r, &bases);
+    if (error == SH_OK)
+        error = read_mark(&r);
+    if (error == SH_OK && r.count == 0) {
         if (log->mark.counter > 0 || !may_create)
             error = refuse(&r, "the log has no segment");
         if (error == SH_OK)
             error = create_first_segment(log, state);
-        if (error == SH_OK && segment_list(fs, dir, &bases, &count) < 0)
-            error = SH_INTERNAL;
+        if (error == SH_OK) {
+            free(bases);
+            error = look(&r, &bases);
+        }
     }
-    r.bases = bases;
-    r.count = count;
     if (error == SH_OK)
         error = recover(&r);
+    log->first_lsn = r.count > 0 ? bases[0] : 0;
     free(bases);
     if (error != SH_OK)
         wal_log_close(log);
+    return error;
+}
+
+/* ---------------------------------------------------------------- a copy */
+
+/* Nothing is left of it, or nothing was ever there. */
+static enum sh_error begin_copy(struct recovery *r)
+{
+    struct wal_log *log = r->log;
+    if (r->mark.position > 0)
+        log_error("a copy has no segment left, though it had: it is to be fetched again",
+                  log_text("dir", log->dir), log_uint("durable_lsn", r->mark.next_lsn - 1));
+    int result = wal_log_forget(log);
+    return result == 0 || wal_is_full(result)
+               ? SH_OK
+               : wal_recovery_failed(log, "cannot write the durable mark", result);
+}
+
+static enum sh_error open_copy(struct recovery *r)
+{
+    enum sh_error error = read_mark(r);
+    if (error != SH_OK)
+        return error;
+    if (r->count == 0)
+        return begin_copy(r);
+    error = recover(r);
+    if (error == SH_OK && !r->drops)
+        r->log->first_lsn = r->bases[0];
+    return error;
+}
+
+enum sh_error wal_log_open_copy(struct wal_log *log, const struct vfs *fs, const char *dir, struct id16 uuid,
+                                uint64_t segment_size, const char *quarantine, struct wal_damage *damage)
+{
+    enum sh_error error;
+    bool again;
+    do { /* once for each segment that goes */
+        struct recovery r = begin(log, fs, dir, uuid, segment_size);
+        struct wal_state state = {.next_lsn = 1};
+        uint64_t *bases = NULL;
+        log->is_copy = true;
+        r.state = &state;
+        r.damage = damage;
+        r.quarantine = quarantine;
+        error = look(&r, &bases);
+        if (error == SH_OK)
+            error = open_copy(&r);
+        again = error == SH_OK && r.drops;
+        free(bases);
+        if (error != SH_OK || again)
+            wal_log_close(log);
+    } while (again);
     return error;
 }

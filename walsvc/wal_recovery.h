@@ -16,7 +16,7 @@ struct recovered_segment {
 struct recovery {
     struct wal_log
         *log; /* log->fd is the newest segment, log->segment its header, log->chain what comes next */
-    struct wal_state *state;
+    struct wal_state *state; /* of a copy LSN and HLC only */
     struct wal_damage *damage;
     const char *quarantine;
     const uint64_t *bases; /* of all segments */
@@ -32,6 +32,7 @@ struct recovery {
     uint64_t extent;       /* in the file: behind the last byte that isn't zero */
     bool looked_behind;    /* extent is known, and the mark is what all frames tell */
     bool begins_anew;      /* the newest segment is bad up to M: the log goes on in a new one */
+    bool drops;            /* of a copy's newest segment nothing is any good: it goes */
 };
 
 enum sh_error wal_recovery_failed(const struct wal_log *log, const char *what, int result);
@@ -57,5 +58,7 @@ enum sh_error wal_tail_sync(struct recovery *r);
 int wal_tail_make_next(const struct wal_log *log);
 /* The log goes on at M in a new segment. */
 enum sh_error wal_tail_begin_anew(struct recovery *r);
+/* The newest segment of a copy is kept aside and removed. */
+enum sh_error wal_tail_drop(struct recovery *r);
 
 #endif

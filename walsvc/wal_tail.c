@@ -73,9 +73,34 @@ enum sh_error wal_tail_sync(struct recovery *r)
     if (result < 0)
         return wal_recovery_failed(log, "cannot make the recovered tail durable", result);
     log->offset = r->end;
-    log->durable = (struct wal_durable){.end = log->chain.position, .lsn = log->chain.next_lsn - 1};
-    log->durable_checksum = log->chain.checksum;
+    log->durable = (struct wal_durable){
+        .end = log->chain.position, .lsn = log->chain.next_lsn - 1, .checksum = log->chain.checksum};
     return SH_OK;
+}
+
+/* All of it is fetched again. */
+enum sh_error wal_tail_drop(struct recovery *r)
+{
+    struct wal_log *log = r->log;
+    char path[PATH_MAX], kept[LOG_DAMAGE_COPY_MAX] = "";
+    const struct log_chain begin = {.next_lsn = log->segment.base_lsn, .position = log->segment.position};
+    r->scan.offset = 0;
+    r->scan.end = log->limit;
+    if (!segment_scan_extent(&r->scan, &r->extent))
+        return wal_recovery_failed(log, "cannot read the newest segment", r->scan.error);
+    enum sh_error error = r->extent > 0 ? keep_aside(r, 0, kept) : SH_OK;
+    if (error != SH_OK)
+        return error;
+    log_error("nothing in the newest segment of a copy can be used: it is removed, and is to be fetched again",
+              log_text("dir", log->dir), log_text("file", r->file), log_text("quarantine", r->quarantine),
+              log_text("kept", kept));
+    vfs_path(path, log->dir, r->file);
+    int result = log->fs->unlink(log->fs, path);
+    if (result == 0)
+        result = log->fs->sync_dir(log->fs, log->dir);
+    if (result == 0)
+        result = wal_damage_repaired(r->damage, begin.next_lsn, 0, INT64_MAX, &begin);
+    return result == 0 ? SH_OK : wal_recovery_failed(log, "cannot remove a damaged segment", result);
 }
 
 /* ---------------------------------------------------------------- a new segment */
@@ -122,8 +147,8 @@ static int roll(struct recovery *r, int next, bool replaces)
     wal_state_checkpoint(r->state, frame_body_most(log->segment_size), &body);
     struct wal_frame frame = {.body = buf_slice(&body)};
     log->chain = r->mark;
-    log->durable = (struct wal_durable){.end = r->mark.position, .lsn = r->mark.next_lsn - 1};
-    log->durable_checksum = r->mark.checksum;
+    log->durable = (struct wal_durable){
+        .end = r->mark.position, .lsn = r->mark.next_lsn - 1, .checksum = r->mark.checksum};
     frame.header = (struct frame_header){
         .kind = FRAME_CHECKPOINT,
         .body_bytes = (uint32_t)body.len,

@@ -5,6 +5,8 @@
  *   - at or above M it is a torn tail: the log ends there;
  *   - below M, with valid frames behind it at or below M: damage; the walk goes on at those;
  *   - below M, with none: damage up to M; the log goes on at M in a new segment.
+ * In a copy the frames tell of another node's disk, so only the mark file counts; and the last of the three
+ * cases ends the copy where it is good, since what follows is fetched again, the same bytes.
  * Nothing here is fatal. */
 #include "wal_recovery.h"
 
@@ -27,7 +29,8 @@ static uint64_t place(const struct recovery *r, uint64_t offset)
 static void note_claim(struct recovery *r, const struct frame_header *h)
 {
     const struct log_chain claim = {h->durable_lsn + 1, h->durable_checksum, h->durable_end};
-    wal_recovery_raise(r, &claim);
+    if (!r->log->is_copy)
+        wal_recovery_raise(r, &claim);
     r->hlc = h->hlc > r->hlc ? h->hlc : r->hlc;
 }
 
@@ -54,7 +57,9 @@ static bool take_frame(struct recovery *r, const struct frame_header *h, struct 
     bool first = r->end == SEGMENT_HEADER_BYTES;
     struct slice body = slice_of(bytes.data + FRAME_HEADER_BYTES, bytes.len - FRAME_HEADER_BYTES);
     if (!log_chain_follow(&chain, h) || first != (h->kind == FRAME_CHECKPOINT) ||
-        contradicts_mark(r, r->log->chain.position, &chain) || !wal_state_apply(r->state, h, body))
+        contradicts_mark(r, r->log->chain.position, &chain))
+        return false;
+    if (!r->log->is_copy && !wal_state_apply(r->state, h, body))
         return false;
     r->log->chain = chain;
     note_claim(r, h);
@@ -140,6 +145,23 @@ static void mark_behind_file(struct recovery *r)
     r->mark.position = place(r, bytes);
 }
 
+/* Nothing behind r->end is any good up to M, where the copy was durable. */
+static enum sh_error shorten_copy(struct recovery *r)
+{
+    const struct wal_log *log = r->log;
+    r->drops = r->end == SEGMENT_HEADER_BYTES;
+    if (r->drops)
+        return SH_OK;
+    log_error("a copy is damaged up to its durable end: it ends before the damage, and what follows is to be "
+              "fetched again",
+              log_text("dir", log->dir), log_text("file", r->file), log_uint("offset", r->end),
+              log_uint("first_lsn", log->chain.next_lsn), log_uint("next_lsn", r->mark.next_lsn),
+              log_uint("durable_end", r->mark.position));
+    r->mark = log->chain;
+    int result = wal_damage_repaired(r->damage, log->segment.base_lsn, r->end, INT64_MAX, &log->chain);
+    return result == 0 ? SH_OK : wal_recovery_failed(log, "cannot write the register of damage", result);
+}
+
 /* Passes over the bad bytes at r->end, which lie below M. */
 static enum sh_error pass_damage(struct recovery *r)
 {
@@ -154,6 +176,10 @@ static enum sh_error pass_damage(struct recovery *r)
             break;
     if (result == SCAN_FAILED)
         return cannot_read(r);
+    if (result == SCAN_END && r->log->is_copy) {
+        r->scan.offset = r->end;
+        return shorten_copy(r);
+    }
     r->begins_anew = result == SCAN_END;
     struct log_chain behind = r->mark;
     if (result == SCAN_FRAME)
@@ -167,16 +193,19 @@ static enum sh_error pass_damage(struct recovery *r)
 enum sh_error wal_recovery_walk(struct recovery *r)
 {
     enum sh_error error = SH_OK;
-    while (error == SH_OK && !r->begins_anew) {
+    while (error == SH_OK && !r->begins_anew && !r->drops) {
         error = take_run(r);
         bool no_checkpoint = r->end == SEGMENT_HEADER_BYTES;
         if (error == SH_OK)
             error = look_behind(r);
-        if (error == SH_OK && no_checkpoint)
+        if (error == SH_OK && no_checkpoint && !r->log->is_copy)
             error = wal_past_state(r);
         if (error != SH_OK)
             return error;
-        if (no_checkpoint && r->mark.position <= place(r, r->end))
+        bool is_empty = no_checkpoint && r->mark.position <= place(r, r->end);
+        if (is_empty && r->log->is_copy)
+            return shorten_copy(r);
+        if (is_empty)
             mark_behind_file(r);
         if (place(r, r->end) >= r->mark.position)
             break;

@@ -204,7 +204,7 @@ void model_crashed(struct model *m, const struct wal_rig *rig)
 
 void model_durable(struct model *m, const struct wal_rig *rig)
 {
-    struct model_place place = {rig->log.durable.end, rig->log.durable_checksum};
+    struct model_place place = {rig->log.durable.end, rig->log.durable.checksum};
     model_check(place.end >= m->durable_end, "the durable end went back from %llu to %llu",
                 (unsigned long long)m->durable_end, (unsigned long long)place.end);
     if (place.end > m->durable_end)

@@ -408,7 +408,7 @@ static uint64_t append_imitations(uint64_t lsn, unsigned count)
         .previous_checksum = log->chain.checksum,
         .durable_end = log->durable.end,
         .durable_lsn = log->durable.lsn,
-        .durable_checksum = log->durable_checksum,
+        .durable_checksum = log->durable.checksum,
     };
     for (unsigned i = 0; i < count; i++, h.base_lsn++, h.previous_checksum = h.checksum)
         frame_encode(&h, log->segment.salt, (struct slice){0}, forged + (size_t)i * FRAME_HEADER_BYTES);
@@ -478,7 +478,7 @@ static void test_frames_in_a_payload_that_know_another_chain_are_never_read(void
     uint64_t at = log->offset;
     uint8_t forged[FRAME_HEADER_BYTES];
     struct frame_header h = {.base_lsn = 4, .count = 1, .durable_end = log->durable.end, .durable_lsn = 3};
-    h.durable_checksum = log->durable_checksum ^ 1;
+    h.durable_checksum = log->durable.checksum ^ 1;
     frame_encode(&h, log->segment.salt, (struct slice){0}, forged);
     rig_append(&rot_rig, 0, 1, 0, slice_of(forged, sizeof forged));
     assert_true(rig_commit(&rot_rig));
