@@ -422,27 +422,14 @@ void wal_core_tick(struct wal_core *c, int64_t now_ns)
 
 int64_t wal_core_due_ns(const struct wal_core *c)
 {
-    int64_t due_ns = INT64_MAX;
-    for (size_t i = 0; i < c->polls.count; i++)
-        due_ns = c->polls.all[i].due_ns < due_ns ? c->polls.all[i].due_ns : due_ns;
-    return due_ns;
-}
-
-static void drop_polls(struct wal_polls *polls, uint64_t session)
-{
-    for (size_t i = 0; i < polls->count;) {
-        if (polls->all[i].token.session == session)
-            wal_polls_remove(polls, i);
-        else
-            i++;
-    }
+    return wal_polls_due_ns(&c->polls);
 }
 
 void wal_core_drop(struct wal_core *c, uint64_t session)
 {
     c->stalled_bytes -= wal_stalls_drop(&c->stalls, session);
-    drop_polls(&c->polls, session);
-    drop_polls(&c->settling, session);
+    wal_polls_drop(&c->polls, session);
+    wal_polls_drop(&c->settling, session);
 }
 
 struct wal_core_stats wal_core_stats(const struct wal_core *c)

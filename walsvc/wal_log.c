@@ -3,13 +3,14 @@
 #include "wal_log.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "failpoint.h"
 
-enum { ZEROS_BYTES = 1 << 20 };
+enum { ZEROS_BYTES = 1 << 20, ROOM_SHARE = 4 };
 
 int wal_write_zeros(const struct vfs *fs, int fd, uint64_t from, uint64_t to)
 {
@@ -135,6 +136,19 @@ int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int 
     log->chain.position += sizeof header;
     add_frame(log, checkpoint, &used);
     return begin_segment(log, used);
+}
+
+int wal_log_room(const struct wal_log *log, int fd, uint64_t *limit, uint64_t need, uint64_t reserve)
+{
+    uint64_t most = need + log->segment_size / ROOM_SHARE, room;
+    if (need <= *limit)
+        return 0;
+    if (log->fs->free_bytes(log->fs, log->dir, &room) == 0 && room < most - *limit + reserve)
+        return -ENOSPC;
+    int result = log->fs->allocate(log->fs, fd, 0, (int64_t)most);
+    if (result == 0)
+        *limit = most;
+    return result;
 }
 
 int wal_log_put(struct wal_log *log, struct iovec *iov, unsigned count)

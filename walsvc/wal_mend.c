@@ -19,32 +19,31 @@ struct wal_job {
     struct wal_task task;
     struct mail mail;
     struct wal_mend *mend;
+    struct wal_store *store;
     struct link_token token;
     void (*work)(struct wal_mend *mend, struct wal_job *job);   /* on the janitor's thread */
     void (*finish)(struct wal_mend *mend, struct wal_job *job); /* with the loop's turn */
-    uint64_t durable_end, durable_lsn;
+    uint64_t durable_end;
     struct wal_refusal refusal; /* code SH_OK: done */
     /* repair */
     struct msg_repair repair; /* its bytes are owned: */
     uint8_t *bytes;
     struct msg_repair_reply repaired;
     /* accept_loss */
+    uint64_t durable_lsn;
     struct msg_accept_loss accept;
     struct log_loss loss;
     struct wal_loss_place place;
 };
 
 struct wal_mend {
-    const struct wal_dir *dir;
+    struct wal_store *own;
     struct wal_core *core;
     struct link_server *link;
     struct mailbox mailbox;
-    struct wal_janitor *janitor; /* NULL: it has ended */
-    struct wal_job *job;         /* NULL: nothing is in work */
-    struct wal_upkeep *upkeep;   /* the janitor's */
-    void (*on_whole)(void *arg);
-    void *arg;
-    struct wal_repair repair; /* the janitor's */
+    bool has_ended;           /* the janitors have */
+    struct wal_job *job;      /* NULL: nothing is in work */
+    struct wal_repair repair; /* of the log that was repaired last; the janitor's that has the job */
 };
 
 /* ---------------------------------------------------------------- on the janitor's thread */
@@ -58,23 +57,31 @@ static void work(struct wal_task *task)
 
 static void repair(struct wal_mend *m, struct wal_job *job)
 {
+    struct wal_store *store = job->store;
+    if (m->repair.dir != store->path)
+        m->repair = (struct wal_repair){.fs = store->dir->fs,
+                                        .dir = store->path,
+                                        .quarantine = store->dir->quarantine,
+                                        .log = store->uuid,
+                                        .damage = store->damage};
     wal_repair(&m->repair, &job->repair, job->durable_end, &job->repaired, &job->refusal);
     if (m->repair.failed < 0)
-        wal_fatal("cannot write a repair; ending at once", m->dir->log, m->repair.failed);
+        wal_fatal("cannot write a repair; ending at once", store->path, m->repair.failed);
     if (job->refusal.code == SH_OK)
-        wal_upkeep_repaired(m->upkeep, job->repair.segment);
+        wal_upkeep_repaired(&store->upkeep, job->repair.segment);
 }
 
 static void find_loss(struct wal_mend *m, struct wal_job *job)
 {
-    wal_loss_find(m->dir->fs, m->dir->data, m->dir->log, m->dir->identity.log, job->accept.first,
-                  job->accept.last, job->durable_lsn, &job->loss, &job->place, &job->refusal);
+    const struct wal_store *own = m->own;
+    wal_loss_find(own->dir->fs, own->dir->data, own->path, own->uuid, job->accept.first, job->accept.last,
+                  job->durable_lsn, &job->loss, &job->place, &job->refusal);
 }
 
 /* Nobody has entered the range yet: only a reader has met it. */
 static int enter_loss(struct wal_mend *m, const struct wal_job *job)
 {
-    const struct vfs *fs = m->dir->fs;
+    const struct vfs *fs = m->own->dir->fs;
     const struct log_loss *loss = &job->loss;
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
     struct log_damage_range range = {
@@ -88,9 +95,9 @@ static int enter_loss(struct wal_mend *m, const struct wal_job *job)
         .checksum_after = loss->checksum_behind,
     };
     segment_name(range.base_lsn, name);
-    vfs_path(path, m->dir->log, name);
+    vfs_path(path, m->own->path, name);
     int fd = fs->open(fs, path, O_RDONLY, 0);
-    int result = wal_damage_add(m->dir->damage, &range, fd < 0 ? -1 : fd);
+    int result = wal_damage_add(m->own->damage, &range, fd < 0 ? -1 : fd);
     if (fd >= 0)
         fs->close(fs, fd);
     return result;
@@ -102,13 +109,13 @@ static void note_loss(struct wal_mend *m, struct wal_job *job)
     size_t count;
     uint64_t first = job->loss.first_lsn, next = job->loss.last_lsn + 1;
     int64_t now_ns = clock_real_ns();
-    int result = wal_damage_accept(m->dir->damage, first, next, now_ns, &count);
+    int result = wal_damage_accept(m->own->damage, first, next, now_ns, &count);
     if (result == 0 && count == 0)
         result = enter_loss(m, job);
     if (result == 0 && count == 0)
-        result = wal_damage_accept(m->dir->damage, first, next, now_ns, &count);
+        result = wal_damage_accept(m->own->damage, first, next, now_ns, &count);
     if (result < 0)
-        log_warn("the register of damaged ranges cannot be written", log_text("dir", m->dir->log),
+        log_warn("the register of damaged ranges cannot be written", log_text("dir", m->own->path),
                  log_text("error", strerror(-result)));
 }
 
@@ -148,7 +155,8 @@ static void refuse_job(struct wal_mend *m)
 }
 
 /* NULL, and refused: another one is in work. */
-static struct wal_job *new_job(struct wal_mend *m, const struct link_request *request)
+static struct wal_job *new_job(struct wal_mend *m, const struct link_request *request,
+                               struct wal_store *store)
 {
     if (m->job != NULL) {
         struct wal_refusal busy;
@@ -156,13 +164,11 @@ static struct wal_job *new_job(struct wal_mend *m, const struct link_request *re
         refuse(m, request->token, &busy);
         return NULL;
     }
-    struct wal_core_stats stats = wal_core_stats(m->core);
     struct wal_job *job = xcalloc(1, sizeof *job);
     job->task.work = work;
     job->mend = m;
+    job->store = store;
     job->token = request->token;
-    job->durable_end = stats.durable_end;
-    job->durable_lsn = stats.durable_lsn;
     return m->job = job;
 }
 
@@ -171,7 +177,7 @@ static void start(struct wal_mend *m, void (*on_thread)(struct wal_mend *, struc
 {
     m->job->work = on_thread;
     m->job->finish = finish;
-    wal_janitor_do(m->janitor, &m->job->task);
+    wal_janitor_do(m->job->store->janitor, &m->job->task);
 }
 
 static void on_mail(void *arg, struct mail *first)
@@ -189,27 +195,21 @@ static void on_mail(void *arg, struct mail *first)
 static void finish_repair(struct wal_mend *m, struct wal_job *job)
 {
     answer(m, job->token, MSG_repair_reply, &job->repaired);
-    if (job->repaired.whole)
-        m->on_whole(m->arg);
+    if (job->repaired.whole && job->store->prepare != NULL) /* else the next start makes its index */
+        wal_prepare_look(job->store->prepare);
     end_job(m);
 }
 
-void wal_mend_on_repair(struct wal_mend *m, const struct link_request *request)
+void wal_mend_on_repair(struct wal_mend *m, const struct link_request *request, struct wal_store *store,
+                        uint64_t durable_end, const struct msg_repair *message)
 {
-    struct msg_repair message;
-    struct wal_refusal malformed;
-    enum sh_error error = msg_decode(MSG_repair, request->body, &message);
-    if (error != SH_OK) {
-        wal_refuse(&malformed, error, 0, "not a well-formed repair");
-        refuse(m, request->token, &malformed);
-        return;
-    }
-    struct wal_job *job = new_job(m, request);
+    struct wal_job *job = new_job(m, request, store);
     if (job == NULL)
         return;
-    job->repair = message;
-    job->bytes = xmalloc(message.bytes.len + 1);
-    memcpy(job->bytes, message.bytes.data, message.bytes.len);
+    job->durable_end = durable_end;
+    job->repair = *message;
+    job->bytes = xmalloc(message->bytes.len + 1);
+    memcpy(job->bytes, message->bytes.data, message->bytes.len);
     job->repair.bytes.data = job->bytes;
     start(m, repair, finish_repair);
 }
@@ -217,13 +217,13 @@ void wal_mend_on_repair(struct wal_mend *m, const struct link_request *request)
 static void finish_loss(struct wal_mend *m, struct wal_job *job)
 {
     struct msg_accept_loss_reply reply = {
-        .log = m->dir->identity.log,
+        .log = m->own->uuid,
         .first = job->loss.first_lsn,
         .last = job->loss.last_lsn,
         .begin = job->loss.begin,
         .end = job->loss.end,
     };
-    log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->dir->log),
+    log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->own->path),
              log_uint("first_lsn", reply.first), log_uint("last_lsn", reply.last),
              log_uint("begin", reply.begin), log_uint("end", reply.end));
     answer(m, job->token, MSG_accept_loss_reply, &reply);
@@ -233,7 +233,7 @@ static void finish_loss(struct wal_mend *m, struct wal_job *job)
 static void append_loss(struct wal_mend *m, struct wal_job *job)
 {
     struct buf body = {0};
-    if (m->janitor == NULL) { /* so has the committer */
+    if (m->has_ended) { /* so has the committer */
         end_job(m);
         return;
     }
@@ -242,23 +242,14 @@ static void append_loss(struct wal_mend *m, struct wal_job *job)
     buf_free(&body);
 }
 
-void wal_mend_on_accept_loss(struct wal_mend *m, const struct link_request *request)
+void wal_mend_on_accept_loss(struct wal_mend *m, const struct link_request *request,
+                             const struct msg_accept_loss *message)
 {
-    struct msg_accept_loss message;
-    struct wal_refusal refusal = {0};
-    enum sh_error error = msg_decode(MSG_accept_loss, request->body, &message);
-    if (error != SH_OK)
-        wal_refuse(&refusal, error, 0, "not a well-formed accept_loss");
-    else if (!id16_is_zero(message.log) && !id16_equal(message.log, m->dir->identity.log))
-        wal_refuse(&refusal, SH_NOT_FOUND, 0, "this node does not hold that log");
-    if (refusal.code != SH_OK) {
-        refuse(m, request->token, &refusal);
-        return;
-    }
-    struct wal_job *job = new_job(m, request);
+    struct wal_job *job = new_job(m, request, m->own);
     if (job == NULL)
         return;
-    job->accept = message;
+    job->durable_lsn = wal_core_stats(m->core).durable_lsn;
+    job->accept = *message;
     start(m, find_loss, append_loss);
 }
 
@@ -278,27 +269,14 @@ void wal_mend_refused(struct wal_mend *m, enum sh_error error, const char *text)
 struct wal_mend *wal_mend_open(const struct wal_mend_options *o)
 {
     struct wal_mend *m = xcalloc(1, sizeof *m);
-    *m = (struct wal_mend){
-        .dir = o->dir,
-        .core = o->core,
-        .link = o->link,
-        .janitor = o->janitor,
-        .upkeep = o->upkeep,
-        .on_whole = o->on_whole,
-        .arg = o->arg,
-        .repair = {.fs = o->dir->fs,
-                   .dir = o->dir->log,
-                   .quarantine = o->dir->quarantine,
-                   .log = o->dir->identity.log,
-                   .damage = o->dir->damage},
-    };
+    *m = (struct wal_mend){.own = o->own, .core = o->core, .link = o->link};
     mailbox_open(&m->mailbox, o->loop, on_mail, m);
     return m;
 }
 
 void wal_mend_close(struct wal_mend *m)
 {
-    m->janitor = NULL;
+    m->has_ended = true;
     mailbox_close(&m->mailbox);
     if (m->job != NULL)
         end_job(m);

@@ -11,31 +11,29 @@
 
 #include "link.h"
 #include "wal_core.h"
-#include "wal_dir.h"
-#include "wal_janitor.h"
+#include "wal_store.h"
 
 struct wal_mend;
 
 struct wal_mend_options {
     struct loop *loop;
-    const struct wal_dir *dir; /* with its register of damage; borrowed */
+    struct wal_store *own; /* the node's own log, the only one whose losses are accepted here; borrowed */
     struct wal_core *core;
     struct link_server *link;
-    struct wal_janitor *janitor;
-    struct wal_upkeep *upkeep;   /* the janitor's: it learns what a repair changes */
-    void (*on_whole)(void *arg); /* a damaged range is repaired: its segment's index can be made again */
-    void *arg;
 };
 
 struct wal_mend *wal_mend_open(const struct wal_mend_options *options);
-/* Requests as they came in; each is answered once. */
-void wal_mend_on_repair(struct wal_mend *mend, const struct link_request *request);
-void wal_mend_on_accept_loss(struct wal_mend *mend, const struct link_request *request);
+/* Requests as they came in; each is answered once. store: of the log that is to be repaired, whose threads
+ * run, and which is durable up to durable_end. */
+void wal_mend_on_repair(struct wal_mend *mend, const struct link_request *request, struct wal_store *store,
+                        uint64_t durable_end, const struct msg_repair *message);
+void wal_mend_on_accept_loss(struct wal_mend *mend, const struct link_request *request,
+                             const struct msg_accept_loss *message);
 /* What the core says of the loss frame: it is durable, or will not be. */
 void wal_mend_accepted(struct wal_mend *mend);
 void wal_mend_refused(struct wal_mend *mend, enum sh_error error, const char *text);
-/* The committer and the janitor have ended, the core and the link have not. What is not done is not answered.
- */
+/* The committer and all janitors have ended, the core and the link have not. What is not done is not
+ * answered. */
 void wal_mend_close(struct wal_mend *mend);
 
 #endif

@@ -96,6 +96,24 @@ void wal_polls_remove(struct wal_polls *p, size_t index)
     p->all[index] = p->all[--p->count];
 }
 
+void wal_polls_drop(struct wal_polls *p, uint64_t session)
+{
+    for (size_t i = 0; i < p->count;) {
+        if (p->all[i].token.session == session)
+            wal_polls_remove(p, i);
+        else
+            i++;
+    }
+}
+
+int64_t wal_polls_due_ns(const struct wal_polls *p)
+{
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < p->count; i++)
+        due_ns = p->all[i].due_ns < due_ns ? p->all[i].due_ns : due_ns;
+    return due_ns;
+}
+
 void wal_polls_free(struct wal_polls *p)
 {
     free(p->all);

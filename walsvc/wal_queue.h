@@ -50,6 +50,10 @@ struct wal_polls {
 void wal_polls_add(struct wal_polls *polls, const struct wal_poll *poll);
 /* The last one takes its place. */
 void wal_polls_remove(struct wal_polls *polls, size_t index);
+/* Removes the session's. */
+void wal_polls_drop(struct wal_polls *polls, uint64_t session);
+/* When the first one's wait is over; INT64_MAX: never. */
+int64_t wal_polls_due_ns(const struct wal_polls *polls);
 void wal_polls_free(struct wal_polls *polls);
 
 #endif

@@ -1,7 +1,8 @@
 /* walsvc's shell. Requests come from the link into the core, frames go from the core to the committer (once a
  * turn of the loop; a single small one is committed in the turn itself), what the committer and the preparer
- * report comes back by mail, and so do the janitor's answers. Bad requests are refused; what is fatal stands
- * in wal_commit.c, wal_prepare.c and wal_upkeep.c. */
+ * report comes back by mail, and so do the janitors' answers. What concerns the copies of other nodes' logs
+ * goes to wal_copies.c. Bad requests are refused; what is fatal stands in wal_commit.c, wal_copier.c,
+ * wal_prepare.c and wal_upkeep.c. */
 #include "wal_service.h"
 
 #include <stdio.h>
@@ -10,25 +11,22 @@
 
 #include "log.h"
 #include "wal_commit.h"
+#include "wal_copies.h"
 #include "wal_core.h"
-#include "wal_dir.h"
 #include "wal_fatal.h"
-#include "wal_janitor.h"
 #include "wal_mend.h"
 
-enum { LINK_SLACK_BYTES = 16 << 20 };
+enum { LINK_SLACK_BYTES = 16 << 20, AGAIN_MS = 100 };
 
 struct wal_service {
     struct service *service;
     struct wal_dir dir;
-    struct wal_log log;
+    struct wal_store own; /* the node's own log */
     struct wal_core *core;
-    struct wal_prepare *prepare;
     struct wal_commit *commit; /* NULL when it has ended */
-    struct wal_upkeep upkeep;
-    struct wal_janitor *janitor;
-    atomic_bool stop_janitor;
-    struct wal_mend *mend; /* NULL while there is no link, and when the janitor has ended */
+    struct wal_logs logs;
+    struct wal_copies *copies; /* NULL while there is no link */
+    struct wal_mend *mend;     /* NULL while there is no link, and when the janitors have ended */
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -38,10 +36,12 @@ struct wal_service {
     struct buf body;                 /* of the answer being written */
 };
 
-/* From the committer, the preparer or the janitor. */
+/* From the committer, a preparer or a janitor. */
 struct wal_mail {
     struct mail mail;
-    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER, MAIL_INDEX_LOST } kind;
+    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER, MAIL_INDEX_LOST, MAIL_TRIMMED } kind;
+    struct wal_store *store; /* of the last two */
+    uint64_t first_lsn;
     struct wal_durable durable;
     enum wal_next next;
     struct link_token token; /* of an answer: to whom, what */
@@ -69,20 +69,21 @@ static void post_next(void *arg, enum wal_next next)
     struct wal_mail *mail = xmalloc(sizeof *mail);
     *mail = (struct wal_mail){.kind = MAIL_NEXT, .next = next};
     mailbox_put(&w->mailbox, &mail->mail);
-    wal_janitor_next(w->janitor, next);
 }
 
-static void post_damage(void *arg, uint64_t base_lsn)
-{
-    struct wal_service *w = arg;
-    wal_janitor_look(w->janitor, base_lsn);
-}
-
-static void post_index_lost(void *arg)
+static void post_index_lost(void *arg, struct wal_store *store)
 {
     struct wal_service *w = arg;
     struct wal_mail *mail = xmalloc(sizeof *mail);
-    *mail = (struct wal_mail){.kind = MAIL_INDEX_LOST};
+    *mail = (struct wal_mail){.kind = MAIL_INDEX_LOST, .store = store};
+    mailbox_put(&w->mailbox, &mail->mail);
+}
+
+static void post_trimmed(void *arg, struct wal_store *store, uint64_t first_lsn)
+{
+    struct wal_service *w = arg;
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.kind = MAIL_TRIMMED, .store = store, .first_lsn = first_lsn};
     mailbox_put(&w->mailbox, &mail->mail);
 }
 
@@ -96,18 +97,56 @@ static void post_answer(void *arg, struct link_token token, uint32_t type, struc
 
 static void set_timer(struct wal_service *w)
 {
-    int64_t due_ns = wal_core_due_ns(w->core);
+    int64_t due_ns = wal_core_due_ns(w->core), logs_ns = wal_logs_due_ns(&w->logs);
+    due_ns = logs_ns < due_ns ? logs_ns : due_ns;
     if (due_ns == INT64_MAX)
         loop_timer_cancel(w->service->loop, &w->timer);
     else
         loop_timer_set(w->service->loop, &w->timer, due_ns);
 }
 
-static void make_indexes(void *arg)
+static void on_copies_change(void *arg)
 {
-    struct wal_service *w = arg;
-    if (w->commit != NULL) /* else the next start makes them */
-        wal_prepare_look(w->prepare);
+    set_timer(arg);
+}
+
+/* Two threads may tell in either order. */
+static void take_durable(struct wal_service *w, const struct wal_durable *durable)
+{
+    wal_core_durable(w->core, durable);
+    if (durable->end > w->logs.all[0].durable.end)
+        wal_logs_moved(&w->logs, 0, durable);
+}
+
+static void take_trimmed(struct wal_service *w, const struct wal_store *store, uint64_t first_lsn)
+{
+    if (store == &w->own)
+        wal_logs_trimmed(&w->logs, 0, first_lsn);
+    else
+        wal_copies_trimmed(w->copies, store, first_lsn);
+}
+
+static void take_mail(struct wal_service *w, struct wal_mail *mail)
+{
+    switch (mail->kind) {
+    case MAIL_ANSWER:
+        link_server_answer(w->link, mail->token, mail->type, buf_slice(&mail->body));
+        break;
+    case MAIL_DURABLE:
+        take_durable(w, &mail->durable);
+        break;
+    case MAIL_INDEX_LOST:
+        if (mail->store->prepare != NULL) /* else the next start makes it */
+            wal_prepare_look(mail->store->prepare);
+        break;
+    case MAIL_TRIMMED:
+        take_trimmed(w, mail->store, mail->first_lsn);
+        break;
+    case MAIL_NEXT:
+        if (w->commit != NULL) /* at the end nothing new is taken in */
+            wal_core_next_segment(w->core, mail->next, clock_real_ns());
+        break;
+    }
 }
 
 static void on_mail(void *arg, struct mail *first)
@@ -116,14 +155,7 @@ static void on_mail(void *arg, struct mail *first)
     while (first != NULL) {
         struct wal_mail *mail = (struct wal_mail *)first;
         first = first->next;
-        if (mail->kind == MAIL_ANSWER)
-            link_server_answer(w->link, mail->token, mail->type, buf_slice(&mail->body));
-        else if (mail->kind == MAIL_DURABLE)
-            wal_core_durable(w->core, &mail->durable);
-        else if (mail->kind == MAIL_INDEX_LOST)
-            make_indexes(w);
-        else if (w->commit != NULL) /* at the end nothing new is taken in */
-            wal_core_next_segment(w->core, mail->next, clock_real_ns());
+        take_mail(w, mail);
         buf_free(&mail->body);
         free(mail);
     }
@@ -155,7 +187,7 @@ static void flush(void *arg)
     if (first == NULL)
         return;
     if (wal_commit_now(w->commit, first, &durable)) {
-        wal_core_durable(w->core, &durable);
+        take_durable(w, &durable);
         set_timer(w);
     } else {
         wal_commit_put(w->commit, first);
@@ -184,6 +216,14 @@ static void send_watermark(void *arg, struct link_token token, const struct msg_
     link_server_answer(w->link, token, MSG_watermark_reply, buf_slice(&w->body));
 }
 
+static void send_logs(void *arg, struct link_token token, const struct msg_logs_reply *reply)
+{
+    struct wal_service *w = arg;
+    w->body.len = 0;
+    msg_encode(MSG_logs_reply, reply, &w->body);
+    link_server_answer(w->link, token, MSG_logs_reply, buf_slice(&w->body));
+}
+
 static void loss_accepted(void *arg)
 {
     struct wal_service *w = arg;
@@ -210,42 +250,126 @@ static void send_permit_reply(void *arg, struct link_token token, uint64_t durab
 
 /* ---------------------------------------------------------------- from the link */
 
+static void refuse(struct wal_service *w, const struct link_request *request, enum sh_error code,
+                   const char *text)
+{
+    struct msg_error refusal = {.code = code, .text = slice_str(text)};
+    if (code == SH_OVERLOADED || code == SH_UNAVAILABLE)
+        refusal.retry_ms = AGAIN_MS;
+    link_server_refuse(w->link, request->token, &refusal);
+}
+
 static void on_append(struct wal_service *w, const struct link_request *request)
 {
     struct msg_append append;
     enum sh_error error = msg_decode(MSG_append, request->body, &append);
     log_for(LOG_DEBUG, request->correlation, "append", log_uint("sequence", append.sequence),
             log_uint("bytes", request->body.len));
-    if (error == SH_OK) {
+    if (error == SH_OK)
         wal_core_append(w->core, request->token, &append, clock_real_ns());
-        return;
-    }
-    struct msg_error refusal = {.code = error, .text = slice_str("not a well-formed append")};
-    link_server_refuse(w->link, request->token, &refusal);
+    else
+        refuse(w, request, error, "not a well-formed append");
 }
 
 static void on_watermark(struct wal_service *w, const struct link_request *request)
 {
     struct msg_watermark watermark;
     enum sh_error error = msg_decode(MSG_watermark, request->body, &watermark);
-    if (error == SH_OK) {
-        wal_core_watermark(w->core, request->token, &watermark, loop_now_ns(w->service->loop));
-        set_timer(w);
+    if (error != SH_OK) {
+        refuse(w, request, error, "not a well-formed watermark request");
         return;
     }
-    struct msg_error refusal = {.code = error, .text = slice_str("not a well-formed watermark request")};
-    link_server_refuse(w->link, request->token, &refusal);
+    wal_core_watermark(w->core, request->token, &watermark, loop_now_ns(w->service->loop));
+    set_timer(w);
 }
 
-/* What the janitor answers. */
+static void on_logs(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_logs logs;
+    enum sh_error error = msg_decode(MSG_logs, request->body, &logs);
+    if (error != SH_OK) {
+        refuse(w, request, error, "not a well-formed logs request");
+        return;
+    }
+    wal_logs_ask(&w->logs, request->token, &logs, loop_now_ns(w->service->loop));
+    set_timer(w);
+}
+
+/* The log that a request names; zero is the own one. False, and refused: it isn't served here. */
+static bool find_store(struct wal_service *w, const struct link_request *request, struct id16 log,
+                       struct wal_store **store, uint64_t *durable_end)
+{
+    *store = &w->own;
+    *durable_end = wal_core_stats(w->core).durable_end;
+    if (id16_is_zero(log) || id16_equal(log, w->own.uuid))
+        return true;
+    enum sh_error error = wal_copies_find(w->copies, log, store, durable_end);
+    if (error == SH_NOT_FOUND)
+        refuse(w, request, error, "walsvc does not hold that log");
+    else if (error != SH_OK)
+        refuse(w, request, error, "the copy of that log is not served; walsvc's log says why");
+    return error == SH_OK;
+}
+
+static enum sh_error log_of(const struct link_request *request, struct id16 *log)
+{
+    union {
+        struct msg_log_trim trim;
+        struct msg_hold hold;
+        struct msg_wal_info info;
+    } m;
+    enum sh_error error = msg_decode(request->type, request->body, &m);
+    if (error == SH_OK)
+        *log = request->type == MSG_log_trim ? m.trim.log
+               : request->type == MSG_hold   ? m.hold.log
+                                             : m.info.log;
+    return error;
+}
+
+/* What a janitor answers. */
 static void on_slow_request(struct wal_service *w, const struct link_request *request)
 {
-    enum sh_error error = wal_janitor_ask(w->janitor, request->token, request->type, request->body);
-    struct msg_error refusal = {.code = error, .text = slice_str(sh_error_text(error))};
-    if (error == SH_OVERLOADED)
-        refusal.retry_ms = 100;
+    struct id16 log;
+    struct wal_store *store;
+    uint64_t durable_end;
+    enum sh_error error = log_of(request, &log);
+    if (error != SH_OK) {
+        refuse(w, request, error, "the message is not well-formed");
+        return;
+    }
+    if (!find_store(w, request, log, &store, &durable_end))
+        return;
+    error = wal_janitor_ask(store->janitor, request->token, request->type, request->body);
     if (error != SH_OK)
-        link_server_refuse(w->link, request->token, &refusal);
+        refuse(w, request, error, sh_error_text(error));
+}
+
+static void on_repair(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_repair repair;
+    struct wal_store *store;
+    uint64_t durable_end;
+    enum sh_error error = msg_decode(MSG_repair, request->body, &repair);
+    if (error != SH_OK)
+        refuse(w, request, error, "not a well-formed repair");
+    else if (find_store(w, request, repair.log, &store, &durable_end))
+        wal_mend_on_repair(w->mend, request, store, durable_end, &repair);
+}
+
+static void on_accept_loss(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_accept_loss loss;
+    struct wal_store *store;
+    uint64_t durable_end;
+    enum sh_error error = msg_decode(MSG_accept_loss, request->body, &loss);
+    if (error != SH_OK)
+        refuse(w, request, error, "not a well-formed accept_loss");
+    else if (!find_store(w, request, loss.log, &store, &durable_end))
+        return;
+    else if (store != &w->own)
+        refuse(w, request, SH_BAD_REQUEST, "a loss is accepted by the node whose log it is");
+    else
+        wal_mend_on_accept_loss(w->mend, request, &loss);
 }
 
 /* Written here and now: it changes about never. */
@@ -271,28 +395,33 @@ static void on_write_permit(struct wal_service *w, const struct link_request *re
 static void on_request(void *arg, const struct link_request *request)
 {
     struct wal_service *w = arg;
-    struct msg_error refusal = {.code = SH_BAD_REQUEST,
-                                .text = slice_str("walsvc does not know this type of message")};
     if (request->type == MSG_append)
         on_append(w, request);
     else if (request->type == MSG_watermark)
         on_watermark(w, request);
+    else if (request->type == MSG_copy_append)
+        wal_copies_on_append(w->copies, request);
+    else if (request->type == MSG_logs)
+        on_logs(w, request);
     else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info)
         on_slow_request(w, request);
     else if (request->type == MSG_repair)
-        wal_mend_on_repair(w->mend, request);
+        on_repair(w, request);
     else if (request->type == MSG_accept_loss)
-        wal_mend_on_accept_loss(w->mend, request);
+        on_accept_loss(w, request);
     else if (request->type == MSG_write_permit)
         on_write_permit(w, request);
     else
-        link_server_refuse(w->link, request->token, &refusal);
+        refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
 }
 
 static void on_drop(void *arg, uint64_t session)
 {
     struct wal_service *w = arg;
     wal_core_drop(w->core, session);
+    wal_logs_drop(&w->logs, session);
+    if (w->copies != NULL)
+        wal_copies_drop(w->copies, session);
     if (w->commit == NULL)
         return;
     struct wal_frame *first = take_frames(w); /* not now: nothing may be answered in here */
@@ -305,6 +434,7 @@ static void on_timer(void *arg)
 {
     struct wal_service *w = arg;
     wal_core_tick(w->core, loop_now_ns(w->service->loop));
+    wal_logs_tick(&w->logs, loop_now_ns(w->service->loop));
     set_timer(w);
 }
 
@@ -318,15 +448,23 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .boot = w->service->boot,
         .segment_size = settings->wal_segment_size,
         .queue_bytes = settings->wal_queue_bytes,
-        .offset = w->log.offset,
-        .limit = w->log.limit,
+        .offset = w->own.log.offset,
+        .limit = w->own.log.limit,
         .state = *state,
-        .durable = w->log.durable,
+        .durable = w->own.log.durable,
         .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused,
                     send_permit_reply, w},
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);
+    w->logs = (struct wal_logs){
+        .boot = w->service->boot,
+        .version = 1,
+        .all = {{.log = w->own.uuid, .durable = w->own.log.durable, .first_lsn = w->own.log.first_lsn}},
+        .count = 1,
+        .reply = send_logs,
+        .arg = w,
+    };
 }
 
 static struct wal_upkeep_settings upkeep_settings(const struct settings *settings)
@@ -341,71 +479,47 @@ static struct wal_upkeep_settings upkeep_settings(const struct settings *setting
     };
 }
 
-static void on_upkeep_fatal(void *arg, const char *what, int result)
+static struct wal_store_options store_options(struct wal_service *w)
 {
-    struct wal_service *w = arg;
-    wal_fatal(what, w->dir.log, result);
-}
-
-static enum service_exit open_upkeep(struct wal_service *w)
-{
-    struct wal_upkeep_options options = {
-        .fs = w->dir.fs,
-        .dir = w->dir.log,
-        .log = w->dir.identity.log,
-        .settings = upkeep_settings(&w->service->config->settings),
-        .stop = &w->stop_janitor,
-        .damage = w->dir.damage,
+    const struct settings *settings = &w->service->config->settings;
+    return (struct wal_store_options){
+        .settings = upkeep_settings(settings),
+        .segment_size = settings->wal_segment_size,
+        .on_answer = post_answer,
         .on_index_lost = post_index_lost,
-        .on_fatal = on_upkeep_fatal,
+        .on_trimmed = post_trimmed,
         .arg = w,
     };
-    struct wal_upkeep_time now = {clock_real_ns(), clock_mono_ns()};
-    return wal_upkeep_open(&w->upkeep, &options, now);
 }
 
 static void start_threads(struct wal_service *w)
 {
-    const struct settings *settings = &w->service->config->settings;
-    struct wal_janitor_options janitor = {
-        .upkeep = &w->upkeep, .stop = &w->stop_janitor, .on_answer = post_answer, .arg = w};
-    w->janitor = wal_janitor_start(&janitor); /* first: the preparer tells it what it does */
-    struct wal_prepare_options prepare = {
-        .fs = w->dir.fs,
-        .dir = w->dir.log,
-        .log = w->dir.identity.log,
-        .segment_size = settings->wal_segment_size,
-        .disk_reserve = settings->wal_disk_reserve,
-        .retry_ns = NS_PER_S,
-        .index_delay_ns = NS_PER_S,
-        .on_next = post_next,
-        .on_damage = post_damage,
-        .arg = w,
-    };
-    w->prepare = wal_prepare_start(&prepare);
+    wal_store_start(&w->own, post_next, w);
     struct wal_commit_options commit = {
-        .log = &w->log,
-        .prepare = w->prepare,
-        .delay_ns = (int64_t)settings->wal_commit_delay,
+        .log = &w->own.log,
+        .prepare = w->own.prepare,
+        .delay_ns = (int64_t)w->service->config->settings.wal_commit_delay,
         .on_durable = post_durable,
         .arg = w,
     };
     w->commit = wal_commit_start(&commit);
 }
 
-static void open_mend(struct wal_service *w)
+/* What works behind the link. The copies are opened in the background: they hold up nobody. */
+static void open_behind_link(struct wal_service *w)
 {
-    struct wal_mend_options options = {
+    struct wal_mend_options mend = {.loop = w->service->loop, .own = &w->own, .core = w->core, .link = w->link};
+    struct wal_copies_options copies = {
         .loop = w->service->loop,
         .dir = &w->dir,
-        .core = w->core,
+        .store = store_options(w),
         .link = w->link,
-        .janitor = w->janitor,
-        .upkeep = &w->upkeep,
-        .on_whole = make_indexes,
+        .logs = &w->logs,
+        .on_change = on_copies_change,
         .arg = w,
     };
-    w->mend = wal_mend_open(&options);
+    w->mend = wal_mend_open(&mend);
+    w->copies = wal_copies_open(&copies);
 }
 
 static enum service_exit start_link(struct wal_service *w)
@@ -427,7 +541,7 @@ static enum service_exit start_link(struct wal_service *w)
     options.limits.sessions = (uint32_t)settings->link_sessions;
     options.limits.total_bytes = settings->wal_queue_bytes + LINK_SLACK_BYTES;
     w->link = link_server_open(&options);
-    open_mend(w);
+    open_behind_link(w);
     int len = snprintf(w->endpoint, sizeof w->endpoint, "ipc://%s/wal", service->config->run_dir);
     if ((size_t)len < sizeof w->endpoint && link_server_listen(w->link, w->endpoint) == SH_OK)
         return EXIT_DONE;
@@ -440,11 +554,21 @@ static void tell_opened(const struct wal_service *w, int64_t started_ns)
     char uuid[ID_TEXT], status[160];
     id16_format(w->dir.identity.log, uuid);
     uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
-    log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->log.durable.lsn),
-             log_uint("durable_end", w->log.durable.end), log_uint("took_ms", took_ms));
+    log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
+             log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
     snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
-             (unsigned long long)w->log.durable.lsn);
+             (unsigned long long)w->own.log.durable.lsn);
     service_status(status);
+}
+
+static enum service_exit open_store(struct wal_service *w)
+{
+    struct wal_store_options options = store_options(w);
+    w->own.dir = &w->dir;
+    w->own.uuid = w->dir.identity.log;
+    w->own.damage = w->dir.damage;
+    memcpy(w->own.path, w->dir.log, sizeof w->own.path);
+    return wal_store_open(&w->own, &options);
 }
 
 static enum service_exit open_log(struct wal_service *w)
@@ -457,11 +581,11 @@ static enum service_exit open_log(struct wal_service *w)
         return code;
     w->dir.reserve_bytes = wal_disk_reserve(w->dir.fs, w->dir.data, config->settings.wal_disk_reserve);
     wal_state_init(&state);
-    code = wal_dir_open_log(&w->dir, &w->log, config->settings.wal_segment_size, &state);
+    code = wal_dir_open_log(&w->dir, &w->own.log, config->settings.wal_segment_size, &state);
     if (code == EXIT_DONE) {
-        code = open_upkeep(w);
+        code = open_store(w);
         if (code != EXIT_DONE)
-            wal_log_close(&w->log);
+            wal_log_close(&w->own.log);
     }
     if (code != EXIT_DONE) {
         wal_state_free(&state);
@@ -501,8 +625,8 @@ void wal_reload(struct service *service)
     const struct settings *settings = &service->config->settings;
     struct wal_upkeep_settings upkeep = upkeep_settings(settings);
     wal_commit_set_delay(w->commit, (int64_t)settings->wal_commit_delay);
-    wal_prepare_set_reserve(w->prepare, settings->wal_disk_reserve);
-    wal_janitor_set(w->janitor, &upkeep);
+    wal_store_set(&w->own, &upkeep);
+    wal_copies_set(w->copies, &upkeep);
 }
 
 /* What was accepted is committed, and its answers go as far as the link, before the end. */
@@ -512,8 +636,8 @@ void wal_close(struct service *service)
     flush(w);
     wal_commit_stop(w->commit);
     w->commit = NULL;
-    wal_prepare_stop(w->prepare);
-    wal_janitor_stop(w->janitor);
+    wal_store_stop(&w->own);
+    wal_copies_stop(w->copies);
     wal_mend_close(w->mend);
     w->mend = NULL;
     mailbox_close(&w->mailbox);
@@ -521,8 +645,9 @@ void wal_close(struct service *service)
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);
     wal_core_close(w->core);
-    wal_upkeep_close(&w->upkeep);
-    wal_log_close(&w->log);
+    wal_copies_close(w->copies);
+    wal_logs_free(&w->logs);
+    wal_store_close(&w->own);
     wal_dir_close(&w->dir);
     buf_free(&w->body);
     free(w);

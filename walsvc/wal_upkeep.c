@@ -240,6 +240,36 @@ static int trim(struct wal_upkeep *u, size_t count, struct wal_trimmed *out)
     return result;
 }
 
+/* 0 or -errno. After each step what is left is a copy that begins later. */
+static int remove_all(const struct wal_upkeep *u)
+{
+    const struct vfs *fs = u->options.fs;
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    uint64_t *bases;
+    size_t count;
+    int result = segment_list(fs, u->options.dir, &bases, &count);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        segment_name(bases[i], name);
+        vfs_path(path, u->options.dir, name);
+        result = fs->unlink(fs, path);
+        if (result == 0)
+            result = fs->sync_dir(fs, u->options.dir);
+    }
+    free(bases);
+    return result;
+}
+
+void wal_upkeep_give_up(struct wal_upkeep *u, uint64_t next_lsn)
+{
+    wal_upkeep_repaired(u, u->rounds.scrub.base_lsn); /* the scrubber stands in no segment any more */
+    int result = remove_all(u);
+    if (result < 0)
+        u->options.on_fatal(u->options.arg, "cannot remove the segments of a copy", result);
+    wal_upkeep_check(u, wal_damage_trimmed(u->options.damage, next_lsn));
+    if (u->options.on_index_lost != NULL)
+        u->options.on_index_lost(u->options.arg);
+}
+
 /* What keeps segment `at` from going, by name. */
 static void pack_holders(const struct wal_upkeep *u, size_t at, struct buf *out)
 {

@@ -65,6 +65,9 @@ void wal_upkeep_answer(struct wal_upkeep *upkeep, uint32_t type, struct slice re
 int64_t wal_upkeep_tidy(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
 void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings *settings);
 
+/* Removes every segment, the oldest first: a copy gives up what it has, since it goes on at next_lsn. */
+void wal_upkeep_give_up(struct wal_upkeep *upkeep, uint64_t next_lsn);
+
 /* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */
 int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);

@@ -1,0 +1,35 @@
+/* All copies that walsvc keeps, as the loop sees them: finds them at the start, makes new ones, hands over
+ * what comes for them, answers. Everything with the loop's turn. */
+#ifndef WAL_COPIES_H
+#define WAL_COPIES_H
+
+#include "wal_copier.h"
+#include "wal_logs.h"
+
+struct wal_copies;
+
+struct wal_copies_options {
+    struct loop *loop;
+    const struct wal_dir *dir; /* borrowed */
+    struct wal_store_options store;
+    struct link_server *link;
+    struct wal_logs *logs;        /* gets the copies' places; holds the own log's */
+    void (*on_change)(void *arg); /* logs has changed by itself */
+    void *arg;
+};
+
+/* Begins to open every copy there is, in the background. */
+struct wal_copies *wal_copies_open(const struct wal_copies_options *options);
+void wal_copies_on_append(struct wal_copies *copies, const struct link_request *request);
+/* SH_OK: *store, whose threads run, and how far it is durable. SH_NOT_FOUND. SH_UNAVAILABLE: the copy is being
+ * opened. Else why it is not served. */
+enum sh_error wal_copies_find(struct wal_copies *copies, struct id16 log, struct wal_store **store,
+                              uint64_t *durable_end);
+void wal_copies_trimmed(struct wal_copies *copies, const struct wal_store *store, uint64_t first_lsn);
+void wal_copies_drop(struct wal_copies *copies, uint64_t session);
+void wal_copies_set(struct wal_copies *copies, const struct wal_upkeep_settings *settings);
+/* Ends their threads; what they have done is answered. */
+void wal_copies_stop(struct wal_copies *copies);
+void wal_copies_close(struct wal_copies *copies);
+
+#endif
