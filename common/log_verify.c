@@ -72,13 +72,13 @@ static void walk_segments(struct verify *v, const uint64_t *bases, size_t count)
         first++;
     for (size_t i = first; i < count; i++)
         v->total_bytes += size_of(v->fs, v->dir, bases[i]);
-    if (log_durable_end(v->fs, v->dir, v->log, &end, &lsn) == SH_OK && end > v->durable_end)
+    if (!v->is_copy && log_durable_end(v->fs, v->dir, v->log, &end, &lsn) == SH_OK && end > v->durable_end)
         v->durable_end = end;
     for (size_t i = first; i < count && v->error == SH_OK && !v->stopped; i++)
         verify_segment(v, bases[i], i + 1 < count ? bases[i + 1] : 0);
 }
 
-static void walk_log(struct verify *v, const char *logs, struct id16 log, bool must_have_segments)
+static void walk_log(struct verify *v, const char *logs, struct id16 log, struct id16 own)
 {
     char dir[PATH_MAX], uuid[ID_TEXT];
     uint64_t *bases;
@@ -86,21 +86,36 @@ static void walk_log(struct verify *v, const char *logs, struct id16 log, bool m
     id16_format(log, uuid);
     vfs_path(dir, logs, uuid);
     v->log = log;
+    v->is_copy = !id16_is_zero(own) && !id16_equal(log, own);
     v->dir = dir;
     v->chain = (struct log_chain){.next_lsn = 1};
     v->chain_known = false;
+    const struct log_verify_report before = *v->report;
     v->report->logs++;
+    v->report->last_lsn = 0;
     read_mark(v); /* before the list of segments: it must not know of a newer one */
     int result = segment_list(v->fs, dir, &bases, &count);
     if (result < 0) {
         verify_fail(v, SH_INTERNAL, dir, -result);
     } else if (count > 0) {
         walk_segments(v, bases, count);
-    } else if (must_have_segments || v->mark.counter > 0) {
+    } else if (id16_equal(log, own) || v->mark.durable_end > 0) {
         verify_damage(v, dir, 0, 0, 0, "the log has no segment");
     }
     verify_tell(v);
     free(bases);
+    struct log_verified done = {
+        .log = log,
+        .is_copy = v->is_copy,
+        .segments = v->report->segments - before.segments,
+        .entries = v->report->entries - before.entries,
+        .damages = v->report->damages - before.damages,
+        .last_lsn = v->report->last_lsn,
+    };
+    if (before.last_lsn > v->report->last_lsn)
+        v->report->last_lsn = before.last_lsn;
+    if (v->options->on_log != NULL)
+        v->options->on_log(v->options->arg, &done);
 }
 
 /* Whose log the directory says is the node's own; zero when it doesn't. */
@@ -131,7 +146,7 @@ static enum sh_error walk_logs(struct verify *v, const char *data_dir, const cha
     verify_tell(v);
     for (size_t i = 0; i < ids->count && v->error == SH_OK && !v->stopped; i++)
         if (all || id16_equal(ids->all[i], v->options->log))
-            walk_log(v, logs, ids->all[i], id16_equal(ids->all[i], own));
+            walk_log(v, logs, ids->all[i], own);
     if (v->options->on_progress != NULL)
         v->options->on_progress(v->options->arg, v->total_bytes, v->total_bytes);
     if (v->error != SH_OK)

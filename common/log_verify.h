@@ -2,7 +2,7 @@
  * --data DIR`.
  *
  * Every log under <data>/log, every segment, every frame: checksum, chain (over segment ends too), LSNs
- * without gaps, the durable mark. Works beside a running walsvc: what lies at or above the durable mark is no
+ * without gaps, the durable mark (of the copy of another node's log, that of the copy). Works beside a running walsvc: what lies at or above the durable mark is no
  * damage, only not yet synced. Damage is reported by file, offset and LSN, and the walk goes on behind it
  * where a valid frame is found. */
 #ifndef COMMON_LOG_VERIFY_H
@@ -34,6 +34,14 @@ struct log_frame {
     bool durable; /* below the durable mark */
 };
 
+/* One log, when it has been walked. */
+struct log_verified {
+    struct id16 log;
+    bool is_copy;       /* of another node's log */
+    uint64_t segments, entries, damages;
+    uint64_t last_lsn; /* of the newest valid entry; 0: none */
+};
+
 struct log_verify_report {
     uint64_t logs, segments, frames, entries;
     uint64_t bytes;   /* of valid frames and segment headers */
@@ -56,6 +64,7 @@ struct log_verify_options {
     void (*on_damage)(void *arg, const struct log_damage *damage);
     /* Each valid frame, system frames too; false ends the walk (SH_OK is returned). */
     bool (*on_frame)(void *arg, const struct log_frame *frame);
+    void (*on_log)(void *arg, const struct log_verified *log);
     /* About every MiB, and at the end. */
     void (*on_progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *arg;

@@ -173,6 +173,8 @@ static void look_behind(struct verify *v, uint64_t extent)
     struct frame_header h;
     struct segment_search search;
     uint64_t bad = v->scan.offset;
+    if (v->is_copy)
+        return;
     segment_search_open(&search, &v->scan, &v->chain);
     while (segment_search_next(&search, extent, &h) == SCAN_FRAME)
         if (h.durable_end > v->durable_end)

@@ -16,6 +16,7 @@ struct verify {
     enum sh_error error; /* a file call failed, or a version is unknown: the walk ends */
     /* the log */
     struct id16 log;
+    bool is_copy; /* of another node's log: its frames don't say how far it is durable here */
     const char *dir;
     struct log_mark mark; /* counter 0: none */
     uint64_t durable_end; /* M, as far as it is known */

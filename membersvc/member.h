@@ -8,7 +8,7 @@
 enum {
     MEMBER_LIVE_MAX = 1024,         /* members that have not left */
     MEMBER_RECORDS_MAX = 2048,      /* those that left included: beyond, a new id is refused with too_large */
-    MEMBER_WATERMARKS_MAX = 64,     /* kept of one member */
+    MEMBER_WATERMARKS_MAX = 65,     /* kept of one member: its own log and as many copies as walsvc keeps */
     MEMBER_EVENTS_MAX = 1024,       /* kept */
     MEMBER_MESSAGE_MAX = 512 << 10, /* RECVMAXSZ of port + 2 */
     MEMBER_TEXT_MAX = 512,

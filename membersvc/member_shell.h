@@ -3,7 +3,7 @@
  *   member_service.c  birth and death, settings
  *   member_turn.c     the core's time, messages, notices, state: what each turn of the loop ends with
  *   member_link.c     its link: nodes, joins, leaves, events
- *   member_wal.c      the link to walsvc: the own log's watermark, the permit to write
+ *   member_wal.c      the link to walsvc: watermarks of all logs, the permit to write
  *   member_file.c     data/member */
 #ifndef MEMBER_SHELL_H
 #define MEMBER_SHELL_H
@@ -59,7 +59,8 @@ struct member_service {
     uint64_t watch, permit; /* numbers of requests; 0: none is out */
     bool permit_is_due;     /* it was not told since the link was connected */
     bool may_write;         /* what walsvc was told last */
-    uint64_t durable_end;
+    struct id16 wal_boot;   /* and version, of the newest news of the logs */
+    uint64_t logs_version;
     struct loop_timer watch_again;
 };
 

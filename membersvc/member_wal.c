@@ -1,4 +1,5 @@
-/* The link to walsvc: how far the own log is durable, for the others to know, and whether it may grow. */
+/* The link to walsvc: how far all logs that the node holds are durable, for the others to know, and whether
+ * its own may grow. */
 #include <assert.h>
 #include <string.h>
 
@@ -58,31 +59,58 @@ static void on_permit_answer(struct member_service *m, uint32_t type, struct sli
              log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
 }
 
-/* ---- the watermark ---- */
+/* ---- the watermarks ---- */
 
 static void watch(void *arg)
 {
     struct member_service *m = arg;
-    struct msg_watermark ask_for = {.newer_than = m->durable_end, .wait_ms = LINK_POLL_MS};
-    m->watch = ask(m, MSG_watermark, &ask_for);
+    struct msg_logs ask_for = {.boot = m->wal_boot, .newer_than = m->logs_version, .wait_ms = LINK_POLL_MS};
+    m->watch = ask(m, MSG_logs, &ask_for);
 }
 
-static void on_watermark(struct member_service *m, uint32_t type, struct slice body)
+static bool next_mark(struct mp *p, struct member_watermark *mark)
 {
-    struct msg_watermark_reply reply;
-    loop_timer_after(m->service->loop, &m->watch_again, WATCH_PAUSE_NS);
-    if (type != MSG_watermark_reply || msg_decode(type, body, &reply) != SH_OK)
-        return;
-    if (!id16_equal(reply.log, m->identity.log)) {
-        log_error("walsvc serves another log: the data directory was replaced; restarting");
-        service_stop(m->service, EXIT_FAULT);
-        return;
+    uint32_t parts;
+    uint64_t checksum, first_lsn;
+    struct slice log;
+    bool good = mp_array(p, &parts) && parts == 5 && mp_bin(p, &log) && log.len == sizeof mark->log &&
+                mp_uint(p, &mark->end) && mp_uint(p, &mark->lsn) && mp_uint(p, &checksum) &&
+                mp_uint(p, &first_lsn);
+    if (good)
+        memcpy(mark->log.bytes, log.data, log.len);
+    return good;
+}
+
+/* The node's own log comes first. */
+static void take_logs(struct member_service *m, struct slice logs)
+{
+    struct mp p = mp_of(logs);
+    struct member_watermark mark;
+    uint32_t count;
+    bool good = mp_array(&p, &count);
+    for (uint32_t i = 0; good && i < count && (good = next_mark(&p, &mark)); i++) {
+        if (i == 0 && !id16_equal(mark.log, m->identity.log)) {
+            log_error("walsvc serves another log: the data directory was replaced; restarting");
+            service_stop(m->service, EXIT_FAULT);
+            return;
+        }
+        member_core_watermark(m->core, member_now(), &mark);
     }
-    if (reply.durable_end <= m->durable_end)
+    if (!good)
+        log_warn("walsvc tells its logs in a way that membersvc does not know");
+}
+
+static void on_logs(struct member_service *m, uint32_t type, struct slice body)
+{
+    struct msg_logs_reply reply;
+    loop_timer_after(m->service->loop, &m->watch_again, WATCH_PAUSE_NS);
+    if (type != MSG_logs_reply || msg_decode(type, body, &reply) != SH_OK)
         return;
-    m->durable_end = reply.durable_end;
-    struct member_watermark mark = {.log = reply.log, .lsn = reply.durable_lsn, .end = reply.durable_end};
-    member_core_watermark(m->core, member_now(), &mark);
+    if (reply.version == m->logs_version && id16_equal(reply.boot, m->wal_boot))
+        return; /* the wait was over */
+    m->wal_boot = reply.boot;
+    m->logs_version = reply.version;
+    take_logs(m, reply.logs);
 }
 
 /* ---- the link ---- */
@@ -93,7 +121,7 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
     if (number == m->permit)
         on_permit_answer(m, type, body);
     else if (number == m->watch)
-        on_watermark(m, type, body);
+        on_logs(m, type, body);
 }
 
 static void on_state(void *arg, bool connected)

@@ -56,7 +56,21 @@ struct walk {
     struct ctl_progress progress;
     struct ctl_json json; /* damages, or one frame */
     uint64_t left;        /* frames to dump */
+    struct buf logs;      /* struct log_verified of each */
 };
+
+static void on_log(void *arg, const struct log_verified *log)
+{
+    struct walk *w = arg;
+    buf_append(&w->logs, log, sizeof *log);
+}
+
+/* The logs that were walked. */
+static const struct log_verified *logs_of(const struct walk *w, size_t *count)
+{
+    *count = w->logs.len / sizeof(struct log_verified);
+    return (const struct log_verified *)(const void *)w->logs.data;
+}
 
 static void on_damage(void *arg, const struct log_damage *d)
 {
@@ -101,6 +115,20 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 static void print_report_json(struct walk *w, const struct log_verify_report *r)
 {
     json_close(&w->json, ']');
+    size_t count;
+    const struct log_verified *logs = logs_of(w, &count);
+    json_open(&w->json, "each_log", '[');
+    for (size_t i = 0; i < count; i++) {
+        json_open(&w->json, NULL, '{');
+        json_uuid(&w->json, "log", logs[i].log.bytes);
+        json_bool(&w->json, "copy", logs[i].is_copy);
+        json_uint(&w->json, "segments", logs[i].segments);
+        json_uint(&w->json, "entries", logs[i].entries);
+        json_uint(&w->json, "last_lsn", logs[i].last_lsn);
+        json_uint(&w->json, "damages", logs[i].damages);
+        json_close(&w->json, '}');
+    }
+    json_close(&w->json, ']');
     json_uint(&w->json, "logs", r->logs);
     json_uint(&w->json, "segments", r->segments);
     json_uint(&w->json, "frames", r->frames);
@@ -113,10 +141,25 @@ static void print_report_json(struct walk *w, const struct log_verify_report *r)
     json_print(&w->json);
 }
 
+static void print_logs(const struct walk *w)
+{
+    char uuid[ID_TEXT], entries[CTL_TEXT_MAX];
+    size_t count;
+    const struct log_verified *logs = logs_of(w, &count);
+    for (size_t i = 0; i < count; i++) {
+        const struct log_verified *log = &logs[i];
+        id16_format(log->log, uuid);
+        printf("log  %s  %s  %s entr%s, up to LSN %" PRIu64 "%s\n", uuid, log->is_copy ? "copy" : "own ",
+               ctl_grouped(log->entries, entries), log->entries == 1 ? "y" : "ies", log->last_lsn,
+               log->damages > 0 ? ", damaged" : "");
+    }
+}
+
 static void print_report_text(const struct walk *w, const struct log_verify_report *r)
 {
     char entries[CTL_TEXT_MAX], frames[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX];
     bool good = r->damages == 0;
+    print_logs(w);
     printf("%s%s%s: %s entr%s in %s frame%s, %" PRIu64 " segment%s, %s%s%s\n",
            ctl_style(w->ctl, good ? CTL_GREEN : CTL_RED), good ? "good" : "damaged",
            ctl_style(w->ctl, CTL_PLAIN), ctl_grouped(r->entries, entries), r->entries == 1 ? "y" : "ies",
@@ -143,7 +186,8 @@ static int run_verify(struct ctl *ctl)
 {
     struct walk w = {.ctl = ctl};
     struct log_verify_report report;
-    struct log_verify_options options = {.on_damage = on_damage, .on_progress = on_progress, .arg = &w};
+    struct log_verify_options options = {
+        .on_damage = on_damage, .on_log = on_log, .on_progress = on_progress, .arg = &w};
     char data[CONFIG_PATH_MAX];
     log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
     if (!ctl_data_dir(ctl, data, sizeof data))
@@ -161,6 +205,7 @@ static int run_verify(struct ctl *ctl)
     }
     if (ctl->format != CTL_JSON)
         buf_free(&w.json.out);
+    buf_free(&w.logs);
     return exit_of(ctl, e, data, &report);
 }
 
