@@ -78,6 +78,9 @@ enum sh_error link_server_listen(struct link_server *server, const char *endpoin
 /* body: one msgpack map, copied. */
 void link_server_answer(struct link_server *server, struct link_token token, uint32_t type,
                         struct slice body);
+/* Gives the request's bytes back before it is answered: none of its slices may be used any more. It still
+ * counts against its session's credit, but takes no memory from the others. */
+void link_server_unlend(struct link_server *server, struct link_token token);
 /* Answers with an error message; text may be NULL. */
 void link_server_refuse(struct link_server *server, struct link_token token, const struct msg_error *error);
 /* Bytes of answers of this session that the client has not fetched yet (so that a service produces no more

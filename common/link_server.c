@@ -152,11 +152,20 @@ static struct session *session_of_token(const struct link_server *server, uint64
     return s != NULL && s->number == number ? s : NULL;
 }
 
+static void free_message(struct link_server *server, struct link_arrival *arrival)
+{
+    if (arrival->message == NULL)
+        return;
+    server->stats.held_bytes -= nng_msg_len(arrival->message);
+    nng_msg_free(arrival->message);
+    arrival->message = NULL;
+}
+
 static void free_request(struct link_server *server, struct session *s, struct link_arrival *arrival)
 {
     link_items_remove(&s->receiver.unanswered, &arrival->item);
     s->receiver.unanswered_bytes -= arrival->body_bytes;
-    server->stats.held_bytes -= nng_msg_len(arrival->message);
+    free_message(server, arrival);
     link_arrival_free(arrival);
 }
 
@@ -659,6 +668,14 @@ void link_server_answer(struct link_server *server, struct link_token token, uin
     server->stats.answers++;
     free_request(server, s, arrival_of_item(item)); /* body may have pointed into it */
     touch(server, s);
+}
+
+void link_server_unlend(struct link_server *server, struct link_token token)
+{
+    struct session *s = session_of_token(server, token.session);
+    struct link_item *item = s != NULL ? link_items_find(&s->receiver.unanswered, token.number) : NULL;
+    if (item != NULL)
+        free_message(server, arrival_of_item(item));
 }
 
 void link_server_refuse(struct link_server *server, struct link_token token, const struct msg_error *error)

@@ -27,6 +27,7 @@ struct wal_core {
     struct wal_actions actions;
     size_t written_bytes, stalled_bytes; /* of the bodies in the two queues */
     struct wal_waiters waiters;          /* handed out, not yet durable; by LSN */
+    struct wal_levels levels;            /* durable, and not yet on as many others as they want */
     struct wal_stalls stalls;            /* need the next segment, and all that came behind them */
     struct wal_polls polls;              /* parked watermark requests */
     struct wal_polls settling;           /* wait until the durable end is at newer_than */
@@ -57,6 +58,7 @@ void wal_core_close(struct wal_core *c)
 {
     wal_state_free(&c->state);
     wal_waiters_free(&c->waiters);
+    wal_levels_free(&c->levels);
     wal_stalls_free(&c->stalls);
     wal_polls_free(&c->polls);
     wal_polls_free(&c->settling);
@@ -79,11 +81,33 @@ static void refuse(struct wal_core *c, struct link_token token, enum sh_error co
     c->actions.refuse(c->actions.arg, token, &error);
 }
 
-static void reply(struct wal_core *c, const struct wal_waiter *w)
+static void reply(struct wal_core *c, struct link_token token, const struct wal_answer *answer, uint64_t hlc,
+                  enum wal_level reached)
 {
     struct msg_append_reply r = {
-        .log = c->log, .lsn = w->answer.lsn, .count = w->answer.count, .hlc = w->hlc};
-    c->actions.reply(c->actions.arg, w->token, &r);
+        .log = c->log, .lsn = answer->lsn, .count = answer->count, .ack = (uint64_t)reached, .hlc = hlc};
+    c->actions.reply(c->actions.arg, token, &r);
+}
+
+static void reply_to_wait(struct wal_core *c, const struct wal_level_wait *wait)
+{
+    reply(c, wait->token, &wait->answer, wait->hlc, wal_levels_of(&c->levels, &wait->answer));
+}
+
+/* Its entries are durable here: answers it, unless it waits for others. */
+static void reply_or_wait(struct wal_core *c, const struct wal_waiter *w)
+{
+    if (w->wanted == WAL_LOCAL) {
+        reply(c, w->token, &w->answer, w->hlc, WAL_LOCAL);
+        return;
+    }
+    struct wal_level_wait wait = {w->token, w->answer, w->hlc, w->wanted, w->due_ns};
+    if (w->due_ns == 0 || wal_levels_of(&c->levels, &w->answer) >= w->wanted) {
+        reply_to_wait(c, &wait);
+        return;
+    }
+    wal_levels_wait(&c->levels, &wait);
+    c->actions.unlend(c->actions.arg, w->token);
 }
 
 /* A frame for the state as it is: base LSN and HLC are taken now. */
@@ -131,7 +155,7 @@ static void roll(struct wal_core *c, int64_t now_real_ns)
 /* SH_OK: it is new and good, *count entries. Anything else was answered here, or waits for what it repeats.
  */
 static enum sh_error judge(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                           uint32_t *count)
+                           int64_t due_ns, uint32_t *count)
 {
     struct wal_answer answer;
     uint64_t expected;
@@ -140,9 +164,13 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
         enum wal_verdict verdict = wal_producers_judge(c->state.producers, a->producer, (uint32_t)a->epoch,
                                                        a->sequence, &answer, &expected);
         if (verdict == WAL_REPEATED) {
-            struct wal_waiter w = {.token = token, .answer = answer, .until_lsn = c->state.next_lsn - 1};
+            struct wal_waiter w = {.token = token,
+                                   .answer = answer,
+                                   .until_lsn = c->state.next_lsn - 1,
+                                   .wanted = (enum wal_level)a->ack,
+                                   .due_ns = due_ns};
             if (answer.lsn + answer.count - 1 <= c->durable.lsn)
-                reply(c, &w);
+                reply_or_wait(c, &w);
             else
                 wal_waiters_push(&c->waiters, &w);
             return error;
@@ -175,8 +203,8 @@ static bool fits(const struct wal_core *c, size_t body_bytes)
 }
 
 /* Everything is decided: gives the entries their LSNs. */
-static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a, uint32_t count,
-                  int64_t now_real_ns)
+static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a, int64_t due_ns,
+                  uint32_t count, int64_t now_real_ns)
 {
     struct wal_frame *frame = new_frame(c, FRAME_DATA, a->entries, now_real_ns);
     struct frame_header *h = &frame->header;
@@ -192,6 +220,8 @@ static void admit(struct wal_core *c, struct link_token token, const struct msg_
         .hlc = h->hlc,
         .until_lsn = c->state.next_lsn - 1,
         .bytes = a->entries.len,
+        .wanted = (enum wal_level)a->ack,
+        .due_ns = due_ns,
     };
     c->written_bytes += a->entries.len;
     wal_waiters_push(&c->waiters, &w);
@@ -229,11 +259,11 @@ static void note_writes(struct wal_core *c)
 
 /* Takes or answers the request; false: it needs the next segment, which is not there yet. */
 static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                       int64_t now_real_ns)
+                       int64_t due_ns, int64_t now_real_ns)
 {
     uint32_t count;
     bool needs_roll = !fits(c, a->entries.len);
-    if (judge(c, token, a, &count) != SH_OK)
+    if (judge(c, token, a, due_ns, &count) != SH_OK)
         return true;
     if (needs_roll && c->next == WAL_NEXT_PREPARING)
         return false;
@@ -245,7 +275,7 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
     }
     if (needs_roll)
         roll(c, now_real_ns);
-    admit(c, token, a, count, now_real_ns);
+    admit(c, token, a, due_ns, count, now_real_ns);
     return true;
 }
 
@@ -256,8 +286,9 @@ static bool is_overloaded(const struct wal_core *c, size_t bytes)
 }
 
 void wal_core_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                     int64_t now_real_ns)
+                     int64_t now_real_ns, int64_t now_ns)
 {
+    int64_t due_ns = a->timeout_ms > 0 ? now_ns + (int64_t)a->timeout_ms * NS_PER_MS : 0;
     if (a->entries.len > frame_body_most(c->segment_size)) {
         refuse(c, token, SH_TOO_LARGE, "more bytes than a frame can hold", 0);
         return;
@@ -270,9 +301,9 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
         refuse(c, token, SH_OVERLOADED, "too many bytes wait to be committed", 0);
         return;
     }
-    if (c->stalls.first == NULL && try_append(c, token, a, now_real_ns))
+    if (c->stalls.first == NULL && try_append(c, token, a, due_ns, now_real_ns))
         return;
-    wal_stalls_push(&c->stalls, token, a);
+    wal_stalls_push(&c->stalls, token, a, due_ns);
     c->stalled_bytes += a->entries.len;
 }
 
@@ -316,7 +347,7 @@ static void go_on(struct wal_core *c, int64_t now_real_ns)
         try_loss(c, now_real_ns);
     while (c->stalls.first != NULL) {
         struct wal_stall *stall = c->stalls.first;
-        if (!try_append(c, stall->token, &stall->request, now_real_ns))
+        if (!try_append(c, stall->token, &stall->request, stall->due_ns, now_real_ns))
             return;
         c->stalled_bytes -= stall->request.entries.len;
         wal_stalls_pop(&c->stalls);
@@ -377,7 +408,7 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
     c->durable = *durable;
     while (wal_waiters_pop(&c->waiters, durable->lsn, &w)) {
         c->written_bytes -= w.bytes;
-        reply(c, &w);
+        reply_or_wait(c, &w);
     }
     if (c->loss_end > 0 && c->loss_end <= durable->end) {
         c->loss_end = 0;
@@ -393,6 +424,23 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
         wal_polls_remove(&c->polls, i);
         answer_poll(c, poll.token);
     }
+}
+
+const char *wal_core_replicated(struct wal_core *c, uint64_t session, const struct msg_replicated *told)
+{
+    struct wal_level_wait wait;
+    const char *refusal = wal_levels_told(&c->levels, session, told, c->durable.lsn);
+    if (refusal == NULL)
+        while (wal_levels_pop_reached(&c->levels, &wait))
+            reply_to_wait(c, &wait);
+    return refusal;
+}
+
+void wal_core_end_waits(struct wal_core *c)
+{
+    struct wal_level_wait wait;
+    while (wal_levels_pop_any(&c->levels, &wait))
+        reply_to_wait(c, &wait);
 }
 
 void wal_core_watermark(struct wal_core *c, struct link_token token, const struct msg_watermark *request,
@@ -418,16 +466,22 @@ void wal_core_tick(struct wal_core *c, int64_t now_ns)
         wal_polls_remove(&c->polls, i);
         answer_poll(c, poll.token);
     }
+    struct wal_level_wait wait;
+    while (wal_levels_pop_due(&c->levels, now_ns, &wait))
+        reply_to_wait(c, &wait);
 }
 
 int64_t wal_core_due_ns(const struct wal_core *c)
 {
-    return wal_polls_due_ns(&c->polls);
+    int64_t levels_ns = wal_levels_due_ns(&c->levels), polls_ns = wal_polls_due_ns(&c->polls);
+    return levels_ns < polls_ns ? levels_ns : polls_ns;
 }
 
 void wal_core_drop(struct wal_core *c, uint64_t session)
 {
     c->stalled_bytes -= wal_stalls_drop(&c->stalls, session);
+    wal_waiters_drop(&c->waiters, session);
+    wal_levels_drop(&c->levels, session);
     wal_polls_drop(&c->polls, session);
     wal_polls_drop(&c->settling, session);
 }
@@ -442,6 +496,7 @@ struct wal_core_stats wal_core_stats(const struct wal_core *c)
         .queued_bytes = c->written_bytes + c->stalled_bytes,
         .waiting = c->waiters.count,
         .stalled = c->stalls.count,
+        .waiting_for_others = c->levels.by_due.count,
         .producers = wal_producers_count(c->state.producers),
         .next = c->next,
         .writes = c->writes,

@@ -4,9 +4,9 @@
  * Requests are lent: their bytes stay valid until the request is answered or its session is dropped.
  *
  * An append is judged (producer, sequence), checked, given its LSNs, its HLC and its place in a segment, and
- * handed out as a frame to write; it is answered when the durable LSN has reached its last entry. When it
- * doesn't fit into the segment, a checkpoint frame opens the next one first; while that one is being
- * prepared, appends wait here.
+ * handed out as a frame to write; it is answered when the durable LSN has reached its last entry; one that
+ * wants a quorum, or all, when these have it too (wal_levels.h). When it doesn't fit into the segment, a
+ * checkpoint frame opens the next one first; while that one is being prepared, appends wait here.
  *
  * While writes are refused nothing new is taken, but what was accepted is committed and answered, a repeated
  * sequence too. */
@@ -44,6 +44,8 @@ struct wal_actions {
     void (*accepted)(void *arg); /* the loss frame is durable */
     void (*loss_refused)(void *arg, enum sh_error error, const char *text);
     void (*settled)(void *arg, struct link_token token, uint64_t durable_lsn);
+    void (*unlend)(void *arg,
+                   struct link_token token); /* an append that goes on waiting: for its bytes no more */
     void *arg;
 };
 
@@ -70,9 +72,13 @@ struct wal_core;
 struct wal_core *wal_core_open(const struct wal_core_options *options);
 void wal_core_close(struct wal_core *core);
 
-/* now_real_ns: CLOCK_REALTIME, for the HLC. */
+/* now_real_ns: CLOCK_REALTIME, for the HLC; now_ns: CLOCK_MONOTONIC, from which its timeout counts. */
 void wal_core_append(struct wal_core *core, struct link_token token, const struct msg_append *request,
-                     int64_t now_real_ns);
+                     int64_t now_real_ns, int64_t now_ns);
+/* How far others have the log. NULL, or why it is not believed: then nothing has changed. */
+const char *wal_core_replicated(struct wal_core *core, uint64_t session, const struct msg_replicated *told);
+/* Appends that wait for others are answered with the level that they have reached. */
+void wal_core_end_waits(struct wal_core *core);
 /* Answered when the durable end is newer, when appends begin or cease to be taken, or when the wait is over.
  * now_ns: CLOCK_MONOTONIC. */
 void wal_core_watermark(struct wal_core *core, struct link_token token, const struct msg_watermark *request,
@@ -100,6 +106,7 @@ struct wal_core_stats {
     uint64_t next_lsn, frames;
     uint64_t durable_end, durable_lsn;
     size_t queued_bytes, waiting, stalled, producers;
+    size_t waiting_for_others; /* durable here */
     enum wal_next next;
     enum wal_writes writes;
 };

@@ -35,16 +35,26 @@ bool wal_waiters_pop(struct wal_waiters *q, uint64_t durable_lsn, struct wal_wai
     return true;
 }
 
+void wal_waiters_drop(struct wal_waiters *q, uint64_t session)
+{
+    for (size_t i = 0; i < q->count; i++) {
+        struct wal_waiter *w = &q->ring[(q->first + i) % q->cap];
+        if (w->token.session == session)
+            w->wanted = WAL_LOCAL;
+    }
+}
+
 void wal_waiters_free(struct wal_waiters *q)
 {
     free(q->ring);
     *q = (struct wal_waiters){0};
 }
 
-void wal_stalls_push(struct wal_stalls *q, struct link_token token, const struct msg_append *request)
+void wal_stalls_push(struct wal_stalls *q, struct link_token token, const struct msg_append *request,
+                     int64_t due_ns)
 {
     struct wal_stall *stall = xmalloc(sizeof *stall);
-    *stall = (struct wal_stall){.token = token, .request = *request};
+    *stall = (struct wal_stall){.token = token, .request = *request, .due_ns = due_ns};
     *(q->last != NULL ? &q->last->next : &q->first) = stall;
     q->last = stall;
     q->count++;
@@ -66,7 +76,7 @@ size_t wal_stalls_drop(struct wal_stalls *q, uint64_t session)
     size_t bytes = 0;
     while (q->first != NULL) {
         if (q->first->token.session != session)
-            wal_stalls_push(&kept, q->first->token, &q->first->request);
+            wal_stalls_push(&kept, q->first->token, &q->first->request, q->first->due_ns);
         else
             bytes += q->first->request.entries.len;
         wal_stalls_pop(q);

@@ -3,8 +3,7 @@
 #ifndef WAL_QUEUE_H
 #define WAL_QUEUE_H
 
-#include "link.h"
-#include "wal_producers.h"
+#include "wal_levels.h"
 
 /* ---- answered when the durable LSN has reached until_lsn; a ring in that order ---- */
 struct wal_waiter {
@@ -12,6 +11,8 @@ struct wal_waiter {
     struct wal_answer answer;
     uint64_t hlc, until_lsn;
     size_t bytes;
+    enum wal_level wanted;
+    int64_t due_ns; /* when it wants more than WAL_LOCAL; 0: it does not wait for that */
 };
 struct wal_waiters {
     struct wal_waiter *ring;
@@ -19,6 +20,8 @@ struct wal_waiters {
 };
 void wal_waiters_push(struct wal_waiters *queue, const struct wal_waiter *waiter);
 bool wal_waiters_pop(struct wal_waiters *queue, uint64_t durable_lsn, struct wal_waiter *out);
+/* The session's want no more than durability from now on. */
+void wal_waiters_drop(struct wal_waiters *queue, uint64_t session);
 void wal_waiters_free(struct wal_waiters *queue);
 
 /* ---- first in, first out ---- */
@@ -26,12 +29,14 @@ struct wal_stall {
     struct wal_stall *next;
     struct link_token token;
     struct msg_append request; /* its slices are lent */
+    int64_t due_ns;            /* as in wal_waiter */
 };
 struct wal_stalls {
     struct wal_stall *first, *last;
     size_t count;
 };
-void wal_stalls_push(struct wal_stalls *queue, struct link_token token, const struct msg_append *request);
+void wal_stalls_push(struct wal_stalls *queue, struct link_token token, const struct msg_append *request,
+                     int64_t due_ns);
 void wal_stalls_pop(struct wal_stalls *queue);
 /* Removes the session's; returns the bytes of their entries. */
 size_t wal_stalls_drop(struct wal_stalls *queue, uint64_t session);

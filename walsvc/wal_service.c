@@ -14,6 +14,7 @@
 #include "wal_copies.h"
 #include "wal_core.h"
 #include "wal_fatal.h"
+#include "wal_levels.h"
 #include "wal_mend.h"
 
 enum { LINK_SLACK_BYTES = 16 << 20, AGAIN_MS = 100 };
@@ -202,6 +203,12 @@ static void send_reply(void *arg, struct link_token token, const struct msg_appe
     link_server_answer(w->link, token, MSG_append_reply, buf_slice(&w->body));
 }
 
+static void unlend(void *arg, struct link_token token)
+{
+    struct wal_service *w = arg;
+    link_server_unlend(w->link, token);
+}
+
 static void send_refusal(void *arg, struct link_token token, const struct msg_error *error)
 {
     struct wal_service *w = arg;
@@ -265,10 +272,13 @@ static void on_append(struct wal_service *w, const struct link_request *request)
     enum sh_error error = msg_decode(MSG_append, request->body, &append);
     log_for(LOG_DEBUG, request->correlation, "append", log_uint("sequence", append.sequence),
             log_uint("bytes", request->body.len));
-    if (error == SH_OK)
-        wal_core_append(w->core, request->token, &append, clock_real_ns());
-    else
+    if (error != SH_OK) {
         refuse(w, request, error, "not a well-formed append");
+        return;
+    }
+    wal_core_append(w->core, request->token, &append, clock_real_ns(), loop_now_ns(w->service->loop));
+    if (append.ack != WAL_LOCAL)
+        set_timer(w); /* one that is repeated may wait already */
 }
 
 static void on_watermark(struct wal_service *w, const struct link_request *request)
@@ -324,6 +334,33 @@ static enum sh_error log_of(const struct link_request *request, struct id16 *log
                : request->type == MSG_hold   ? m.hold.log
                                              : m.info.log;
     return error;
+}
+
+/* From replsvc: never believed when it can't be, since appends are acknowledged by it. */
+static void on_replicated(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_replicated told;
+    if (!request->local) {
+        refuse(w, request, SH_FORBIDDEN, "only on the node itself");
+        return;
+    }
+    enum sh_error error = msg_decode(MSG_replicated, request->body, &told);
+    if (error != SH_OK) {
+        refuse(w, request, error, "not a well-formed replicated");
+        return;
+    }
+    const char *why = wal_core_replicated(w->core, request->token.session, &told);
+    set_timer(w);
+    if (why == NULL) {
+        w->body.len = 0;
+        msg_encode(MSG_replicated_reply, &(struct msg_replicated_reply){0}, &w->body);
+        link_server_answer(w->link, request->token, MSG_replicated_reply, buf_slice(&w->body));
+        return;
+    }
+    log_error("replicated LSNs that cannot be; ignored", log_text("why", why),
+              log_uint("quorum_lsn", told.quorum_lsn), log_uint("all_lsn", told.all_lsn),
+              log_uint("durable_lsn", wal_core_stats(w->core).durable_lsn));
+    refuse(w, request, SH_BAD_REQUEST, why);
 }
 
 /* What a janitor answers. */
@@ -411,6 +448,8 @@ static void on_request(void *arg, const struct link_request *request)
         on_accept_loss(w, request);
     else if (request->type == MSG_write_permit)
         on_write_permit(w, request);
+    else if (request->type == MSG_replicated)
+        on_replicated(w, request);
     else
         refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
 }
@@ -453,7 +492,7 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .state = *state,
         .durable = w->own.log.durable,
         .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused,
-                    send_permit_reply, w},
+                    send_permit_reply, unlend, w},
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);
@@ -641,6 +680,7 @@ void wal_close(struct service *service)
     wal_mend_close(w->mend);
     w->mend = NULL;
     mailbox_close(&w->mailbox);
+    wal_core_end_waits(w->core);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);

@@ -64,6 +64,12 @@ static void on_settled(void *arg, struct link_token token, uint64_t durable_lsn)
     answer_of(arg, token)->settled_lsn = durable_lsn;
 }
 
+static void on_unlend(void *arg, struct link_token token)
+{
+    struct wal_rig *rig = arg;
+    buf_free(&rig->bodies[token.number]);
+}
+
 enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char *data, uint64_t segment_size)
 {
     struct wal_state state;
@@ -72,6 +78,7 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
     rig->last = &rig->first;
     rig->next_fd = -1;
     rig->now_ns = clock_real_ns();
+    rig->session = 1;
     snprintf(rig->data, sizeof rig->data, "%s", data);
     enum service_exit code = wal_dir_open(&rig->dir, fs, data, "n1");
     if (code != EXIT_DONE)
@@ -92,7 +99,7 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
         .state = state,
         .durable = rig->log.durable,
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    rig},
+                    on_unlend, rig},
     };
     rig->core = wal_core_open(&options);
     wal_permit_start(&rig->dir.permit, rig->core);
@@ -141,9 +148,11 @@ uint64_t rig_append_body(struct wal_rig *rig, uint64_t producer, uint32_t epoch,
         .producer = rig_producer(producer),
         .epoch = epoch,
         .sequence = sequence,
+        .ack = rig->ack,
+        .timeout_ms = rig->timeout_ms,
         .entries = buf_slice(&rig->bodies[number]),
     };
-    wal_core_append(rig->core, (struct link_token){1, number}, &append, rig->now_ns);
+    wal_core_append(rig->core, (struct link_token){rig->session, number}, &append, rig->now_ns, rig->now_ns);
     return number;
 }
 

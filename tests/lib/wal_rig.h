@@ -4,6 +4,7 @@
 
 #include "wal_core.h"
 #include "wal_dir.h"
+#include "wal_levels.h"
 
 enum { RIG_ANSWERS_MAX = 8192 };
 
@@ -25,7 +26,11 @@ struct wal_rig {
     struct wal_frame *first, **last; /* handed out by the core */
     int next_fd;                     /* the prepared segment, or -1 */
     bool prepares;  /* set by the first rig_prepare: another segment is prepared after each roll */
-    int64_t now_ns; /* real time as the core sees it */
+    int64_t now_ns; /* real time as the core sees it, and for appends the other one too */
+    /* of the next appends: */
+    uint64_t session; /* 1 */
+    enum wal_level ack;
+    uint64_t timeout_ms;
     uint64_t requests;
     struct rig_answer answers[RIG_ANSWERS_MAX]; /* by the request's number */
     struct buf bodies[RIG_ANSWERS_MAX];         /* the requests' bytes, kept like a link keeps them */

@@ -84,6 +84,12 @@ static void on_settled(void *arg, struct link_token token, uint64_t durable_lsn)
     answer_of(token)->settled_lsn = durable_lsn;
 }
 
+static void on_unlend(void *arg, struct link_token token)
+{
+    (void)arg, (void)token;
+    fail_msg("nothing here waits for others");
+}
+
 static void free_frames(void)
 {
     while (first != NULL) {
@@ -104,7 +110,7 @@ static int setup(void **state)
         .limit = SEGMENT,
         .durable = {.end = 200},
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    NULL},
+                    on_unlend, NULL},
     };
     wal_state_init(&options.state);
     core = wal_core_open(&options);
@@ -150,7 +156,7 @@ static struct answer *append_body(uint8_t producer, uint32_t epoch, uint64_t seq
         .sequence = sequence,
         .entries = body,
     };
-    wal_core_append(core, (struct link_token){1, ++requests}, &append, now_ns);
+    wal_core_append(core, (struct link_token){1, ++requests}, &append, now_ns, 0);
     return &answers[requests];
 }
 
