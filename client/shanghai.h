@@ -18,6 +18,8 @@ extern "C" {
 struct sh_client;
 struct sh_reader;
 
+/* How far an append must be durable before it is answered: on this node, on a majority of the members of its
+ * group (this node included), on all of them. */
 enum sh_ack { SH_ACK_LOCAL = 0, SH_ACK_QUORUM = 1, SH_ACK_ALL = 2 };
 
 /* How a client behaves; start from sh_default_options(). All values are copied by sh_open. */
@@ -25,12 +27,16 @@ struct sh_options {
     const char *const *endpoints; /* "ipc:///run/shanghai/n1/query", "tcp://10.0.0.1:4000"; tried in order */
     size_t endpoint_count;
     uint32_t timeout_ms; /* of each call, over all its retries; 30,000 */
-    /* Entries of concurrent callers that wait for the same moment are sent as one frame; the bounds of such a
-     * frame: */
+    /* How long the node waits for an append to reach a quorum, or all, from its arrival there; an append that
+     * wants one of these may take so much longer than timeout_ms. 5,000; 0: it says what is reached at once.
+     */
+    uint32_t ack_timeout_ms;
+    /* Entries of concurrent callers that wait for the same moment, and want the same acknowledgement, are
+     * sent as one frame; the bounds of such a frame: */
     uint32_t batch_entries; /* 4,096 */
     uint32_t batch_bytes;   /* bytes of encoded entries; 1 MiB */
     uint32_t linger_us;     /* how long an entry may wait for company when nothing is outstanding; 0 */
-    uint32_t in_flight;     /* append requests that may be unanswered; 4 */
+    uint32_t in_flight;     /* append requests that may be unanswered, of each acknowledgement; 4 */
     size_t queue_bytes;     /* entries waiting or unanswered, all callers; appends wait beyond; 64 MiB */
     bool at_least_once;     /* may re-send an append to another node after an unknown outcome */
     bool no_direct;         /* never append to walsvc's own link; for tests and measurements */
@@ -56,16 +62,19 @@ struct sh_append_result {
     uint8_t log[16];    /* uuid of the log */
     uint64_t first_lsn; /* the others follow without gaps */
     uint32_t count;
-    enum sh_ack ack; /* level reached */
+    enum sh_ack ack; /* level reached; of an append that wanted SH_ACK_LOCAL always that */
 };
 
 /* Appends 1..65,536 entries, all or none, and waits until they are durable, timeout_ms of the options at
- * most. A retry after a restart of the node never doubles them. While the node's disk is full it is tried
- * again; SH_DISK_FULL comes when the time is nearly over. *result, unless NULL, is filled with SH_OK
- * only. The outcome is unknown with SH_TIMEOUT (unless the detail says that the client's queue stayed full),
- * with SH_UNAVAILABLE (the client was closed), SH_SEQUENCE_EXPIRED (the node no longer remembers whether an
- * earlier try landed) and SH_INTERNAL (the node's answer makes no sense). Nothing was appended with any other
- * error: SH_BAD_REQUEST (also: in a callback), SH_TOO_LARGE, SH_DISK_FULL, SH_READ_ONLY, ... */
+ * most. When `ack` wants more than this node, it is waited for too, ack_timeout_ms of the options at most;
+ * then SH_OK comes all the same, and result->ack says what was reached: the entries are durable on this node,
+ * and may yet reach the others. Appends that want less never wait for these. A retry after a restart of the
+ * node never doubles them. While the node's disk is full it is tried again; SH_DISK_FULL comes when the time
+ * is nearly over. *result, unless NULL, is filled with SH_OK only. The outcome is unknown with SH_TIMEOUT
+ * (unless the detail says that the client's queue stayed full), with SH_UNAVAILABLE (the client was closed),
+ * SH_SEQUENCE_EXPIRED (the node no longer remembers whether an earlier try landed) and SH_INTERNAL (the
+ * node's answer makes no sense). Nothing was appended with any other error: SH_BAD_REQUEST (also: in a
+ * callback), SH_TOO_LARGE, SH_DISK_FULL, SH_READ_ONLY, ... */
 enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                         enum sh_ack ack, struct sh_append_result *result);
 
@@ -73,13 +82,13 @@ enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries
  * (NULL with an error), on a thread of the client's, one at a time. It must not block: what would wait is
  * refused there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits
  * only while queue_bytes is used up (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended
- * and fn is not called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread are
- * appended in their order. */
+ * and fn is not called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread, with the
+ * same `ack`, are appended in their order. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);
-/* Waits until everything appended so far has been answered, well or not. SH_TIMEOUT after timeout_ms of the
- * options. */
+/* Waits until everything appended so far has been answered, well or not. SH_TIMEOUT after timeout_ms and
+ * ack_timeout_ms of the options. */
 enum sh_error sh_flush(struct sh_client *client);
 
 /* Most bytes of one append, where an entry takes its payload, its stream and at most 10 bytes more; 0 before

@@ -95,7 +95,8 @@ struct link_server_stats {
     uint64_t requests, answers, refused_messages, dropped_sessions;
 };
 struct link_server_stats link_server_stats(const struct link_server *server);
-/* Not from one of its callbacks; calls on_drop for each session that is left. */
+/* Not from one of its callbacks; calls on_drop for each session that is left. The last answers go out as far
+ * as polls wait for them; they may be lost with the connection. */
 void link_server_close(struct link_server *server);
 
 /* ------------------------------------------------------------ the client's end */

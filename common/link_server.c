@@ -781,6 +781,7 @@ static void discard_mail(void *arg, struct mail *first)
 void link_server_close(struct link_server *server)
 {
     struct loop *loop = server->options.loop;
+    on_round_end(server); /* the last answers */
     for (size_t i = 0; i < server->inlet_count; i++)
         link_inlet_close(server->inlets[i]);
     server->mailbox.fn = discard_mail;

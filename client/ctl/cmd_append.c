@@ -17,6 +17,8 @@
 
 enum {
     BATCHES_UNDER_WAY = 64,
+    BATCHES_WAITING = 4, /* that want more than this node: no more than the client sends at a time, since none
+                            may spend its time in the client's queue while those before it use up theirs */
     BATCH_BYTES_MAX = 1 << 20,
     UNKNOWN_BYTES_MAX = 256 << 10, /* of a batch while the node's own limit isn't known */
     ENTRY_EXTRA_BYTES = 10,
@@ -33,6 +35,7 @@ struct append_run {
     uint64_t entries; /* acknowledged */
     struct sh_append_result first, last;
     enum sh_ack ack;     /* the lowest level reached */
+    uint64_t short_of;   /* entries of `entries` that did not reach `wanted` */
     enum sh_error error; /* the first one */
     char detail[256];
     struct batch_mark *failed; /* what it befell, when it was a batch; freed at the end */
@@ -42,6 +45,7 @@ struct append_run {
     struct sh_client *client;
     const char *stream;
     enum sh_ack wanted;
+    int batches_most; /* under way */
     uint32_t batch;
     uint64_t bytes, sent;
     struct sh_entry *entry; /* point into the input while a batch gathers */
@@ -94,6 +98,7 @@ static void on_appended(void *arg, enum sh_error error, const struct sh_append_r
             run->last = *result;
         run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
         run->entries += result->count;
+        run->short_of += result->ack < run->wanted ? result->count : 0;
         histogram_add(&run->latency_us, (uint64_t)took_us);
         free(mark);
     } else {
@@ -131,7 +136,7 @@ static bool send_batch(struct append_run *run)
 {
     if (run->count == 0)
         return true;
-    if (!wait_for_room(run, BATCHES_UNDER_WAY - 1))
+    if (!wait_for_room(run, run->batches_most - 1))
         return false;
     struct batch_mark *mark = xmalloc(sizeof *mark);
     *mark = (struct batch_mark){run, clock_mono_ns(), run->sent + 1, run->count, run->batch_bytes};
@@ -288,8 +293,6 @@ static void json_position(struct ctl_json *j, const char *key, const struct sh_a
     json_close(j, '}');
 }
 
-static const char *const ack_names[] = {"local", "quorum", "all"};
-
 static void print_json(const struct append_run *run, double seconds)
 {
     struct ctl_json j = {0};
@@ -299,7 +302,9 @@ static void print_json(const struct append_run *run, double seconds)
     json_uint(&j, "bytes", run->bytes);
     json_position(&j, "first", &run->first, run->first.first_lsn, any);
     json_position(&j, "last", &run->last, run->last.first_lsn + run->last.count - 1, any);
-    json_text(&j, "ack", ack_names[any ? run->ack : run->wanted]);
+    json_text(&j, "ack", ctl_ack_name(any ? run->ack : run->wanted));
+    json_text(&j, "wanted", ctl_ack_name(run->wanted));
+    json_uint(&j, "short", run->short_of);
     json_real(&j, "seconds", seconds, 6);
     json_real(&j, "rate", (double)run->entries / seconds, 1);
     json_uint(&j, "p50_us", histogram_quantile(&run->latency_us, 0.5));
@@ -317,9 +322,9 @@ static void print_text(const struct append_run *run, double seconds)
     }
     printf("%s %s durable (%s), %s, LSN %" PRIu64 " to %" PRIu64
            ", in %.3f s: %s/s, p50 %.2f ms, p99 %.2f ms\n",
-           ctl_grouped(run->entries, entries), run->entries == 1 ? "entry" : "entries", ack_names[run->ack],
-           ctl_bytes(run->bytes, bytes), run->first.first_lsn, run->last.first_lsn + run->last.count - 1,
-           seconds, ctl_rate((double)run->entries / seconds, rate),
+           ctl_grouped(run->entries, entries), run->entries == 1 ? "entry" : "entries",
+           ctl_ack_name(run->ack), ctl_bytes(run->bytes, bytes), run->first.first_lsn,
+           run->last.first_lsn + run->last.count - 1, seconds, ctl_rate((double)run->entries / seconds, rate),
            (double)histogram_quantile(&run->latency_us, 0.5) / 1000,
            (double)histogram_quantile(&run->latency_us, 0.99) / 1000);
 }
@@ -355,6 +360,21 @@ static int report_failure(struct append_run *run, bool from_input)
     return ctl_fail_node(run->ctl, what, run->error, run->detail);
 }
 
+/* No failure, but not what was asked for. */
+static int report_short(const struct append_run *run)
+{
+    char text[256], some[CTL_TEXT_MAX], all[CTL_TEXT_MAX], wait[CTL_TEXT_MAX];
+    snprintf(text, sizeof text,
+             "%s of %s %s did not reach `%s` within %s: durable on this node, `%s` was reached, and they may "
+             "still "
+             "reach the others",
+             ctl_grouped(run->short_of, some), ctl_grouped(run->entries, all),
+             run->entries == 1 ? "entry" : "entries", ctl_ack_name(run->wanted),
+             ctl_duration((int64_t)ctl_ack_timeout_ms(run->ctl) * NS_PER_MS, wait), ctl_ack_name(run->ack));
+    ctl_fail_text(run->ctl, "append", SH_NO_QUORUM, text);
+    return CTL_NO;
+}
+
 static int report(struct append_run *run, bool from_input)
 {
     double seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
@@ -365,20 +385,7 @@ static int report(struct append_run *run, bool from_input)
         print_json(run, seconds);
     else
         print_text(run, seconds);
-    return CTL_DONE;
-}
-
-static bool read_ack(const struct ctl *ctl, enum sh_ack *ack)
-{
-    const char *word = ctl_word(ctl, "ack", "local");
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(word, ack_names[i]) == 0) {
-            *ack = (enum sh_ack)i;
-            return true;
-        }
-    }
-    ctl_usage(ctl, "--ack must be local, quorum or all, not `%s`", word);
-    return false;
+    return run->short_of > 0 ? report_short(run) : CTL_DONE;
 }
 
 /* Whether the values are the input, and everything else is as it should be. */
@@ -398,11 +405,12 @@ static int run_append(struct ctl *ctl)
     bool from_input;
     const char *stream;
     enum sh_ack wanted;
-    if (!check_values(ctl, &from_input) || !ctl_stream(ctl, &stream) || !read_ack(ctl, &wanted))
+    if (!check_values(ctl, &from_input) || !ctl_stream(ctl, &stream) || !ctl_ack(ctl, &wanted))
         return CTL_USAGE;
     struct append_run *run = xcalloc(1, sizeof *run);
     run->ctl = ctl;
     run->wanted = wanted;
+    run->batches_most = wanted == SH_ACK_LOCAL ? BATCHES_UNDER_WAY : BATCHES_WAITING;
     run->stream = stream != NULL ? stream : "";
     run->batch = (uint32_t)ctl_number(ctl, "batch", 100);
     int code = ctl_open(ctl, &run->client);
@@ -426,7 +434,7 @@ static int run_append(struct ctl *ctl)
 
 static const struct ctl_option append_options[] = {
     {"stream", 's', CTL_WORD, "S", "stream of the events; the empty one without it", 0, 0},
-    {"ack", 'a', CTL_WORD, "LEVEL", "local, quorum or all: how far an entry must be durable", 0, 0},
+    CTL_ACK_OPTIONS,
     {"batch", 'b', CTL_NUMBER, "N", "entries in a batch, 100 without it", 1, 65536},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -437,7 +445,10 @@ const struct ctl_command cmd_append = {
     .summary = "Append events and wait until they are durable",
     .more = "Each VALUE is one event. With -, each line of standard input is one: without its newline, an\n"
             "empty line too; the last newline may be missing. An event that is just - can only come that\n"
-            "way. A retry after a restart of the node never appends anything twice.",
+            "way. A retry after a restart of the node never appends anything twice.\n\n"
+            "With --ack quorum or all the entries are to be durable on a majority of the group's nodes, or\n"
+            "on all of them. What does not get there in time is durable on this node all the same: the\n"
+            "rest is appended, and the exit code is 1.",
     .options = append_options,
     .values_least = 1,
     .values_most = -1,

@@ -31,6 +31,7 @@ struct bench {
     struct sh_entry *entries;
     uint32_t batch;
     size_t size;
+    enum sh_ack ack;
     int callers, outstanding; /* threads, and appends that each has under way */
     int64_t start_ns, end_ns, stopped_ns;
     struct tally tally;           /* of all callers */
@@ -77,6 +78,12 @@ struct call {
     int64_t sent_ns;
 };
 
+/* A figure for a quorum is none when there was none. */
+static enum sh_error judge(const struct bench *b, enum sh_error error, const struct sh_append_result *result)
+{
+    return error == SH_OK && result->ack < b->ack ? SH_NO_QUORUM : error;
+}
+
 static void record(struct tally *t, enum sh_error error, int64_t sent_ns, uint32_t count)
 {
     if (error == SH_OK) {
@@ -110,6 +117,7 @@ static void give_room(struct caller *c)
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct call *call = arg;
+    error = judge(call->caller->b, error, result);
     record(&call->caller->tally, error, call->sent_ns, result != NULL ? result->count : 0);
     give_room(call->caller);
     free(call);
@@ -130,7 +138,7 @@ static void append_in_flight(struct caller *c)
         wait_for_room(c);
         struct call *call = xmalloc(sizeof *call);
         *call = (struct call){c, clock_mono_ns()};
-        error = sh_append_async(b->client, b->entries, b->batch, SH_ACK_LOCAL, on_appended, call);
+        error = sh_append_async(b->client, b->entries, b->batch, b->ack, on_appended, call);
         if (error == SH_OK)
             continue;
         give_room(c);
@@ -149,7 +157,7 @@ static void append_and_wait(struct caller *c)
     enum sh_error error = SH_OK;
     while (error == SH_OK && clock_mono_ns() < b->end_ns) {
         int64_t sent_ns = clock_mono_ns();
-        error = sh_append(b->client, b->entries, b->batch, SH_ACK_LOCAL, &result);
+        error = judge(b, sh_append(b->client, b->entries, b->batch, b->ack, &result), &result);
         record(&c->tally, error, sent_ns, b->batch);
     }
 }
@@ -207,6 +215,7 @@ static void print_append_json(const struct bench *b, const struct figures *f)
     json_open(&j, NULL, '{');
     json_uint(&j, "entries", b->tally.appended);
     json_uint(&j, "errors", b->tally.errors);
+    json_text(&j, "ack", ctl_ack_name(b->ack));
     json_real(&j, "seconds", f->seconds, 3);
     json_real(&j, "rate", f->rate, 0);
     json_real(&j, "bytes_per_s", f->bytes_per_s, 0);
@@ -243,7 +252,8 @@ static int measure_append(struct bench *b)
 {
     struct figures f = {0};
     struct sh_append_result first;
-    enum sh_error error = sh_append(b->client, b->entries, 1, SH_ACK_LOCAL, &first); /* connects */
+    enum sh_error error =
+        judge(b, sh_append(b->client, b->entries, 1, b->ack, &first), &first); /* connects */
     if (error != SH_OK)
         return ctl_fail_node(b->ctl, "bench append", error, sh_last_error_detail());
     run_load(b, (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S));
@@ -271,8 +281,12 @@ static int run_bench_append(struct ctl *ctl)
     const char *dir = ctl_word(ctl, "disk-dir", ".");
     if (access(dir, W_OK | X_OK) != 0)
         return ctl_usage(ctl, "--disk-dir %s: %s", dir, strerror(errno));
+    enum sh_ack ack;
+    if (!ctl_ack(ctl, &ack))
+        return CTL_USAGE;
     struct bench *b = xcalloc(1, sizeof *b);
     b->ctl = ctl;
+    b->ack = ack;
     b->size = (size_t)ctl_number(ctl, "size", 128);
     bool by_callers = ctl_number(ctl, "callers", 0) > 0;
     b->callers = (int)ctl_number(ctl, "callers", 1);
@@ -300,6 +314,7 @@ static const struct ctl_option append_options[] = {
     {"in-flight", 'i', CTL_NUMBER, "N",
      "appends that a thread has under way, 64 without it (1 with --callers: it waits for each)", 1, 65536},
     {"callers", 'C', CTL_NUMBER, "N", "threads that append by one client, 1 without it", 1, 1024},
+    CTL_ACK_OPTIONS,
     {"duration", 'd', CTL_TIME, "T", "how long, 5s without it", 1000000, UINT64_C(3600000000000)},
     {"disk-dir", 'D', CTL_WORD, "DIR",
      "where the bare disk is measured: a folder on the data's disk; . without it", 0, 0},

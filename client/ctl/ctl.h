@@ -97,7 +97,7 @@ struct ctl_endpoints {
 };
 bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out);
 void ctl_endpoints_free(struct ctl_endpoints *endpoints);
-/* Default options with the node's endpoints (borrowed) and --timeout. */
+/* Default options with the node's endpoints (borrowed), --timeout and --ack-timeout. */
 struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_endpoints *endpoints);
 /* The same, opened; CTL_DONE or an exit code (said). */
 int ctl_open(const struct ctl *ctl, struct sh_client **client);
@@ -106,6 +106,17 @@ bool ctl_run_dir(const struct ctl *ctl, char *out, size_t size);
 /* The data directory by --data or the configuration; false (said) when neither says. */
 bool ctl_data_dir(const struct ctl *ctl, char *out, size_t size);
 uint32_t ctl_timeout_ms(const struct ctl *ctl);
+/* Of commands that append: the acknowledgement wanted (false, said: there is no such one), and how long it is
+ * waited for. */
+#define CTL_ACK_OPTIONS                                                                                      \
+    {"ack", 'a', CTL_WORD, "LEVEL", "local, quorum or all: how far an entry must be durable", 0, 0},         \
+    {                                                                                                        \
+        "ack-timeout", 'T', CTL_TIME, "T", "how long to wait for quorum or all, 5s without it", 0,           \
+            UINT64_C(86400000000000)                                                                         \
+    }
+bool ctl_ack(const struct ctl *ctl, enum sh_ack *ack);
+uint32_t ctl_ack_timeout_ms(const struct ctl *ctl);
+const char *ctl_ack_name(enum sh_ack ack);
 /* Says what failed, on stderr, in the format asked for; returns the exit code that it means. The detail, when
  * there is one, stands for the first clause of the error's own text, which it says more exactly. */
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);

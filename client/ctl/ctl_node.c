@@ -130,12 +130,36 @@ uint32_t ctl_timeout_ms(const struct ctl *ctl)
     return (uint32_t)(ctl_number(ctl, "timeout", UINT64_C(30000) * NS_PER_MS) / NS_PER_MS);
 }
 
+static const char *const ack_names[] = {"local", "quorum", "all"};
+
+const char *ctl_ack_name(enum sh_ack ack)
+{
+    return ack_names[ack];
+}
+
+bool ctl_ack(const struct ctl *ctl, enum sh_ack *ack)
+{
+    const char *word = ctl_word(ctl, "ack", "local");
+    for (*ack = SH_ACK_LOCAL; *ack <= SH_ACK_ALL; (*ack)++)
+        if (strcmp(word, ack_names[*ack]) == 0)
+            return true;
+    ctl_usage(ctl, "--ack must be local, quorum or all, not `%s`", word);
+    return false;
+}
+
+uint32_t ctl_ack_timeout_ms(const struct ctl *ctl)
+{
+    uint64_t usual_ms = sh_default_options().ack_timeout_ms;
+    return (uint32_t)(ctl_number(ctl, "ack-timeout", usual_ms * NS_PER_MS) / NS_PER_MS);
+}
+
 struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_endpoints *endpoints)
 {
     struct sh_options options = sh_default_options();
     options.endpoints = (const char *const *)endpoints->text;
     options.endpoint_count = endpoints->count;
     options.timeout_ms = ctl_timeout_ms(ctl);
+    options.ack_timeout_ms = ctl_ack_timeout_ms(ctl);
     return options;
 }
 

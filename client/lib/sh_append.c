@@ -69,13 +69,13 @@ static enum sh_error wait_for_room(struct sh_client *c, size_t bytes, int64_t de
     return SH_OK;
 }
 
-/* Nothing joins the open batch any more; says whether the loop waits to hear that. */
-static bool close_batch(struct shc_queue *q)
+/* Closes the batch; says whether the loop waits to hear that. */
+static bool close_batch(struct shc_queue *q, struct shc_batch *b)
 {
-    bool wake = q->wake_on_close;
-    q->open->state = SHC_READY;
-    q->open = NULL;
-    q->wake_on_close = false;
+    struct shc_lane *lane = &q->lanes[b->ack];
+    bool wake = lane->wake_on_close;
+    shc_batch_close(q, b);
+    lane->wake_on_close = false;
     return wake;
 }
 
@@ -98,31 +98,33 @@ struct arrival {
 
 /* Whether the batch is left until the others have come back: its first caller, who waits for it anyway, sees
  * to it that this doesn't take too long. */
-static bool is_held(struct shc_queue *q, struct shc_batch *b, const struct arrival *a)
+static bool is_held(struct shc_lane *lane, struct shc_batch *b, const struct arrival *a)
 {
-    bool held = shc_company_waits(&q->company, a->now_ns);
+    bool held = shc_company_waits(&lane->company, a->now_ns);
     if (held && a->waits && b->count == 0) {
         b->led = true;
-        q->wake_on_close = true;
+        lane->wake_on_close = true;
     }
     return held && b->led;
 }
 
-/* Puts the entries into the open batch, or a new one when they don't fit; *wake: the loop must be woken. */
+/* Puts the entries into their lane's open batch, or a new one when they don't fit; *wake: the loop must be
+ * woken. */
 static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *a, bool *wake)
 {
     struct shc_queue *q = &c->queue;
     size_t bytes_max = shared_bytes_max(c);
-    struct shc_batch *b = q->open;
-    *wake = a->waits && shc_company_came(&q->company, a->now_ns);
-    if (b != NULL && (b->ack != a->ack || b->count + a->count > c->options.batch_entries ||
+    struct shc_lane *lane = &q->lanes[a->ack];
+    struct shc_batch *b = lane->open;
+    *wake = a->waits && shc_company_came(&lane->company, a->now_ns);
+    if (b != NULL && (b->count + a->count > c->options.batch_entries ||
                       b->body.len - SHC_ARRAY_HEAD + a->bytes > bytes_max)) {
-        *wake = close_batch(q) || *wake;
+        *wake = close_batch(q, b) || *wake;
         b = NULL;
     }
     if (b == NULL)
         b = shc_batch_new(q, a->ack);
-    bool held = is_held(q, b, a);
+    bool held = is_held(lane, b, a);
     buf_reserve(&b->body, a->bytes);
     for (uint32_t i = 0; i < a->count; i++) {
         const struct sh_entry *e = &a->entries[i];
@@ -132,9 +134,9 @@ static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *
     b->live++;
     q->bytes += a->bytes;
     if (b->count >= c->options.batch_entries || b->body.len - SHC_ARRAY_HEAD >= bytes_max)
-        *wake = close_batch(q) || *wake;
-    *wake = *wake || (q->wake_on_entry && !held);
-    q->wake_on_entry = q->wake_on_entry && held;
+        *wake = close_batch(q, b) || *wake;
+    *wake = *wake || (lane->wake_on_entry && !held);
+    lane->wake_on_entry = lane->wake_on_entry && held;
     if (q->woken || loop_is_mine(c->loop)) /* a callback's turn ends with a look at the queue */
         *wake = false;
     q->woken = q->woken || *wake;
@@ -190,7 +192,7 @@ static void send_what_is_there(struct sh_client *c, struct shc_batch *b)
 {
     struct shc_queue *q = &c->queue;
     pthread_mutex_lock(&q->lock);
-    bool wake = q->open == b && !q->woken;
+    bool wake = q->lanes[b->ack].open == b && !q->woken;
     q->woken = q->woken || wake;
     b->led = false;
     pthread_mutex_unlock(&q->lock);
@@ -204,7 +206,7 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     struct shc_queue *q = &c->queue;
     struct arrival a = {
         .entries = entries, .count = count, .ack = ack, .waits = true, .now_ns = clock_mono_ns()};
-    int64_t deadline_ns = a.now_ns + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    int64_t deadline_ns = a.now_ns + shc_patience_ns(c, ack);
     bool wake;
     if (shc_on_own_thread(c))
         return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
@@ -220,7 +222,8 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     struct shc_batch *b = add_entries(c, &a, &wake);
     uint32_t first = b->count - count;
     bool leads = b->led && first == 0;
-    int64_t company_due_ns = q->company.due_ns < deadline_ns ? q->company.due_ns : deadline_ns;
+    int64_t company_due_ns = q->lanes[ack].company.due_ns;
+    company_due_ns = company_due_ns < deadline_ns ? company_due_ns : deadline_ns;
     set_deadline(b, deadline_ns);
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&q->lock);
@@ -244,7 +247,7 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
     struct shc_call_back call = {.fn = fn, .arg = arg, .count = count};
     struct arrival a = {.entries = entries, .count = count, .ack = ack, .now_ns = clock_mono_ns()};
     bool wake;
-    call.deadline_ns = a.now_ns + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    call.deadline_ns = a.now_ns + shc_patience_ns(c, ack);
     if (fn == NULL)
         return refuse(SH_BAD_REQUEST, "a callback is needed");
     enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
@@ -269,7 +272,7 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
 enum sh_error sh_flush(struct sh_client *c)
 {
     struct shc_queue *q = &c->queue;
-    int64_t deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    int64_t deadline_ns = clock_mono_ns() + shc_patience_ns(c, SH_ACK_ALL);
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
     enum sh_error e = SH_OK;
     if (shc_on_own_thread(c))

@@ -65,8 +65,17 @@ struct shc_batch *shc_batch_new(struct shc_queue *q, enum sh_ack ack)
     b->body.len = SHC_ARRAY_HEAD;
     *q->tail = b;
     q->tail = &b->next;
-    q->open = b;
+    q->lanes[ack].open = b;
     return b;
+}
+
+void shc_batch_close(struct shc_queue *q, struct shc_batch *b)
+{
+    if (b->state != SHC_OPEN)
+        return;
+    assert(q->lanes[b->ack].open == b);
+    b->state = SHC_READY;
+    q->lanes[b->ack].open = NULL;
 }
 
 void shc_batch_free(struct shc_batch *b)

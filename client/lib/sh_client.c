@@ -23,6 +23,14 @@ const char *sh_last_error_detail(void)
     return last_detail;
 }
 
+int64_t shc_patience_ns(const struct sh_client *c, enum sh_ack ack)
+{
+    int64_t patience_ms = c->options.timeout_ms;
+    if (ack != SH_ACK_LOCAL)
+        patience_ms += c->options.ack_timeout_ms;
+    return patience_ms * (int64_t)NS_PER_MS;
+}
+
 uint64_t shc_correlation(struct sh_client *c)
 {
     if (++c->correlations == 0)
@@ -36,6 +44,7 @@ struct sh_options sh_default_options(void)
 {
     return (struct sh_options){
         .timeout_ms = 30000,
+        .ack_timeout_ms = 5000,
         .batch_entries = 4096,
         .batch_bytes = 1 << 20,
         .in_flight = 4,
@@ -51,6 +60,8 @@ static enum sh_error check_options(const struct sh_options *o)
         wrong = "an endpoint is needed";
     else if (o->timeout_ms == 0 || o->timeout_ms > 86400000)
         wrong = "timeout_ms is between 1 and 86,400,000";
+    else if (o->ack_timeout_ms > 86400000)
+        wrong = "ack_timeout_ms is at most 86,400,000";
     else if (o->batch_entries == 0 || o->batch_entries > ENTRIES_MAX)
         wrong = "batch_entries is between 1 and 65,536";
     else if (o->batch_bytes == 0 || o->queue_bytes == 0)
@@ -156,7 +167,8 @@ static void queue_init(struct shc_queue *q)
     pthread_cond_init(&q->answered, &monotonic);
     pthread_condattr_destroy(&monotonic);
     q->tail = &q->head;
-    q->wake_on_entry = true;
+    for (unsigned i = 0; i < SHC_LANES; i++)
+        q->lanes[i].wake_on_entry = true;
     q->wake = (struct shc_mail){.fn = on_wake};
 }
 

@@ -48,6 +48,8 @@ struct shc_mail {
 void shc_post(struct sh_client *c, struct shc_mail *mail);
 /* The same, but dealt with by the caller when the loop's turn is free. */
 void shc_visit(struct sh_client *c, struct shc_mail *mail);
+/* How long a call that wants this acknowledgement waits, over all. */
+int64_t shc_patience_ns(const struct sh_client *c, enum sh_ack ack);
 /* For a new request: not 0, counting on from a number that each client draws. With the loop's turn. */
 uint64_t shc_correlation(struct sh_client *c);
 /* Whether this is a callback, which must not wait for anything. */
@@ -114,24 +116,34 @@ struct shc_batch {
     char detail[SHC_DETAIL_MAX];
 };
 
+enum { SHC_LANES = SH_ACK_ALL + 1 };
+
+/* Appends that want one acknowledgement, the callers' part: they never share a frame with others, nor wait
+ * for them. */
+struct shc_lane {
+    struct shc_batch *open;            /* its last one, while entries may join it */
+    bool wake_on_entry, wake_on_close; /* the loop wants to hear of the next entry, the next full batch */
+    struct shc_company company;
+};
+
 /* What callers and the loop share. */
 struct shc_queue {
     pthread_mutex_t lock;
     struct shc_batch *head, **tail; /* all that is unanswered, the oldest first; only the loop takes out */
-    struct shc_batch *open;         /* the last one, while entries may join it */
     struct shc_batch *spare;        /* for use again */
+    struct shc_lane lanes[SHC_LANES];
     uint32_t spares;
     uint64_t orders;
     size_t bytes;
     uint32_t room_waiters, flush_waiters;
     pthread_cond_t room, answered;
-    bool wake_on_entry, wake_on_close; /* the loop wants to hear of the next entry, the next full batch */
-    bool woken;                        /* wake is on its way */
-    struct shc_company company;
+    bool woken; /* wake is on its way */
     struct shc_mail wake;
 };
 
 struct shc_batch *shc_batch_new(struct shc_queue *q, enum sh_ack ack);
+/* Nothing joins the batch any more. */
+void shc_batch_close(struct shc_queue *q, struct shc_batch *b);
 void shc_batch_unref(struct shc_queue *q, struct shc_batch *b);
 void shc_batch_free(struct shc_batch *b);
 /* Bytes that the entry takes in a batch. */
@@ -190,6 +202,18 @@ void shc_query_open(struct sh_client *c);
 void shc_query_close(struct sh_client *c);
 
 /* sh_send.c */
+
+/* Whom the log sees behind a lane: a producer of its own, so that neither the order of sequences nor the
+ * number of answers that the log remembers lets one lane wait for another. */
+struct shc_producer {
+    struct id16 id;
+    uint64_t next_sequence, settled; /* settled: highest sequence that was answered for good */
+    uint32_t sent;
+    bool draining;     /* something was rejected: nothing new goes out before all else is answered */
+    bool anew;         /* under another id, when drained */
+    uint64_t expected; /* by the newest conflict, 0 for none */
+};
+
 struct shc_sender {
     struct link_client *link; /* NULL until the first hello */
     char endpoint[LINK_ENDPOINT_MAX];
@@ -200,13 +224,8 @@ struct shc_sender {
     struct id16 wanted_log;
     bool move;
 
-    struct id16 producer;
-    uint64_t next_sequence, settled; /* settled: highest sequence that was answered for good */
-    uint32_t sent;
-    bool draining;              /* something was rejected: nothing new goes out before all else is answered */
-    bool new_producer;          /* when drained */
+    struct shc_producer producers[SHC_LANES];
     bool disk_full;             /* the node's last word */
-    uint64_t expected;          /* by the newest conflict, 0 for none */
     struct shc_batch *answered; /* in this turn; their callers are woken at its end */
     bool paused;
     struct loop_timer pause, linger, tick, own_thread;

@@ -9,6 +9,11 @@
 
 enum { UNKNOWN_PAUSE_MS = 20, REJECTED_PAUSE_MS = 10 };
 
+static struct shc_producer *producer_of(struct sh_client *c, const struct shc_batch *b)
+{
+    return &c->sender.producers[b->ack];
+}
+
 static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
 {
     struct shc_batch **at = &q->head;
@@ -17,8 +22,6 @@ static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
     *at = b->next;
     if (q->tail == &b->next)
         q->tail = at;
-    if (q->open == b)
-        q->open = NULL;
     q->bytes -= b->body.len - SHC_ARRAY_HEAD;
     if (q->room_waiters > 0)
         pthread_cond_broadcast(&q->room);
@@ -41,7 +44,7 @@ static void expect_callers(struct shc_queue *q, const struct shc_batch *b)
 {
     int64_t now_ns = clock_mono_ns();
     if (b->sent_ns != 0)
-        shc_company_expect(&q->company, atomic_load(&b->refs) - 1, now_ns - b->sent_ns, now_ns);
+        shc_company_expect(&q->lanes[b->ack].company, atomic_load(&b->refs) - 1, now_ns - b->sent_ns, now_ns);
 }
 
 void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
@@ -53,7 +56,7 @@ void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, c
     for (uint32_t i = b->calls_expired; i < b->call_count; i++)
         shc_end_call(&b->calls[i], error, b->detail, &b->result);
     if (b->state == SHC_SENT)
-        c->sender.sent--;
+        producer_of(c, b)->sent--;
     pthread_mutex_lock(&q->lock);
     unlink_batch(q, b);
     expect_callers(q, b);
@@ -86,25 +89,27 @@ static void send_again(struct sh_client *c, struct shc_batch *b, int64_t pause_m
     assert(b->state == SHC_SENT && b->sequence > 0);
     b->state = SHC_READY;
     b->uncertain = true;
-    c->sender.sent--;
+    producer_of(c, b)->sent--;
     pause_sending(c, pause_ms);
 }
 
 /* Known not to have landed: again once everything else is answered, under a sequence that fits then. */
 static void reject(struct sh_client *c, struct shc_batch *b)
 {
+    struct shc_producer *p = producer_of(c, b);
     assert(b->state == SHC_SENT);
     b->state = SHC_REJECTED;
-    c->sender.sent--;
-    c->sender.draining = true;
+    p->sent--;
+    p->draining = true;
     if (++b->rejections > 1)
         pause_sending(c, REJECTED_PAUSE_MS);
 }
 
 void shc_settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
 {
-    if (b->sequence > c->sender.settled)
-        c->sender.settled = b->sequence;
+    struct shc_producer *p = producer_of(c, b);
+    if (b->sequence > p->settled)
+        p->settled = b->sequence;
     shc_finish(c, b, error, detail);
 }
 
@@ -126,6 +131,7 @@ static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct sli
 static void on_error(struct sh_client *c, struct shc_batch *b, struct slice body)
 {
     struct shc_sender *s = &c->sender;
+    struct shc_producer *p = producer_of(c, b);
     struct msg_error error;
     char detail[SHC_DETAIL_MAX];
     if (msg_decode(MSG_error, body, &error) != SH_OK)
@@ -146,11 +152,11 @@ static void on_error(struct sh_client *c, struct shc_batch *b, struct slice body
     case SH_CONFLICT:
         if (error.expected == 0 || error.expected > b->sequence)
             break;
-        s->expected = error.expected;
+        p->expected = error.expected;
         reject(c, b);
         return;
     case SH_SEQUENCE_EXPIRED:
-        s->new_producer = s->draining = true;
+        p->anew = p->draining = true;
         if (b->uncertain)
             break; /* it may have landed: its callers must know */
         reject(c, b);

@@ -1,6 +1,9 @@
 /* Appends, the loop's end: which batch goes out, under which sequence, by which link. (What its answer means:
  * sh_outcome.c.)
  *
+ * Each acknowledgement that can be asked for is a lane, a producer of its own with in_flight requests: what
+ * waits for a quorum, for seconds maybe, holds up nothing that doesn't. Within a lane:
+ *
  * The log takes the sequences of a producer in order and without gaps, and remembers what it has answered.
  * So:
  * - A batch is frozen, with its sequence, at its first send. As long as its outcome is unknown it is sent
@@ -25,27 +28,27 @@ enum { TICK_MAX_MS = 250 };
 
 /* ---------------------------------------------------------------- sending */
 
-static void start_producer(struct shc_sender *s)
+static void start_producer(struct shc_producer *p)
 {
-    s->producer = id16_random();
-    s->next_sequence = 1;
-    s->settled = s->expected = 0;
-    s->draining = s->new_producer = false;
+    p->id = id16_random();
+    p->next_sequence = 1;
+    p->settled = p->expected = 0;
+    p->draining = p->anew = false;
 }
 
 /* Everything frozen is answered: what was rejected gets new sequences. With the queue's lock. */
-static void end_drain(struct sh_client *c)
+static void end_drain(struct sh_client *c, enum sh_ack ack)
 {
-    struct shc_sender *s = &c->sender;
-    if (!s->new_producer && s->expected == s->settled + 1) {
-        s->next_sequence = s->expected;
-        s->draining = false;
-        s->expected = 0;
+    struct shc_producer *p = &c->sender.producers[ack];
+    if (!p->anew && p->expected == p->settled + 1) {
+        p->next_sequence = p->expected;
+        p->draining = false;
+        p->expected = 0;
     } else {
-        start_producer(s); /* a refused sequence was left out, or the log has forgotten this producer */
+        start_producer(p); /* a refused sequence was left out, or the log has forgotten this producer */
     }
     for (struct shc_batch *b = c->queue.head; b != NULL; b = b->next) {
-        if (b->state != SHC_REJECTED)
+        if (b->ack != ack || b->state != SHC_REJECTED)
             continue;
         b->state = SHC_READY;
         b->sequence = 0;
@@ -53,58 +56,74 @@ static void end_drain(struct sh_client *c)
     }
 }
 
-/* The first batch that may go; NULL when there is none. With the queue's lock. */
-static struct shc_batch *first_unsent(struct sh_client *c)
+/* The first batch of the lane that may go; NULL when there is none. With the queue's lock. */
+static struct shc_batch *first_unsent(struct sh_client *c, enum sh_ack ack)
 {
-    struct shc_sender *s = &c->sender;
+    struct shc_producer *p = &c->sender.producers[ack];
     struct shc_batch *b = c->queue.head;
-    if (s->draining) {
-        while (b != NULL && (b->state != SHC_READY || b->sequence == 0))
+    if (p->draining) {
+        while (b != NULL && (b->ack != ack || b->state != SHC_READY || b->sequence == 0))
             b = b->next;
-        if (b != NULL || s->sent > 0)
+        if (b != NULL || p->sent > 0)
             return b;
-        end_drain(c);
+        end_drain(c, ack);
         b = c->queue.head;
     }
-    while (b != NULL && b->state == SHC_SENT)
+    while (b != NULL && (b->ack != ack || b->state == SHC_SENT))
         b = b->next;
     return b;
 }
 
-/* Whether the open batch still waits for company; sets the timer for its end, unless a caller sees to that.
- * With the queue's lock. */
-static bool lingers(struct sh_client *c, const struct shc_batch *b)
+/* Whether the open batch still waits for company; *wake_ns gets the time when that is over, if it is earlier,
+ * unless a caller sees to that. With the queue's lock. */
+static bool lingers(struct sh_client *c, const struct shc_batch *b, int64_t *wake_ns)
 {
-    struct shc_queue *q = &c->queue;
+    struct shc_lane *lane = &c->queue.lanes[b->ack];
     int64_t now_ns = clock_mono_ns(), due_ns = b->opened_ns + (int64_t)c->options.linger_us * NS_PER_US;
-    bool has_company = shc_company_waits(&q->company, now_ns);
-    if (has_company && due_ns < q->company.due_ns)
-        due_ns = q->company.due_ns;
+    bool has_company = shc_company_waits(&lane->company, now_ns);
+    if (has_company && due_ns < lane->company.due_ns)
+        due_ns = lane->company.due_ns;
     if (b->state != SHC_OPEN || now_ns >= due_ns)
         return false;
-    if (!has_company || !b->led)
-        loop_timer_set(c->loop, &c->sender.linger, due_ns);
-    q->wake_on_close = true;
+    if ((!has_company || !b->led) && due_ns < *wake_ns)
+        *wake_ns = due_ns;
+    lane->wake_on_close = true;
     return true;
 }
 
-/* Chooses what goes out now; without anything, arranges who wakes us: an entry when there is none, an answer
- * or the link otherwise. */
+/* What the lane would send now; without anything, arranges who wakes us: an entry when there is none, an
+ * answer or the link otherwise. With the queue's lock. */
+static struct shc_batch *choose_in_lane(struct sh_client *c, enum sh_ack ack, int64_t *wake_ns)
+{
+    struct shc_queue *q = &c->queue;
+    struct shc_sender *s = &c->sender;
+    const struct shc_producer *p = &s->producers[ack];
+    bool able = s->link != NULL && !s->paused && p->sent < c->options.in_flight;
+    struct shc_batch *b = able ? first_unsent(c, ack) : NULL;
+    q->lanes[ack].wake_on_close = false;
+    q->lanes[ack].wake_on_entry = q->head == NULL || (able && b == NULL && !p->draining);
+    return b != NULL && !lingers(c, b, wake_ns) ? b : NULL;
+}
+
+/* Chooses what goes out now: of all lanes the oldest, for which the others wait when it needs credit. */
 static struct shc_batch *choose(struct sh_client *c)
 {
     struct shc_queue *q = &c->queue;
     struct shc_sender *s = &c->sender;
+    struct shc_batch *b = NULL;
+    int64_t wake_ns = INT64_MAX;
     pthread_mutex_lock(&q->lock);
-    q->wake_on_close = false;
-    bool able = s->link != NULL && !s->paused && s->sent < c->options.in_flight;
-    struct shc_batch *b = able ? first_unsent(c) : NULL;
-    q->wake_on_entry = q->head == NULL || (able && b == NULL && !s->draining);
-    if (b != NULL && (lingers(c, b) || !link_client_has_credit(s->link, b->body.len)))
-        b = NULL;
-    if (b != NULL && b->state == SHC_OPEN) {
-        b->state = SHC_READY;
-        q->open = NULL;
+    for (enum sh_ack ack = SH_ACK_LOCAL; ack <= SH_ACK_ALL; ack++) {
+        struct shc_batch *next = choose_in_lane(c, ack, &wake_ns);
+        if (next != NULL && (b == NULL || next->order < b->order))
+            b = next;
     }
+    if (wake_ns != INT64_MAX)
+        loop_timer_set(c->loop, &s->linger, wake_ns);
+    if (b != NULL && !link_client_has_credit(s->link, b->body.len))
+        b = NULL;
+    if (b != NULL)
+        shc_batch_close(q, b);
     if (b != NULL && b->sent_ns == 0)
         b->sent_ns = clock_mono_ns();
     pthread_mutex_unlock(&q->lock);
@@ -116,11 +135,11 @@ static void append_head(struct sh_client *c, const struct shc_batch *b, struct b
 {
     static const uint8_t placeholder[] = {0xc0}; /* nil, one byte, where the entries go */
     struct msg_append m = {
-        .producer = c->sender.producer,
+        .producer = c->sender.producers[b->ack].id,
         .epoch = 1,
         .sequence = b->sequence,
         .ack = b->ack,
-        .timeout_ms = c->options.timeout_ms,
+        .timeout_ms = c->options.ack_timeout_ms,
         .entries = slice_of(placeholder, sizeof placeholder),
     };
     msg_encode(MSG_append, &m, head);
@@ -139,8 +158,9 @@ static bool leave_to_own_thread(struct sh_client *c)
 /* Nothing but the batch itself is affected: it got no sequence yet, or gives it back. */
 static bool refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail)
 {
-    if (b->sequence > 0 && b->sequence + 1 == c->sender.next_sequence)
-        c->sender.next_sequence--;
+    struct shc_producer *p = &c->sender.producers[b->ack];
+    if (b->sequence > 0 && b->sequence + 1 == p->next_sequence)
+        p->next_sequence--;
     b->sequence = 0;
     if (leave_to_own_thread(c))
         return false;
@@ -151,26 +171,26 @@ static bool refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_erro
 /* False: no more can be sent in this turn. */
 static bool send_batch(struct sh_client *c, struct shc_batch *b)
 {
-    struct shc_sender *s = &c->sender;
+    struct shc_producer *p = &c->sender.producers[b->ack];
     struct slice entries = shc_batch_array(b);
     if (b->sequence == 0) {
         unsigned most = atomic_load(&c->most_bytes);
         if (most > 0 && entries.len > most)
             return refuse_unsent(c, b, SH_TOO_LARGE, "the entries exceed what the node takes in one append");
-        b->sequence = s->next_sequence++;
+        b->sequence = p->next_sequence++;
     }
     if (b->correlation == 0)
         b->correlation = shc_correlation(c);
     struct buf head = {0};
     append_head(c, b, &head);
     enum sh_error e =
-        link_client_send(s->link, MSG_append, b->correlation, buf_slice(&head), entries, &b->number);
+        link_client_send(c->sender.link, MSG_append, b->correlation, buf_slice(&head), entries, &b->number);
     buf_free(&head);
     if (e != SH_OK && !b->uncertain)
         return refuse_unsent(c, b, e, "the append does not fit into a message");
     assert(e == SH_OK);
     b->state = SHC_SENT;
-    s->sent++;
+    p->sent++;
     return true;
 }
 
@@ -224,7 +244,7 @@ static bool expire_one(struct sh_client *c, int64_t now_ns)
         if (b->calls_expired == b->call_count)
             continue;
         if (b->calls[b->calls_expired].deadline_ns > now_ns)
-            break; /* all later ones have later deadlines */
+            continue;
         call = b->calls[b->calls_expired++];
         b->live--;
     }
@@ -241,10 +261,8 @@ static struct shc_batch *find_orphan(struct shc_queue *q)
     struct shc_batch *b = q->head;
     while (b != NULL && (b->live > 0 || b->sequence > 0))
         b = b->next;
-    if (b != NULL && b->state == SHC_OPEN) {
-        b->state = SHC_READY;
-        q->open = NULL;
-    }
+    if (b != NULL)
+        shc_batch_close(q, b);
     pthread_mutex_unlock(&q->lock);
     return b;
 }
@@ -262,10 +280,8 @@ static struct shc_batch *find_kept_out(struct sh_client *c)
     while (b != NULL && (b->state == SHC_SENT || (b->state == SHC_READY && b->uncertain) ||
                          b->first_deadline_ns > until_ns))
         b = b->next;
-    if (b != NULL && b->state == SHC_OPEN) {
-        b->state = SHC_READY;
-        q->open = NULL;
-    }
+    if (b != NULL)
+        shc_batch_close(q, b);
     pthread_mutex_unlock(&q->lock);
     return b;
 }
@@ -337,7 +353,7 @@ static void take_back(struct sh_client *c, bool same_log)
         if (b->state == SHC_SENT) {
             b->state = SHC_READY;
             b->uncertain = true;
-            s->sent--;
+            s->producers[b->ack].sent--;
         }
         if (!same_log && b->state != SHC_OPEN) {
             b->state = SHC_READY;
@@ -346,9 +362,11 @@ static void take_back(struct sh_client *c, bool same_log)
         }
     }
     pthread_mutex_unlock(&c->queue.lock);
-    assert(s->sent == 0);
-    if (!same_log)
-        start_producer(s);
+    for (unsigned i = 0; i < SHC_LANES; i++) {
+        assert(s->producers[i].sent == 0);
+        if (!same_log)
+            start_producer(&s->producers[i]);
+    }
 }
 
 static void open_link(struct sh_client *c)
@@ -404,7 +422,8 @@ static void on_pause_over(void *arg)
 void shc_send_open(struct sh_client *c)
 {
     struct shc_sender *s = &c->sender;
-    start_producer(s);
+    for (unsigned i = 0; i < SHC_LANES; i++)
+        start_producer(&s->producers[i]);
     s->pause = (struct loop_timer){.fn = on_pause_over, .arg = c};
     s->linger = (struct loop_timer){.fn = on_linger};
     s->own_thread = (struct loop_timer){.fn = on_linger};
@@ -422,9 +441,7 @@ void shc_send_close(struct sh_client *c)
     if (s->link != NULL)
         link_client_close(s->link);
     while ((b = c->queue.head) != NULL) {
-        if (b->state == SHC_OPEN)
-            b->state = SHC_READY;
-        c->queue.open = NULL;
+        shc_batch_close(&c->queue, b);
         shc_finish(c, b, SH_UNAVAILABLE, "the client was closed");
     }
     shc_wake_callers(c);
