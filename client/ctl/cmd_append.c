@@ -35,7 +35,7 @@ struct append_run {
     uint64_t entries; /* acknowledged */
     struct sh_append_result first, last;
     enum sh_ack ack;     /* the lowest level reached */
-    uint64_t short_of;   /* entries of `entries` that did not reach `wanted` */
+    uint64_t not_reached;   /* entries of `entries` that did not reach `wanted` */
     enum sh_error error; /* the first one */
     char detail[256];
     struct batch_mark *failed; /* what it befell, when it was a batch; freed at the end */
@@ -98,7 +98,7 @@ static void on_appended(void *arg, enum sh_error error, const struct sh_append_r
             run->last = *result;
         run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
         run->entries += result->count;
-        run->short_of += result->ack < run->wanted ? result->count : 0;
+        run->not_reached += result->ack < run->wanted ? result->count : 0;
         histogram_add(&run->latency_us, (uint64_t)took_us);
         free(mark);
     } else {
@@ -304,7 +304,7 @@ static void print_json(const struct append_run *run, double seconds)
     json_position(&j, "last", &run->last, run->last.first_lsn + run->last.count - 1, any);
     json_text(&j, "ack", ctl_ack_name(any ? run->ack : run->wanted));
     json_text(&j, "wanted", ctl_ack_name(run->wanted));
-    json_uint(&j, "short", run->short_of);
+    json_uint(&j, "not_reached", run->not_reached);
     json_real(&j, "seconds", seconds, 6);
     json_real(&j, "rate", (double)run->entries / seconds, 1);
     json_uint(&j, "p50_us", histogram_quantile(&run->latency_us, 0.5));
@@ -361,14 +361,14 @@ static int report_failure(struct append_run *run, bool from_input)
 }
 
 /* No failure, but not what was asked for. */
-static int report_short(const struct append_run *run)
+static int report_not_reached(const struct append_run *run)
 {
     char text[256], some[CTL_TEXT_MAX], all[CTL_TEXT_MAX], wait[CTL_TEXT_MAX];
     snprintf(text, sizeof text,
              "%s of %s %s did not reach `%s` within %s: durable on this node, `%s` was reached, and they may "
              "still "
              "reach the others",
-             ctl_grouped(run->short_of, some), ctl_grouped(run->entries, all),
+             ctl_grouped(run->not_reached, some), ctl_grouped(run->entries, all),
              run->entries == 1 ? "entry" : "entries", ctl_ack_name(run->wanted),
              ctl_duration((int64_t)ctl_ack_timeout_ms(run->ctl) * NS_PER_MS, wait), ctl_ack_name(run->ack));
     ctl_fail_text(run->ctl, "append", SH_NO_QUORUM, text);
@@ -385,7 +385,7 @@ static int report(struct append_run *run, bool from_input)
         print_json(run, seconds);
     else
         print_text(run, seconds);
-    return run->short_of > 0 ? report_short(run) : CTL_DONE;
+    return run->not_reached > 0 ? report_not_reached(run) : CTL_DONE;
 }
 
 /* Whether the values are the input, and everything else is as it should be. */

@@ -55,7 +55,8 @@ static const struct stored *store(struct node *n, const struct msg_append *m)
                          .lsn = n->next_lsn,
                          .count = count,
                          .producer = m->producer,
-                         .sequence = m->sequence};
+                         .sequence = m->sequence,
+                         .ack = m->ack};
     memcpy(n->arena + s->at, m->entries.data, s->len);
     n->arena_used += s->len;
     n->next_lsn += count;
@@ -71,6 +72,7 @@ static void on_append(struct node *n, const struct link_request *request)
     if (n->appends < CORRELATIONS_MAX)
         n->correlations[n->appends] = request->correlation;
     n->appends++;
+    n->ack_timeout_ms = m.timeout_ms;
     if (n->forget_producers) {
         n->forget_producers = false;
         for (size_t i = 0; i < n->frame_count; i++)
@@ -92,7 +94,9 @@ static void on_append(struct node *n, const struct link_request *request)
     if (s == NULL)
         s = store(n, &m);
     struct msg_append_reply reply = {.log = n->log, .lsn = s->lsn, .count = s->count};
-    if ((n->hold || n->held_count > 0) && n->held_count < HELD_MAX)
+    reply.ack = m.ack > SH_ACK_LOCAL ? n->reached : SH_ACK_LOCAL;
+    bool waits = n->hold_others ? m.ack > SH_ACK_LOCAL : n->held_count > 0;
+    if ((n->hold || waits) && n->held_count < HELD_MAX)
         n->held[n->held_count++] = (struct held){request->token, reply};
     else
         node_answer(request->token, MSG_append_reply, &reply);
@@ -171,9 +175,10 @@ static void on_node_timer(void *arg)
 {
     struct node *n = arg;
     pthread_mutex_lock(&n->lock);
-    for (size_t i = 0; i < n->held_count && !n->hold; i++)
+    bool held = n->hold || n->hold_others;
+    for (size_t i = 0; i < n->held_count && !held; i++)
         node_answer(n->held[i].token, MSG_append_reply, &n->held[i].reply);
-    n->held_count = n->hold ? n->held_count : 0;
+    n->held_count = held ? n->held_count : 0;
     node_answer_poll(n);
     pthread_mutex_unlock(&n->lock);
     loop_timer_after(node_loop, &node_timer, 2 * NS_PER_MS);

@@ -26,6 +26,7 @@ struct stored {
     uint32_t count;
     struct id16 producer;
     uint64_t sequence;
+    uint64_t ack;
 };
 
 struct held {
@@ -47,6 +48,8 @@ struct node {
     uint64_t corrupt_lsn; /* the frame that holds it is sent with a wrong byte */
     /* orders */
     bool offer_wal, hold, forget_producers;
+    bool hold_others;      /* answers no append that wants more than this node */
+    enum sh_ack reached;   /* by those */
     enum sh_error refuse;  /* with this... */
     uint32_t refuse_count; /* ...so many appends... */
     uint32_t refuse_after; /* ...after so many accepted ones */
@@ -62,6 +65,7 @@ struct node {
     uint64_t poll_after;
     /* what it saw */
     uint32_t appends, conflicts;
+    uint64_t ack_timeout_ms;                 /* of the last append */
     uint64_t correlations[CORRELATIONS_MAX]; /* of the first appends */
     size_t held_count;
     struct held held[HELD_MAX];

@@ -80,7 +80,7 @@ class Acks(unittest.TestCase):
                 self.assertEqual((quorum.poll(), everywhere.poll()), (None, None))
                 self.replicated(first + 1, first)
                 code, done, _ = self.finish(quorum)
-                self.assertEqual((code, done["ack"], done["wanted"], done["short"]), (0, "quorum", "quorum", 0))
+                self.assertEqual((code, done["ack"], done["wanted"], done["not_reached"]), (0, "quorum", "quorum", 0))
                 self.assertEqual(done["first"]["lsn"], first)
                 self.assertIsNone(everywhere.poll())
                 self.replicated(first + 2, first + 2)
@@ -114,7 +114,7 @@ class Acks(unittest.TestCase):
 
     def test_when_the_time_is_over_what_was_reached_is_told(self):
         done, said = self.short("--ack", "all", "--ack-timeout", "100ms", "a", "b")
-        self.assertEqual((done["entries"], done["ack"], done["wanted"], done["short"]), (2, "local", "all", 2))
+        self.assertEqual((done["entries"], done["ack"], done["wanted"], done["not_reached"]), (2, "local", "all", 2))
         self.assertEqual(said["error"], "no_quorum")
         self.assertIn("2 of 2 entries did not reach `all` within 100 ms", said["text"])
         self.assertIn("durable on this node, `local` was reached", said["text"])
@@ -133,7 +133,7 @@ class Acks(unittest.TestCase):
     def test_the_rest_of_the_input_is_appended(self):
         lines = b"".join(b"%d\n" % i for i in range(100))
         done, said = self.short("--ack", "quorum", "--ack-timeout", "20ms", "--batch", "10", "-", input=lines)
-        self.assertEqual((done["entries"], done["short"]), (100, 100))
+        self.assertEqual((done["entries"], done["not_reached"]), (100, 100))
         self.assertIn("100 of 100 entries", said["text"])
         self.assertEqual(self.node.ctl("--format", "raw", "read", "--count", "100").stdout, lines)
 

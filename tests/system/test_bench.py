@@ -6,7 +6,7 @@ import unittest
 from shanghai import SERVICES, Node
 
 MEMORY_MAX_MIB = 128
-APPEND_FIELDS = {"entries", "errors", "seconds", "rate", "bytes_per_s", "p50_us", "p99_us", "p999_us", "group_bytes",
+APPEND_FIELDS = {"entries", "errors", "ack", "seconds", "rate", "bytes_per_s", "p50_us", "p99_us", "p999_us", "group_bytes",
                  "nng_rtt_us", "disk_sync_us", "disk_bytes_per_s", "share_of_disk", "p50_to_limit"}
 READ_FIELDS = {"entries", "seconds", "rate", "bytes_per_s"}
 

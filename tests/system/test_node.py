@@ -70,10 +70,6 @@ class OneNode(unittest.TestCase):
         out = self.node.ctl("--format", "raw", "read", "--from", str(first), "--stream", "orders").stdout
         self.assertEqual(out, b"one\ntwo\n")
 
-    def test_quorum_and_all_are_local_on_a_single_node(self):
-        for level in ("quorum", "all"):
-            self.assertEqual(self.append(b"x\n", "--ack", level)["ack"], "local")
-
     def test_what_was_appended_is_there_for_the_next_read(self):
         for i in range(100):
             done = self.node.json("append", str(i))

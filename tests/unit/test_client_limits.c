@@ -174,6 +174,9 @@ static void test_bad_options_are_refused(void **state)
     o = client_options(good, 1);
     o.batch_entries = ENTRIES_MAX + 1;
     assert_int_equal(sh_open(&o, &c), SH_BAD_REQUEST);
+    o = client_options(good, 1);
+    o.ack_timeout_ms = 86400001;
+    assert_int_equal(sh_open(&o, &c), SH_BAD_REQUEST);
 }
 
 int main(void)
