@@ -34,9 +34,9 @@ struct append_run {
     int under_way;
     uint64_t entries; /* acknowledged */
     struct sh_append_result first, last;
-    enum sh_ack ack;     /* the lowest level reached */
-    uint64_t not_reached;   /* entries of `entries` that did not reach `wanted` */
-    enum sh_error error; /* the first one */
+    enum sh_ack ack;      /* the lowest level reached */
+    uint64_t not_reached; /* entries of `entries` that did not reach `wanted` */
+    enum sh_error error;  /* the first one */
     char detail[256];
     struct batch_mark *failed; /* what it befell, when it was a batch; freed at the end */
     struct histogram latency_us;
