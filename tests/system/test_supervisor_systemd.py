@@ -39,7 +39,7 @@ class InstalledTest(unittest.TestCase):
 
 class Installed(InstalledTest):
     def test_everything_has_its_place(self):
-        for name in ("shanghaid", "walsvc", "membersvc", "querysvc", "shanghaictl"):
+        for name in ("shanghaid", "walsvc", "membersvc", "replsvc", "querysvc", "shanghaictl"):
             self.assertTrue(os.access(self.path("bin", name), os.X_OK), name)
         for name in ("include/shanghai.h", "lib/libshanghai.so", "lib/pkgconfig/shanghai.pc", "lib/sysusers.d/shanghai.conf",
                      "lib/systemd/system/shanghai@.service", "share/man/man1/shanghaictl.1",

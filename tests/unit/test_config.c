@@ -79,19 +79,19 @@ static void test_a_minimal_file_gets_all_defaults(void **state)
     config_free(&c);
 }
 
-static void test_the_default_tree_runs_walsvc_membersvc_and_querysvc(void **state)
+static void test_the_default_tree_runs_all_services(void **state)
 {
     (void)state;
-    static const char *const names[] = {"walsvc", "membersvc", "querysvc"};
+    static const char *const names[] = {"walsvc", "membersvc", "replsvc", "querysvc"};
     struct config c = parse_good(CLUSTER, NULL);
     assert_null(c.self);
-    assert_int_equal(c.tree_count, 4);
+    assert_int_equal(c.tree_count, 5);
     assert_int_equal(c.tree[0].kind, TREE_SUPERVISOR);
     assert_int_equal(c.tree[0].strategy, TREE_ONE_FOR_ONE);
     assert_int_equal(c.tree[0].intensity, 10);
     assert_int_equal(c.tree[0].period_ns, 60 * NS_PER_S);
     assert_int_equal(c.tree[0].parent, -1);
-    for (int i = 1; i < 4; i++) {
+    for (int i = 1; i < 5; i++) {
         assert_int_equal(c.tree[i].kind, TREE_SERVICE);
         assert_string_equal(c.tree[i].name, names[i - 1]);
         assert_string_equal(c.tree[i].program, c.tree[i].name);
@@ -624,7 +624,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_minimal_file_gets_all_defaults),
-        cmocka_unit_test(test_the_default_tree_runs_walsvc_membersvc_and_querysvc),
+        cmocka_unit_test(test_the_default_tree_runs_all_services),
         cmocka_unit_test(test_times_of_membership_must_go_together),
         cmocka_unit_test(test_settings_take_units),
         cmocka_unit_test(test_a_nested_tree_keeps_its_order),
