@@ -2,7 +2,8 @@
  *
  *   query_service.c  birth and death, dispatch of requests, hello, status, log info
  *   query_forward.c  requests passed on to another daemon, and its answers back
- *   query_wal.c      the durable watermark, by a link to walsvc of its own
+ *   query_wal.c      the own log's durable end, by a link to walsvc of its own
+ *   query_copies.c   which copies the node holds and their durable ends, by the same link
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers */
@@ -61,29 +62,58 @@ enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
 
 struct reader_slot {
     struct log_reader *reader; /* NULL: not open */
-    uint64_t next;             /* LSN at which it would go on without a seek */
-    uint64_t used;             /* when it was last used, by count */
+    struct id16 log;
+    uint64_t next; /* LSN at which it would go on without a seek */
+    uint64_t used; /* when it was last used, by count */
 };
 
 struct reader_pool {
     const struct vfs *fs;
-    char dir[CONFIG_PATH_MAX];
-    struct id16 log;
+    char root[CONFIG_PATH_MAX];
     size_t slot_count, slot_bytes; /* most readers; most bytes that each keeps between two reads */
     struct reader_slot *slots;
     uint64_t uses, tidied; /* tidied: uses at the last reader_pool_tidy */
 };
 
-void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *dir, struct id16 log,
-                      size_t slot_count, size_t slot_bytes);
-enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, struct buf *out);
-/* fs, dir and log of the search are filled in. */
+/* root: the folder of all logs, <data>/log. */
+void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *root, size_t slot_count,
+                      size_t slot_bytes);
+enum sh_error reader_pool_read(struct reader_pool *pool, struct id16 log, struct log_read *read,
+                               struct buf *out);
+/* fs and dir of the search are filled in. */
 enum sh_error reader_pool_find_time(struct reader_pool *pool, struct log_time *search);
+/* <root>/<uuid of the log>. */
+void reader_pool_dir(const struct reader_pool *pool, struct id16 log, char out[PATH_MAX]);
 /* Bytes that its readers hold now. */
 size_t reader_pool_bytes(const struct reader_pool *pool);
 /* Readers that were idle since the last call let go of files that were trimmed. */
 void reader_pool_tidy(struct reader_pool *pool);
 void reader_pool_close(struct reader_pool *pool);
+
+/* ---- how far logs are ---- */
+struct query_log {
+    struct id16 id;
+    uint64_t durable_end, durable_lsn;
+};
+
+/* Questions to walsvc how far logs are now; one is out at most. */
+struct query_probes {
+    uint32_t type;       /* MSG_watermark: the own log; MSG_logs: the copies */
+    uint64_t number;     /* of the last one's request */
+    uint64_t sent, done; /* how many */
+};
+
+struct query_copies {
+    struct query_log *logs;
+    size_t count;
+    bool known; /* walsvc has said it */
+    struct id16 boot;
+    uint64_t version; /* of what it has said */
+    struct query_probes probes;
+    uint64_t watch; /* number of the long poll's request; 0: it isn't out */
+    bool wanted;    /* somebody waits for it to be sent */
+    struct loop_timer pause;
+};
 
 /* ---- query_read.c ---- */
 
@@ -93,12 +123,15 @@ struct query_read {
     struct query_read *next;
     void (*answer)(struct query *q, const struct query_read *r);
     struct link_token token;
+    struct id16 log;
     uint64_t correlation;
     uint64_t from, max_bytes, max_entries;
     uint64_t base;  /* of log info: base LSN of the first segment wanted */
     uint64_t since; /* HLC: the first entry not older is still to be found, from `from` on; 0 for none */
     int64_t due_ns; /* at the end of the log: when to answer that there is nothing */
-    uint64_t probe; /* without waiting: the probe of the durable end that must be done first; 0 for none */
+    bool waits;     /* at the end of the log, until then; otherwise only for the probe */
+    struct query_probes *probes; /* of that log */
+    uint64_t probe;              /* the one that must be done first; 0 for none */
 };
 
 struct read_list {
@@ -109,22 +142,23 @@ struct query {
     struct service *service;
     const struct vfs *fs;
     struct link_server *server;
-    struct id16 log;
-    char log_dir[CONFIG_PATH_MAX];
     char query_link[LINK_ENDPOINT_MAX];
     int64_t started_ns;
 
     struct query_forward wal;           /* appends, and what else walsvc answers */
     struct query_forward member;        /* what membersvc answers at once */
     struct query_forward member_events; /* and its long polls, whose number must not hold up the rest */
-    struct link_client *watch;          /* the durable end: one long poll, and at most one probe */
-    uint64_t durable_end, durable_lsn, commits;
+    struct query_forward repl;
+    struct link_client *watch; /* durable ends: for the own log and for the copies each one long poll, and at
+                                  most one probe */
+    struct query_log own;
+    uint64_t commits;
     uint64_t writes; /* whether walsvc takes appends, as in watermark_reply */
     bool heard;      /* from walsvc; until then the durable end is what the files show, which may be less */
     bool watching;   /* the long poll is out */
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
-    uint64_t probe;                /* number of the last probe's request */
-    uint64_t probes_sent, probes_done;
+    struct query_probes probes;
+    struct query_copies copies;
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -137,24 +171,41 @@ struct query {
 void query_read_open(struct query *q);
 void query_read_close(struct query *q);
 void query_on_read(struct query *q, const struct link_request *request);
-/* Calls answer, with that base, once walsvc has said how far the log is, or is away. */
-void query_ask_first(struct query *q, struct link_token token, uint64_t base,
+/* Calls answer, with that log and base, once walsvc has said how far the log is, or is away. log: all zero
+ * for the own one. */
+void query_ask_first(struct query *q, struct link_token token, struct id16 log, uint64_t base,
                      void (*answer)(struct query *q, const struct query_read *r));
+/* The log that it is about; NULL (answered) when the node does not hold it. */
+const struct query_log *query_log_of(struct query *q, const struct query_read *r);
 void query_drop_reads(struct query *q, uint64_t session);
-/* The durable end, or what is known of it, has moved on. */
+/* A durable end, or what is known of it, has moved on. */
 void query_wake_reads(struct query *q);
 /* Whether some read waits for a probe that has not been sent. */
-bool query_reads_need_probe(const struct query *q);
+bool query_reads_need_probe(const struct query *q, const struct query_probes *probes);
 
 /* ---- query_wal.c ---- */
 /* After q->wal, whose endpoint it takes. */
 enum sh_error query_wal_open(struct query *q);
 void query_wal_close(struct query *q);
-/* Somebody waits for the durable end to move on. */
+/* Somebody waits for the own log's durable end to move on. */
 void query_watch(struct query *q);
-/* Makes sure that a probe of the durable end is asked for from now on; returns its number, or 0 when walsvc
- * is away. */
-uint64_t query_probe(struct query *q);
+/* Makes sure that a probe of that kind is asked for from now on; returns its number, or 0 when walsvc is
+ * away. */
+uint64_t query_probe(struct query *q, struct query_probes *probes);
+/* The answer to a probe was taken. */
+void query_probe_done(struct query *q, struct query_probes *probes);
+/* Sends a message to walsvc by the link for durable ends; returns the request's number. */
+uint64_t query_ask_wal(struct query *q, uint32_t type, const void *message);
+
+/* ---- query_copies.c ---- */
+void query_copies_open(struct query *q);
+void query_copies_close(struct query *q);
+/* The own log, or a copy; NULL when the node holds none of it, as far as is known. */
+const struct query_log *query_find_log(const struct query *q, struct id16 log);
+/* Somebody waits for the durable end of a copy to move on. */
+void query_watch_copies(struct query *q);
+/* An answer of walsvc's. False: to another question. */
+bool query_on_copies(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

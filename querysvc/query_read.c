@@ -1,4 +1,4 @@
-/* Reads of the log: from the segment files, up to the durable end.
+/* Reads of logs, the own one and copies: from the segment files, up to the durable end.
  *
  *               on_read ──► ready ──► answered
  *                            │  ▲
@@ -52,12 +52,14 @@ static struct query_read *list_take(struct read_list *list)
 }
 
 /* Adds to the text when the loss of what lies there was accepted, as walsvc's register says. */
-static void tell_acceptance(const struct query *q, uint64_t lsn, char *text, size_t size)
+static void tell_acceptance(const struct query *q, struct id16 log, uint64_t lsn, char *text, size_t size)
 {
     struct log_damage_range *all = xmalloc(LOG_DAMAGE_MAX * sizeof *all);
     struct tm utc;
+    char dir[PATH_MAX];
     size_t count, len = strlen(text);
-    log_damage_read(q->fs, q->log_dir, q->log, all, &count); /* none when it cannot be read */
+    reader_pool_dir(&q->readers, log, dir);
+    log_damage_read(q->fs, dir, log, all, &count); /* none when it cannot be read */
     for (size_t i = 0; i < count; i++) {
         time_t accepted_s = (time_t)(all[i].accepted_ns / NS_PER_S);
         if (accepted_s > 0 && lsn >= all[i].first_lsn && lsn < all[i].next_lsn)
@@ -67,8 +69,8 @@ static void tell_acceptance(const struct query *q, uint64_t lsn, char *text, siz
     free(all);
 }
 
-static void refuse_read(struct query *q, const struct query_read *r, enum sh_error e,
-                        const struct log_read *read)
+static void refuse_read(struct query *q, const struct query_read *r, const struct query_log *log,
+                        enum sh_error e, const struct log_read *read)
 {
     char text[200] = "";
     uint64_t expected = 0;
@@ -79,42 +81,56 @@ static void refuse_read(struct query *q, const struct query_read *r, enum sh_err
                            read->bad_file, read->bad_offset, r->from > 0 ? r->from : 1);
         if (expected > 0)
             snprintf(text + len, sizeof text - (size_t)len, " to %" PRIu64, expected - 1);
-        tell_acceptance(q, r->from, text, sizeof text);
+        tell_acceptance(q, log->id, r->from, text, sizeof text);
         log_for(LOG_ERROR, r->correlation, "read met damage", log_text("file", read->bad_file),
                 log_uint("offset", read->bad_offset), log_uint("lsn", r->from));
     } else if (e == SH_TRIMMED) {
         expected = read->first_lsn;
         snprintf(text, sizeof text, "the first LSN left is %" PRIu64, expected);
-    } else if (e == SH_NOT_FOUND && !q->heard) {
+    } else if (e == SH_NOT_FOUND && log == &q->own && !q->heard) {
         e = SH_UNAVAILABLE; /* it may have been read before we started */
         snprintf(text, sizeof text, "walsvc has not said yet how far the log is");
     } else if (e == SH_NOT_FOUND) {
-        snprintf(text, sizeof text, "the log ends at LSN %" PRIu64, q->durable_lsn);
+        expected = log->durable_lsn + 1;
+        snprintf(text, sizeof text, "the log ends at LSN %" PRIu64, log->durable_lsn);
     }
     query_refuse(q, r->token, e, text, expected);
 }
 
+const struct query_log *query_log_of(struct query *q, const struct query_read *r)
+{
+    const struct query_log *log = query_find_log(q, r->log);
+    if (log == NULL && q->copies.known)
+        query_refuse(q, r->token, SH_NOT_FOUND, "this node does not hold that log", 0);
+    else if (log == NULL)
+        query_refuse(q, r->token, SH_UNAVAILABLE, "walsvc has not said yet which copies there are", 0);
+    return log;
+}
+
 static void answer_read(struct query *q, const struct query_read *r)
 {
+    const struct query_log *log = query_log_of(q, r);
+    if (log == NULL)
+        return;
     struct log_read read = {
         .from = r->from,
-        .durable_end = q->durable_end,
-        .durable_lsn = q->durable_lsn,
+        .durable_end = log->durable_end,
+        .durable_lsn = log->durable_lsn,
         .max_bytes = r->max_bytes < ANSWER_BYTES_MAX ? r->max_bytes : ANSWER_BYTES_MAX,
         .max_entries = r->max_entries,
         .next = r->from,
     };
     q->frames.len = 0;
-    enum sh_error e = reader_pool_read(&q->readers, &read, &q->frames);
+    enum sh_error e = reader_pool_read(&q->readers, log->id, &read, &q->frames);
     if (e != SH_OK) {
-        refuse_read(q, r, e, &read);
+        refuse_read(q, r, log, e, &read);
         return;
     }
     struct msg_read_reply reply = {
-        .log = q->log,
+        .log = log->id,
         .salt = read.salt,
         .next = read.next,
-        .durable_lsn = q->durable_lsn,
+        .durable_lsn = log->durable_lsn,
         .frames = buf_slice(&q->frames),
     };
     query_answer(q, r->token, MSG_read_reply, &reply);
@@ -124,17 +140,34 @@ static void answer_read(struct query *q, const struct query_read *r)
  * anything below `from`, waits for that word before it looks. */
 static bool must_wait(const struct query *q, const struct query_read *r)
 {
-    bool asked = r->probe > q->probes_done && link_client_is_connected(q->watch);
+    const struct query_log *log = query_find_log(q, r->log);
+    bool asked = r->probe > r->probes->done && link_client_is_connected(q->watch);
     if (loop_now_ns(q->service->loop) >= r->due_ns)
         return false;
-    if (r->from <= q->durable_lsn)
+    if (log == NULL)
+        return asked;
+    if (r->from <= log->durable_lsn)
         return r->since > 0 && asked;
-    return r->probe == 0 || asked;
+    return r->waits || asked;
+}
+
+/* At the end of the log, until there is more. */
+static void watch_for(struct query *q, const struct query_read *r)
+{
+    if (!r->waits)
+        return;
+    if (r->probes == &q->probes)
+        query_watch(q);
+    else
+        query_watch_copies(q);
 }
 
 static void answer_nothing_yet(struct query *q, const struct query_read *r)
 {
-    struct msg_read_reply reply = {.log = q->log, .next = r->from, .durable_lsn = q->durable_lsn};
+    const struct query_log *log = query_log_of(q, r);
+    if (log == NULL)
+        return;
+    struct msg_read_reply reply = {.log = log->id, .next = r->from, .durable_lsn = log->durable_lsn};
     query_answer(q, r->token, MSG_read_reply, &reply);
 }
 
@@ -142,16 +175,20 @@ static void answer_nothing_yet(struct query *q, const struct query_read *r)
  */
 static bool find_since(struct query *q, struct query_read *r)
 {
+    const struct query_log *log = query_find_log(q, r->log);
+    if (log == NULL)
+        return true; /* as its answer says */
     struct log_time search = {
+        .log = log->id,
         .hlc = r->since,
-        .durable_end = q->durable_end,
+        .durable_end = log->durable_end,
         .most_bytes = SEARCH_BYTES_MAX,
         .from = r->from,
     };
     enum sh_error e = reader_pool_find_time(&q->readers, &search);
     if (e != SH_OK) {
         struct log_read read = {.first_lsn = search.first_lsn};
-        refuse_read(q, r, e, &read);
+        refuse_read(q, r, log, e, &read);
         r->answer = NULL;
         return true;
     }
@@ -190,8 +227,7 @@ static void run_reads(void *arg)
         if (must_wait(q, r)) {
             list_put(&q->parked, r);
             parked = true;
-            if (r->probe == 0)
-                query_watch(q);
+            watch_for(q, r);
         } else if (link_server_unfetched(q->server, r->token.session) > UNFETCHED_MAX) {
             list_put(&held, r); /* looked at again when something happens, its fetching for one */
         } else {
@@ -220,17 +256,17 @@ void query_wake_reads(struct query *q)
         list_put(&q->ready, r);
 }
 
-static bool list_needs_probe(const struct read_list *list, uint64_t sent)
+static bool list_needs_probe(const struct read_list *list, const struct query_probes *probes)
 {
     for (const struct query_read *r = list->head; r != NULL; r = r->next)
-        if (r->probe > sent)
+        if (r->probes == probes && r->probe > probes->sent)
             return true;
     return false;
 }
 
-bool query_reads_need_probe(const struct query *q)
+bool query_reads_need_probe(const struct query *q, const struct query_probes *probes)
 {
-    return list_needs_probe(&q->ready, q->probes_sent) || list_needs_probe(&q->parked, q->probes_sent);
+    return list_needs_probe(&q->ready, probes) || list_needs_probe(&q->parked, probes);
 }
 
 static void on_overdue(void *arg)
@@ -243,6 +279,23 @@ static void on_again(void *arg)
     (void)arg; /* the round's hook goes on with the work */
 }
 
+static struct query_read *new_read(struct query *q, struct link_token token, struct id16 log,
+                                   void (*answer)(struct query *q, const struct query_read *r))
+{
+    struct query_read *r = xcalloc(1, sizeof *r);
+    bool own = id16_is_zero(log) || id16_equal(log, q->own.id);
+    *r = (struct query_read){
+        .answer = answer, .token = token, .log = log, .probes = own ? &q->probes : &q->copies.probes};
+    return r;
+}
+
+static void set_due(struct query *q, struct query_read *r, int64_t wait_ms)
+{
+    if (r->probe > 0 && wait_ms < PROBE_MS)
+        wait_ms = PROBE_MS;
+    r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
+}
+
 void query_on_read(struct query *q, const struct link_request *request)
 {
     struct msg_read m;
@@ -251,34 +304,29 @@ void query_on_read(struct query *q, const struct link_request *request)
         query_refuse(q, request->token, e, "malformed read", 0);
         return;
     }
-    if (!id16_is_zero(m.log) && !id16_equal(m.log, q->log)) {
-        query_refuse(q, request->token, SH_NOT_FOUND, "this node does not hold that log", 0);
-        return;
-    }
-    struct query_read *r = xcalloc(1, sizeof *r);
-    r->answer = answer_read;
-    r->token = request->token;
+    struct query_read *r = new_read(q, request->token, m.log, answer_read);
+    const struct query_log *log = query_find_log(q, m.log);
     r->correlation = request->correlation;
     r->from = m.from > 0 ? m.from : 1;
     r->since = m.since;
     r->max_bytes = m.max_bytes;
     r->max_entries = m.max_entries > 0 ? m.max_entries : 1;
-    int64_t wait_ms = (int64_t)m.wait_ms;
-    if ((r->from > q->durable_lsn || r->since > 0) && wait_ms < PROBE_MS) {
-        r->probe = query_probe(q);
-        wait_ms = r->probe > 0 ? PROBE_MS : wait_ms;
-    }
-    r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
+    bool is_long = m.wait_ms >= PROBE_MS;
+    if (log == NULL || (!is_long && (r->from > log->durable_lsn || r->since > 0)))
+        r->probe = query_probe(q, r->probes);
+    r->waits = is_long || r->probe == 0;
+    set_due(q, r, (int64_t)m.wait_ms);
     list_put(&q->ready, r);
 }
 
-void query_ask_first(struct query *q, struct link_token token, uint64_t base,
+void query_ask_first(struct query *q, struct link_token token, struct id16 log, uint64_t base,
                      void (*answer)(struct query *q, const struct query_read *r))
 {
-    struct query_read *r = xcalloc(1, sizeof *r);
-    *r = (struct query_read){
-        .answer = answer, .token = token, .from = UINT64_MAX, .base = base, .probe = query_probe(q)};
-    r->due_ns = loop_now_ns(q->service->loop) + (r->probe > 0 ? PROBE_MS * (int64_t)NS_PER_MS : 0);
+    struct query_read *r = new_read(q, token, log, answer);
+    r->from = UINT64_MAX;
+    r->base = base;
+    r->probe = query_probe(q, r->probes);
+    set_due(q, r, 0);
     list_put(&q->ready, r);
 }
 

@@ -1,30 +1,44 @@
 /* A bounded pool of log readers: a read that goes on where an earlier one ended gets the reader that stands
- * there. Another one gets the reader that was idle for longest, which closes its file and moves. */
+ * there. Another one gets the reader that was idle for longest, which closes its file and moves, to another
+ * log too. */
 #include "query.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *dir, struct id16 log,
-                      size_t slot_count, size_t slot_bytes)
+void reader_pool_open(struct reader_pool *pool, const struct vfs *fs, const char *root, size_t slot_count,
+                      size_t slot_bytes)
 {
-    *pool = (struct reader_pool){.fs = fs, .log = log, .slot_count = slot_count, .slot_bytes = slot_bytes};
-    snprintf(pool->dir, sizeof pool->dir, "%s", dir);
+    *pool = (struct reader_pool){.fs = fs, .slot_count = slot_count, .slot_bytes = slot_bytes};
+    snprintf(pool->root, sizeof pool->root, "%s", root);
     pool->slots = xcalloc(slot_count, sizeof *pool->slots);
 }
 
-static struct reader_slot *choose(struct reader_pool *pool, uint64_t from)
+void reader_pool_dir(const struct reader_pool *pool, struct id16 log, char out[PATH_MAX])
+{
+    char uuid[ID_TEXT];
+    id16_format(log, uuid);
+    snprintf(out, PATH_MAX, "%.*s/%s", CONFIG_PATH_MAX, pool->root, uuid);
+}
+
+static struct reader_slot *choose(struct reader_pool *pool, struct id16 log, uint64_t from)
 {
     struct reader_slot *oldest = &pool->slots[0];
+    char dir[PATH_MAX];
     for (size_t i = 0; i < pool->slot_count; i++) {
         struct reader_slot *slot = &pool->slots[i];
-        if (slot->reader != NULL && slot->next == from)
+        if (slot->reader != NULL && slot->next == from && id16_equal(slot->log, log))
             return slot;
         if (slot->used < oldest->used)
             oldest = slot;
     }
-    if (oldest->reader == NULL)
-        oldest->reader = log_reader_open(pool->fs, pool->dir, pool->log);
+    if (oldest->reader != NULL && id16_equal(oldest->log, log))
+        return oldest;
+    if (oldest->reader != NULL)
+        log_reader_close(oldest->reader);
+    reader_pool_dir(pool, log, dir);
+    oldest->reader = log_reader_open(pool->fs, dir, log);
+    oldest->log = log;
     return oldest;
 }
 
@@ -35,9 +49,10 @@ static void put_back(struct reader_pool *pool, struct reader_slot *slot, uint64_
     log_reader_trim(slot->reader, pool->slot_bytes);
 }
 
-enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, struct buf *out)
+enum sh_error reader_pool_read(struct reader_pool *pool, struct id16 log, struct log_read *read,
+                               struct buf *out)
 {
-    struct reader_slot *slot = choose(pool, read->from);
+    struct reader_slot *slot = choose(pool, log, read->from);
     enum sh_error e = log_reader_read(slot->reader, read, out);
     put_back(pool, slot, e == SH_OK ? read->next : 0);
     return e;
@@ -45,11 +60,13 @@ enum sh_error reader_pool_read(struct reader_pool *pool, struct log_read *read, 
 
 enum sh_error reader_pool_find_time(struct reader_pool *pool, struct log_time *search)
 {
-    struct reader_slot *slot = choose(pool, search->from);
+    struct reader_slot *slot = choose(pool, search->log, search->from);
+    char dir[PATH_MAX];
+    reader_pool_dir(pool, search->log, dir);
     search->fs = pool->fs;
-    search->dir = pool->dir;
-    search->log = pool->log;
+    search->dir = dir;
     enum sh_error e = log_time_find(search, slot->reader);
+    search->dir = NULL;
     put_back(pool, slot, e == SH_OK ? search->from : 0); /* if it isn't quite there, the index is near */
     return e;
 }

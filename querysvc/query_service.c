@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { NODE_TEXT_MAX = 320, MEMBER_QUEUE_BYTES = 1 << 20 /* of requests of at most some hundred bytes */ };
+enum { NODE_TEXT_MAX = 320, SMALL_QUEUE_BYTES = 1 << 20 /* of requests of at most some hundred bytes */ };
 
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)
 {
@@ -35,7 +35,7 @@ static void on_hello(struct query *q, const struct link_request *request)
         .cluster = slice_str(config->cluster),
         .cluster_id = q->service->cluster,
         .node = slice_str(config->self->id),
-        .log = q->log,
+        .log = q->own.id,
         .version = slice_str(SHANGHAI_VERSION),
         .wal_link = hello.local && request->local ? slice_str(q->wal.endpoint) : (struct slice){0},
         .max_append_bytes = frame_body_most(config->settings.wal_segment_size),
@@ -43,11 +43,13 @@ static void on_hello(struct query *q, const struct link_request *request)
     query_answer(q, request->token, MSG_hello_reply, &reply);
 }
 
-/* The segments of the log; none when there is none yet, or with an error, which names the file. */
-static enum sh_error list_segments(struct query *q, struct log_segment **segments, size_t *count,
-                                   char bad_file[SEGMENT_NAME_MAX])
+/* The segments of a log; none when there is none yet, or with an error, which names the file. */
+static enum sh_error list_segments(struct query *q, struct id16 log, struct log_segment **segments,
+                                   size_t *count, char bad_file[SEGMENT_NAME_MAX])
 {
-    enum sh_error e = log_list_segments(q->fs, q->log_dir, q->log, segments, count, bad_file);
+    char dir[PATH_MAX];
+    reader_pool_dir(&q->readers, log, dir);
+    enum sh_error e = log_list_segments(q->fs, dir, log, segments, count, bad_file);
     if (e != SH_OK)
         *count = 0;
     return e == SH_NOT_FOUND ? SH_OK : e;
@@ -58,19 +60,21 @@ enum { WRITES_TAKEN = 0, WRITES_AWAY = 3 }; /* `writes` of status_reply */
 static void answer_status(struct query *q, const struct query_read *r)
 {
     struct log_extent extent;
-    log_extent_read(q->fs, q->log_dir, q->log, &extent); /* of damage log info and reads tell */
+    char dir[PATH_MAX];
+    reader_pool_dir(&q->readers, q->own.id, dir);
+    log_extent_read(q->fs, dir, q->own.id, &extent); /* of damage log info and reads tell */
     const struct config *config = q->service->config;
     uint64_t writes = link_client_is_connected(q->watch) ? q->writes : WRITES_AWAY;
     struct msg_status_reply reply = {
         .cluster = slice_str(config->cluster),
         .node = slice_str(config->self->id),
         .version = slice_str(SHANGHAI_VERSION),
-        .log = q->log,
+        .log = q->own.id,
         .writable = writes == WRITES_TAKEN,
         .writes = writes,
         .first_lsn = extent.segments > 0 ? extent.first_lsn : 1,
-        .durable_lsn = q->durable_lsn,
-        .durable_end = q->durable_end,
+        .durable_lsn = q->own.durable_lsn,
+        .durable_end = q->own.durable_end,
         .segments = extent.segments,
         .disk_bytes = extent.disk_bytes,
         .uptime_ms = (uint64_t)((clock_mono_ns() - q->started_ns) / NS_PER_MS),
@@ -82,10 +86,13 @@ static void answer_status(struct query *q, const struct query_read *r)
 
 static void answer_log_info(struct query *q, const struct query_read *r)
 {
+    const struct query_log *log = query_log_of(q, r);
+    if (log == NULL)
+        return;
     struct log_segment *segments;
     char bad_file[SEGMENT_NAME_MAX] = "", text[96];
     size_t count;
-    enum sh_error e = list_segments(q, &segments, &count, bad_file);
+    enum sh_error e = list_segments(q, log->id, &segments, &count, bad_file);
     if (e != SH_OK) {
         snprintf(text, sizeof text, "a segment cannot be read: %s", bad_file);
         query_refuse(q, r->token, e, text, 0);
@@ -108,10 +115,10 @@ static void answer_log_info(struct query *q, const struct query_read *r)
         segments[i].sealed ? msgpack_pack_true(&pk) : msgpack_pack_false(&pk);
     }
     struct msg_log_info_reply reply = {
-        .log = q->log,
+        .log = log->id,
         .first_lsn = count > 0 ? segments[0].base_lsn : 1,
-        .durable_lsn = q->durable_lsn,
-        .durable_end = q->durable_end,
+        .durable_lsn = log->durable_lsn,
+        .durable_end = log->durable_end,
         .segments = buf_slice(&list),
         .next = end < count ? segments[end].base_lsn : 0,
     };
@@ -126,10 +133,8 @@ static void on_log_info(struct query *q, const struct link_request *request)
     enum sh_error e = msg_decode(MSG_log_info, request->body, &ask);
     if (e != SH_OK)
         query_refuse(q, request->token, e, "malformed", 0);
-    else if (!id16_is_zero(ask.log) && !id16_equal(ask.log, q->log))
-        query_refuse(q, request->token, SH_NOT_FOUND, "this node does not hold that log", 0);
     else
-        query_ask_first(q, request->token, ask.from, answer_log_info);
+        query_ask_first(q, request->token, ask.log, ask.from, answer_log_info);
 }
 
 /* What gives up data for good, or says who is in the cluster, is for who is on this node: nothing shows yet
@@ -166,6 +171,9 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_events:
         query_forward_now(&q->member_events, request);
         break;
+    case MSG_replicas:
+        query_forward_now(&q->repl, request);
+        break;
     case MSG_read:
         query_on_read(q, request);
         break;
@@ -173,7 +181,7 @@ static void on_request(void *arg, const struct link_request *request)
         on_hello(q, request);
         break;
     case MSG_status:
-        query_ask_first(q, request->token, 0, answer_status);
+        query_ask_first(q, request->token, q->own.id, 0, answer_status);
         break;
     case MSG_log_info:
         on_log_info(q, request);
@@ -193,18 +201,17 @@ static enum service_exit find_log(struct query *q)
 {
     const struct config *config = q->service->config;
     struct node_identity identity;
-    char text[ID_TEXT];
+    char root[CONFIG_PATH_MAX], dir[PATH_MAX];
     enum service_exit code = service_identity(q->service, q->fs, &identity);
     if (code != EXIT_DONE)
         return code;
-    q->log = identity.log;
-    id16_format(q->log, text);
-    snprintf(q->log_dir, sizeof q->log_dir, "%.*s/log/%s", (int)sizeof q->log_dir - 64, config->data_dir,
-             text);
+    q->own.id = identity.log;
     snprintf(q->query_link, sizeof q->query_link, "ipc://%.200s/query", config->run_dir);
-    reader_pool_open(&q->readers, q->fs, q->log_dir, q->log, config->settings.query_readers,
+    snprintf(root, sizeof root, "%.*s/log", (int)sizeof root - 8, config->data_dir);
+    reader_pool_open(&q->readers, q->fs, root, config->settings.query_readers,
                      config->settings.query_reader_bytes);
-    enum sh_error e = log_durable_end(q->fs, q->log_dir, q->log, &q->durable_end, &q->durable_lsn);
+    reader_pool_dir(&q->readers, q->own.id, dir);
+    enum sh_error e = log_durable_end(q->fs, dir, q->own.id, &q->own.durable_end, &q->own.durable_lsn);
     if (e != SH_OK)
         log_warn("the durable end is not known yet", log_text("error", sh_error_name(e)));
     return EXIT_DONE;
@@ -244,9 +251,11 @@ static enum sh_error open_links(struct query *q)
     enum sh_error e =
         query_forward_open(q, &q->wal, "walsvc", "wal", q->service->config->settings.wal_queue_bytes);
     if (e == SH_OK)
-        e = query_forward_open(q, &q->member, "membersvc", "member", MEMBER_QUEUE_BYTES);
+        e = query_forward_open(q, &q->member, "membersvc", "member", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
-        e = query_forward_open(q, &q->member_events, "membersvc", "member", MEMBER_QUEUE_BYTES);
+        e = query_forward_open(q, &q->member_events, "membersvc", "member", SMALL_QUEUE_BYTES);
+    if (e == SH_OK)
+        e = query_forward_open(q, &q->repl, "replsvc", "repl", SMALL_QUEUE_BYTES);
     return e == SH_OK ? query_wal_open(q) : e;
 }
 
@@ -283,6 +292,7 @@ void query_close(struct service *service)
     query_forward_close(&q->wal);
     query_forward_close(&q->member);
     query_forward_close(&q->member_events);
+    query_forward_close(&q->repl);
     reader_pool_close(&q->readers);
     if (q->server != NULL)
         link_server_close(q->server);

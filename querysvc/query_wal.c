@@ -1,4 +1,5 @@
-/* The durable end, brought by long polls to walsvc: by a link of their own, which no append can hold up.
+/* The durable end of the own log, brought by long polls to walsvc: by a link of their own, which no append
+ * can hold up.
  *
  * Killing walsvc disturbs no read: the last durable end stays valid. */
 #include "query.h"
@@ -9,28 +10,27 @@
  * commit would cost a lonely appender as much as the append itself. */
 enum { WATCH_PAUSE_MS = 100 };
 
-/* At most one long poll and one probe are outstanding, so the queue's bound is out of reach. */
-static void ask(struct query *q, const struct msg_watermark *message, uint64_t *number)
+/* At most two long polls and two probes are outstanding, so the queue's bound is out of reach. */
+uint64_t query_ask_wal(struct query *q, uint32_t type, const void *message)
 {
     struct buf body = {0};
-    msg_encode(MSG_watermark, message, &body);
-    enum sh_error e =
-        link_client_send(q->watch, MSG_watermark, 0, buf_slice(&body), (struct slice){0}, number);
+    uint64_t number;
+    msg_encode(type, message, &body);
+    enum sh_error e = link_client_send(q->watch, type, 0, buf_slice(&body), (struct slice){0}, &number);
     assert(e == SH_OK);
     buf_free(&body);
+    return number;
 }
 
 void query_watch(struct query *q)
 {
-    uint64_t number;
     if (q->watching)
         return;
     q->watching = true;
     loop_timer_cancel(q->service->loop, &q->watch_again);
-    ask(q,
-        &(struct msg_watermark){
-            .newer_than = q->durable_end, .wait_ms = LINK_POLL_MS, .writes = 1 + q->writes},
-        &number);
+    query_ask_wal(q, MSG_watermark,
+                  &(struct msg_watermark){
+                      .newer_than = q->own.durable_end, .wait_ms = LINK_POLL_MS, .writes = 1 + q->writes});
 }
 
 static void on_watch_again(void *arg)
@@ -38,21 +38,34 @@ static void on_watch_again(void *arg)
     query_watch(arg);
 }
 
-static void send_probe(struct query *q)
+/* ---- probes ---- */
+
+static void send_probe(struct query *q, struct query_probes *probes)
 {
-    ask(q, &(struct msg_watermark){0}, &q->probe);
-    q->probes_sent++;
+    const struct msg_watermark watermark = {0};
+    const struct msg_logs logs = {0};
+    bool own = probes->type == MSG_watermark;
+    probes->number = query_ask_wal(q, probes->type, own ? (const void *)&watermark : &logs);
+    probes->sent++;
 }
 
-uint64_t query_probe(struct query *q)
+uint64_t query_probe(struct query *q, struct query_probes *probes)
 {
     if (!link_client_is_connected(q->watch))
         return 0;
-    if (q->probes_done < q->probes_sent)
-        return q->probes_sent + 1; /* that one may be too old: the next follows as soon as it is done */
-    send_probe(q);
-    return q->probes_sent;
+    if (probes->done < probes->sent)
+        return probes->sent + 1; /* that one may be too old: the next follows as soon as it is done */
+    send_probe(q, probes);
+    return probes->sent;
 }
+
+void query_probe_done(struct query *q, struct query_probes *probes)
+{
+    if (query_reads_need_probe(q, probes))
+        send_probe(q, probes);
+}
+
+/* ---- answers ---- */
 
 /* Returns false when the answer shows that the data directory is another one now. */
 static bool take_watermark(struct query *q, uint32_t type, struct slice body)
@@ -60,11 +73,11 @@ static bool take_watermark(struct query *q, uint32_t type, struct slice body)
     struct msg_watermark_reply reply;
     if (type != MSG_watermark_reply || msg_decode(type, body, &reply) != SH_OK)
         return true; /* an error: asked again by the caller */
-    if (!id16_equal(reply.log, q->log))
+    if (!id16_equal(reply.log, q->own.id))
         return false;
-    if (reply.durable_end > q->durable_end) {
-        q->durable_end = reply.durable_end;
-        q->durable_lsn = reply.durable_lsn;
+    if (reply.durable_end > q->own.durable_end) {
+        q->own.durable_end = reply.durable_end;
+        q->own.durable_lsn = reply.durable_lsn;
     }
     q->commits = reply.commits;
     q->writes = reply.writes;
@@ -86,17 +99,18 @@ static void tidy_readers(struct query *q)
 static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct slice body)
 {
     struct query *q = arg;
-    bool is_probe = number == q->probe;
+    bool is_probe = number == q->probes.number;
+    if (query_on_copies(q, number, type, body))
+        return;
     if (is_probe)
-        q->probes_done++;
+        q->probes.done++;
     if (!take_watermark(q, type, body)) {
         log_error("walsvc serves another log: the data directory was replaced; restarting");
         service_stop(q->service, EXIT_FAULT);
         return;
     }
     if (is_probe) {
-        if (query_reads_need_probe(q))
-            send_probe(q);
+        query_probe_done(q, &q->probes);
         return;
     }
     q->watching = false;
@@ -104,11 +118,13 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
     loop_timer_after(q->service->loop, &q->watch_again, WATCH_PAUSE_MS * (int64_t)NS_PER_MS);
 }
 
+/* The copies are asked for at once, so that they can be read while walsvc is away. */
 static void on_watch_state(void *arg, bool connected)
 {
     struct query *q = arg;
     log_info(connected ? "walsvc answers" : "walsvc is lost");
     service_status(connected ? "serving" : "reads only: walsvc is away");
+    query_probe(q, &q->copies.probes);
     query_wake_reads(q); /* those that waited for its word need not any more */
 }
 
@@ -126,6 +142,8 @@ enum sh_error query_wal_open(struct query *q)
         .arg = q,
     };
     q->watch_again = (struct loop_timer){.fn = on_watch_again, .arg = q};
+    q->probes.type = MSG_watermark;
+    query_copies_open(q);
     enum sh_error e = link_client_open(&options, &q->watch);
     if (e == SH_OK)
         query_watch(q);
@@ -137,4 +155,5 @@ void query_wal_close(struct query *q)
     if (q->watch != NULL)
         link_client_close(q->watch);
     loop_timer_cancel(q->service->loop, &q->watch_again);
+    query_copies_close(q);
 }

@@ -1,12 +1,12 @@
-"""What querysvc passes on to membersvc: the same answers by both links, at once an error while membersvc is away, and
-nothing by tcp that changes the cluster."""
+"""What querysvc passes on to membersvc and replsvc: the same answers by both links, at once an error while they are away,
+and nothing by tcp that changes the cluster."""
 import unittest
 
 from caller import Caller
 from shanghai import Node, wait_for
 
 ERROR, NODES, NODES_REPLY, NODE_JOIN, NODE_JOIN_REPLY, NODE_LEAVE, NODE_LEAVE_REPLY = 3, 96, 97, 99, 100, 101, 102
-EVENTS, EVENTS_REPLY, WAL_INFO, WAL_INFO_REPLY = 103, 104, 28, 29
+EVENTS, EVENTS_REPLY, WAL_INFO, WAL_INFO_REPLY, REPLICAS, REPLICAS_REPLY = 103, 104, 28, 29, 120, 121
 BAD_REQUEST, UNAVAILABLE, FORBIDDEN, ALREADY_MEMBER = 1, 12, 18, 15
 JOIN = {1: "n2", 2: "127.0.0.1", 3: 7000}
 NO_SERIES = bytes(16)
@@ -50,10 +50,21 @@ class PassedOn(unittest.TestCase):
         self.node.ctl("svc", "start", "membersvc")
         wait_for(lambda: mine.ask(NODES, {})[0] == NODES_REPLY, "membersvc again")
 
-    def refusal(self, caller, kind, body):
+    def test_replicas_are_passed_on_and_unavailable_while_replsvc_is_away(self):
+        mine, its = self.caller("query"), self.caller("repl")
+        wait_for(lambda: mine.ask(REPLICAS, {})[0] == REPLICAS_REPLY, "replsvc")
+        self.assertEqual(mine.ask(REPLICAS, {}), its.ask(REPLICAS, {}))
+        self.assertEqual(self.tcp_caller().ask(REPLICAS, {})[0], REPLICAS_REPLY)
+        self.node.ctl("svc", "stop", "replsvc")
+        wait_for(lambda: self.refusal(mine, REPLICAS, {}, "replsvc does not answer"), "a refusal")
+        self.assertEqual(mine.ask(NODES, {})[0], NODES_REPLY)
+        self.node.ctl("svc", "start", "replsvc")
+        wait_for(lambda: mine.ask(REPLICAS, {})[0] == REPLICAS_REPLY, "replsvc again")
+
+    def refusal(self, caller, kind, body, text="membersvc does not answer"):
         """The answer when it is the one of a daemon that is known to be away: just after its end it may still be asked."""
         kind, body = caller.ask(kind, body)
-        return (kind, body) if kind == ERROR and body[2] == "membersvc does not answer" else None
+        return (kind, body) if kind == ERROR and body[2] == text else None
 
     def test_a_long_poll_ends_when_membersvc_is_lost(self):
         mine = self.caller("query")

@@ -162,7 +162,7 @@ static void test_root_settings_alone_keep_the_default_children(void **state)
 {
     (void)state;
     struct config c = parse_good(CLUSTER "supervisor: {intensity: 1000, backoff: false}\n", NULL);
-    assert_int_equal(c.tree_count, 4);
+    assert_int_equal(c.tree_count, 5);
     assert_int_equal(c.tree[0].intensity, 1000);
     assert_false(c.backoff);
     config_free(&c);

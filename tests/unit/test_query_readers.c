@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "hlc.h"
 #include "log.h"
@@ -76,12 +77,19 @@ static int teardown(void **state)
     return 0;
 }
 
+static void open_pool(struct reader_pool *pool, size_t readers, size_t bytes)
+{
+    char root[PATH_MAX];
+    vfs_path(root, data, "log");
+    reader_pool_open(pool, &fs, root, readers, bytes);
+}
+
 static enum sh_error read_at(struct reader_pool *pool, uint64_t from, uint64_t *next)
 {
     struct buf out = {0};
     struct log_read read = {
         .from = from, .durable_end = rig.log.durable.end, .max_bytes = 1, .max_entries = UINT64_MAX};
-    enum sh_error e = reader_pool_read(pool, &read, &out);
+    enum sh_error e = reader_pool_read(pool, rig.dir.identity.log, &read, &out);
     if (e == SH_OK)
         assert_true(out.len > 0);
     *next = read.next;
@@ -95,7 +103,7 @@ static void test_readers_and_their_memory_are_bounded(void **state)
     enum { READERS = 3, BYTES = 400 << 10 };
     uint64_t next, last = rig.log.durable.lsn;
     struct reader_pool pool;
-    reader_pool_open(&pool, &fs, rig.dir.log, rig.dir.identity.log, READERS, BYTES);
+    open_pool(&pool, READERS, BYTES);
     for (unsigned i = 0; i < 400; i++) { /* as if many clients read, each elsewhere */
         uint64_t from = i % 3 == 0 ? SMALL_FRAMES + 1 + i % LARGE_FRAMES : 1 + i * 7919 % last;
         assert_int_equal(read_at(&pool, from, &next), SH_OK);
@@ -113,7 +121,7 @@ static void test_reading_on_costs_no_seek(void **state)
     (void)state;
     struct reader_pool pool;
     uint64_t a = 1, b = 500, c = 1000;
-    reader_pool_open(&pool, &fs, rig.dir.log, rig.dir.identity.log, 3, 1 << 20);
+    open_pool(&pool, 3, 1 << 20);
     for (unsigned i = 0; i < 100; i++) {
         assert_int_equal(read_at(&pool, a, &a), SH_OK);
         assert_int_equal(read_at(&pool, b, &b), SH_OK);
@@ -131,6 +139,34 @@ static void test_reading_on_costs_no_seek(void **state)
     reader_pool_close(&pool);
 }
 
+/* Its slots are all there are, whatever log is read: the copy of a log, here a folder that links to the same
+ * files, under a name of its own. */
+static void test_readers_move_between_logs(void **state)
+{
+    (void)state;
+    struct reader_pool pool;
+    struct id16 other = id16_random();
+    struct buf out = {0};
+    char dir[PATH_MAX];
+    open_pool(&pool, 2, 400 << 10);
+    reader_pool_dir(&pool, other, dir);
+    assert_int_equal(symlink(rig.dir.log, dir), 0);
+    for (uint64_t lsn = 1; lsn <= 20; lsn++) {
+        struct log_read read = {
+            .from = lsn, .durable_end = rig.log.durable.end, .max_bytes = 1, .max_entries = 1};
+        out.len = 0;
+        assert_int_equal(reader_pool_read(&pool, rig.dir.identity.log, &read, &out), SH_OK);
+        assert_int_equal(read.next, lsn + 1);
+        /* its files are of another log, which must be noticed */
+        assert_int_equal(reader_pool_read(&pool, other, &read, &out), SH_CORRUPT);
+        assert_true(open_files <= 2 && reader_pool_bytes(&pool) <= 2 * (400 << 10));
+    }
+    reader_pool_close(&pool);
+    assert_int_equal(open_files, 0);
+    assert_int_equal(unlink(dir), 0);
+    buf_free(&out);
+}
+
 /* A file that was trimmed takes room on the disk for as long as somebody has it open. */
 static void test_idle_readers_let_go_of_trimmed_files(void **state)
 {
@@ -138,7 +174,7 @@ static void test_idle_readers_let_go_of_trimmed_files(void **state)
     struct reader_pool pool;
     char path[PATH_MAX], name[SEGMENT_NAME_MAX];
     uint64_t next;
-    reader_pool_open(&pool, &fs, rig.dir.log, rig.dir.identity.log, 3, 1 << 20);
+    open_pool(&pool, 3, 1 << 20);
     assert_int_equal(read_at(&pool, 1, &next), SH_OK);
     assert_int_equal(read_at(&pool, rig.log.durable.lsn, &next), SH_OK);
     assert_int_equal(open_files, 2);
@@ -157,9 +193,10 @@ static void test_a_search_by_time_uses_the_pool(void **state)
 {
     (void)state;
     struct reader_pool pool;
-    reader_pool_open(&pool, &fs, rig.dir.log, rig.dir.identity.log, 2, 300 << 10);
+    open_pool(&pool, 2, 300 << 10);
     for (uint64_t lsn = 1; lsn <= rig.log.durable.lsn; lsn += 37) {
-        struct log_time search = {.hlc = hlc_of_ms(INT64_C(1790000000000) + (int64_t)lsn),
+        struct log_time search = {.log = rig.dir.identity.log,
+                                  .hlc = hlc_of_ms(INT64_C(1790000000000) + (int64_t)lsn),
                                   .durable_end = rig.log.durable.end,
                                   .most_bytes = UINT64_MAX};
         assert_int_equal(reader_pool_find_time(&pool, &search), SH_OK);
@@ -208,6 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         READERS_TEST(test_readers_and_their_memory_are_bounded),
         READERS_TEST(test_reading_on_costs_no_seek),
+        READERS_TEST(test_readers_move_between_logs),
         READERS_TEST(test_idle_readers_let_go_of_trimmed_files),
         READERS_TEST(test_a_search_by_time_uses_the_pool),
         READERS_TEST(test_the_extent_of_the_log_costs_two_opens),
