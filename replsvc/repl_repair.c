@@ -3,7 +3,8 @@
  *
  *   damage told ──► asked ──► fetching ──► writing ──► whole ──► asked again, until nothing is damaged
  *                     ▲          │            │
- *                     └─ waiting ◄────────────┘  nobody has it, or what came does not fit: later, from the next */
+ *                     └─ waiting ◄────────────┘  nobody has it, or what came does not fit: later, from the
+ * next */
 #include <stdio.h>
 
 #include "log.h"
@@ -149,7 +150,8 @@ void repl_repair_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t s
     fetch(core, now_ns);
 }
 
-/* Damage that begins elsewhere comes first; anything else that walsvc refuses another holder may do better. */
+/* Damage that begins elsewhere comes first; anything else that walsvc refuses another holder may do better.
+ */
 static void on_refused(struct repl_core *core, int64_t now_ns, struct slice body)
 {
     struct repl_mending *mending = &core->mending;
@@ -224,6 +226,6 @@ int64_t repl_repair_due_ns(const struct repl_core *core)
 
 void repl_repair_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX])
 {
-    if (core->mending.source >= 0)
+    if (!id16_is_zero(core->mending.log) && core->mending.source >= 0)
         core->mending.source = map[core->mending.source];
 }
