@@ -10,13 +10,13 @@
 #include "segment_scan.h"
 
 enum {
-    REPL_MEMBERS_MAX = 32, /* of the group, besides this node */
-    REPL_LOGS_MAX = 64,    /* held or followed */
+    REPL_MEMBERS_MAX = 32,       /* of the group, besides this node */
+    REPL_LOGS_MAX = 64,          /* held or followed */
     REPL_WINDOW_BYTES = 8 << 20, /* fetched of one log and not durable here yet */
     REPL_FETCH_BYTES = 4 << 20,  /* asked for at a time */
     REPL_TEXT_MAX = 256,
     REPL_SLOTS = REPL_LOGS_MAX + 1, /* of fetches: one for each log, one for repairs */
-    REPL_WAIT_MS = 5000, /* how long a source may hold a fetch */
+    REPL_WAIT_MS = 5000,            /* how long a source may hold a fetch */
 };
 
 struct repl_core;
@@ -145,15 +145,15 @@ struct repl_hold {
 
 struct repl_action {
     enum repl_action_kind kind;
-    unsigned slot;                              /* FETCH, CANCEL, STORE */
-    uint64_t serial;                            /* FETCH */
-    uint64_t token;                             /* SERVE, REFUSE */
-    char host[256], id[CONFIG_ID_MAX + 1];      /* FETCH, POSITION: to whom. NOTICE, HOLD: about whom */
-    uint16_t port;                              /* FETCH, POSITION: base port + 4, + 3 */
-    enum sh_error error;                        /* REFUSE */
-    int level;                                  /* NOTICE: enum log_level */
-    const char *text;                           /* REFUSE, NOTICE: a constant */
-    char detail[REPL_TEXT_MAX];                 /* NOTICE */
+    unsigned slot;                         /* FETCH, CANCEL, STORE */
+    uint64_t serial;                       /* FETCH */
+    uint64_t token;                        /* SERVE, REFUSE */
+    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, POSITION: to whom. NOTICE, HOLD: about whom */
+    uint16_t port;                         /* FETCH, POSITION: base port + 4, + 3 */
+    enum sh_error error;                   /* REFUSE */
+    int level;                             /* NOTICE: enum log_level */
+    const char *text;                      /* REFUSE, NOTICE: a constant */
+    char detail[REPL_TEXT_MAX];            /* NOTICE */
     union {
         struct msg_fetch fetch;
         struct repl_store store;
@@ -193,21 +193,21 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
 
 /* Since the core was opened; each has its name in replicas_reply.counters. */
 #define REPL_COUNTERS(X)                                                                                     \
-    X(fetches)        /* sent */                                                                             \
-    X(fetched_bytes)  /* that came */                                                                        \
-    X(stored_bytes)   /* durable in copies */                                                                \
-    X(served)         /* fetches answered with frames */                                                     \
-    X(positions)      /* of the own log, that came */                                                        \
-    X(malformed)      /* not a message of ours, or beyond its limits */                                      \
-    X(not_member)     /* from who isn't one of the group, or with another identity */                        \
-    X(not_asked_for)  /* frames of another log or place than was asked for */                                \
-    X(bad_frames)     /* frames that are damaged, or do not continue the chain */                            \
-    X(beyond)         /* positions beyond the end of the own log */                                          \
-    X(failed)         /* fetches without an answer */                                                        \
-    X(refused)        /* fetches answered by an error */                                                     \
-    X(forks)          /* places that are on another chain at a source */                                     \
-    X(repairs)        /* damaged ranges that are whole again */                                              \
-    X(gaps)           /* copies that were begun anew, behind what is trimmed everywhere */
+    X(fetches)       /* sent */                                                                              \
+    X(fetched_bytes) /* that came */                                                                         \
+    X(stored_bytes)  /* durable in copies */                                                                 \
+    X(served)        /* fetches answered with frames */                                                      \
+    X(positions)     /* of the own log, that came */                                                         \
+    X(malformed)     /* not a message of ours, or beyond its limits */                                       \
+    X(not_member)    /* from who isn't one of the group, or with another identity */                         \
+    X(not_asked_for) /* frames of another log or place than was asked for */                                 \
+    X(bad_frames)    /* frames that are damaged, or do not continue the chain */                             \
+    X(beyond)        /* positions beyond the end of the own log */                                           \
+    X(failed)        /* fetches without an answer */                                                         \
+    X(refused)       /* fetches answered by an error */                                                      \
+    X(forks)         /* places that are on another chain at a source */                                      \
+    X(repairs)       /* damaged ranges that are whole again */                                               \
+    X(gaps)          /* copies that were begun anew, behind what is trimmed everywhere */
 
 struct repl_counters {
 #define REPL_COUNTER(name) uint64_t name;

@@ -1,5 +1,5 @@
-/* The asking end of fetches: a slot for each followed log, with a REQ socket that is good until a fetch fails.
- * Whether somebody listens is found out before nng dials (see common/pipeline_parts.h). */
+/* The asking end of fetches: a slot for each followed log, with a REQ socket that is good until a fetch
+ * fails. Whether somebody listens is found out before nng dials (see common/pipeline_parts.h). */
 #ifndef REPL_FETCHER_H
 #define REPL_FETCHER_H
 

@@ -2,7 +2,8 @@
  *
  *   choose a source ──► fetch ──► frames ──► store ──► durable ──► position to the origin
  *        ▲                │          │          │
- *        └── next one ◄───┴── none ──┘          └── refused: once nothing is outstanding, the place is asked for
+ *        └── next one ◄───┴── none ──┘          └── refused: once nothing is outstanding, the place is asked
+ * for
  *
  * One fetch is outstanding for a log; what was fetched and is not durable yet is bounded by the window. */
 #include <assert.h>
@@ -13,13 +14,13 @@
 #include "log_reader_copy.h"
 #include "repl_parts.h"
 
-#define ANSWER_AFTER_NS (2 * NS_PER_S)  /* beyond the wait that was asked for */
-#define STALLED_NS      (2 * NS_PER_S)  /* without progress, though somebody has more: another source */
-#define END_AT_LEAST_NS (100 * (int64_t)NS_PER_MS)
+#define ANSWER_AFTER_NS   (2 * NS_PER_S) /* beyond the wait that was asked for */
+#define STALLED_NS        (2 * NS_PER_S) /* without progress, though somebody has more: another source */
+#define END_AT_LEAST_NS   (100 * (int64_t)NS_PER_MS)
 #define BACK_TO_ORIGIN_NS (5 * NS_PER_S)
-#define STORE_AGAIN_NS  NS_PER_S
-#define AVOID_LONG_NS   (5 * NS_PER_S)
-#define FAILED_FIRST_NS (50 * (int64_t)NS_PER_MS) /* doubled from failure to failure, up to AVOID_LONG */
+#define STORE_AGAIN_NS    NS_PER_S
+#define AVOID_LONG_NS     (5 * NS_PER_S)
+#define FAILED_FIRST_NS   (50 * (int64_t)NS_PER_MS) /* doubled from failure to failure, up to AVOID_LONG */
 enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7 };
 
 /* ---- which logs ---- */
@@ -39,9 +40,12 @@ static struct repl_follow *find_or_add(struct repl_core *core, int64_t now_ns, s
         if (core->follows[i].used)
             continue;
         f = &core->follows[i];
-        *f = (struct repl_follow){
-            .log = log, .used = true, .source = -1, .head = {.next_lsn = 1}, .durable = {.next_lsn = 1},
-            .caught_up_ns = now_ns};
+        *f = (struct repl_follow){.log = log,
+                                  .used = true,
+                                  .source = -1,
+                                  .head = {.next_lsn = 1},
+                                  .durable = {.next_lsn = 1},
+                                  .caught_up_ns = now_ns};
     }
     if (f == NULL)
         repl_notice(core, now_ns, LOG_ERROR, "too many logs: one is not followed", "", "");
@@ -241,8 +245,8 @@ static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t no
 
 static bool may_fetch(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
 {
-    return f->used && core->knows_members && f->placed && !f->fetching && !f->lost &&
-           now_ns >= f->retry_ns && repl_follow_credit(f) >= CREDIT_LEAST && !(f->anew && f->stores > 0);
+    return f->used && core->knows_members && f->placed && !f->fetching && !f->lost && now_ns >= f->retry_ns &&
+           repl_follow_credit(f) >= CREDIT_LEAST && !(f->anew && f->stores > 0);
 }
 
 void repl_follow_go(struct repl_core *core, int64_t now_ns)
@@ -402,8 +406,8 @@ static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now
     f->forked = true;
     avoid(f, now_ns + AVOID_LONG_NS);
     snprintf(detail, sizeof detail, "at LSN %llu, position %llu: here %08x, there %08x",
-             (unsigned long long)f->head.next_lsn - 1, (unsigned long long)f->head.position,
-             f->head.checksum, (uint32_t)reply->checksum);
+             (unsigned long long)f->head.next_lsn - 1, (unsigned long long)f->head.position, f->head.checksum,
+             (uint32_t)reply->checksum);
     repl_notice(core, now_ns, LOG_ERROR, "the copy of a log and its source are on different chains",
                 source_id(core, f), detail);
 }
@@ -471,8 +475,7 @@ bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, ui
 
 /* ---- what is stored ---- */
 
-static void on_store_refused(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
-                             struct slice body)
+static void on_store_refused(struct repl_core *core, struct repl_follow *f, int64_t now_ns, struct slice body)
 {
     struct msg_error error;
     if (msg_decode(MSG_error, body, &error) != SH_OK)

@@ -38,7 +38,8 @@ static struct repl_told_hold *told_of(struct repl_core *core, size_t member, str
     return NULL;
 }
 
-/* Its own log a member needs from nobody, unless it has lost its end: then what is held here is all there is. */
+/* Its own log a member needs from nobody, unless it has lost its end: then what is held here is all there is.
+ */
 static void hold_for(struct repl_core *core, size_t member, const struct repl_log *held)
 {
     struct repl_told_hold *told = told_of(core, member, held->log);

@@ -16,8 +16,8 @@
 /* A member, as one followed log sees it; same index as in core->members. */
 struct repl_source {
     int64_t avoid_until_ns;
-    unsigned failures;      /* in a row */
-    bool is_trimmed;        /* it has no more what comes next: its first segment begins here: */
+    unsigned failures; /* in a row */
+    bool is_trimmed;   /* it has no more what comes next: its first segment begins here: */
     struct log_chain first;
 };
 
@@ -32,16 +32,16 @@ struct repl_follow {
     uint64_t first_lsn; /* of the copy */
     unsigned stores;    /* outstanding, with so many bytes: */
     uint64_t unsynced;
-    bool lost; /* a store failed: once none is outstanding, the place is asked for */
+    bool lost;  /* a store failed: once none is outstanding, the place is asked for */
     int source; /* that is asked; -1: none */
     bool fetching;
     uint64_t serial;
     int64_t asked_ns, fetch_due_ns; /* without an answer by then the source is given up */
     int64_t retry_ns;
-    int64_t progress_ns;  /* last time that frames came, or the source had no more */
-    bool at_end;          /* the source had no more */
+    int64_t progress_ns;         /* last time that frames came, or the source had no more */
+    bool at_end;                 /* the source had no more */
     uint64_t best_end, best_lsn; /* the furthest that anybody is known to have */
-    int64_t caught_up_ns; /* last time that the durable end was that */
+    int64_t caught_up_ns;        /* last time that the durable end was that */
     uint64_t retries;
     bool forked;
     struct repl_source sources[REPL_MEMBERS_MAX];
@@ -83,8 +83,8 @@ struct repl_core {
     char node[CONFIG_ID_MAX + 1];
     struct id16 own;
     bool knows_members;
-    struct repl_member *members;                            /* REPL_MEMBERS_MAX */
-    struct repl_position_of positions[REPL_MEMBERS_MAX];    /* of the own log at each */
+    struct repl_member *members;                         /* REPL_MEMBERS_MAX */
+    struct repl_position_of positions[REPL_MEMBERS_MAX]; /* of the own log at each */
     size_t member_count;
     struct id16 wal_boot;
     bool knows_logs;
@@ -132,8 +132,8 @@ enum repl_state repl_follow_state(const struct repl_core *core, const struct rep
  * not whole valid frames of that log that continue it. anew: nothing before the header is known. */
 bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, bool anew,
                       struct log_chain *chain);
-/* The same, but what comes before the bytes is not known, whatever they begin with: only the position, and the
- * LSN at least. */
+/* The same, but what comes before the bytes is not known, whatever they begin with: only the position, and
+ * the LSN at least. */
 bool repl_check_repair(struct id16 log, uint64_t segment, struct slice bytes, struct log_chain *chain);
 
 /* ---- repl_serve.c ---- */

@@ -13,7 +13,8 @@ struct repl_server_options {
     uint16_t port;
     unsigned contexts;    /* fetches that may wait */
     size_t message_bytes; /* RECVMAXSZ of a fetch */
-    /* A whole message, borrowed for the call. It must be answered, now or later, unless the server is closed. */
+    /* A whole message, borrowed for the call. It must be answered, now or later, unless the server is closed.
+     */
     void (*on_message)(void *arg, uint64_t token, struct slice message);
     void *arg;
 };

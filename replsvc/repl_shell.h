@@ -4,9 +4,9 @@
  *   repl_fetcher.c  fetches: a REQ socket for each followed log
  *   repl_server.c   fetches of others: a REP socket
  *   repl_source.c   reading the frames that others are sent
- *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies, how far the own log is replicated
- *   repl_members.c  the link to membersvc: who is in the group
- *   repl_link.c     its own link: replicas */
+ *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies, how far the own log is
+ * replicated repl_members.c  the link to membersvc: who is in the group repl_link.c     its own link:
+ * replicas */
 #ifndef REPL_SHELL_H
 #define REPL_SHELL_H
 
@@ -17,7 +17,12 @@
 #include "repl_server.h"
 #include "service.h"
 
-enum { REPL_POSITIONS_PORT = 3, REPL_FETCH_PORT = 4, REPL_SOURCES = 64, REPL_MESSAGE_MAX = (16 << 20) + 4096 };
+enum {
+    REPL_POSITIONS_PORT = 3,
+    REPL_FETCH_PORT = 4,
+    REPL_SOURCES = 64,
+    REPL_MESSAGE_MAX = (16 << 20) + 4096
+};
 
 /* An open log that frames are read from, for one follower. */
 struct repl_open_source {
@@ -64,7 +69,7 @@ struct repl_service {
     struct {
         struct id16 log;
         uint64_t number;
-    } damage; /* the question that is out */
+    } damage;             /* the question that is out */
     bool holds_looked_at; /* those that are left from before were looked for */
 
     struct link_client *members;
@@ -73,7 +78,8 @@ struct repl_service {
     struct loop_timer nodes_timer;
 
     struct link_server *link;
-    char link_endpoint[LINK_ENDPOINT_MAX], wal_endpoint[LINK_ENDPOINT_MAX], member_endpoint[LINK_ENDPOINT_MAX];
+    char link_endpoint[LINK_ENDPOINT_MAX], wal_endpoint[LINK_ENDPOINT_MAX],
+        member_endpoint[LINK_ENDPOINT_MAX];
 };
 
 /* ---- repl_service.c ---- */

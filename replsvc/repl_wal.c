@@ -8,8 +8,8 @@
 
 /* While one answer follows the other, its movements are followed no faster: what waits for a fetch is then
  * sent with what comes meanwhile. */
-#define LOGS_PAUSE_NS  (NS_PER_MS / 2)
-#define LOGS_AGAIN_NS  (100 * (int64_t)NS_PER_MS)
+#define LOGS_PAUSE_NS (NS_PER_MS / 2)
+#define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
 enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4 };
 
 static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
@@ -42,8 +42,7 @@ static void on_hold_refused(struct slice body)
     struct msg_error error;
     if (msg_decode(MSG_error, body, &error) == SH_OK)
         log_warn("walsvc does not keep what a member needs",
-                 log_text("error", sh_error_name((enum sh_error)error.code)),
-                 log_slice("text", error.text));
+                 log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
 }
 
 /* Holds of members that are gone since: once, when the members are known. */
@@ -232,8 +231,7 @@ void repl_wal_repair(struct repl_service *r, const struct repl_action *action)
                                        .bytes = action->repair.bytes};
     r->body.len = 0;
     msg_encode_head(MSG_repair, &message, REPAIR_BYTES_KEY, &r->body);
-    enum sh_error e =
-        link_client_send(r->wal, MSG_repair, 0, buf_slice(&r->body), message.bytes, &r->repair);
+    enum sh_error e = link_client_send(r->wal, MSG_repair, 0, buf_slice(&r->body), message.bytes, &r->repair);
     assert(e == SH_OK);
     r->repairing = r->fetched;
     r->fetched = NULL;
@@ -261,8 +259,8 @@ void repl_wal_store(struct repl_service *r, const struct repl_action *action)
     struct repl_store_out *store = xcalloc(1, sizeof *store);
     r->body.len = 0;
     msg_encode_head(MSG_copy_append, &message, STORE_BYTES_KEY, &r->body);
-    enum sh_error e = link_client_send(r->wal, MSG_copy_append, 0, buf_slice(&r->body), message.bytes,
-                                       &store->number);
+    enum sh_error e =
+        link_client_send(r->wal, MSG_copy_append, 0, buf_slice(&r->body), message.bytes, &store->number);
     assert(e == SH_OK);
     store->slot = action->slot;
     store->bytes = message.bytes.len;
@@ -305,8 +303,7 @@ static void on_replicated(struct repl_service *r, uint32_t type, struct slice bo
     if (type != MSG_replicated_reply) {
         msg_decode(MSG_error, body, &error);
         log_warn("walsvc does not take how far its log is replicated",
-                 log_text("error", sh_error_name((enum sh_error)error.code)),
-                 log_slice("text", error.text));
+                 log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
     }
     if (r->is_to_tell)
         repl_wal_replicated(r, &r->to_tell);
