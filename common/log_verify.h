@@ -2,9 +2,9 @@
  * --data DIR`.
  *
  * Every log under <data>/log, every segment, every frame: checksum, chain (over segment ends too), LSNs
- * without gaps, the durable mark (of the copy of another node's log, that of the copy). Works beside a running walsvc: what lies at or above the durable mark is no
- * damage, only not yet synced. Damage is reported by file, offset and LSN, and the walk goes on behind it
- * where a valid frame is found. */
+ * without gaps, the durable mark (of the copy of another node's log, that of the copy). Works beside a
+ * running walsvc: what lies at or above the durable mark is no damage, only not yet synced. Damage is
+ * reported by file, offset and LSN, and the walk goes on behind it where a valid frame is found. */
 #ifndef COMMON_LOG_VERIFY_H
 #define COMMON_LOG_VERIFY_H
 
@@ -37,7 +37,7 @@ struct log_frame {
 /* One log, when it has been walked. */
 struct log_verified {
     struct id16 log;
-    bool is_copy;       /* of another node's log */
+    bool is_copy; /* of another node's log */
     uint64_t segments, entries, damages;
     uint64_t last_lsn; /* of the newest valid entry; 0: none */
 };

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "held_log.h"
 #include "log.h"
 #include "member_shell.h"
 
@@ -68,27 +69,16 @@ static void watch(void *arg)
     m->watch = ask(m, MSG_logs, &ask_for);
 }
 
-static bool next_mark(struct mp *p, struct member_watermark *mark)
-{
-    uint32_t parts;
-    uint64_t checksum, first_lsn;
-    struct slice log;
-    bool good = mp_array(p, &parts) && parts == 5 && mp_bin(p, &log) && log.len == sizeof mark->log &&
-                mp_uint(p, &mark->end) && mp_uint(p, &mark->lsn) && mp_uint(p, &checksum) &&
-                mp_uint(p, &first_lsn);
-    if (good)
-        memcpy(mark->log.bytes, log.data, log.len);
-    return good;
-}
-
 /* The node's own log comes first. */
 static void take_logs(struct member_service *m, struct slice logs)
 {
     struct mp p = mp_of(logs);
-    struct member_watermark mark;
+    struct held_log held;
     uint32_t count;
     bool good = mp_array(&p, &count);
-    for (uint32_t i = 0; good && i < count && (good = next_mark(&p, &mark)); i++) {
+    for (uint32_t i = 0; good && i < count && (good = held_log_next(&p, &held)); i++) {
+        const struct member_watermark mark = {
+            .log = held.log, .lsn = held.durable.next_lsn - 1, .end = held.durable.position};
         if (i == 0 && !id16_equal(mark.log, m->identity.log)) {
             log_error("walsvc serves another log: the data directory was replaced; restarting");
             service_stop(m->service, EXIT_FAULT);

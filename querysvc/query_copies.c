@@ -4,7 +4,8 @@
 #include "query.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "held_log.h"
 
 /* `logs` is answered with each commit of any log, of which a reader who waits at a copy needs not know at
  * once whatever the pace. */
@@ -22,20 +23,6 @@ const struct query_log *query_find_log(const struct query *q, struct id16 log)
     return NULL;
 }
 
-static bool decode_log(struct mp *m, struct query_log *out)
-{
-    uint32_t fields;
-    struct slice id;
-    if (!mp_array(m, &fields) || fields < 3 || !mp_bin(m, &id) || id.len != sizeof out->id.bytes ||
-        !mp_uint(m, &out->durable_end) || !mp_uint(m, &out->durable_lsn))
-        return false;
-    memcpy(out->id.bytes, id.data, id.len);
-    for (uint32_t i = 3; i < fields; i++)
-        if (!mp_skip(m))
-            return false;
-    return true;
-}
-
 /* False: malformed; then nothing has changed. */
 static bool decode_logs(struct query *q, struct slice list)
 {
@@ -44,10 +31,15 @@ static bool decode_logs(struct query *q, struct slice list)
     bool good = mp_array(&m, &count);
     struct query_log *logs =
         good ? xcalloc((size_t)count + 1, sizeof *logs) : NULL; /* of the bytes that came */
+    struct held_log held;
     size_t kept = 0;
     for (uint32_t i = 0; good && i < count; i++) {
-        good = decode_log(&m, &logs[kept]);
-        kept += good && !id16_equal(logs[kept].id, q->own.id);
+        good = held_log_next(&m, &held);
+        if (!good || id16_equal(held.log, q->own.id))
+            continue;
+        logs[kept].id = held.log;
+        logs[kept].durable_end = held.durable.position;
+        logs[kept++].durable_lsn = held.durable.next_lsn - 1;
     }
     if (!good) {
         free(logs);

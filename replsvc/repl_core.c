@@ -123,7 +123,7 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
 
 /* ---- walsvc ---- */
 
-const struct repl_log *repl_held(const struct repl_core *core, struct id16 log)
+const struct held_log *repl_held(const struct repl_core *core, struct id16 log)
 {
     for (size_t i = 0; i < core->held_count; i++)
         if (id16_equal(core->held[i].log, log))
@@ -131,7 +131,7 @@ const struct repl_log *repl_held(const struct repl_core *core, struct id16 log)
     return NULL;
 }
 
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct repl_log *logs,
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct held_log *logs,
                     size_t count)
 {
     bool rebooted = !id16_equal(boot, core->wal_boot);

@@ -7,7 +7,7 @@
 #define REPL_CORE_H
 
 #include "config.h"
-#include "segment_scan.h"
+#include "held_log.h"
 
 enum {
     REPL_MEMBERS_MAX = 32,       /* of the group, besides this node */
@@ -49,14 +49,8 @@ struct repl_member {
 void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
                        size_t count);
 
-struct repl_log {
-    struct id16 log;
-    struct log_chain durable; /* place of the durable end */
-    uint64_t first_lsn;       /* that is left */
-    uint64_t damaged;         /* ranges */
-};
 /* What walsvc holds, the own log first. boot: of walsvc. */
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct repl_log *logs,
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct held_log *logs,
                     size_t count);
 
 /* What walsvc says is damaged in a log, and neither repaired nor accepted as lost: the first such range, all

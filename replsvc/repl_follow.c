@@ -137,7 +137,7 @@ void repl_follow_members(struct repl_core *core, int64_t now_ns)
 
 /* ---- how far walsvc is ---- */
 
-static void stand_at(struct repl_core *core, struct repl_follow *f, const struct repl_log *held)
+static void stand_at(struct repl_core *core, struct repl_follow *f, const struct held_log *held)
 {
     static const struct log_chain start = {.next_lsn = 1};
     cancel(core, f);
@@ -176,7 +176,7 @@ void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted)
         struct repl_follow *f = &core->follows[i];
         if (!f->used || f->stores > 0)
             continue;
-        const struct repl_log *held = repl_held(core, f->log);
+        const struct held_log *held = repl_held(core, f->log);
         if (!f->placed || f->lost || rebooted)
             stand_at(core, f, held);
         else if (held != NULL)

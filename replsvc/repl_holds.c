@@ -40,7 +40,7 @@ static struct repl_told_hold *told_of(struct repl_core *core, size_t member, str
 
 /* Its own log a member needs from nobody, unless it has lost its end: then what is held here is all there is.
  */
-static void hold_for(struct repl_core *core, size_t member, const struct repl_log *held)
+static void hold_for(struct repl_core *core, size_t member, const struct held_log *held)
 {
     struct repl_told_hold *told = told_of(core, member, held->log);
     uint64_t lsn = has_up_to(core, member, held->log) + 1;

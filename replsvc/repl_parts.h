@@ -88,7 +88,7 @@ struct repl_core {
     size_t member_count;
     struct id16 wal_boot;
     bool knows_logs;
-    struct repl_log held[REPL_LOGS_MAX]; /* [0]: the own one */
+    struct held_log held[REPL_LOGS_MAX]; /* [0]: the own one */
     size_t held_count;
     struct repl_follow *follows; /* REPL_LOGS_MAX slots */
     uint64_t serial;
@@ -112,7 +112,7 @@ struct repl_core {
 int repl_member_of(const struct repl_core *core, struct slice id); /* -1: none */
 /* The member whose own log it is; -1: none. */
 int repl_origin(const struct repl_core *core, struct id16 log);
-const struct repl_log *repl_held(const struct repl_core *core, struct id16 log);
+const struct held_log *repl_held(const struct repl_core *core, struct id16 log);
 
 /* ---- repl_follow.c ---- */
 /* Looks which logs there are to follow, and how far others are. */

@@ -99,7 +99,7 @@ void repl_core_damage(struct repl_core *core, int64_t now_ns, struct id16 log,
     if (mending->step != MEND_ASKED || !id16_equal(mending->log, log))
         return;
     if (damage->bytes == 0) { /* it has been repaired, or nothing tells where it is */
-        const struct repl_log *held = repl_held(core, log);
+        const struct held_log *held = repl_held(core, log);
         if (held != NULL && held->damaged > 0)
             wait_for_another_time(core, now_ns);
         else

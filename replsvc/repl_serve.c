@@ -14,7 +14,7 @@ static void refuse(struct repl_core *core, uint64_t token, enum sh_error error, 
 }
 
 static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch,
-                  const struct repl_log *held)
+                  const struct held_log *held)
 {
     repl_put(core, REPL_SERVE)->token = token;
     core->actions[core->action_count - 1].serve = (struct repl_serve){
@@ -81,7 +81,7 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
         refuse(core, token, SH_NOT_MEMBER, "not a member of this group, or not with that log");
         return;
     }
-    const struct repl_log *held = repl_held(core, fetch->log);
+    const struct held_log *held = repl_held(core, fetch->log);
     if (held == NULL || fetch->lsn == UINT64_MAX)
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
     else if (fetch->position == held->durable.position && !fetch->anew && fetch->wait_ms > 0)
@@ -95,7 +95,7 @@ static void answer(struct repl_core *core, int64_t now_ns)
 {
     for (size_t i = core->parked_count; i-- > 0;) {
         const struct repl_parked *p = &core->parked[i];
-        const struct repl_log *held = repl_held(core, p->fetch.log);
+        const struct held_log *held = repl_held(core, p->fetch.log);
         if (held == NULL)
             refuse(core, p->token, SH_NOT_FOUND, "that log is not held here any more");
         else if (held->durable.position != p->fetch.position || p->due_ns <= now_ns)

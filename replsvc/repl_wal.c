@@ -46,7 +46,7 @@ static void on_hold_refused(struct slice body)
 }
 
 /* Holds of members that are gone since: once, when the members are known. */
-static void look_at_holds(struct repl_service *r, const struct repl_log *logs, size_t count)
+static void look_at_holds(struct repl_service *r, const struct held_log *logs, size_t count)
 {
     if (r->holds_looked_at || r->next_event == 0)
         return;
@@ -93,25 +93,7 @@ void repl_wal_ask_logs(struct repl_service *r)
         r->logs_again = ask(r, MSG_logs, &(struct msg_logs){0});
 }
 
-static bool decode_log(struct mp *m, struct repl_log *out)
-{
-    uint32_t count;
-    struct slice id;
-    uint64_t lsn, checksum;
-    if (!mp_array(m, &count) || count < 6 || !mp_bin(m, &id) || id.len != sizeof out->log.bytes ||
-        !mp_uint(m, &out->durable.position) || !mp_uint(m, &lsn) || !mp_uint(m, &checksum) ||
-        !mp_uint(m, &out->first_lsn) || !mp_uint(m, &out->damaged))
-        return false;
-    memcpy(out->log.bytes, id.data, id.len);
-    out->durable.next_lsn = lsn + 1;
-    out->durable.checksum = (uint32_t)checksum;
-    for (uint32_t i = 6; i < count; i++)
-        if (!mp_skip(m))
-            return false;
-    return true;
-}
-
-static bool decode_logs(struct slice bytes, struct repl_log logs[REPL_LOGS_MAX], size_t *count)
+static bool decode_logs(struct slice bytes, struct held_log logs[REPL_LOGS_MAX], size_t *count)
 {
     struct mp m = mp_of(bytes);
     uint32_t entries;
@@ -119,7 +101,7 @@ static bool decode_logs(struct slice bytes, struct repl_log logs[REPL_LOGS_MAX],
         return false;
     *count = entries < REPL_LOGS_MAX ? entries : REPL_LOGS_MAX;
     for (size_t i = 0; i < *count; i++)
-        if (!decode_log(&m, &logs[i]))
+        if (!held_log_next(&m, &logs[i]))
             return false;
     return true;
 }
@@ -127,7 +109,7 @@ static bool decode_logs(struct slice bytes, struct repl_log logs[REPL_LOGS_MAX],
 static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
 {
     struct msg_logs_reply reply;
-    struct repl_log logs[REPL_LOGS_MAX];
+    struct held_log logs[REPL_LOGS_MAX];
     size_t count;
     if (type != MSG_logs_reply || msg_decode(type, body, &reply) != SH_OK ||
         !decode_logs(reply.logs, logs, &count)) {

@@ -5,8 +5,8 @@
  *                 v
  *            cannot be served
  *
- * A frame of a copy carries the origin's durable end, not the copy's: so a busy copy writes its mark too, or a
- * loss of power could take more than the last second of it for torn. */
+ * A frame of a copy carries the origin's durable end, not the copy's: so a busy copy writes its mark too, or
+ * a loss of power could take more than the last second of it for torn. */
 #include "wal_copier.h"
 
 #include <assert.h>
@@ -70,7 +70,8 @@ static void tell(struct wal_copier *c, enum sh_error state, struct wal_copy_answ
 }
 
 /* Answers the requests before `end`, and frees them. */
-static void answer(struct wal_copier *c, struct request *first, const struct request *end, enum sh_error state)
+static void answer(struct wal_copier *c, struct request *first, const struct request *end,
+                   enum sh_error state)
 {
     size_t count = 0;
     for (const struct request *r = first; r != end; r = r->next)
@@ -192,7 +193,8 @@ static void begin_anew(struct wal_copier *c, const struct segment_header *header
     segment_list(log->fs, log->dir, &bases, &count);
     log_warn("a copy begins anew: nobody has what comes between any more, and what it held is given up",
              log_text("dir", log->dir), log_uint("first_lsn", count > 0 ? bases[0] : 1),
-             log_uint("last_lsn", header->base_lsn - 1), log_uint("held_up_to", log->durable.lsn), log_uint("position", header->position));
+             log_uint("last_lsn", header->base_lsn - 1), log_uint("held_up_to", log->durable.lsn),
+             log_uint("position", header->position));
     free(bases);
     if (log->fd < 0)
         return;

@@ -1,6 +1,6 @@
 /* The copier: the thread that keeps the copy of one other node's log. It opens the copy, checks what comes
- * against it (wal_copy_check.h), writes all that waits in one go, syncs it once, and tells how far the copy is
- * durable. Each copy has its own, so that none ever delays an acknowledgement of the node's own log.
+ * against it (wal_copy_check.h), writes all that waits in one go, syncs it once, and tells how far the copy
+ * is durable. Each copy has its own, so that none ever delays an acknowledgement of the node's own log.
  *
  * A failed write or sync ends the process. A full disk doesn't: what needs room is refused until there is. */
 #ifndef WAL_COPIER_H
@@ -42,8 +42,8 @@ struct wal_copier *wal_copier_start(const struct wal_copier_options *options);
  * served, and this is not taken. */
 enum sh_error wal_copier_put(struct wal_copier *copier, struct link_token token,
                              const struct msg_copy_append *message);
-/* The bytes of this session's requests are about to be freed: forgets those that wait, waits for those that are
- * being written. */
+/* The bytes of this session's requests are about to be freed: forgets those that wait, waits for those that
+ * are being written. */
 void wal_copier_detach(struct wal_copier *copier, uint64_t session);
 /* The settings have changed. */
 void wal_copier_set(struct wal_copier *copier, const struct wal_upkeep_settings *settings);

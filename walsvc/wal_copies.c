@@ -78,6 +78,7 @@ static void take_news(struct copy *copy, const struct wal_copy_news *news)
     copy->told = true;
     copy->state = news->state;
     place->is_hidden = news->state != SH_OK;
+    place->damage = news->state == SH_OK ? wal_copier_store(copy->copier)->damage : NULL;
     if (news->first_lsn != 0)
         place->first_lsn = news->first_lsn;
     if (!was_told)
@@ -139,8 +140,8 @@ static bool on_name(void *arg, const char *name)
     return true;
 }
 
-/* A log that nobody has brought anything of yet. Nothing is made on disk unless all of the bytes are good: NULL,
- * and refused. */
+/* A log that nobody has brought anything of yet. Nothing is made on disk unless all of the bytes are good:
+ * NULL, and refused. */
 static struct copy *begin(struct wal_copies *s, struct link_token token, const struct msg_copy_append *m)
 {
     const struct wal_log nothing = {.fs = s->options.dir->fs, .uuid = m->log, .fd = -1, .chain.next_lsn = 1};

@@ -21,8 +21,8 @@ struct wal_copies_options {
 /* Begins to open every copy there is, in the background. */
 struct wal_copies *wal_copies_open(const struct wal_copies_options *options);
 void wal_copies_on_append(struct wal_copies *copies, const struct link_request *request);
-/* SH_OK: *store, whose threads run, and how far it is durable. SH_NOT_FOUND. SH_UNAVAILABLE: the copy is being
- * opened. Else why it is not served. */
+/* SH_OK: *store, whose threads run, and how far it is durable. SH_NOT_FOUND. SH_UNAVAILABLE: the copy is
+ * being opened. Else why it is not served. */
 enum sh_error wal_copies_find(struct wal_copies *copies, struct id16 log, struct wal_store **store,
                               uint64_t *durable_end);
 void wal_copies_trimmed(struct wal_copies *copies, const struct wal_store *store, uint64_t first_lsn);

@@ -95,7 +95,8 @@ static enum sh_error compare_last(struct walk *w)
     ssize_t got = w->fd < 0 ? 0 : vfs_read_full(fs, w->fd, head, sizeof head, (int64_t)w->last_offset);
     if (got < 0)
         return wal_refuse(w->refusal, SH_INTERNAL, 0, "the copy cannot be read");
-    if (got < (ssize_t)sizeof head || frame_header_decode(slice_of(head, sizeof head), most_body, &h) != SH_OK ||
+    if (got < (ssize_t)sizeof head ||
+        frame_header_decode(slice_of(head, sizeof head), most_body, &h) != SH_OK ||
         h.checksum == w->last.checksum)
         return SH_OK;
     segment_scan_open(&scan, fs, w->fd, w->segment.salt, UINT64_MAX);

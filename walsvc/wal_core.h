@@ -32,7 +32,7 @@ void wal_frame_free(struct wal_frame *frame);
 struct wal_durable {
     uint64_t end; /* position */
     uint64_t lsn;
-    uint64_t commits; /* groups since the start */
+    uint64_t commits;  /* groups since the start */
     uint32_t checksum; /* of the last frame below the end */
 };
 

@@ -327,6 +327,16 @@ int wal_damage_accept(struct wal_damage *d, uint64_t first_lsn, uint64_t next_ls
 
 /* ---------------------------------------------------------------- looking */
 
+size_t wal_damage_open_ranges(struct wal_damage *d)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < d->count; i++)
+        count += d->ranges[i].accepted_ns == 0;
+    pthread_mutex_unlock(&d->lock);
+    return count;
+}
+
 struct log_damage_range *wal_damage_list(struct wal_damage *d, size_t *count)
 {
     struct log_damage_range *list = NULL;

@@ -52,6 +52,8 @@ int wal_damage_accept(struct wal_damage *damage, uint64_t first_lsn, uint64_t ne
 
 /* A copy of all ranges, which the caller frees; NULL when there is none. */
 struct log_damage_range *wal_damage_list(struct wal_damage *damage, size_t *count);
+/* How many ranges are neither repaired nor accepted as lost. */
+size_t wal_damage_open_ranges(struct wal_damage *damage);
 /* The first range of the segment that has a byte in [offset, offset + bytes). */
 bool wal_damage_find(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
                      struct log_damage_range *out);

@@ -60,11 +60,12 @@ int wal_log_sync(struct wal_log *log);
  * the former segment, to be sealed. */
 int wal_log_roll(struct wal_log *log, int fd, struct wal_frame *checkpoint, int *old, uint64_t *old_end);
 /* ---- a copy: bytes as they came from elsewhere, checked by the caller (wal_copy_check.h) ---- */
-/* Writes bytes behind the last ones; log->chain is already what comes behind them. The vectors are changed. */
+/* Writes bytes behind the last ones; log->chain is already what comes behind them. The vectors are changed.
+ */
 int wal_log_put(struct wal_log *log, struct iovec *iov, unsigned count);
 /* Makes room for `need` bytes in the active segment, or in a prepared file: *limit is its size. The origin's
- * segments may be larger than what is prepared here. -ENOSPC also when `reserve` bytes would not be left free;
- * nothing has changed then. */
+ * segments may be larger than what is prepared here. -ENOSPC also when `reserve` bytes would not be left
+ * free; nothing has changed then. */
 int wal_log_room(const struct wal_log *log, int fd, uint64_t *limit, uint64_t need, uint64_t reserve);
 /* As wal_log_roll, with the header and the frames that have come; `bytes` is all of them. *old: -1 when the
  * copy held nothing. limit: the size of the prepared file. */

@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+#include "held_log.h"
+
 void wal_logs_free(struct wal_logs *l)
 {
     wal_polls_free(&l->polls);
@@ -21,12 +23,13 @@ static void answer(struct wal_logs *l, struct link_token token)
         const struct wal_log_place *place = &l->all[i];
         if (place->is_hidden)
             continue;
-        msgpack_pack_array(&pk, 5);
-        mp_pack_bin(&pk, slice_of(place->log.bytes, sizeof place->log.bytes));
-        msgpack_pack_uint64(&pk, place->durable.end);
-        msgpack_pack_uint64(&pk, place->durable.lsn);
-        msgpack_pack_uint32(&pk, place->durable.checksum);
-        msgpack_pack_uint64(&pk, place->first_lsn);
+        const struct held_log held = {
+            .log = place->log,
+            .durable = {place->durable.lsn + 1, place->durable.checksum, place->durable.end},
+            .first_lsn = place->first_lsn,
+            .damaged = place->damage != NULL ? wal_damage_open_ranges(place->damage) : 0,
+        };
+        held_log_pack(&pk, &held);
     }
     struct msg_logs_reply reply = {.boot = l->boot, .version = l->version, .logs = buf_slice(&places)};
     l->reply(l->arg, token, &reply);

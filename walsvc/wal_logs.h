@@ -1,9 +1,10 @@
-/* How far all logs that walsvc holds are durable, and the long polls for that (`logs`). Pure. A change costs a
- * copy of a few words when nobody waits. */
+/* How far all logs that walsvc holds are durable, and the long polls for that (`logs`). Pure. A change costs
+ * a copy of a few words when nobody waits. Damage answers no poll that waits; the next answer tells of it. */
 #ifndef WAL_LOGS_H
 #define WAL_LOGS_H
 
 #include "wal_core.h"
+#include "wal_damage.h"
 #include "wal_queue.h"
 
 /* The node's own log and so many copies. */
@@ -12,8 +13,9 @@ enum { WAL_COPIES_MAX = 64, WAL_LOGS_MAX = WAL_COPIES_MAX + 1 };
 struct wal_log_place {
     struct id16 log;
     struct wal_durable durable;
-    uint64_t first_lsn; /* that is left */
-    bool is_hidden;     /* a copy that is not served */
+    uint64_t first_lsn;        /* that is left */
+    bool is_hidden;            /* a copy that is not served */
+    struct wal_damage *damage; /* its register; NULL: none is open */
 };
 
 struct wal_logs {

@@ -499,7 +499,10 @@ static void open_core(struct wal_service *w, struct wal_state *state)
     w->logs = (struct wal_logs){
         .boot = w->service->boot,
         .version = 1,
-        .all = {{.log = w->own.uuid, .durable = w->own.log.durable, .first_lsn = w->own.log.first_lsn}},
+        .all = {{.log = w->own.uuid,
+                 .durable = w->own.log.durable,
+                 .first_lsn = w->own.log.first_lsn,
+                 .damage = w->own.damage}},
         .count = 1,
         .reply = send_logs,
         .arg = w,
@@ -547,7 +550,8 @@ static void start_threads(struct wal_service *w)
 /* What works behind the link. The copies are opened in the background: they hold up nobody. */
 static void open_behind_link(struct wal_service *w)
 {
-    struct wal_mend_options mend = {.loop = w->service->loop, .own = &w->own, .core = w->core, .link = w->link};
+    struct wal_mend_options mend = {
+        .loop = w->service->loop, .own = &w->own, .core = w->core, .link = w->link};
     struct wal_copies_options copies = {
         .loop = w->service->loop,
         .dir = &w->dir,

@@ -91,9 +91,10 @@ enum sh_error wal_tail_drop(struct recovery *r)
     enum sh_error error = r->extent > 0 ? keep_aside(r, 0, kept) : SH_OK;
     if (error != SH_OK)
         return error;
-    log_error("nothing in the newest segment of a copy can be used: it is removed, and is to be fetched again",
-              log_text("dir", log->dir), log_text("file", r->file), log_text("quarantine", r->quarantine),
-              log_text("kept", kept));
+    log_error(
+        "nothing in the newest segment of a copy can be used: it is removed, and is to be fetched again",
+        log_text("dir", log->dir), log_text("file", r->file), log_text("quarantine", r->quarantine),
+        log_text("kept", kept));
     vfs_path(path, log->dir, r->file);
     int result = log->fs->unlink(log->fs, path);
     if (result == 0)

@@ -34,9 +34,9 @@ struct log_chain model_log_durable(const struct model_log *log)
     return place_of(log, log->durable);
 }
 
-struct repl_log model_log_tell(const struct model_log *log)
+struct held_log model_log_tell(const struct model_log *log)
 {
-    return (struct repl_log){
+    return (struct held_log){
         .log = log->id, .durable = model_log_durable(log), .first_lsn = log->begin.next_lsn};
 }
 

@@ -31,7 +31,7 @@ void model_log_free(struct model_log *log);
 /* Places of both ends. */
 struct log_chain model_log_end(const struct model_log *log);
 struct log_chain model_log_durable(const struct model_log *log);
-struct repl_log model_log_tell(const struct model_log *log);
+struct held_log model_log_tell(const struct model_log *log);
 /* The bytes from a place (position) to another. */
 struct slice model_log_bytes(const struct model_log *log, uint64_t from, uint64_t to);
 /* Index of the frame that begins there; count: none does. */

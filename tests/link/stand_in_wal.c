@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "held_log.h"
 #include "link.h"
 #include "log.h"
 
@@ -58,12 +59,9 @@ static void answer_logs(struct link_token token)
     mp_packer(&pk, &list);
     msgpack_pack_array(&pk, log_count);
     for (size_t i = 0; i < log_count; i++) {
-        msgpack_pack_array(&pk, 5);
-        mp_pack_bin(&pk, slice_of(logs[i].log.bytes, sizeof logs[i].log.bytes));
-        msgpack_pack_uint64(&pk, logs[i].end);
-        msgpack_pack_uint64(&pk, logs[i].lsn);
-        msgpack_pack_uint64(&pk, 0);
-        msgpack_pack_uint64(&pk, 1);
+        const struct held_log held = {
+            .log = logs[i].log, .durable = {logs[i].lsn + 1, 0, logs[i].end}, .first_lsn = 1};
+        held_log_pack(&pk, &held);
     }
     answer(token, MSG_logs_reply,
            &(struct msg_logs_reply){.boot = boot, .version = version, .logs = buf_slice(&list)});

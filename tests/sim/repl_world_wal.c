@@ -161,7 +161,7 @@ static bool take(struct repl_world *w, uint32_t node, size_t index)
 static void tell_logs(struct repl_world *w, uint32_t node)
 {
     struct repl_node *n = &w->nodes[node];
-    struct repl_log logs[WORLD_LOGS_MAX];
+    struct held_log logs[WORLD_LOGS_MAX];
     size_t count = 0;
     logs[count++] = model_log_tell(&n->logs[node]);
     for (size_t log = 0; log < w->log_count; log++)
