@@ -97,7 +97,7 @@ size_t sh_append_bytes_max(const struct sh_client *client);
 
 /* ---- reading ---- */
 struct sh_read_options {
-    uint8_t log[16];      /* all zero: the own log of the node that answers first */
+    uint8_t log[16];      /* one that the node holds; all zero: the own log of the node that answers first */
     uint64_t from;        /* LSN; 0 and 1: from the start; UINT64_MAX: behind the last entry */
     const char *stream;   /* only this stream's events; NULL for everything */
     bool follow;          /* at the end, wait for more instead of ending */
@@ -122,13 +122,13 @@ struct sh_event {
     int64_t delta;
 };
 /* Opens a reader; *reader is freed with sh_read_close, before its client is closed. Options are copied. Asks
- * the node only when `from` is UINT64_MAX, with sh_status's errors. SH_BAD_REQUEST: the stream's name is too
- * long. Whether the node has the log, sh_read_next tells. */
+ * the node only when `from` is UINT64_MAX, with sh_log_info's errors. SH_BAD_REQUEST: the stream's name is
+ * too long. Otherwise sh_read_next tells whether the node holds the log. */
 enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_options *options,
                            struct sh_reader **reader);
 /* The next entry; wait_ms in milliseconds, for follow only: without it each request to the node may take
- * timeout_ms of the options. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new
- * within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
+ * timeout_ms of the options. SH_NOT_FOUND: the end (never with follow), or the node does not hold the log.
+ * SH_TIMEOUT: with follow, nothing new within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
  * SH_TIMEOUT: may be called again. SH_CONFLICT: the node that is there now does not have the log that was
  * read so far; a reader never goes on in another one. */
 enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh_event *event);
@@ -177,10 +177,11 @@ struct sh_log_info {
     struct sh_segment *segments;                  /* oldest first; freed by sh_log_info_free */
     size_t segment_count;
 };
-/* The segments of the node's own log; info is the caller's, what it points to is freed with
- * sh_log_info_free, and it is all zero after an error. sh_status's errors. The position of a segment whose
- * start is damaged may be a guess. */
-enum sh_error sh_log_info(struct sh_client *client, struct sh_log_info *info);
+/* The segments of a log that the node holds. log: 16 bytes, or NULL for the node's own; info is the caller's,
+ * what it points to is freed with sh_log_info_free, and it is all zero after an error. SH_NOT_FOUND: the node
+ * does not hold that log. SH_CORRUPT: a segment cannot be read. Otherwise sh_status's errors. The position of
+ * a segment whose start is damaged may be a guess. */
+enum sh_error sh_log_info(struct sh_client *client, const uint8_t *log, struct sh_log_info *info);
 /* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);
 
@@ -248,10 +249,10 @@ struct sh_wal_info {
     int64_t scrub_last_ns; /* end of the last full pass, ns since 1970; 0: none yet */
     bool scrubbing;
 };
-/* What walsvc knows of the node's own log; info is the caller's, what it points to is freed with
- * sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc is away. Otherwise
- * sh_status's errors. */
-enum sh_error sh_wal_info(struct sh_client *client, struct sh_wal_info *info);
+/* What walsvc knows of a log. log: 16 bytes, or NULL for the node's own; info is the caller's, what it points
+ * to is freed with sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc is
+ * away. SH_NOT_FOUND: it keeps no such record of that log. Otherwise sh_status's errors. */
+enum sh_error sh_wal_info(struct sh_client *client, const uint8_t *log, struct sh_wal_info *info);
 /* Frees the lists, not info itself; does nothing the second time, or after an error. */
 void sh_wal_info_free(struct sh_wal_info *info);
 
@@ -338,6 +339,51 @@ enum sh_error sh_nodes(struct sh_client *client, struct sh_nodes *nodes);
 /* Frees the lists, not nodes itself; does nothing the second time, or after an error. */
 void sh_nodes_free(struct sh_nodes *nodes);
 
+enum sh_replica_state {
+    SH_REPLICA_DISCONNECTED,
+    SH_REPLICA_CATCHING_UP,
+    SH_REPLICA_STREAMING,
+    SH_REPLICA_WAITING, /* no credit: the follower's disk is behind */
+    SH_REPLICA_REPAIRING,
+    SH_REPLICA_TRIMMED, /* what comes next is gone where it was asked for */
+    SH_REPLICA_FORKED   /* it differs from what others have */
+};
+/* "disconnected", "catching_up", "waiting_for_follower", ...; "unknown" for a value outside the list. A static
+ * string. */
+const char *sh_replica_state_name(enum sh_replica_state state);
+
+/* One log at one node. */
+struct sh_replica {
+    uint8_t log[16];
+    char origin[65]; /* id of the member whose log it is; "": of none that is a member now */
+    char peer[65];   /* of a followed log: the member that it comes from, "": none; of a follower: who it is */
+    enum sh_replica_state state;
+    uint64_t lsn, end;               /* durable there: LSN, position in bytes */
+    uint64_t lag_entries, lag_bytes; /* behind the furthest that is known of the log */
+    uint64_t lag_ms;                 /* since it was caught up; 0: it is */
+    uint64_t credit;                 /* bytes that it would take now; of a followed log */
+    uint64_t retries; /* fetches that failed or led to nothing, since replsvc started; of a followed log */
+    int64_t seen_ms;  /* age of the last word of it; -1: none yet */
+};
+struct sh_replicas {
+    char node[65];                             /* that answers, */
+    uint8_t log[16];                           /* and its own log: */
+    uint64_t durable_lsn, quorum_lsn, all_lsn; /* durable on it, on a majority of its group, on all of the
+                                                  group; UINT64_MAX: the node is alone */
+    struct sh_replica *followed;               /* copies that the node keeps */
+    size_t followed_count;
+    struct sh_replica *followers; /* the other members of its group, and the node's own log at them */
+    size_t follower_count;
+    struct sh_counter *counters; /* of replsvc, since it started */
+    size_t counter_count;
+};
+/* Which logs a node follows, who follows its own, and how far each copy is. replicas is the caller's, what it
+ * points to is freed with sh_replicas_free, and it is all zero after an error. SH_UNAVAILABLE at once while
+ * replsvc is away. Otherwise sh_status's errors. */
+enum sh_error sh_replicas(struct sh_client *client, struct sh_replicas *replicas);
+/* Frees the lists, not replicas itself; does nothing the second time, or after an error. */
+void sh_replicas_free(struct sh_replicas *replicas);
+
 enum sh_health_level { SH_HEALTH_GOOD, SH_HEALTH_DEGRADED, SH_HEALTH_UNAVAILABLE };
 /* "healthy", "degraded", "unavailable"; "unknown" for a value outside the list. A static string. */
 const char *sh_health_name(enum sh_health_level level);
@@ -347,8 +393,10 @@ struct sh_health {
     size_t reason_count;
 };
 /* How a cluster is, as one node sees it (docs/cluster-protocol.md, "Health"). nodes NULL: membersvc does not
- * answer. *health is the caller's, what it points to is freed with sh_health_free. */
-void sh_health(const struct sh_status *status, const struct sh_nodes *nodes, struct sh_health *health);
+ * answer; replicas NULL: replsvc does not. *health is the caller's, what it points to is freed with
+ * sh_health_free. */
+void sh_health(const struct sh_status *status, const struct sh_nodes *nodes,
+               const struct sh_replicas *replicas, struct sh_health *health);
 /* Frees the reasons, not health itself; does nothing the second time. */
 void sh_health_free(struct sh_health *health);
 

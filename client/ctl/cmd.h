@@ -4,13 +4,14 @@
 
 #include "ctl.h"
 
-extern const struct ctl_command cmd_append;                                                 /* cmd_append.c */
-extern const struct ctl_command cmd_read, cmd_tail;                                         /* cmd_read.c */
-extern const struct ctl_command cmd_status;                                                 /* cmd_status.c */
-extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;             /* cmd_node.c */
-extern const struct ctl_command cmd_nodes;                                                  /* cmd_nodes.c */
-extern const struct ctl_command cmd_node_join, cmd_node_leave;                              /* cmd_join.c */
-extern const struct ctl_command cmd_events;                                                 /* cmd_events.c */
+extern const struct ctl_command cmd_append;                                     /* cmd_append.c */
+extern const struct ctl_command cmd_read, cmd_tail;                             /* cmd_read.c */
+extern const struct ctl_command cmd_status;                                     /* cmd_status.c */
+extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show; /* cmd_node.c */
+extern const struct ctl_command cmd_nodes;                                      /* cmd_nodes.c */
+extern const struct ctl_command cmd_replicas;                                   /* cmd_replicas.c */
+extern const struct ctl_command cmd_node_join, cmd_node_leave;                  /* cmd_join.c */
+extern const struct ctl_command cmd_events;                                     /* cmd_events.c */
 extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
 extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
 extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */
@@ -26,8 +27,26 @@ int ctl_fail_path(const struct ctl *ctl, const char *path, int failed_errno);
 /* Another version wrote it. */
 int ctl_fail_version(const struct ctl *ctl, const char *path);
 
-/* What membersvc refused, with what to do about it; returns the exit code. id: whom it was about, or NULL. */
+/* What membersvc or replsvc refused, with what to do about it; returns the exit code. id: whom it was about,
+ * or NULL. */
 int ctl_fail_member(const struct ctl *ctl, const char *id, enum sh_error error);
+/* --log and --node of commands that can be about a copy. */
+#define LOG_OPTIONS                                                                                          \
+    {"log", 'l', CTL_WORD, "UUID", "a log that the node holds, not its own", 0, 0},                          \
+    {                                                                                                        \
+        "node", 'N', CTL_WORD, "ID",                                                                         \
+            "the log of that member, as the node at the endpoint holds it; without an endpoint, the node "   \
+            "of the configuration that is asked",                                                            \
+            0, 0                                                                                             \
+    }
+/* Opens the client, and finds the log: all zero for the node's own. CTL_DONE or an exit code (said). */
+int ctl_open_log(const struct ctl *ctl, struct sh_client **client, uint8_t log[16]);
+/* NULL for the node's own, as the library wants it. */
+const uint8_t *ctl_other_log(const uint8_t log[16]);
+/* First and last durable LSN; sh_log_info's errors. */
+enum sh_error ctl_log_ends(struct sh_client *client, const uint8_t log[16], uint64_t *first, uint64_t *last);
+
+void ctl_print_replicas(const struct ctl *ctl, const struct sh_replicas *replicas);
 /* A table of all nodes; of those that left too, when asked for. */
 void ctl_print_nodes(const struct ctl *ctl, const struct sh_nodes *nodes, bool with_left);
 void ctl_json_nodes(struct ctl_json *j, const struct sh_nodes *nodes);

@@ -4,6 +4,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* When it is a daemon of the node that is away. */
+static const char *tree_advice(const char *detail)
+{
+    bool is_daemon = strncmp(detail, "membersvc", 9) == 0 || strncmp(detail, "replsvc", 7) == 0;
+    return is_daemon ? "; `shanghaictl svc tree` shows why" : "";
+}
+
 /* What to do about a refusal, behind what the node says; "" when that says it. */
 static const char *advice(enum sh_error error, const char *detail, bool leaves)
 {
@@ -22,7 +29,7 @@ static const char *advice(enum sh_error error, const char *detail, bool leaves)
             return "; use the --endpoint of a member, or see `shanghaictl nodes` for what it waits for";
         if (strstr(detail, "was lost") != NULL)
             return ": it may have been done; `shanghaictl nodes` shows it";
-        return strncmp(detail, "membersvc", 9) == 0 ? "; `shanghaictl svc tree` shows why" : "";
+        return tree_advice(detail);
     case SH_TIMEOUT:
         return "; it may have been done: `shanghaictl nodes` shows it";
     default:
@@ -45,8 +52,9 @@ int ctl_fail_member(const struct ctl *ctl, const char *id, enum sh_error error)
     int code;
     buf_printf(&what, "%s%s%s", name, changes ? " " : "", changes ? id : "");
     buf_printf(&text, "%s%s", detail,
-               changes || error == SH_UNAVAILABLE ? advice(error, detail, strcmp(name, "node leave") == 0)
-                                                  : "");
+               changes                   ? advice(error, detail, strcmp(name, "node leave") == 0)
+               : error == SH_UNAVAILABLE ? tree_advice(detail)
+                                         : "");
     if (reached)
         code = ctl_fail_text(ctl, buf_cstr(&what), error, buf_cstr(&text));
     else

@@ -15,7 +15,7 @@
 struct info {
     struct sh_log_info log;
     struct sh_wal_info wal; /* when walsvc answers */
-    bool has_wal;
+    bool has_wal, is_away;
     int64_t now_ns;
 };
 
@@ -354,7 +354,7 @@ static void print_segments(const struct ctl *ctl, const struct info *info)
     ctl_table_print(ctl, &table);
 }
 
-static void print_text(const struct ctl *ctl, const struct info *info, bool asked)
+static void print_text(const struct ctl *ctl, const struct info *info)
 {
     char a[CTL_TEXT_MAX], b[CTL_TEXT_MAX];
     struct id16 log;
@@ -370,7 +370,7 @@ static void print_text(const struct ctl *ctl, const struct info *info, bool aske
         print_disk(ctl, &info->wal);
         print_scrub(ctl, &info->wal);
         print_damage(ctl, &info->wal);
-    } else if (asked) {
+    } else if (info->is_away) {
         ctl_line(ctl, "walsvc", "does not answer: holds, retention, disk and scrubber are not known");
     }
     puts("");
@@ -381,13 +381,12 @@ static void print_text(const struct ctl *ctl, const struct info *info, bool aske
     }
 }
 
-/* asked: the node, not a data directory. */
-static void print_info(const struct ctl *ctl, const struct info *info, bool asked)
+static void print_info(const struct ctl *ctl, const struct info *info)
 {
     if (ctl->format == CTL_JSON)
         print_json(info);
     else
-        print_text(ctl, info, asked);
+        print_text(ctl, info);
 }
 
 /* ---------------------------------------------------------------- sources */
@@ -430,7 +429,7 @@ static int info_of_data(const struct ctl *ctl, const char *data)
             info->segments[i] =
                 (struct sh_segment){segments[i].base_lsn, segments[i].position, segments[i].file_bytes,
                                     segments[i].created_ns, segments[i].sealed};
-        print_info(ctl, &about_log, false);
+        print_info(ctl, &about_log);
         free(info->segments);
         e = bad[0] != 0 ? SH_CORRUPT : SH_OK;
     }
@@ -440,15 +439,16 @@ static int info_of_data(const struct ctl *ctl, const char *data)
     return e == SH_OK ? CTL_DONE : fail_file(ctl, path, e, "its header is damaged");
 }
 
-/* walsvc may be away: then the files have to do. */
-static enum sh_error ask_node(struct sh_client *client, struct info *info)
+/* walsvc may be away, or keep no such record of a copy: then the files have to do. */
+static enum sh_error ask_node(struct sh_client *client, const uint8_t *log, struct info *info)
 {
-    enum sh_error e = sh_log_info(client, &info->log);
+    enum sh_error e = sh_log_info(client, log, &info->log);
     if (e != SH_OK)
         return e;
-    e = sh_wal_info(client, &info->wal);
+    e = sh_wal_info(client, log, &info->wal);
     info->has_wal = e == SH_OK;
-    return e == SH_UNAVAILABLE || e == SH_TIMEOUT ? SH_OK : e;
+    info->is_away = e == SH_UNAVAILABLE || e == SH_TIMEOUT;
+    return info->is_away || (log != NULL && e == SH_NOT_FOUND) ? SH_OK : e;
 }
 
 static int run_info(struct ctl *ctl)
@@ -456,17 +456,21 @@ static int run_info(struct ctl *ctl)
     struct sh_client *client;
     struct info info = {.now_ns = clock_real_ns()};
     char data[CONFIG_PATH_MAX];
+    uint8_t log[16];
     log_set_level(LOG_ERROR + 1); /* what fails is told here, once */
+    if (ctl_has(ctl, "data") && ctl_has(ctl, "log"))
+        return ctl_usage(ctl,
+                         "--log is for a node that is asked; --data shows the own log of that directory");
     if (ctl_has(ctl, "data"))
         return ctl_data_dir(ctl, data, sizeof data) ? info_of_data(ctl, data) : CTL_USAGE;
-    int code = ctl_open(ctl, &client);
+    int code = ctl_open_log(ctl, &client, log);
     if (code != CTL_DONE)
         return code;
-    enum sh_error e = ask_node(client, &info);
+    enum sh_error e = ask_node(client, ctl_other_log(log), &info);
     if (e != SH_OK)
         code = ctl_fail_node(ctl, "log info", e, sh_last_error_detail());
     else
-        print_info(ctl, &info, true);
+        print_info(ctl, &info);
     sh_log_info_free(&info.log);
     sh_wal_info_free(&info.wal);
     sh_close(client);
@@ -475,6 +479,7 @@ static int run_info(struct ctl *ctl)
 
 static const struct ctl_option info_options[] = {
     {"data", 'd', CTL_WORD, "DIR", "read this data directory instead of asking the node", 0, 0},
+    LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -485,5 +490,6 @@ const struct ctl_command cmd_log_info = {
     .more = "Also shows retention, holds, the disk, the scrubber's progress and damage that is known. While\n"
             "walsvc does not answer, or with --data, what the files tell.",
     .options = info_options,
+    .of_log = true,
     .run = run_info,
 };

@@ -63,18 +63,18 @@ static int fail_at(const struct print_run *p, uint64_t from, enum sh_error e)
 }
 
 /* The end of the log is no error, but an LSN behind it is: that of no entry, and not of the next one either.
- */
-static int check_start(const struct ctl *ctl, struct sh_client *client, uint64_t from)
+ * So is a log that the node does not hold. */
+static int check_start(const struct ctl *ctl, struct sh_client *client, const struct sh_read_options *options)
 {
-    struct sh_status status;
+    uint64_t first, last, from = options->from;
     char what[64], detail[64];
-    enum sh_error e = sh_status(client, &status);
+    enum sh_error e = ctl_log_ends(client, options->log, &first, &last);
     if (e != SH_OK)
         return ctl_fail_node(ctl, ctl->command->name, e, sh_last_error_detail());
-    if (from <= status.durable_lsn + 1)
+    if (from <= last + 1)
         return CTL_DONE;
     snprintf(what, sizeof what, "%s: LSN %" PRIu64, ctl->command->name, from);
-    snprintf(detail, sizeof detail, "the log ends at LSN %" PRIu64, status.durable_lsn);
+    snprintf(detail, sizeof detail, "the log ends at LSN %" PRIu64, last);
     return ctl_fail_node(ctl, what, SH_NOT_FOUND, detail);
 }
 
@@ -89,8 +89,8 @@ static int print_from(struct ctl *ctl, struct sh_client *client, const struct sh
     if (e != SH_OK) {
         fflush(stdout);
         code = fail_at(&p, options->from, e);
-    } else if (!p.any && options->from > 1 && !options->follow) {
-        code = check_start(ctl, client, options->from);
+    } else if (!p.any && (ctl_other_log(options->log) != NULL || (options->from > 1 && !options->follow))) {
+        code = check_start(ctl, client, options);
     }
     if (p.reader != NULL)
         sh_read_close(p.reader);
@@ -98,13 +98,13 @@ static int print_from(struct ctl *ctl, struct sh_client *client, const struct sh
     return code;
 }
 
-/* --stream, --since and --follow, then the client. */
+/* --stream, --since and --follow, then the client and the log. */
 static int open_read(struct ctl *ctl, struct sh_read_options *options, struct sh_client **client)
 {
     *options = (struct sh_read_options){.follow = ctl_has(ctl, "follow")};
     if (!ctl_stream(ctl, &options->stream) || !ctl_since(ctl, &options->since_ms))
         return CTL_USAGE;
-    return ctl_open(ctl, client);
+    return ctl_open_log(ctl, client, options->log);
 }
 
 static int run_read(struct ctl *ctl)
@@ -121,18 +121,18 @@ static int run_read(struct ctl *ctl)
 }
 
 /* The LSN of the entry so many before the end; 1 with --since, which says where to start. */
-static enum sh_error find_lines(const struct ctl *ctl, struct sh_client *client, uint64_t *from)
+static enum sh_error find_lines(const struct ctl *ctl, struct sh_client *client,
+                                struct sh_read_options *options)
 {
-    struct sh_status status;
-    uint64_t lines = ctl_number(ctl, "lines", 10);
-    *from = 1;
+    uint64_t first, last, lines = ctl_number(ctl, "lines", 10);
+    options->from = 1;
     if (ctl_has(ctl, "since"))
         return SH_OK;
-    enum sh_error e = sh_status(client, &status);
-    if (e == SH_OK && status.durable_lsn >= lines)
-        *from = status.durable_lsn - lines + 1;
-    if (e == SH_OK && *from < status.first_lsn)
-        *from = status.first_lsn;
+    enum sh_error e = ctl_log_ends(client, options->log, &first, &last);
+    if (e == SH_OK && last >= lines)
+        options->from = last - lines + 1;
+    if (e == SH_OK && options->from < first)
+        options->from = first;
     return e;
 }
 
@@ -145,7 +145,7 @@ static int run_tail(struct ctl *ctl)
     int code = open_read(ctl, &options, &client);
     if (code != CTL_DONE)
         return code;
-    enum sh_error e = find_lines(ctl, client, &options.from);
+    enum sh_error e = find_lines(ctl, client, &options);
     if (e == SH_OK)
         code = print_from(ctl, client, &options, UINT64_MAX);
     else
@@ -165,6 +165,7 @@ static const struct ctl_option read_options[] = {
     {"count", 'n', CTL_NUMBER, "N", "most entries printed", 0, UINT64_MAX},
     SINCE_OPTION,
     {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -179,6 +180,7 @@ const struct ctl_command cmd_read = {
         "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
     .options = read_options,
     .raw = true,
+    .of_log = true,
     .run = run_read,
 };
 
@@ -188,6 +190,7 @@ static const struct ctl_option tail_options[] = {
     {"follow", 'f', CTL_FLAG, NULL, "wait for more, until Ctrl-C; over restarts of the node too", 0, 0},
     SINCE_OPTION,
     {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -197,5 +200,6 @@ const struct ctl_command cmd_tail = {
     .summary = "Print the newest entries, and with -f those that come",
     .options = tail_options,
     .raw = true,
+    .of_log = true,
     .run = run_tail,
 };

@@ -7,7 +7,8 @@
 struct answers {
     struct sh_status status;
     struct sh_nodes nodes;
-    bool has_nodes; /* membersvc answered */
+    struct sh_replicas replicas;
+    bool has_nodes, has_replicas; /* membersvc, replsvc answered */
     struct sh_health health;
 };
 
@@ -87,14 +88,15 @@ static void print_text(const struct ctl *ctl, const struct answers *a)
     ctl_print_nodes(ctl, &a->nodes, false);
 }
 
-/* Without membersvc the status is shown all the same. */
+/* Without membersvc and replsvc the status is shown all the same. */
 static enum sh_error ask(struct sh_client *client, struct answers *a)
 {
     enum sh_error e = sh_status(client, &a->status);
     if (e != SH_OK)
         return e;
     a->has_nodes = sh_nodes(client, &a->nodes) == SH_OK;
-    sh_health(&a->status, a->has_nodes ? &a->nodes : NULL, &a->health);
+    a->has_replicas = sh_replicas(client, &a->replicas) == SH_OK;
+    sh_health(&a->status, a->has_nodes ? &a->nodes : NULL, a->has_replicas ? &a->replicas : NULL, &a->health);
     return SH_OK;
 }
 
@@ -114,6 +116,7 @@ static int run_status(struct ctl *ctl)
         print_text(ctl, &a);
     sh_health_free(&a.health);
     sh_nodes_free(&a.nodes);
+    sh_replicas_free(&a.replicas);
     sh_close(client);
     return code;
 }
@@ -122,10 +125,9 @@ const struct ctl_command cmd_status = {
     .name = "status",
     .values = "",
     .summary = "How the node and its cluster are",
-    .more = "unavailable: this node takes no writes. degraded: it does, but it is no member yet, some node "
-            "is not\n"
-            "up or not reached from here, or a clock is too far away. healthy: otherwise. A line for each "
-            "reason.\n"
-            "Exit 0 whatever it is.",
+    .more =
+        "unavailable: this node takes no writes. degraded: it does, but it is no member yet, some node is\n"
+        "not up or not reached from here, a clock is too far away, or a copy of a log is forked, silent or\n"
+        "far behind. healthy: otherwise. A line for each reason. Exit 0 whatever it is.",
     .run = run_status,
 };

@@ -3,6 +3,7 @@
  *   ctl_main.c      which command; its help; the list of all
  *   ctl_args.c      options and values by tables        ctl_when.c      times as people write them
  *   ctl_node.c      which node: endpoints, supervisor's socket, client of the library
+ *   ctl_log.c       which log: the node's own or a copy
  *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
  *   ctl_progress.c  the bar on a terminal               ctl_payload.c   entries as text, JSON, raw
  *   cmd_*.c         the commands                        bench_*.c       what `bench` measures
@@ -45,6 +46,7 @@ struct ctl_command {
     const struct ctl_option *options; /* NULL for none */
     int values_least, values_most;    /* -1: any number */
     bool raw;                         /* --format raw makes sense */
+    bool of_log;                      /* --node with an endpoint says whose log, not which node is asked */
     int (*run)(struct ctl *ctl);
 };
 
@@ -97,6 +99,8 @@ struct ctl_endpoints {
 };
 bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out);
 void ctl_endpoints_free(struct ctl_endpoints *endpoints);
+/* --node is there to say whose log is meant. */
+bool ctl_node_names_log(const struct ctl *ctl);
 /* Default options with the node's endpoints (borrowed), --timeout and --ack-timeout. */
 struct sh_options ctl_client_options(const struct ctl *ctl, const struct ctl_endpoints *endpoints);
 /* The same, opened; CTL_DONE or an exit code (said). */

@@ -7,6 +7,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_tail,
     &cmd_status,
     &cmd_nodes,
+    &cmd_replicas,
     &cmd_node_join,
     &cmd_node_leave,
     &cmd_events,

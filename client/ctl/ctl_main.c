@@ -28,6 +28,14 @@ static void print_wrapped(FILE *out, const char *text)
     fputs("\n", out);
 }
 
+static bool has_name(const struct ctl_option *options, const char *name)
+{
+    for (; options != NULL && options->name != NULL; options++)
+        if (strcmp(options->name, name) == 0)
+            return true;
+    return false;
+}
+
 static bool has_letter(const struct ctl_option *options, char letter)
 {
     for (; options != NULL && options->name != NULL; options++)
@@ -36,11 +44,13 @@ static bool has_letter(const struct ctl_option *options, char letter)
     return false;
 }
 
-/* Letters that `own` uses mean what they mean there. */
+/* Names and letters that `own` uses mean what they mean there. */
 static void print_options(FILE *out, const struct ctl_option *options, const struct ctl_option *own)
 {
     for (; options != NULL && options->name != NULL; options++) {
         char head[64];
+        if (has_name(own, options->name))
+            continue;
         bool lettered = options->letter != 0 && !has_letter(own, options->letter);
         int len = lettered ? snprintf(head, sizeof head, "-%c, --%s %s", options->letter, options->name,
                                       options->value != NULL ? options->value : "")

@@ -1,5 +1,5 @@
 /* Which node a command is for: --endpoint, $SHANGHAI_ENDPOINT, or the configuration, in that order; --node
- * means the configuration. */
+ * means the configuration, but for commands about a log: there an endpoint and --node go together. */
 #include "ctl.h"
 
 #include <errno.h>
@@ -90,16 +90,28 @@ static bool endpoints_of_config(const struct ctl *ctl, const char *file, struct 
     return true;
 }
 
+/* NULL or empty: the configuration counts. */
+static const char *given_endpoints(const struct ctl *ctl)
+{
+    const char *list = ctl_word(ctl, "endpoint", NULL);
+    bool by_config = ctl_has(ctl, "config") || (ctl_has(ctl, "node") && !ctl->command->of_log);
+    return list != NULL || by_config ? list : getenv("SHANGHAI_ENDPOINT");
+}
+
+bool ctl_node_names_log(const struct ctl *ctl)
+{
+    const char *list = given_endpoints(ctl);
+    return ctl->command->of_log && ctl_has(ctl, "node") && list != NULL && list[0] != 0;
+}
+
 bool ctl_find_endpoints(const struct ctl *ctl, struct ctl_endpoints *out)
 {
     *out = (struct ctl_endpoints){0};
-    const char *list = ctl_word(ctl, "endpoint", NULL);
-    if (list != NULL && ctl_has(ctl, "node")) {
+    const char *list = given_endpoints(ctl);
+    if (ctl_has(ctl, "endpoint") && ctl_has(ctl, "node") && !ctl->command->of_log) {
         ctl_usage(ctl, "--endpoint says which node, and --node does: give one of them");
         return false;
     }
-    if (list == NULL && !ctl_has(ctl, "config") && !ctl_has(ctl, "node"))
-        list = getenv("SHANGHAI_ENDPOINT");
     if (list != NULL && list[0] != 0) {
         if (!split_endpoints(out, list)) {
             ctl_usage(ctl, "--endpoint has at most %zu endpoints", sizeof out->text / sizeof out->text[0]);

@@ -4,6 +4,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Of a copy: it lags when it is more than LAG_BYTES behind and was not caught up for LAG_MS. Positions of
+ * followers come each second. */
+enum { LAG_BYTES = 64 << 20, LAG_MS = 60 * 1000, SILENT_MS = 15 * 1000 };
 
 const char *sh_health_name(enum sh_health_level level)
 {
@@ -52,20 +57,66 @@ static void of_node(struct sh_health *h, const struct sh_node *n)
         add(h, SH_HEALTH_DEGRADED, "the clock of %s is too far away", n->id);
 }
 
-void sh_health(const struct sh_status *status, const struct sh_nodes *nodes, struct sh_health *health)
+/* A log that is written all the time is caught up at no instant: only with the bytes does the time tell. */
+static bool lags(const struct sh_replica *r)
 {
-    *health = (struct sh_health){0};
-    of_writes(health, status, nodes);
+    return r->state != SH_REPLICA_DISCONNECTED && r->lag_bytes > LAG_BYTES && r->lag_ms > LAG_MS;
+}
+
+static void of_followed(struct sh_health *h, const struct sh_replica *r)
+{
+    char uuid[ID_TEXT];
+    struct id16 log;
+    memcpy(log.bytes, r->log, sizeof log.bytes);
+    id16_format(log, uuid);
+    const char *name = r->origin[0] != 0 ? r->origin : uuid;
+    if (r->state == SH_REPLICA_FORKED)
+        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s is forked", name);
+    if (lags(r))
+        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s lags", name);
+}
+
+static void of_follower(struct sh_health *h, const struct sh_replica *r)
+{
+    if (r->state != SH_REPLICA_DISCONNECTED && r->seen_ms > SILENT_MS)
+        add(h, SH_HEALTH_DEGRADED, "%s has not told of its copy of this log for long", r->peer);
+    else if (lags(r))
+        add(h, SH_HEALTH_DEGRADED, "the copy of this log on %s lags", r->peer);
+}
+
+static void of_replicas(struct sh_health *h, const struct sh_replicas *replicas)
+{
+    if (replicas == NULL) {
+        add(h, SH_HEALTH_DEGRADED, "replsvc does not answer: logs are not copied");
+        return;
+    }
+    for (size_t i = 0; i < replicas->followed_count; i++)
+        of_followed(h, &replicas->followed[i]);
+    for (size_t i = 0; i < replicas->follower_count; i++)
+        of_follower(h, &replicas->followers[i]);
+}
+
+static void of_nodes(struct sh_health *h, const struct sh_nodes *nodes)
+{
     if (nodes == NULL) {
-        add(health, SH_HEALTH_DEGRADED, "membersvc does not answer: the other nodes are not known");
+        add(h, SH_HEALTH_DEGRADED, "membersvc does not answer: the other nodes are not known");
         return;
     }
     if (nodes->state == SH_STATE_FOUNDING)
-        add(health, SH_HEALTH_DEGRADED, "%s is no member yet: %s", status->node, nodes->text);
+        add(h, SH_HEALTH_DEGRADED, "%s is no member yet: %s", nodes->node, nodes->text);
     if (nodes->state == SH_STATE_REFUSED)
-        add(health, SH_HEALTH_DEGRADED, "%s is refused by its cluster: %s", status->node, nodes->text);
+        add(h, SH_HEALTH_DEGRADED, "%s is refused by its cluster: %s", nodes->node, nodes->text);
     for (size_t i = 0; i < nodes->node_count; i++)
-        of_node(health, &nodes->nodes[i]);
+        of_node(h, &nodes->nodes[i]);
+}
+
+void sh_health(const struct sh_status *status, const struct sh_nodes *nodes,
+               const struct sh_replicas *replicas, struct sh_health *health)
+{
+    *health = (struct sh_health){0};
+    of_writes(health, status, nodes);
+    of_nodes(health, nodes);
+    of_replicas(health, replicas);
 }
 
 void sh_health_free(struct sh_health *health)

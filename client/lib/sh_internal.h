@@ -9,6 +9,7 @@
  *   sh_read.c    readers
  *   sh_log.c     what keeps a log: trims, the state of walsvc
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
+ *   sh_replicas.c who follows which log
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
@@ -66,6 +67,11 @@ void shc_set(atomic_uint *word, unsigned value);
 void shc_detail(const char *text);
 /* Copies a text with a NUL behind it; false when it doesn't fit or holds a NUL itself. */
 bool shc_copy(char *out, size_t size, struct slice text);
+/* A map of names to numbers; those of a newer version whose name is too long are left out. *out, also when it
+ * is malformed (false), is freed by the caller; *count was 0. */
+bool shc_counters(struct slice map, struct sh_counter **out, size_t *count);
+/* The first and the last durable LSN of a log, all zero for the node's own; sh_log_info's errors. */
+enum sh_error shc_log_ends(struct sh_client *c, const uint8_t log[16], uint64_t *first, uint64_t *last);
 
 /* ---------------------------------------------------------------- batches */
 

@@ -181,11 +181,14 @@ static bool take_rest(const struct msg_wal_info_reply *reply, struct sh_wal_info
 }
 
 /* One page of segments; the rest is taken from the first one. */
-static enum sh_error ask_wal_info(struct sh_client *c, uint64_t *from, struct sh_wal_info *info)
+static enum sh_error ask_wal_info(struct sh_client *c, const uint8_t *log, uint64_t *from,
+                                  struct sh_wal_info *info)
 {
     struct shc_call call = {.once = true};
     struct msg_wal_info ask = {.from = *from};
     struct msg_wal_info_reply reply;
+    if (log != NULL)
+        memcpy(ask.log.bytes, log, sizeof ask.log.bytes);
     enum sh_error e = shc_ask(c, &call, MSG_wal_info, &ask, MSG_wal_info_reply, &reply);
     if (e == SH_OK) {
         bool good = reply.next == 0 || reply.next > *from;
@@ -198,13 +201,13 @@ static enum sh_error ask_wal_info(struct sh_client *c, uint64_t *from, struct sh
     return e;
 }
 
-enum sh_error sh_wal_info(struct sh_client *c, struct sh_wal_info *info)
+enum sh_error sh_wal_info(struct sh_client *c, const uint8_t *log, struct sh_wal_info *info)
 {
     uint64_t from = 0;
     enum sh_error e;
     memset(info, 0, sizeof *info);
     do
-        e = ask_wal_info(c, &from, info);
+        e = ask_wal_info(c, log, &from, info);
     while (e == SH_OK && from != 0);
     if (e != SH_OK)
         sh_wal_info_free(info);

@@ -132,20 +132,19 @@ static bool decode_nodes(struct slice list, struct sh_nodes *out)
     return true;
 }
 
-/* Those of a newer version whose name is too long are left out. */
-static bool decode_counters(struct slice map, struct sh_nodes *out)
+bool shc_counters(struct slice map, struct sh_counter **out, size_t *out_count)
 {
     struct mp m = mp_of(map);
     struct slice name;
     uint32_t count;
     if (!mp_map(&m, &count))
         return false;
-    out->counters = xcalloc((size_t)count + 1, sizeof *out->counters);
+    *out = xcalloc((size_t)count + 1, sizeof **out);
     for (uint32_t i = 0; i < count; i++) {
-        struct sh_counter *c = &out->counters[out->counter_count];
+        struct sh_counter *c = &(*out)[*out_count];
         if (!mp_str(&m, &name) || !mp_uint(&m, &c->count))
             return false;
-        out->counter_count += shc_copy(c->name, sizeof c->name, name);
+        *out_count += shc_copy(c->name, sizeof c->name, name);
     }
     return true;
 }
@@ -159,7 +158,7 @@ static bool take_nodes(const struct msg_nodes_reply *reply, struct sh_nodes *out
     return shc_copy(out->cluster, sizeof out->cluster, reply->cluster) &&
            shc_copy(out->node, sizeof out->node, reply->node) &&
            shc_copy(out->text, sizeof out->text, reply->text) && decode_nodes(reply->nodes, out) &&
-           decode_counters(reply->counters, out);
+           shc_counters(reply->counters, &out->counters, &out->counter_count);
 }
 
 enum sh_error sh_nodes(struct sh_client *c, struct sh_nodes *nodes)

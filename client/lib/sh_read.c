@@ -54,11 +54,11 @@ enum sh_error sh_read_open(struct sh_client *c, const struct sh_read_options *op
     if (options->stream != NULL && strlen(options->stream) > STREAM_NAME_MAX)
         return fail(SH_BAD_REQUEST, "a stream's name has at most 255 bytes");
     if (options->from == UINT64_MAX) {
-        struct sh_status status;
-        enum sh_error e = sh_status(c, &status);
+        uint64_t first, last;
+        enum sh_error e = shc_log_ends(c, options->log, &first, &last);
         if (e != SH_OK)
             return e;
-        from = status.durable_lsn + 1;
+        from = last + 1;
     }
     struct sh_reader *r = xcalloc(1, sizeof *r);
     r->client = c;
@@ -135,8 +135,8 @@ static enum sh_error fetch_failed(struct sh_reader *r)
     /* We stood in this log, at its end at most: the node has another one, or lost what we have read. */
     if (call->error == SH_NOT_FOUND && !id16_is_zero(r->answer_log))
         return fail(SH_CONFLICT, call->detail);
-    if (call->error == SH_NOT_FOUND && r->follow)
-        return SH_OK; /* behind the end: the entries will come */
+    if (call->error == SH_NOT_FOUND && r->follow && call->expected > 0)
+        return SH_OK; /* behind the end, which that is: the entries will come */
     return fail(call->error, call->detail);
 }
 

@@ -115,17 +115,44 @@ static void pack_frame(struct node *n, const struct stored *s, struct buf *out)
         out->data[out->len - 1] ^= 1;
 }
 
+static bool holds(const struct node *n, struct id16 log)
+{
+    return id16_is_zero(log) || id16_equal(log, n->log) || id16_equal(log, n->copy);
+}
+
+static void on_log_info(struct node *n, const struct link_request *request)
+{
+    struct msg_log_info m;
+    enum sh_error e = msg_decode(MSG_log_info, request->body, &m);
+    assert(e == SH_OK);
+    const struct msg_log_info_reply reply = {.log = id16_is_zero(m.log) ? n->log : m.log,
+                                             .first_lsn = n->first_lsn,
+                                             .durable_lsn = n->next_lsn - 1,
+                                             .segments = slice_str("\x90")}; /* none */
+    if (holds(n, m.log))
+        node_answer(request->token, MSG_log_info_reply, &reply);
+    else
+        node_refuse(request->token, SH_NOT_FOUND, 0);
+}
+
 static void on_read(struct node *n, const struct link_request *request)
 {
     struct msg_read m;
     struct buf frames = {0};
     enum sh_error e = msg_decode(MSG_read, request->body, &m);
     assert(e == SH_OK);
+    if (!holds(n, m.log)) {
+        node_refuse(request->token, SH_NOT_FOUND, 0);
+        return;
+    }
     if (m.from < n->first_lsn) {
         node_refuse(request->token, SH_TRIMMED, n->first_lsn);
         return;
     }
-    struct msg_read_reply reply = {.log = n->log, .salt = 7, .next = m.from, .durable_lsn = n->next_lsn - 1};
+    struct msg_read_reply reply = {.log = id16_is_zero(m.log) ? n->log : m.log,
+                                   .salt = 7,
+                                   .next = m.from,
+                                   .durable_lsn = n->next_lsn - 1};
     for (size_t i = 0; i < n->frame_count && frames.len < m.max_bytes; i++) {
         const struct stored *s = &n->frames[i];
         if (s->lsn + s->count <= m.from)
@@ -161,6 +188,10 @@ static void on_request(void *arg, const struct link_request *request)
         on_append(n, request);
     else if (request->type == MSG_read)
         on_read(n, request);
+    else if (request->type == MSG_log_info)
+        on_log_info(n, request);
+    else if (request->type == MSG_replicas)
+        node_on_replicas(n, request->token);
     else if (request->type == MSG_status)
         node_answer(request->token, MSG_status_reply, &status);
     else if (request->type == MSG_hello) {

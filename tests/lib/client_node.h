@@ -40,6 +40,7 @@ struct node {
     char dir[32], query[64], wal[64];
     pid_t pid;
     struct id16 log;
+    struct id16 copy; /* another log that it holds, with the same frames; zero for none */
 
     pthread_mutex_t lock;
     struct stored frames[FRAMES_MAX];
@@ -56,7 +57,7 @@ struct node {
     /* the cluster, client_node_members.c: */
     struct id16 series;
     uint64_t event_first, event_next; /* numbers kept; event n is of the kind n % 15 + 1, about "m<n>" */
-    bool member_away;                 /* refuses what membersvc would answer */
+    bool member_away, repl_away;      /* refuses what membersvc, or replsvc, would answer */
     enum sh_error member_refuse;      /* joins and leaves, with this */
     bool odd;                         /* answers what makes no sense */
     char joined[128];                 /* the last join or leave, as text */
@@ -80,11 +81,12 @@ void node_stop(struct node *n);
 void node_kill(struct node *n);
 void node_restart(struct node *n);
 
-/* ---- within the node's process: client_node.c for client_node_members.c ---- */
+/* ---- within the node's process: client_node.c for client_node_*.c ---- */
 void node_answer(struct link_token token, uint32_t type, const void *message);
 void node_refuse(struct link_token token, enum sh_error code, uint64_t expected);
 /* Whether it was about the cluster. With the lock. */
 bool node_on_members(struct node *n, const struct link_request *request);
+void node_on_replicas(struct node *n, struct link_token token);
 /* Answers the poll that waits when it needn't any more. With the lock. */
 void node_answer_poll(struct node *n);
 

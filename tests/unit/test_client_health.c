@@ -12,6 +12,8 @@
 static struct sh_status status;
 static struct sh_node members[3];
 static struct sh_nodes nodes;
+static struct sh_replica followed, follower;
+static struct sh_replicas replicas;
 
 /* Three members that are up, and a node that takes writes. */
 static int set_good(void **state)
@@ -26,13 +28,17 @@ static int set_good(void **state)
     }
     nodes = (struct sh_nodes){
         .node = "n1", .state = SH_STATE_MEMBER, .text = "what to do", .nodes = members, .node_count = 3};
+    followed = (struct sh_replica){.log = {7}, .origin = "n2", .peer = "n3", .state = SH_REPLICA_STREAMING};
+    follower = (struct sh_replica){.origin = "n1", .peer = "n3", .state = SH_REPLICA_STREAMING};
+    replicas = (struct sh_replicas){
+        .followed = &followed, .followed_count = 1, .followers = &follower, .follower_count = 1};
     return 0;
 }
 
 static void expect(const struct sh_nodes *seen, enum sh_health_level level, const char *reason)
 {
     struct sh_health health;
-    sh_health(&status, seen, &health);
+    sh_health(&status, seen, &replicas, &health);
     assert_int_equal(health.level, level);
     assert_int_equal(health.reason_count, reason != NULL);
     if (reason != NULL)
@@ -105,6 +111,62 @@ static void test_a_node_without_a_cluster_is_degraded(void **state)
     expect(NULL, SH_HEALTH_DEGRADED, "membersvc does not answer: the other nodes are not known");
 }
 
+/* Sets a lag just beyond what is allowed. */
+static void let_lag(struct sh_replica *r)
+{
+    r->lag_bytes = (64 << 20) + 1;
+    r->lag_ms = 60001;
+}
+
+static void test_a_copy_that_is_forked_or_far_behind_degrades(void **state)
+{
+    (void)state;
+    let_lag(&followed);
+    expect(&nodes, SH_HEALTH_DEGRADED, "the copy of the log of n2 lags");
+    followed.lag_bytes--; /* written all the time, and never quite caught up */
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    let_lag(&followed);
+    followed.lag_ms--; /* it has just come back */
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    let_lag(&followed);
+    followed.state =
+        SH_REPLICA_DISCONNECTED; /* nobody is up who could give it: that is told of the members */
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    followed = (struct sh_replica){.log = {7}, .origin = "n2", .state = SH_REPLICA_FORKED};
+    expect(&nodes, SH_HEALTH_DEGRADED, "the copy of the log of n2 is forked");
+    followed.origin[0] = 0;
+    expect(&nodes, SH_HEALTH_DEGRADED,
+           "the copy of the log of 07000000-0000-0000-0000-000000000000 is forked");
+}
+
+static void test_a_follower_that_lags_or_is_silent_degrades(void **state)
+{
+    (void)state;
+    let_lag(&follower);
+    expect(&nodes, SH_HEALTH_DEGRADED, "the copy of this log on n3 lags");
+    follower.seen_ms = 15001; /* says more */
+    expect(&nodes, SH_HEALTH_DEGRADED, "n3 has not told of its copy of this log for long");
+    follower.lag_bytes = follower.lag_ms = 0;
+    expect(&nodes, SH_HEALTH_DEGRADED, "n3 has not told of its copy of this log for long");
+    follower.seen_ms--;
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    let_lag(&follower);
+    follower.seen_ms = 15001;
+    follower.state = SH_REPLICA_DISCONNECTED; /* it is down, or has not come yet */
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+}
+
+static void test_without_replsvc_it_is_degraded(void **state)
+{
+    (void)state;
+    struct sh_health health;
+    sh_health(&status, &nodes, NULL, &health);
+    assert_int_equal(health.level, SH_HEALTH_DEGRADED);
+    assert_int_equal(health.reason_count, 1);
+    assert_string_equal(health.reasons[0], "replsvc does not answer: logs are not copied");
+    sh_health_free(&health);
+}
+
 static void test_the_worst_counts_and_comes_first(void **state)
 {
     (void)state;
@@ -112,7 +174,7 @@ static void test_the_worst_counts_and_comes_first(void **state)
     status.writable = false;
     status.writes = SH_WRITES_DISK_FULL;
     members[2].status = SH_NODE_DOWN;
-    sh_health(&status, &nodes, &health);
+    sh_health(&status, &nodes, &replicas, &health);
     assert_int_equal(health.level, SH_HEALTH_UNAVAILABLE);
     assert_int_equal(health.reason_count, 2);
     assert_string_equal(health.reasons[0], "n1 takes no writes: its disk is full");
@@ -128,6 +190,9 @@ int main(void)
         cmocka_unit_test_setup(test_who_left_or_was_replaced_is_unavailable_before_walsvc_knows, set_good),
         cmocka_unit_test_setup(test_a_member_that_is_not_up_or_not_reached_degrades, set_good),
         cmocka_unit_test_setup(test_a_node_without_a_cluster_is_degraded, set_good),
+        cmocka_unit_test_setup(test_a_copy_that_is_forked_or_far_behind_degrades, set_good),
+        cmocka_unit_test_setup(test_a_follower_that_lags_or_is_silent_degrades, set_good),
+        cmocka_unit_test_setup(test_without_replsvc_it_is_degraded, set_good),
         cmocka_unit_test_setup(test_the_worst_counts_and_comes_first, set_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

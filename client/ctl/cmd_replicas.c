@@ -1,0 +1,209 @@
+/* replicas: which logs a node follows, who follows its own, and how far each copy is. */
+#include "cmd.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- JSON */
+
+static void json_lsn(struct ctl_json *j, const char *key, uint64_t lsn)
+{
+    if (lsn == UINT64_MAX)
+        json_null(j, key);
+    else
+        json_uint(j, key, lsn);
+}
+
+static void json_id(struct ctl_json *j, const char *key, const char *id)
+{
+    if (id[0] == 0)
+        json_null(j, key);
+    else
+        json_text(j, key, id);
+}
+
+static void json_place(struct ctl_json *j, const struct sh_replica *r)
+{
+    json_text(j, "state", sh_replica_state_name(r->state));
+    json_uint(j, "lsn", r->lsn);
+    json_uint(j, "end", r->end);
+    json_uint(j, "lag_entries", r->lag_entries);
+    json_uint(j, "lag_bytes", r->lag_bytes);
+    json_uint(j, "lag_ms", r->lag_ms);
+    if (r->seen_ms >= 0)
+        json_int(j, "heard_ms", r->seen_ms);
+    else
+        json_null(j, "heard_ms");
+}
+
+static void json_followed(struct ctl_json *j, const struct sh_replica *r)
+{
+    json_open(j, NULL, '{');
+    json_uuid(j, "log", r->log);
+    json_id(j, "origin", r->origin);
+    json_id(j, "source", r->peer);
+    json_place(j, r);
+    json_uint(j, "credit", r->credit);
+    json_uint(j, "retries", r->retries);
+    json_close(j, '}');
+}
+
+static void json_follower(struct ctl_json *j, const struct sh_replica *r)
+{
+    json_open(j, NULL, '{');
+    json_text(j, "follower", r->peer);
+    json_place(j, r);
+    json_close(j, '}');
+}
+
+static void print_json(const struct sh_replicas *r)
+{
+    struct ctl_json j = {0};
+    json_open(&j, NULL, '{');
+    json_text(&j, "node", r->node);
+    json_uuid(&j, "log", r->log);
+    json_uint(&j, "durable_lsn", r->durable_lsn);
+    json_lsn(&j, "quorum_lsn", r->quorum_lsn);
+    json_lsn(&j, "all_lsn", r->all_lsn);
+    json_open(&j, "followed", '[');
+    for (size_t i = 0; i < r->followed_count; i++)
+        json_followed(&j, &r->followed[i]);
+    json_close(&j, ']');
+    json_open(&j, "followers", '[');
+    for (size_t i = 0; i < r->follower_count; i++)
+        json_follower(&j, &r->followers[i]);
+    json_close(&j, ']');
+    json_open(&j, "counters", '{');
+    for (size_t i = 0; i < r->counter_count; i++)
+        json_uint(&j, r->counters[i].name, r->counters[i].count);
+    json_close(&j, '}');
+    json_close(&j, '}');
+    json_print(&j);
+}
+
+/* ---------------------------------------------------------------- text */
+
+static const char *style_of(const struct ctl *ctl, enum sh_replica_state state)
+{
+    if (state == SH_REPLICA_STREAMING)
+        return ctl_style(ctl, CTL_GREEN);
+    if (state == SH_REPLICA_DISCONNECTED || state == SH_REPLICA_FORKED)
+        return ctl_style(ctl, CTL_RED);
+    return ctl_style(ctl, CTL_YELLOW);
+}
+
+static void safe_cell(struct ctl_table *table, const char *text)
+{
+    struct buf safe = {0};
+    ctl_safe(&safe, slice_str(text));
+    ctl_table_cell(table, "%s", buf_cstr(&safe));
+    buf_free(&safe);
+}
+
+/* The member whose log it is; of one that is no member now, its uuid. */
+static void log_cell(struct ctl_table *table, const struct sh_replica *r)
+{
+    struct id16 log;
+    char uuid[ID_TEXT];
+    memcpy(log.bytes, r->log, sizeof log.bytes);
+    id16_format(log, uuid);
+    safe_cell(table, r->origin[0] != 0 ? r->origin : uuid);
+}
+
+static void place_cells(const struct ctl *ctl, struct ctl_table *table, const struct sh_replica *r)
+{
+    char text[CTL_TEXT_MAX];
+    ctl_table_cell(table, "%s%s%s", style_of(ctl, r->state), sh_replica_state_name(r->state),
+                   ctl_style(ctl, CTL_PLAIN));
+    ctl_table_cell(table, "%" PRIu64, r->lsn);
+    ctl_table_cell(table, "%" PRIu64, r->end);
+    ctl_table_cell(table, "%" PRIu64, r->lag_entries);
+    ctl_table_cell(table, "%s", ctl_bytes(r->lag_bytes, text));
+    ctl_table_cell(table, "%s", r->lag_bytes > 0 ? ctl_age((int64_t)r->lag_ms, text) : "-");
+    ctl_table_cell(table, "%s", ctl_age(r->seen_ms, text));
+}
+
+static void add_followed(const struct ctl *ctl, struct ctl_table *table, const char *node,
+                         const struct sh_replica *r)
+{
+    char credit[CTL_TEXT_MAX];
+    log_cell(table, r);
+    safe_cell(table, node);
+    safe_cell(table, r->peer[0] != 0 ? r->peer : "-");
+    place_cells(ctl, table, r);
+    ctl_table_cell(table, "%s", ctl_bytes(r->credit, credit));
+    ctl_table_cell(table, "%" PRIu64, r->retries);
+}
+
+/* Where it has the log from, with what credit, only the follower knows. */
+static void add_follower(const struct ctl *ctl, struct ctl_table *table, const struct sh_replica *r)
+{
+    log_cell(table, r);
+    safe_cell(table, r->peer);
+    ctl_table_cell(table, "-");
+    place_cells(ctl, table, r);
+    ctl_table_cell(table, "-");
+    ctl_table_cell(table, "-");
+}
+
+static void print_text(const struct ctl *ctl, const struct sh_replicas *r)
+{
+    static const char *const heads[] = {"log of",    "follower",        "from",   "state", ">LSN",
+                                        ">position", ">entries behind", ">bytes", ">for",  ">heard",
+                                        ">credit",   ">retries"};
+    struct ctl_table table;
+    char durable[CTL_TEXT_MAX], quorum[CTL_TEXT_MAX], all[CTL_TEXT_MAX];
+    if (r->follower_count == 0)
+        printf("nobody follows the log of %s: durable to LSN %s\n", r->node,
+               ctl_grouped(r->durable_lsn, durable));
+    else
+        printf("the log of %s: durable here to LSN %s, on a majority to %s, on all to %s\n", r->node,
+               ctl_grouped(r->durable_lsn, durable), ctl_grouped(r->quorum_lsn, quorum),
+               ctl_grouped(r->all_lsn, all));
+    if (r->follower_count + r->followed_count == 0)
+        return;
+    ctl_table_head(&table, sizeof heads / sizeof heads[0], heads);
+    for (size_t i = 0; i < r->follower_count; i++)
+        add_follower(ctl, &table, &r->followers[i]);
+    for (size_t i = 0; i < r->followed_count; i++)
+        add_followed(ctl, &table, r->node, &r->followed[i]);
+    ctl_table_print(ctl, &table);
+}
+
+void ctl_print_replicas(const struct ctl *ctl, const struct sh_replicas *replicas)
+{
+    if (ctl->format == CTL_JSON)
+        print_json(replicas);
+    else
+        print_text(ctl, replicas);
+}
+
+static int run_replicas(struct ctl *ctl)
+{
+    struct sh_client *client;
+    struct sh_replicas replicas;
+    int code = ctl_open(ctl, &client);
+    if (code != CTL_DONE)
+        return code;
+    enum sh_error e = sh_replicas(client, &replicas);
+    if (e != SH_OK) {
+        code = ctl_fail_member(ctl, NULL, e);
+    } else {
+        ctl_print_replicas(ctl, &replicas);
+        sh_replicas_free(&replicas);
+    }
+    sh_close(client);
+    return code;
+}
+
+const struct ctl_command cmd_replicas = {
+    .name = "replicas",
+    .values = "",
+    .summary = "Who follows which log, and how far each copy is",
+    .more = "As the node knows it that is asked: its own log at the other members of its group, then the\n"
+            "copies that it keeps. Columns: the member whose log it is, who has the copy and from whom,\n"
+            "state, durable LSN and position (bytes) of the copy, entries and bytes that it is behind and\n"
+            "since when it was not caught up, the last word of it, credit (bytes that it would take now),\n"
+            "and fetches that failed or led to nothing.",
+    .run = run_replicas,
+};

@@ -1,0 +1,90 @@
+/* Who follows which log, and how far each copy is. Nothing here is fatal. */
+#include "sh_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *sh_replica_state_name(enum sh_replica_state state)
+{
+    static const char *const names[] = {
+        [SH_REPLICA_DISCONNECTED] = "disconnected",
+        [SH_REPLICA_CATCHING_UP] = "catching_up",
+        [SH_REPLICA_STREAMING] = "streaming",
+        [SH_REPLICA_WAITING] = "waiting_for_follower",
+        [SH_REPLICA_REPAIRING] = "repairing",
+        [SH_REPLICA_TRIMMED] = "trimmed",
+        [SH_REPLICA_FORKED] = "forked",
+    };
+    return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
+}
+
+static bool decode_replica(struct slice bytes, struct sh_replica *out)
+{
+    struct msg_replica_info info;
+    if (msg_decode(MSG_replica_info, bytes, &info) != SH_OK ||
+        !shc_copy(out->origin, sizeof out->origin, info.origin) ||
+        !shc_copy(out->peer, sizeof out->peer, info.peer))
+        return false;
+    memcpy(out->log, info.log.bytes, sizeof out->log);
+    out->state = (enum sh_replica_state)info.state;
+    out->lsn = info.lsn;
+    out->end = info.end;
+    out->lag_entries = info.lag_entries;
+    out->lag_bytes = info.lag_bytes;
+    out->lag_ms = info.lag_ms;
+    out->credit = info.credit;
+    out->retries = info.retries;
+    out->seen_ms = (int64_t)info.seen_ms - 1;
+    return true;
+}
+
+static bool decode_list(struct slice list, struct sh_replica **out, size_t *out_count)
+{
+    struct mp m = mp_of(list);
+    struct slice bytes;
+    uint32_t count;
+    if (!mp_array(&m, &count))
+        return false;
+    *out = xcalloc((size_t)count + 1, sizeof **out); /* count: at most the bytes that came */
+    for (uint32_t i = 0; i < count; i++)
+        if (!mp_raw(&m, &bytes) || !decode_replica(bytes, &(*out)[(*out_count)++]))
+            return false;
+    return true;
+}
+
+static bool take_replicas(const struct msg_replicas_reply *reply, struct sh_replicas *out)
+{
+    memcpy(out->log, reply->log.bytes, sizeof out->log);
+    out->durable_lsn = reply->durable_lsn;
+    out->quorum_lsn = reply->quorum_lsn;
+    out->all_lsn = reply->all_lsn;
+    return shc_copy(out->node, sizeof out->node, reply->node) &&
+           decode_list(reply->followed, &out->followed, &out->followed_count) &&
+           decode_list(reply->followers, &out->followers, &out->follower_count) &&
+           shc_counters(reply->counters, &out->counters, &out->counter_count);
+}
+
+enum sh_error sh_replicas(struct sh_client *c, struct sh_replicas *replicas)
+{
+    struct shc_call call = {.once = true};
+    struct msg_replicas ask = {0};
+    struct msg_replicas_reply reply;
+    memset(replicas, 0, sizeof *replicas);
+    enum sh_error e = shc_ask(c, &call, MSG_replicas, &ask, MSG_replicas_reply, &reply);
+    if (e == SH_OK && !take_replicas(&reply, replicas)) {
+        shc_detail("malformed answer");
+        e = SH_INTERNAL;
+    }
+    if (e != SH_OK)
+        sh_replicas_free(replicas);
+    shc_call_free(&call);
+    return e;
+}
+
+void sh_replicas_free(struct sh_replicas *replicas)
+{
+    free(replicas->followed);
+    free(replicas->followers);
+    free(replicas->counters);
+    memset(replicas, 0, sizeof *replicas);
+}
