@@ -45,7 +45,7 @@ class Segment:
                 begin = start
 
 
-class Copies(unittest.TestCase):
+class CopyReads(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         with Node(settings=SETTINGS) as origin:
