@@ -263,8 +263,10 @@ void wal_upkeep_give_up(struct wal_upkeep *u, uint64_t next_lsn)
 {
     wal_upkeep_repaired(u, u->rounds.scrub.base_lsn); /* the scrubber stands in no segment any more */
     int result = remove_all(u);
-    if (result < 0)
+    if (result < 0) {
         u->options.on_fatal(u->options.arg, "cannot remove the segments of a copy", result);
+        return;
+    }
     wal_upkeep_check(u, wal_damage_trimmed(u->options.damage, next_lsn));
     if (u->options.on_index_lost != NULL)
         u->options.on_index_lost(u->options.arg);

@@ -1,0 +1,68 @@
+/* The copy of another node's log without its thread: what a copier does with the files, one step at a time; and
+ * an origin to copy from. */
+#ifndef TESTS_COPY_RIG_H
+#define TESTS_COPY_RIG_H
+
+#include "sim_disk.h"
+#include "wal_copy_check.h"
+#include "wal_rig.h"
+
+enum { ORIGIN_SEGMENT = 16 << 10, ORIGIN_UNITS_MAX = 4096 };
+
+/* A frame, of the first one in a segment with the header before it. */
+struct origin_unit {
+    uint64_t begin, end; /* positions */
+    bool opens_segment;
+    uint64_t base_lsn;
+};
+
+/* A log, all of it: a position is an offset in its bytes. */
+struct origin {
+    struct id16 log;
+    struct buf bytes;
+    struct origin_unit units[ORIGIN_UNITS_MAX];
+    size_t count;
+};
+
+/* Some 20 KB each entry's payload at most; several segments, LSNs from 1 on. Each seed makes another one. */
+void origin_make(struct origin *origin, unsigned entries, uint64_t seed);
+void origin_free(struct origin *origin);
+/* The bytes of the units [first, behind). */
+struct slice origin_bytes(const struct origin *origin, size_t first, size_t behind);
+/* The unit behind `first` where a message may end that has at most `most` of them: all are of one segment. */
+size_t origin_cut(const struct origin *origin, size_t first, size_t most);
+/* The unit that begins at the position; it is fatal when none does. */
+size_t origin_find(const struct origin *origin, uint64_t position);
+
+struct copy_rig {
+    const struct vfs *fs;
+    char data[PATH_MAX], path[PATH_MAX], quarantine[PATH_MAX];
+    struct id16 log;
+    struct wal_damage *damage;
+    struct wal_log files;
+    uint64_t segment_size;
+    struct wal_refusal refusal; /* of the last append */
+    int fatal;                  /* -errno of what would have ended walsvc */
+};
+
+/* Opens the copy in <data>/log, whose folders are made. On anything but SH_OK there is nothing to close. */
+enum sh_error copy_rig_open(struct copy_rig *rig, const struct vfs *fs, const char *data, struct id16 log,
+                            uint64_t segment_size);
+/* The process is gone; nothing is written. */
+void copy_rig_close(struct copy_rig *rig);
+/* Checks and writes, without a sync unless a segment begins. *good false: a file call has failed, and the rig
+ * can only be closed. */
+enum wal_copy_verdict copy_rig_write(struct copy_rig *rig, uint64_t position, struct slice bytes, bool anew,
+                                     bool *good);
+/* The same, then syncs. */
+enum wal_copy_verdict copy_rig_append(struct copy_rig *rig, uint64_t position, struct slice bytes, bool anew,
+                                      bool *good);
+bool copy_rig_mark(struct copy_rig *rig);
+size_t copy_rig_ranges(const struct copy_rig *rig);
+/* Fills the copy up to the end, `most` units a message, by what it wants next. */
+void copy_rig_fill(struct copy_rig *rig, const struct origin *origin, size_t most);
+/* Every byte from the first segment left up to the durable end is the origin's, sealed segments end with their
+ * last frame, and nothing but zeros follows in the newest. */
+void copy_rig_check(struct copy_rig *rig, const struct origin *origin);
+
+#endif
