@@ -145,8 +145,10 @@ struct query {
     char query_link[LINK_ENDPOINT_MAX];
     int64_t started_ns;
 
-    struct query_forward wal;           /* appends, and what else walsvc answers */
-    struct query_forward member;        /* what membersvc answers at once */
+    struct query_forward wal; /* appends, and what else walsvc answers */
+    struct query_forward
+        wal_waiting;             /* appends that wait for others, whose number must not hold up the rest */
+    struct query_forward member; /* what membersvc answers at once */
     struct query_forward member_events; /* and its long polls, whose number must not hold up the rest */
     struct query_forward repl;
     struct link_client *watch; /* durable ends: for the own log and for the copies each one long poll, and at

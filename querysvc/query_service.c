@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { NODE_TEXT_MAX = 320, SMALL_QUEUE_BYTES = 1 << 20 /* of requests of at most some hundred bytes */ };
+enum {
+    NODE_TEXT_MAX = 320,
+    SMALL_QUEUE_BYTES = 1 << 20, /* of requests of at most some hundred bytes */
+    APPEND_ACK = 4,               /* key of `ack` in `append` */
+};
 
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)
 {
@@ -145,6 +149,24 @@ static bool may_ask(const struct link_request *request)
                               request->type != MSG_node_join && request->type != MSG_node_leave);
 }
 
+/* Whether an append wants more than this node. Looks no further than it must; what is malformed, walsvc
+ * refuses. */
+static bool waits_for_others(struct slice body)
+{
+    struct mp m = mp_of(body);
+    uint32_t pairs;
+    uint64_t key, ack;
+    if (!mp_map(&m, &pairs))
+        return false;
+    for (; pairs > 0 && mp_uint(&m, &key); pairs--) {
+        if (key == APPEND_ACK)
+            return mp_uint(&m, &ack) && ack > 0;
+        if (!mp_skip(&m))
+            return false;
+    }
+    return false;
+}
+
 static void on_request(void *arg, const struct link_request *request)
 {
     struct query *q = arg;
@@ -156,6 +178,8 @@ static void on_request(void *arg, const struct link_request *request)
     }
     switch (request->type) {
     case MSG_append:
+        query_forward_send(waits_for_others(request->body) ? &q->wal_waiting : &q->wal, request);
+        break;
     case MSG_log_trim:
     case MSG_accept_loss:
         query_forward_send(&q->wal, request);
@@ -248,8 +272,10 @@ static enum service_exit start_server(struct query *q)
 
 static enum sh_error open_links(struct query *q)
 {
-    enum sh_error e =
-        query_forward_open(q, &q->wal, "walsvc", "wal", q->service->config->settings.wal_queue_bytes);
+    size_t wal_bytes = q->service->config->settings.wal_queue_bytes;
+    enum sh_error e = query_forward_open(q, &q->wal, "walsvc", "wal", wal_bytes);
+    if (e == SH_OK)
+        e = query_forward_open(q, &q->wal_waiting, "walsvc", "wal", wal_bytes);
     if (e == SH_OK)
         e = query_forward_open(q, &q->member, "membersvc", "member", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
@@ -290,6 +316,7 @@ void query_close(struct service *service)
         query_read_close(q);
     query_wal_close(q);
     query_forward_close(&q->wal);
+    query_forward_close(&q->wal_waiting);
     query_forward_close(&q->member);
     query_forward_close(&q->member_events);
     query_forward_close(&q->repl);

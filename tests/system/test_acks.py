@@ -110,6 +110,20 @@ class Acks(unittest.TestCase):
         self.assertEqual(answers[slow], (APPEND_REPLY, ALL))
         self.assertEqual(self.finish(waiting)[0], 0)
 
+    def test_many_remote_appends_that_wait_hold_up_no_other(self):
+        each = 200  # together more than the requests that querysvc may have unanswered at walsvc, each fewer
+        callers = [Caller(self, f"{self.node.run}/query.in", f"{self.node.run}/query.out") for _ in range(2)]
+        for caller in callers:
+            for _ in range(each):
+                caller.send(APPEND, {1: bytes(16), 2: 0, 3: 0, 4: QUORUM, 5: 600000, 6: [[0, "", b"x"]]})
+        wait_for(lambda: self.durable_lsn() >= 256, "what may be unanswered to be durable")
+        self.node.json("--timeout", "5s", "append", "y", endpoint=self.node.tcp)
+        self.replicated(ALONE, ALONE, self.wal())
+        for caller in callers:
+            for _ in range(each):
+                _, kind, body = caller.take()
+                self.assertEqual((kind, body[4]), (APPEND_REPLY, ALL))
+
     # ---------------------------------------------------------------- the time is over
 
     def test_when_the_time_is_over_what_was_reached_is_told(self):
