@@ -219,6 +219,25 @@ void refuse_held(struct ends *ends, unsigned index, enum sh_error code, const ch
     tell(ends, line);
 }
 
+static void tell_of_held(struct ends *ends, const char *command, unsigned index)
+{
+    char line[128];
+    const struct link_token *token = &ends->held[index].token;
+    snprintf(line, sizeof line, "%s %" PRIu64 " %" PRIu64 "\n", command, token->session, token->number);
+    tell(ends, line);
+}
+
+void unlend_held(struct ends *ends, unsigned index)
+{
+    tell_of_held(ends, "unlend", index);
+}
+
+void stop_far_end_with_answer(struct ends *ends, unsigned index)
+{
+    tell_of_held(ends, "last", index);
+    stop_far_end(ends);
+}
+
 static void ask(struct ends *ends, const char *line)
 {
     unsigned replies = ends->replies;

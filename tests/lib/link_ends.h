@@ -71,6 +71,9 @@ uint64_t send_bytes(struct caller *caller, uint32_t type, size_t size);
 /* What the far end is told to do. Answers the request that is held there, with an echo of so many bytes: */
 void answer_held(struct ends *ends, unsigned index, size_t size);
 void refuse_held(struct ends *ends, unsigned index, enum sh_error code, const char *text);
+void unlend_held(struct ends *ends, unsigned index);
+/* stop_far_end, which answers the request before it closes its link. */
+void stop_far_end_with_answer(struct ends *ends, unsigned index);
 enum sh_error far_listen(struct ends *ends, const char *endpoint);
 size_t far_unfetched(struct ends *ends, uint64_t session);
 /* All commands before this one are done when it returns. */

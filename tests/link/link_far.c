@@ -13,6 +13,8 @@
  *
  *   answer SESSION NUMBER BYTES       with an echo of so many zeros
  *   refuse SESSION NUMBER CODE TEXT
+ *   unlend SESSION NUMBER
+ *   last SESSION NUMBER               answers it with an echo, once it has been told to stop
  *   listen ENDPOINT                   prints "listening ERROR"
  *   unfetched SESSION                 prints "unfetched BYTES"
  *   stats                             prints "stats" and the numbers of struct link_server_stats in its order
@@ -43,7 +45,8 @@ struct far {
     struct loop_hook hook;
     struct link_token late[LATE_MAX]; /* answered by the hook */
     unsigned late_count;
-    char line[1024]; /* the beginning of a command */
+    struct link_token last; /* session 0: none */
+    char line[1024];        /* the beginning of a command */
     size_t line_len;
 };
 
@@ -127,6 +130,10 @@ static void obey(struct far *far, const char *line)
     else if (sscanf(line, "refuse %" SCNu64 " %" SCNu64 " %u %255[^\n]", &token.session, &token.number, &code,
                     text) == 4)
         refuse(far, token, code, text);
+    else if (sscanf(line, "unlend %" SCNu64 " %" SCNu64, &token.session, &token.number) == 2)
+        link_server_unlend(far->server, token);
+    else if (sscanf(line, "last %" SCNu64 " %" SCNu64, &token.session, &token.number) == 2)
+        far->last = token;
     else if (sscanf(line, "listen %255s", text) == 1)
         printf("listening %u\n", link_server_listen(far->server, text));
     else if (sscanf(line, "unfetched %" SCNu64, &token.session) == 1)
@@ -205,6 +212,8 @@ static bool parse(struct link_server_options *options, bool *commanded, int argc
 
 static void close_far(struct far *far, bool commanded)
 {
+    if (far->last.session != 0)
+        answer(far, far->last, 1);
     link_server_close(far->server);
     if (commanded)
         loop_fd_remove(far->loop, &far->commands);

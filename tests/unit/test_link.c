@@ -235,7 +235,57 @@ static void test_credit_holds_requests_back(void **state)
     close_ends(&ends);
 }
 
+static void test_bytes_that_are_given_back_count_for_their_session_alone(void **state)
+{
+    (void)state;
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    open_caller(&caller, &ends, no_rest);
+    for (unsigned i = 0; i < 8; i++)
+        send_bytes(&caller, MSG_status, 120000);
+    WAIT_UNTIL(&ends, ends.held_count == 8);
+    assert_true(far_stats(&ends).held_bytes > 8 * 120000);
+    for (unsigned i = 0; i < 8; i++) {
+        unlend_held(&ends, i);
+        unlend_held(&ends, i); /* does nothing */
+    }
+    assert_int_equal(far_stats(&ends).held_bytes, 0);
+    send_bytes(&caller, MSG_status, 120000); /* beyond the session's credit */
+    assert_false(link_client_has_credit(caller.client, 120000));
+    for (unsigned i = 0; i < 8; i++)
+        answer_held(&ends, i, 1);
+    WAIT_UNTIL(&ends, caller.answered == 8 && ends.held_count == 9);
+    unlend_held(&ends, 8);
+    stop_far_end(&ends); /* drops the session */
+    start_far_end(&ends, &limits, NULL);
+    WAIT_UNTIL(&ends, ends.held_count == 1);
+    assert_true(far_stats(&ends).held_bytes > 120000);
+    answer_held(&ends, 0, 1);
+    WAIT_UNTIL(&ends, caller.answered == 9);
+    link_client_close(caller.client);
+    close_ends(&ends);
+}
+
 /* ---- a server that goes and comes, or is not there ---- */
+
+static void test_the_last_answer_of_a_server_arrives(void **state)
+{
+    (void)state;
+    struct ends ends;
+    struct caller caller;
+    struct link_server_limits limits = small_limits();
+    open_ends(&ends, &limits, NULL);
+    open_caller(&caller, &ends, no_rest);
+    send_bytes(&caller, MSG_status, 1);
+    WAIT_UNTIL(&ends, ends.held_count == 1 && far_stats(&ends).parked_polls == 1);
+    stop_far_end_with_answer(&ends, 0);
+    WAIT_UNTIL(&ends, caller.answered == 1);
+    assert_int_equal(caller.types[0], MSG_echo);
+    link_client_close(caller.client);
+    close_ends(&ends);
+}
 
 static void test_a_restarted_server_gets_what_was_unanswered(void **state)
 {
@@ -642,6 +692,8 @@ int main(void)
         cmocka_unit_test(test_the_client_bounds_its_queue_and_its_requests),
         cmocka_unit_test(test_a_forgotten_request_gets_no_answer),
         cmocka_unit_test(test_credit_holds_requests_back),
+        cmocka_unit_test(test_bytes_that_are_given_back_count_for_their_session_alone),
+        cmocka_unit_test(test_the_last_answer_of_a_server_arrives),
         cmocka_unit_test(test_a_restarted_server_gets_what_was_unanswered),
         cmocka_unit_test(test_a_client_may_come_first),
         cmocka_unit_test(test_a_client_may_leave_without_ever_connecting),
