@@ -95,12 +95,14 @@ static enum member_event_kind kind_of(enum member_status status)
     return kinds[status];
 }
 
-/* A node that hears nobody has shown it as suspect or down already. */
+/* A node that hears nobody has shown it as suspect or down already. What is shown as down stays so when others
+ * only suspect it. */
 static bool is_shown(struct member *m)
 {
     uint8_t shown = m->shown;
-    if (shown == m->status || !m->on_ring)
-        m->shown = 0;
+    if (shown == MEMBER_DOWN && m->status == MEMBER_SUSPECT)
+        return true;
+    m->shown = 0;
     return shown != 0 && shown == m->status;
 }
 

@@ -75,6 +75,13 @@ static int64_t any_silent_ns(const struct member_core *core)
     return core->awake_ns - (core->any_ns > core->opened_ns ? core->any_ns : core->opened_ns);
 }
 
+/* It was cut off: the silence of those whom it has not heard yet begins now. */
+static void watch_anew(struct member_core *core)
+{
+    for (uint32_t i = 0; i < core->watch_count; i++)
+        core->watches[i].since_ns = core->awake_ns;
+}
+
 /* ------------------------------------------------------------ signs of life */
 
 static void reach(struct member_core *core, struct member *m, const char *text)
@@ -88,6 +95,8 @@ static void reach(struct member_core *core, struct member *m, const char *text)
 
 void observe_heard(struct member_core *core, struct member *m)
 {
+    if (any_silent_ns(core) >= core->timing.suspect_ns)
+        watch_anew(core);
     m->heard_ns = core->now.mono_ns;
     m->direct_ns = m->alive_ns = core->awake_ns;
     core->any_ns = core->awake_ns;

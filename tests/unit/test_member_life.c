@@ -142,6 +142,11 @@ static bool second_is_suspect(struct member_rig *rig)
     return cores_record(rig, 0, 1).status == MEMBER_SUSPECT;
 }
 
+static bool second_is_suspect_for_third(struct member_rig *rig)
+{
+    return cores_record(rig, 2, 1).status == MEMBER_SUSPECT;
+}
+
 static void test_a_dead_member_is_suspect_then_down_then_up(void **state)
 {
     (void)state;
@@ -278,6 +283,42 @@ static void test_an_isolated_node_shows_others_down_and_changes_no_record(void *
     cores_close(&rig);
 }
 
+/* Whom it hears first proves nothing about those whom it has not heard yet. */
+static void test_a_node_that_was_cut_off_accuses_nobody(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 4, 15);
+    cores_isolate(&rig, 0, true);
+    cores_run(&rig, 60000);
+    rig.cut[0][1] = rig.cut[1][0] = false;
+    cores_run(&rig, 6000);
+    cores_isolate(&rig, 0, false);
+    assert_whole(&rig, 10000);
+    assert_int_equal(counters(&rig, 0)->suspicions, 0);
+    for (uint32_t i = 1; i < 4; i++)
+        assert_int_equal(cores_events(&rig, 0, i, MEMBER_EVENT_SUSPECT), 1);
+    cores_close(&rig);
+}
+
+/* What is shown as down needs no word that it is suspect. */
+static void test_a_suspicion_of_who_is_shown_down_is_no_event(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 4, 16);
+    cores_isolate(&rig, 0, true);
+    cores_run(&rig, 60000);
+    cores_stop(&rig, 1);
+    assert_true(cores_until(&rig, 12000, second_is_suspect_for_third));
+    cores_isolate(&rig, 0, false);
+    cores_run(&rig, 60000);
+    assert_int_equal(cores_record(&rig, 0, 1).status, MEMBER_DOWN);
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_SUSPECT), 1);
+    assert_int_equal(cores_events(&rig, 0, 1, MEMBER_EVENT_DOWN), 1);
+    cores_close(&rig);
+}
+
 static void test_of_two_the_survivor_shows_the_other_as_down(void **state)
 {
     (void)state;
@@ -354,6 +395,8 @@ int main(void)
         cmocka_unit_test(test_one_observer_alone_declares_nobody_down),
         cmocka_unit_test(test_sides_of_a_partition_agree_each_and_heal),
         cmocka_unit_test(test_an_isolated_node_shows_others_down_and_changes_no_record),
+        cmocka_unit_test(test_a_node_that_was_cut_off_accuses_nobody),
+        cmocka_unit_test(test_a_suspicion_of_who_is_shown_down_is_no_event),
         cmocka_unit_test(test_of_two_the_survivor_shows_the_other_as_down),
         cmocka_unit_test(test_a_node_that_was_stopped_accuses_nobody),
         cmocka_unit_test(test_a_changed_interval_is_in_force_at_once),
