@@ -14,14 +14,16 @@
 #include "log_reader_copy.h"
 #include "repl_parts.h"
 
-#define ANSWER_AFTER_NS   (2 * NS_PER_S) /* beyond the wait that was asked for */
-#define STALLED_NS        (2 * NS_PER_S) /* without progress, though somebody has more: another source */
+/* How long a source may give nothing though another one has more, or take beyond the wait that was asked for;
+ * doubled from failure to failure, so that a large answer gets through a slow line. */
+#define PATIENCE_NS       (2 * NS_PER_S)
 #define END_AT_LEAST_NS   (100 * (int64_t)NS_PER_MS)
 #define BACK_TO_ORIGIN_NS (5 * NS_PER_S)
 #define STORE_AGAIN_NS    NS_PER_S
 #define AVOID_LONG_NS     (5 * NS_PER_S)
+#define GAP_AFTER_NS      (10 * NS_PER_S) /* others may have what is trimmed, and not have said so yet */
 #define FAILED_FIRST_NS   (50 * (int64_t)NS_PER_MS) /* doubled from failure to failure, up to AVOID_LONG */
-enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7 };
+enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7, PATIENCE_DOUBLED_MOST = 3 };
 
 /* ---- which logs ---- */
 
@@ -52,39 +54,44 @@ static struct repl_follow *find_or_add(struct repl_core *core, int64_t now_ns, s
     return f;
 }
 
-static void note_best(struct repl_follow *f, uint64_t lsn, uint64_t end)
+static void note_best(struct repl_follow *f, int64_t now_ns, uint64_t lsn, uint64_t end)
 {
     if (end <= f->best_end)
         return;
+    if (f->best_end <= f->head.position)
+        f->more_ns = now_ns;
     f->best_end = end;
     f->best_lsn = lsn;
 }
 
 static void note_caught_up(struct repl_follow *f, int64_t now_ns)
 {
-    note_best(f, f->durable.next_lsn - 1, f->durable.position);
+    note_best(f, now_ns, f->durable.next_lsn - 1, f->durable.position);
     if (f->durable.position == f->best_end)
         f->caught_up_ns = now_ns;
 }
 
-static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log, uint64_t lsn, uint64_t end)
+static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log)
 {
     if (id16_is_zero(log) || id16_equal(log, core->own))
         return;
     struct repl_follow *f = find_or_add(core, now_ns, log);
-    if (f == NULL)
-        return;
-    note_best(f, lsn, end);
-    if (!f->placed && core->knows_logs)
+    if (f != NULL && !f->placed && core->knows_logs)
         f->placed = true; /* walsvc did not name it: there is no copy yet */
+}
+
+static const struct repl_watermark *watermark_of(const struct repl_member *m, struct id16 log)
+{
+    for (size_t i = 0; i < m->watermark_count; i++)
+        if (id16_equal(m->watermarks[i].log, log))
+            return &m->watermarks[i];
+    return NULL;
 }
 
 uint64_t repl_watermark_end(const struct repl_member *m, struct id16 log)
 {
-    for (size_t i = 0; i < m->watermark_count; i++)
-        if (id16_equal(m->watermarks[i].log, log))
-            return m->watermarks[i].end;
-    return 0;
+    const struct repl_watermark *w = watermark_of(m, log);
+    return w != NULL ? w->end : 0;
 }
 
 /* The answer to the fetch is wanted no more. */
@@ -123,16 +130,36 @@ static void leave_gone(struct repl_core *core)
             cancel(core, &core->follows[i]);
 }
 
+/* By what members say now: what one of them has taken back counts no more. */
+static void count_best(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+{
+    bool had_more = f->best_end > f->head.position;
+    f->best_end = f->durable.position;
+    f->best_lsn = f->durable.next_lsn - 1;
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct repl_watermark *w = watermark_of(&core->members[i], f->log);
+        if (w == NULL || w->end <= f->best_end)
+            continue;
+        f->best_end = w->end;
+        f->best_lsn = w->lsn;
+    }
+    if (!had_more)
+        f->more_ns = now_ns;
+}
+
+/* The members' own logs come before those of who is gone, should there be too many. */
 void repl_follow_members(struct repl_core *core, int64_t now_ns)
 {
     leave_gone(core);
     forget_gone(core);
-    for (size_t i = 0; i < core->member_count; i++) {
-        const struct repl_member *m = &core->members[i];
-        follow_one(core, now_ns, m->log, 0, 0);
-        for (size_t k = 0; k < m->watermark_count; k++)
-            follow_one(core, now_ns, m->watermarks[k].log, m->watermarks[k].lsn, m->watermarks[k].end);
-    }
+    for (size_t i = 0; i < core->member_count; i++)
+        follow_one(core, now_ns, core->members[i].log);
+    for (size_t i = 0; i < core->member_count; i++)
+        for (size_t k = 0; k < core->members[i].watermark_count; k++)
+            follow_one(core, now_ns, core->members[i].watermarks[k].log);
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
+        if (core->follows[i].used)
+            count_best(core, &core->follows[i], now_ns);
 }
 
 /* ---- how far walsvc is ---- */
@@ -146,6 +173,7 @@ static void stand_at(struct repl_core *core, struct repl_follow *f, const struct
     f->first_lsn = held != NULL ? held->first_lsn : 0;
     f->placed = true;
     f->lost = f->anew = false;
+    f->trimmed_ns = 0;
 }
 
 static void push_position(struct repl_core *core, const struct repl_follow *f)
@@ -217,6 +245,12 @@ uint64_t repl_follow_credit(const struct repl_follow *f)
     return left < REPL_FETCH_BYTES ? left : REPL_FETCH_BYTES;
 }
 
+static int64_t patience_ns(const struct repl_follow *f)
+{
+    unsigned failures = f->sources[f->source].failures;
+    return PATIENCE_NS << (failures < PATIENCE_DOUBLED_MOST ? failures : PATIENCE_DOUBLED_MOST);
+}
+
 static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
 {
     const struct repl_member *m = &core->members[f->source];
@@ -239,7 +273,7 @@ static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t no
     };
     f->fetching = true;
     f->asked_ns = now_ns;
-    f->fetch_due_ns = now_ns + REPL_WAIT_MS * (int64_t)NS_PER_MS + ANSWER_AFTER_NS;
+    f->fetch_due_ns = now_ns + REPL_WAIT_MS * (int64_t)NS_PER_MS + patience_ns(f);
     core->counters.fetches++;
 }
 
@@ -325,23 +359,42 @@ static void on_malformed(struct repl_core *core, struct repl_follow *f, int64_t 
     repl_notice(core, now_ns, LOG_ERROR, text, source_id(core, f), "");
 }
 
-/* Everybody who is up and holds the log has trimmed what comes next: the copy begins anew where the first of
- * them does. */
-static void begin_anew(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+static bool has_trimmed(const struct repl_source *s, const struct log_chain *head)
+{
+    return s->is_trimmed && s->first.position > head->position;
+}
+
+/* The origin is waited for, also while it is down. */
+static bool may_have_next(const struct repl_core *core, const struct repl_follow *f, size_t member)
+{
+    const struct repl_member *m = &core->members[member];
+    bool is_origin = id16_equal(m->log, f->log);
+    return (is_origin || (m->up && repl_watermark_end(m, f->log) > f->head.position)) &&
+           !has_trimmed(&f->sources[member], &f->head);
+}
+
+/* Of what is left of the log at those who are up, the first place. NULL: somebody may have what comes next.
+ */
+static const struct repl_source *first_left(const struct repl_core *core, const struct repl_follow *f)
 {
     const struct repl_source *first = NULL;
-    char detail[REPL_TEXT_MAX];
     for (size_t i = 0; i < core->member_count; i++) {
-        const struct repl_member *m = &core->members[i];
         const struct repl_source *s = &f->sources[i];
-        bool holds = id16_equal(m->log, f->log) || repl_watermark_end(m, f->log) > 0;
-        bool may_have_it = m->up || id16_equal(m->log, f->log); /* the origin is waited for */
-        if (holds && may_have_it && !s->is_trimmed)
-            return;
-        if (holds && m->up && (first == NULL || s->first.position < first->first.position))
+        if (may_have_next(core, f, i))
+            return NULL;
+        if (core->members[i].up && has_trimmed(s, &f->head) &&
+            (first == NULL || s->first.position < first->first.position))
             first = s;
     }
-    if (first == NULL || first->first.position <= f->head.position)
+    return first;
+}
+
+/* Nobody has what comes next any more: the copy begins anew behind the gap. */
+static void begin_anew(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+{
+    const struct repl_source *first = first_left(core, f);
+    char detail[REPL_TEXT_MAX];
+    if (first == NULL)
         return;
     snprintf(detail, sizeof detail, "LSN %llu to %llu", (unsigned long long)f->head.next_lsn,
              (unsigned long long)first->first.next_lsn - 1);
@@ -350,23 +403,34 @@ static void begin_anew(struct repl_core *core, struct repl_follow *f, int64_t no
                 source_id(core, f), detail);
     core->counters.gaps++;
     f->head = first->first;
-    f->head.checksum = 0;
     f->anew = true;
-    for (size_t i = 0; i < REPL_MEMBERS_MAX; i++) {
-        f->sources[i].is_trimmed = false;
-        f->sources[i].avoid_until_ns = 0;
-    }
+    f->trimmed_ns = 0;
+    for (size_t i = 0; i < REPL_MEMBERS_MAX; i++)
+        if (!has_trimmed(&f->sources[i], &f->head))
+            f->sources[i].avoid_until_ns = 0;
+}
+
+/* There is no such segment. */
+static void give_up_anew(struct repl_follow *f)
+{
+    if (f->anew)
+        f->head = f->durable;
+    f->anew = false;
 }
 
 static void on_trimmed(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
                        const struct msg_fetch_reply *reply)
 {
-    if (f->source < 0 || reply->lsn == UINT64_MAX)
+    if (reply->lsn == UINT64_MAX)
         return;
     f->sources[f->source].is_trimmed = true;
     f->sources[f->source].first = (struct log_chain){.next_lsn = reply->lsn + 1, .position = reply->position};
     avoid(f, now_ns + AVOID_LONG_NS);
-    if (f->stores == 0)
+    if (reply->position < f->head.position)
+        give_up_anew(f); /* there is more left than was said */
+    if (f->trimmed_ns == 0)
+        f->trimmed_ns = now_ns;
+    if (f->stores == 0 && now_ns - f->trimmed_ns >= GAP_AFTER_NS)
         begin_anew(core, f, now_ns);
 }
 
@@ -392,9 +456,9 @@ static bool on_frames(struct repl_core *core, struct repl_follow *f, int64_t now
     core->counters.fetched_bytes += reply->bytes.len;
     f->head = chain;
     f->anew = false;
+    f->trimmed_ns = 0;
     f->stores++;
     f->unsynced += reply->bytes.len;
-    f->at_end = chain.position >= reply->durable_end;
     return true;
 }
 
@@ -402,9 +466,13 @@ static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now
                       const struct msg_fetch_reply *reply)
 {
     char detail[REPL_TEXT_MAX];
+    avoid(f, now_ns + AVOID_LONG_NS);
+    if (f->anew) {
+        give_up_anew(f);
+        return;
+    }
     core->counters.forks++;
     f->forked = true;
-    avoid(f, now_ns + AVOID_LONG_NS);
     snprintf(detail, sizeof detail, "at LSN %llu, position %llu: here %08x, there %08x",
              (unsigned long long)f->head.next_lsn - 1, (unsigned long long)f->head.position, f->head.checksum,
              (uint32_t)reply->checksum);
@@ -420,14 +488,13 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
         f->sources[f->source].is_trimmed = false;
     }
     f->forked = false;
-    note_best(f, reply->durable_lsn, reply->durable_end);
+    note_best(f, now_ns, reply->durable_lsn, reply->durable_end);
     switch ((enum log_copy_state)reply->state) {
     case LOG_COPY_FRAMES:
         f->progress_ns = now_ns;
         return on_frames(core, f, now_ns, reply);
     case LOG_COPY_END:
         f->progress_ns = now_ns;
-        f->at_end = true;
         if (f->source != repl_origin(core, f->log))
             avoid(f, now_ns + NS_PER_S); /* it has no more than is here: who has? */
         else if (now_ns - f->asked_ns < END_AT_LEAST_NS)
@@ -480,9 +547,12 @@ static void on_store_refused(struct repl_core *core, struct repl_follow *f, int6
     struct msg_error error;
     if (msg_decode(MSG_error, body, &error) != SH_OK)
         error = (struct msg_error){.code = SH_INTERNAL};
-    f->lost = true;
+    /* What follows a store that was refused conflicts too, which says nothing new. */
+    bool is_news = error.code != SH_CONFLICT || (f->refused && !f->lost);
+    if (is_news)
+        f->retry_ns = now_ns + STORE_AGAIN_NS;
+    f->refused = f->lost = true;
     cancel(core, f);
-    f->retry_ns = now_ns + (error.code == SH_CONFLICT ? 0 : STORE_AGAIN_NS);
     char detail[REPL_TEXT_MAX];
     snprintf(detail, sizeof detail, "%s: %.*s", sh_error_name((enum sh_error)error.code), (int)error.text.len,
              (const char *)error.text.data);
@@ -500,6 +570,7 @@ void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, siz
     if (type == MSG_copy_append_reply && msg_decode(type, body, &reply) == SH_OK) {
         bool moved = reply.end != f->durable.position;
         f->held = true;
+        f->refused = false;
         f->durable = (struct log_chain){reply.lsn + 1, (uint32_t)reply.checksum, reply.end};
         core->counters.stored_bytes += bytes;
         note_caught_up(f, now_ns);
@@ -517,15 +588,19 @@ void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, siz
 
 /* ---- time ---- */
 
-static int64_t progress_since(const struct repl_follow *f)
+static int64_t stalled_ns(const struct repl_follow *f)
 {
-    return f->progress_ns > f->asked_ns ? f->progress_ns : f->asked_ns;
+    int64_t since_ns = f->progress_ns > f->asked_ns ? f->progress_ns : f->asked_ns;
+    return (f->more_ns > since_ns ? f->more_ns : since_ns) + patience_ns(f);
 }
 
-/* Somebody has more, and nothing has come from this source for long. */
-static bool is_stalled(const struct repl_follow *f, int64_t now_ns)
+static bool another_has_more(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
 {
-    return f->best_end > f->head.position && now_ns - progress_since(f) >= STALLED_NS;
+    for (size_t i = 0; i < core->member_count; i++)
+        if ((int)i != f->source && may_ask(core, f, i, now_ns) &&
+            repl_watermark_end(&core->members[i], f->log) > f->head.position)
+            return true;
+    return false;
 }
 
 /* What is over is forgotten, so that it is due no more. */
@@ -555,7 +630,8 @@ void repl_follow_tick(struct repl_core *core, int64_t now_ns)
         end_pauses(f, now_ns);
         if (!f->fetching)
             continue;
-        bool failed = now_ns >= f->fetch_due_ns || is_stalled(f, now_ns);
+        bool failed =
+            now_ns >= f->fetch_due_ns || (now_ns >= stalled_ns(f) && another_has_more(core, f, now_ns));
         if (!failed && !is_away_from_origin(core, f, now_ns))
             continue;
         cancel(core, f);
@@ -577,7 +653,7 @@ static int64_t due_of(const struct repl_core *core, const struct repl_follow *f)
     if (!f->fetching)
         return due_ns;
     due_ns = sooner(f->fetch_due_ns, due_ns);
-    return f->best_end > f->head.position ? sooner(progress_since(f) + STALLED_NS, due_ns) : due_ns;
+    return another_has_more(core, f, 0) ? sooner(stalled_ns(f), due_ns) : due_ns; /* 0: not who is avoided */
 }
 
 int64_t repl_follow_due_ns(const struct repl_core *core)
@@ -597,7 +673,7 @@ enum repl_state repl_follow_state(const struct repl_core *core, const struct rep
     (void)core;
     if (f->forked)
         return REPL_FORKED;
-    if (f->anew)
+    if (f->anew || f->trimmed_ns > 0)
         return REPL_TRIMMED;
     if (f->lost || repl_follow_credit(f) < CREDIT_LEAST)
         return REPL_WAITING;

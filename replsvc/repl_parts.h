@@ -32,17 +32,19 @@ struct repl_follow {
     uint64_t first_lsn; /* of the copy */
     unsigned stores;    /* outstanding, with so many bytes: */
     uint64_t unsynced;
-    bool lost;  /* a store failed: once none is outstanding, the place is asked for */
-    int source; /* that is asked; -1: none */
+    bool lost;    /* a store failed: once none is outstanding, the place is asked for */
+    bool refused; /* so was the last store that was answered */
+    int source;   /* that is asked; -1: none */
     bool fetching;
     uint64_t serial;
     int64_t asked_ns, fetch_due_ns; /* without an answer by then the source is given up */
     int64_t retry_ns;
     int64_t progress_ns;         /* last time that frames came, or the source had no more */
-    bool at_end;                 /* the source had no more */
+    int64_t more_ns;             /* since when somebody is known to have more */
     uint64_t best_end, best_lsn; /* the furthest that anybody is known to have */
     int64_t caught_up_ns;        /* last time that the durable end was that */
     uint64_t retries;
+    int64_t trimmed_ns; /* since when what comes next was found to be trimmed; 0: it was not */
     bool forked;
     struct repl_source sources[REPL_MEMBERS_MAX];
 };
@@ -57,7 +59,9 @@ struct repl_parked {
 struct repl_position_of {
     bool counts; /* for quorum and all: it has caught up once, or was there when this began */
     uint64_t lsn, end;
-    int64_t seen_ns; /* 0: never */
+    int64_t seen_ns;   /* 0: never */
+    uint64_t goal_end; /* where the log ended a while ago, at */
+    int64_t goal_ns;
     int64_t caught_up_ns;
 };
 
@@ -171,5 +175,7 @@ struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind)
 /* Not again for a minute with the same text and id. */
 void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *text, const char *id,
                  const char *detail);
+/* Once a minute, whatever he calls himself. */
+void repl_notice_of_stranger(struct repl_core *core, int64_t now_ns, const char *text, struct slice sender);
 
 #endif
