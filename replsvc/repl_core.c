@@ -183,11 +183,10 @@ void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sen
         return;
     if (member < 0 || id16_is_zero(position->from) ||
         !id16_equal(core->members[member].log, position->from) || !id16_equal(position->log, core->own)) {
-        char id[CONFIG_ID_MAX + 1];
         core->counters.not_member++;
-        snprintf(id, sizeof id, "%.*s", (int)sender.len, (const char *)sender.data);
-        repl_notice(core, now_ns, LOG_WARN,
-                    "a position from who is no member of the group, or of another log; ignored", id, "");
+        repl_notice_of_stranger(core, now_ns,
+                                "a position from who is no member of the group, or of another log; ignored",
+                                sender);
         return;
     }
     repl_quorum_note(core, now_ns, (size_t)member, position->lsn, position->end);

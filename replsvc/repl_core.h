@@ -190,7 +190,7 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(fetches)       /* sent */                                                                              \
     X(fetched_bytes) /* that came */                                                                         \
     X(stored_bytes)  /* durable in copies */                                                                 \
-    X(served)        /* fetches answered with frames */                                                      \
+    X(served)        /* fetches answered, but by an error */                                                 \
     X(positions)     /* of the own log, that came */                                                         \
     X(malformed)     /* not a message of ours, or beyond its limits */                                       \
     X(not_member)    /* from who isn't one of the group, or with another identity */                         \

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "log.h"
 #include "repl_parts.h"
 
 #define NOTICE_EACH_NS (60 * NS_PER_S)
@@ -52,6 +53,13 @@ void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *
     action->text = text;
     snprintf(action->id, sizeof action->id, "%s", id);
     snprintf(action->detail, sizeof action->detail, "%s", detail);
+}
+
+void repl_notice_of_stranger(struct repl_core *core, int64_t now_ns, const char *text, struct slice sender)
+{
+    char detail[CONFIG_ID_MAX + 1];
+    snprintf(detail, sizeof detail, "%.*s", (int)sender.len, (const char *)sender.data);
+    repl_notice(core, now_ns, LOG_WARN, text, "", detail);
 }
 
 /* ---- questions ---- */

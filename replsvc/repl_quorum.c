@@ -4,9 +4,22 @@
 #include "log.h"
 #include "repl_parts.h"
 
+#define CAUGHT_UP_NS NS_PER_S
+
 static uint64_t own_lsn(const struct repl_core *core)
 {
     return core->held[0].durable.next_lsn - 1;
+}
+
+/* It has what there was up to a second ago: at the very end nobody ever is who follows a busy log. */
+static bool has_caught_up(struct repl_position_of *p, uint64_t own_end, int64_t now_ns)
+{
+    bool reached = p->goal_ns > 0 && p->end >= p->goal_end;
+    if (!reached && (p->goal_ns == 0 || now_ns - p->goal_ns >= CAUGHT_UP_NS)) {
+        p->goal_end = own_end;
+        p->goal_ns = now_ns;
+    }
+    return reached || p->end >= p->goal_end;
 }
 
 /* A position beyond the own end is a lie, or this log has lost its end: it acknowledges nothing. */
@@ -30,7 +43,7 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uin
     }
     if (p->end == core->held[0].durable.position)
         p->caught_up_ns = now_ns;
-    p->counts = p->counts || p->end == core->held[0].durable.position;
+    p->counts = p->counts || has_caught_up(p, core->held[0].durable.position, now_ns);
     repl_quorum_tell(core, now_ns);
 }
 

@@ -16,6 +16,7 @@ static void refuse(struct repl_core *core, uint64_t token, enum sh_error error, 
 static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch,
                   const struct held_log *held)
 {
+    core->counters.served++;
     repl_put(core, REPL_SERVE)->token = token;
     core->actions[core->action_count - 1].serve = (struct repl_serve){
         .log = fetch->log,
@@ -59,9 +60,17 @@ static void park(struct repl_core *core, int64_t now_ns, uint64_t token, size_t 
     core->parked[core->parked_count++] = (struct repl_parked){
         .token = token,
         .member = member,
-        .due_ns = now_ns + (int64_t)fetch->wait_ms * NS_PER_MS,
+        .due_ns =
+            now_ns + (int64_t)(fetch->wait_ms < REPL_WAIT_MS ? fetch->wait_ms : REPL_WAIT_MS) * NS_PER_MS,
         .fetch = *fetch,
     };
+}
+
+/* Another frame that ends there, or none, is told at once. */
+static bool is_at_end(const struct msg_fetch *fetch, const struct repl_log *held)
+{
+    return !fetch->anew && !fetch->repair && fetch->position == held->durable.position &&
+           fetch->lsn + 1 == held->durable.next_lsn && fetch->checksum == held->durable.checksum;
 }
 
 void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
@@ -74,17 +83,15 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
     }
     if (member < 0 || id16_is_zero(fetch->from) || !id16_equal(core->members[member].log, fetch->from)) {
         core->counters.not_member++;
-        char id[CONFIG_ID_MAX + 1];
-        snprintf(id, sizeof id, "%.*s", (int)sender.len, (const char *)sender.data);
-        repl_notice(core, now_ns, LOG_WARN, "a fetch from who is no member of the group, or has another log",
-                    id, "");
+        repl_notice_of_stranger(core, now_ns,
+                                "a fetch from who is no member of the group, or has another log", sender);
         refuse(core, token, SH_NOT_MEMBER, "not a member of this group, or not with that log");
         return;
     }
     const struct held_log *held = repl_held(core, fetch->log);
     if (held == NULL || fetch->lsn == UINT64_MAX)
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
-    else if (fetch->position == held->durable.position && !fetch->anew && fetch->wait_ms > 0)
+    else if (is_at_end(fetch, held) && fetch->wait_ms > 0)
         park(core, now_ns, token, (size_t)member, fetch);
     else
         serve(core, token, fetch, held);

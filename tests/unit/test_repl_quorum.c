@@ -1,0 +1,344 @@
+/* replsvc's core: how far the own log is replicated, by the positions that its followers push. */
+#include "repl_story.h"
+
+enum { ENTRY_BYTES = 100 };
+
+static void close_group(void)
+{
+    rig_close(&rig);
+}
+
+/* n1's log has so many entries, durable here. */
+static void own_log(uint64_t lsn)
+{
+    rig_hold(&rig, 1, rig_place(lsn, lsn * ENTRY_BYTES), 1);
+    rig_tell_logs(&rig);
+}
+
+static void position(unsigned node, uint64_t lsn)
+{
+    rig_position(&rig, node, lsn, lsn * ENTRY_BYTES);
+}
+
+static void open_group(unsigned nodes)
+{
+    rig_open(&rig, nodes);
+    own_log(100);
+    rig_clear(&rig);
+}
+
+static void assert_replicated(uint64_t quorum_lsn, uint64_t all_lsn)
+{
+    struct repl_progress progress = repl_core_progress(rig.core);
+    assert_int_equal(progress.quorum_lsn, quorum_lsn);
+    assert_int_equal(progress.all_lsn, all_lsn);
+}
+
+/* walsvc was told that, and last. */
+static void assert_told(uint64_t quorum_lsn, uint64_t all_lsn)
+{
+    struct repl_action told = rig_expect(&rig, REPL_REPLICATED);
+    while (rig_count(&rig, REPL_REPLICATED) > 0)
+        told = rig_expect(&rig, REPL_REPLICATED);
+    assert_int_equal(told.replicated.quorum_lsn, quorum_lsn);
+    assert_int_equal(told.replicated.all_lsn, all_lsn);
+    assert_replicated(quorum_lsn, all_lsn);
+}
+
+static void test_alone_everything_is_replicated(void **state)
+{
+    (void)state;
+    rig_open(&rig, 1);
+    assert_told(UINT64_MAX, UINT64_MAX);
+    own_log(5);
+    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
+    rig_add_member(&rig, 2); /* not alone any more, and it counts at once: it has all there is */
+    rig_tell_members(&rig);
+    position(2, 5);
+    assert_told(5, 5);
+    close_group();
+}
+
+static void test_of_two_both_are_needed(void **state)
+{
+    (void)state;
+    open_group(2);
+    assert_replicated(0, 0);
+    position(2, 60);
+    assert_told(60, 60);
+    position(2, 100);
+    assert_told(100, 100);
+    close_group();
+}
+
+static void test_of_three_one_other_is_enough(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    assert_told(60, 0);
+    position(3, 80);
+    assert_told(80, 60);
+    position(2, 100);
+    assert_told(100, 80);
+    close_group();
+}
+
+static void test_of_four_two_others_are_needed(void **state)
+{
+    (void)state;
+    open_group(4);
+    position(2, 100);
+    assert_replicated(0, 0);
+    position(3, 70);
+    assert_told(70, 0);
+    position(4, 10);
+    assert_told(70, 10);
+    close_group();
+}
+
+static void test_of_five_two_others_are_needed(void **state)
+{
+    (void)state;
+    open_group(5);
+    position(2, 100);
+    assert_replicated(0, 0);
+    position(3, 90);
+    assert_told(90, 0);
+    position(4, 95);
+    assert_told(95, 0);
+    position(5, 1);
+    assert_told(95, 1);
+    close_group();
+}
+
+static void test_members_that_are_down_count(void **state)
+{
+    (void)state;
+    open_group(3);
+    rig_member(&rig, 3)->up = false;
+    rig_tell_members(&rig);
+    position(2, 100);
+    assert_told(100, 0);
+    close_group();
+}
+
+static void test_the_same_is_not_told_twice(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    assert_told(60, 0);
+    position(2, 60);
+    rig_tell_members(&rig);
+    rig_tell_logs(&rig);
+    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
+    close_group();
+}
+
+static void test_late_positions_take_nothing_back(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    position(3, 60);
+    position(2, 40);
+    position(3, 0);
+    assert_told(60, 60);
+    close_group();
+}
+
+static void test_positions_beyond_the_end_are_not_believed(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 101);
+    rig_position(&rig, 3, 50, UINT64_MAX);
+    rig_position(&rig, 3, UINT64_MAX, 50);
+    assert_replicated(0, 0);
+    assert_int_equal(rig_counters(&rig)->beyond, 3);
+    assert_int_equal(rig_counters(&rig)->positions, 0);
+    rig_expect_notice(&rig, "more of this node's log than there is");
+    close_group();
+}
+
+static void test_positions_of_strangers_are_not_counted(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(7, 100);
+    struct msg_position wrong = {.from = rig_log(3), .log = rig_log(1), .lsn = 100, .end = 10000};
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &wrong); /* another identity */
+    wrong.from = rig_log(2);
+    wrong.log = rig_log(3);
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &wrong); /* another log */
+    assert_replicated(0, 0);
+    assert_int_equal(rig_counters(&rig)->not_member, 3);
+    close_group();
+}
+
+static void test_a_joining_member_counts_once_it_has_caught_up(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 100);
+    position(3, 100);
+    assert_told(100, 100);
+    rig_add_member(&rig, 4);
+    rig_tell_members(&rig);
+    own_log(200);
+    position(2, 200); /* a majority of those who count, who are three still */
+    position(3, 150);
+    assert_told(200, 150);
+    position(4, 20);
+    own_log(300);
+    position(2, 300);
+    position(3, 300);
+    assert_told(300, 300);
+    position(4, 300); /* now it has caught up */
+    own_log(400);
+    rig_clear(&rig);
+    position(2, 400);
+    assert_replicated(300, 300); /* two of four are no majority */
+    position(3, 400);
+    assert_told(400, 300);
+    close_group();
+}
+
+/* A log that is written to without a pause is at its very end nowhere else. */
+static void test_a_joining_member_counts_though_the_log_goes_on(void **state)
+{
+    (void)state;
+    uint64_t lsn = 100;
+    open_group(3);
+    rig_add_member(&rig, 4);
+    rig_tell_members(&rig);
+    for (unsigned i = 0; i < 40; i++, lsn += 10) { /* n4 is 100 ms behind, always */
+        own_log(lsn);
+        position(2, lsn);
+        position(3, lsn);
+        position(4, lsn - 10);
+        rig_wait(&rig, 100);
+    }
+    own_log(lsn);
+    position(2, lsn);
+    assert_int_equal(repl_core_progress(rig.core).quorum_lsn, lsn - 10); /* three of four are needed */
+    close_group();
+}
+
+static void test_a_member_far_behind_does_not_count_for_being_behind_long(void **state)
+{
+    (void)state;
+    uint64_t lsn = 10000;
+    open_group(3);
+    rig_add_member(&rig, 4);
+    rig_tell_members(&rig);
+    for (unsigned i = 0; i < 40; i++, lsn += 10) {
+        own_log(lsn);
+        position(2, lsn);
+        position(3, lsn);
+        position(4, i * 10);
+        rig_wait(&rig, 100);
+    }
+    own_log(lsn);
+    position(2, lsn);
+    assert_int_equal(repl_core_progress(rig.core).quorum_lsn, lsn);
+    close_group();
+}
+
+static void test_what_is_replicated_never_goes_back(void **state)
+{
+    (void)state;
+    open_group(2);
+    position(2, 100);
+    assert_told(100, 100);
+    rig_member(&rig, 2)->log = rig_log(22); /* wiped: another identity, that has nothing */
+    rig_tell_members(&rig);
+    rig_position(&rig, 2, 100, 10000);
+    assert_replicated(100, 100);
+    rig_add_member(&rig, 3);
+    rig_tell_members(&rig);
+    assert_replicated(100, 100);
+    close_group();
+}
+
+static void test_who_leaves_is_not_waited_for(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 100);
+    assert_told(100, 0);
+    rig_remove_member(&rig, 3);
+    rig_tell_members(&rig);
+    assert_told(100, 100);
+    close_group();
+}
+
+static void test_who_moves_is_the_same(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    position(3, 60);
+    snprintf(rig_member(&rig, 2)->host, 8, "h9");
+    struct repl_member first = rig.members[0];
+    rig.members[0] = rig.members[1]; /* and another number */
+    rig.members[1] = first;
+    rig_tell_members(&rig);
+    assert_told(60, 60);
+    position(2, 100);
+    assert_told(100, 60);
+    close_group();
+}
+
+static void test_a_new_walsvc_is_told_again(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    assert_told(60, 0);
+    rig.boot = rig_log(101);
+    rig_tell_logs(&rig);
+    assert_told(60, 0);
+    close_group();
+}
+
+static void test_nothing_is_told_before_positions_have_come_again(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    rig_restart(&rig);
+    rig_tell_members(&rig);
+    position(2, 60); /* before walsvc has said how far the log is */
+    rig_tell_logs(&rig);
+    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
+    position(2, 60);
+    assert_told(60, 0);
+    close_group();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_alone_everything_is_replicated),
+        cmocka_unit_test(test_of_two_both_are_needed),
+        cmocka_unit_test(test_of_three_one_other_is_enough),
+        cmocka_unit_test(test_of_four_two_others_are_needed),
+        cmocka_unit_test(test_of_five_two_others_are_needed),
+        cmocka_unit_test(test_members_that_are_down_count),
+        cmocka_unit_test(test_the_same_is_not_told_twice),
+        cmocka_unit_test(test_late_positions_take_nothing_back),
+        cmocka_unit_test(test_positions_beyond_the_end_are_not_believed),
+        cmocka_unit_test(test_positions_of_strangers_are_not_counted),
+        cmocka_unit_test(test_a_joining_member_counts_once_it_has_caught_up),
+        cmocka_unit_test(test_a_joining_member_counts_though_the_log_goes_on),
+        cmocka_unit_test(test_a_member_far_behind_does_not_count_for_being_behind_long),
+        cmocka_unit_test(test_what_is_replicated_never_goes_back),
+        cmocka_unit_test(test_who_leaves_is_not_waited_for),
+        cmocka_unit_test(test_who_moves_is_the_same),
+        cmocka_unit_test(test_a_new_walsvc_is_told_again),
+        cmocka_unit_test(test_nothing_is_told_before_positions_have_come_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

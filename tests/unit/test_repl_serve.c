@@ -1,0 +1,283 @@
+/* replsvc's core: fetches of others are judged, answered, or held until there is something to send. */
+#include "repl_story.h"
+
+static struct log_chain own = {.next_lsn = 101, .checksum = 0x1234, .position = 9000};
+static uint64_t token;
+
+static int begin_serving(void **state)
+{
+    begin(state);
+    rig_hold(&rig, 1, own, 1);
+    rig_hold(&rig, 2, rig_place(20, 2000), 1);
+    rig_tell_logs(&rig);
+    rig_clear(&rig);
+    return 0;
+}
+
+static void assert_refused_with(enum sh_error error)
+{
+    struct repl_action refusal = rig_expect(&rig, REPL_REFUSE);
+    assert_int_equal(refusal.token, token);
+    assert_int_equal(refusal.error, error);
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 0);
+}
+
+static void ask(unsigned node, struct msg_fetch fetch)
+{
+    rig_ask(&rig, ++token, node, &fetch);
+}
+
+static struct repl_serve assert_served(uint64_t which)
+{
+    struct repl_action serve = rig_expect(&rig, REPL_SERVE);
+    assert_int_equal(serve.token, which);
+    return serve.serve;
+}
+
+static void test_frames_that_are_there_are_served_at_once(void **state)
+{
+    (void)state;
+    struct msg_fetch fetch = rig_fetch(2, 1, rig_place(50, 4000));
+    fetch.most_entries = 77;
+    ask(2, fetch);
+    struct repl_serve serve = assert_served(token);
+    assert_true(id16_equal(serve.log, rig_log(1)));
+    assert_int_equal(serve.from.position, 4000);
+    assert_int_equal(serve.from.next_lsn, 51);
+    assert_int_equal(serve.from.checksum, rig_place(50, 4000).checksum);
+    assert_int_equal(serve.durable.position, own.position);
+    assert_int_equal(serve.most_bytes, REPL_FETCH_BYTES);
+    assert_int_equal(serve.most_entries, 77);
+    assert_int_equal(rig_counters(&rig)->served, 1);
+}
+
+static void test_copies_are_served_too(void **state)
+{
+    (void)state;
+    ask(3, rig_fetch(3, 2, rig_place(5, 500)));
+    assert_int_equal(assert_served(token).durable.position, 2000);
+}
+
+static void test_at_the_end_a_fetch_waits_for_more(void **state)
+{
+    (void)state;
+    ask(2, rig_fetch(2, 1, own));
+    rig_wait(&rig, 3000);
+    rig_tell_logs(&rig); /* nothing new */
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 0);
+    rig_hold(&rig, 1, rig_place(110, 9900), 1);
+    rig_tell_logs(&rig);
+    assert_int_equal(assert_served(token).durable.position, 9900);
+    rig_wait(&rig, 10000);
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 0); /* once */
+}
+
+static void test_a_fetch_waits_as_long_as_it_says(void **state)
+{
+    (void)state;
+    struct msg_fetch fetch = rig_fetch(2, 1, own);
+    fetch.wait_ms = 1200;
+    ask(2, fetch);
+    rig_wait(&rig, 1190);
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 0);
+    rig_wait(&rig, 20);
+    assert_served(token);
+    fetch.wait_ms = 0;
+    ask(2, fetch);
+    assert_served(token);
+}
+
+static void test_no_fetch_waits_longer_than_five_seconds(void **state)
+{
+    (void)state;
+    struct msg_fetch fetch = rig_fetch(2, 1, own);
+    fetch.wait_ms = UINT64_MAX;
+    ask(2, fetch);
+    rig_wait(&rig, REPL_WAIT_MS + 10);
+    assert_served(token);
+}
+
+/* Another chain ends there: nothing is gained by waiting. */
+static void test_only_at_the_very_end_a_fetch_waits(void **state)
+{
+    (void)state;
+    struct log_chain at = own;
+    at.checksum++;
+    ask(2, rig_fetch(2, 1, at));
+    assert_served(token);
+    at = own;
+    at.next_lsn++;
+    ask(2, rig_fetch(2, 1, at));
+    assert_served(token);
+    at = own;
+    at.position++; /* beyond the end: behind, says the reader */
+    ask(2, rig_fetch(2, 1, at));
+    assert_served(token);
+}
+
+static void test_a_later_fetch_takes_the_place_of_one_that_waits(void **state)
+{
+    (void)state;
+    ask(2, rig_fetch(2, 1, own));
+    uint64_t first = token;
+    ask(2, rig_fetch(2, 1, own));
+    struct repl_action refusal = rig_expect(&rig, REPL_REFUSE);
+    assert_int_equal(refusal.token, first);
+    assert_int_equal(refusal.error, SH_UNAVAILABLE);
+    ask(2, rig_fetch(2, 2, rig_place(20, 2000))); /* of another log */
+    ask(3, rig_fetch(3, 1, own));                 /* of another member */
+    assert_int_equal(rig_count(&rig, REPL_REFUSE), 0);
+    rig_wait(&rig, 6000);
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 3);
+}
+
+static void test_fetches_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    enum { LOGS = REPL_LOGS_MAX - 3, MEMBERS = 4 };
+    for (unsigned i = 0; i < LOGS; i++)
+        rig_hold(&rig, 100 + i, rig_place(1, 100), 1);
+    rig_add_member(&rig, 4);
+    rig_add_member(&rig, 5);
+    rig_tell_logs(&rig);
+    rig_tell_members(&rig);
+    rig_clear(&rig);
+    for (unsigned member = 2; member < 2 + MEMBERS; member++)
+        for (unsigned i = 0; i < LOGS; i++) {
+            ask(member, rig_fetch(member, 100 + i, rig_place(1, 100)));
+            rig.now_ns += NS_PER_MS;
+        }
+    assert_int_equal(rig_count(&rig, REPL_REFUSE), LOGS * MEMBERS - 128);
+    assert_int_equal(rig_expect(&rig, REPL_REFUSE).error, SH_OVERLOADED);
+    rig_wait(&rig, 6000);
+    assert_int_equal(rig_count(&rig, REPL_SERVE), 128);
+}
+
+static void test_strangers_are_refused(void **state)
+{
+    (void)state;
+    ask(7, rig_fetch(7, 1, own));
+    assert_refused_with(SH_NOT_MEMBER);
+    rig_expect_notice(&rig, "no member");
+    ask(2, rig_fetch(7, 1, own)); /* another identity */
+    assert_refused_with(SH_NOT_MEMBER);
+    struct msg_fetch fetch = rig_fetch(2, 1, own);
+    fetch.from = (struct id16){{0}};
+    rig_member(&rig, 3)->log = (struct id16){{0}}; /* has never come */
+    rig_tell_members(&rig);
+    ask(3, fetch);
+    assert_refused_with(SH_NOT_MEMBER);
+    assert_int_equal(rig_counters(&rig)->not_member, 3);
+}
+
+static void test_strangers_do_not_fill_the_log(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 1000; i++) {
+        ask(1000 + i, rig_fetch(7, 1, own));
+        rig_position(&rig, 1000 + i, 1, 1);
+    }
+    assert_int_equal(rig_count(&rig, REPL_REFUSE), 1000);
+    assert_int_equal(rig_count(&rig, REPL_NOTICE), 2);
+    assert_int_equal(rig_counters(&rig)->not_member, 2000);
+    assert_string_equal(rig_expect_notice(&rig, "a fetch").detail, "n1000");
+}
+
+static void test_logs_that_are_not_held_are_not_found(void **state)
+{
+    (void)state;
+    ask(2, rig_fetch(2, 9, own));
+    assert_refused_with(SH_NOT_FOUND);
+}
+
+static void test_absurd_numbers_do_no_harm(void **state)
+{
+    (void)state;
+    static const uint64_t numbers[] = {0, 1, UINT32_MAX, UINT64_MAX - 1, UINT64_MAX};
+    enum { COUNT = sizeof numbers / sizeof numbers[0] };
+    for (unsigned i = 0; i < COUNT * COUNT * COUNT; i++) {
+        struct msg_fetch fetch = rig_fetch(2, 1, own);
+        fetch.position = numbers[i % COUNT];
+        fetch.lsn = numbers[i / COUNT % COUNT];
+        fetch.checksum = numbers[i / COUNT / COUNT];
+        fetch.most_bytes = fetch.most_entries = numbers[i % COUNT];
+        fetch.anew = i % 2;
+        fetch.repair = i % 3 == 1;
+        ask(2, fetch);
+        assert_int_equal(rig_count(&rig, REPL_SERVE) + rig_count(&rig, REPL_REFUSE), 1);
+        rig_clear(&rig);
+    }
+}
+
+static void test_nobody_is_served_before_it_is_known_who_may_ask(void **state)
+{
+    (void)state;
+    rig_restart(&rig);
+    rig_tell_logs(&rig);
+    ask(2, rig_fetch(2, 1, own));
+    assert_refused_with(SH_UNAVAILABLE);
+    rig_restart(&rig);
+    rig_tell_members(&rig);
+    ask(2, rig_fetch(2, 1, own));
+    assert_refused_with(SH_UNAVAILABLE);
+}
+
+static void test_who_leaves_waits_no_longer(void **state)
+{
+    (void)state;
+    ask(2, rig_fetch(2, 1, own));
+    uint64_t of_n2 = token;
+    ask(3, rig_fetch(3, 1, own));
+    uint64_t of_n3 = token;
+    rig_remove_member(&rig, 2);
+    rig_tell_members(&rig);
+    struct repl_action refusal = rig_expect(&rig, REPL_REFUSE);
+    assert_int_equal(refusal.token, of_n2);
+    assert_int_equal(refusal.error, SH_NOT_MEMBER);
+    ask(3, rig_fetch(3, 1, own)); /* who is another number now, is the same */
+    assert_int_equal(rig_expect(&rig, REPL_REFUSE).token, of_n3);
+}
+
+static void test_who_has_another_identity_waits_no_longer(void **state)
+{
+    (void)state;
+    ask(2, rig_fetch(2, 1, own));
+    rig_member(&rig, 2)->log = rig_log(22);
+    rig_tell_members(&rig);
+    assert_refused_with(SH_NOT_MEMBER);
+}
+
+static void test_a_log_that_goes_is_not_waited_for(void **state)
+{
+    (void)state;
+    ask(3, rig_fetch(3, 2, rig_place(20, 2000)));
+    rig.held_count--;
+    rig_tell_logs(&rig);
+    assert_refused_with(SH_NOT_FOUND);
+}
+
+#undef TEST
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin_serving, end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_frames_that_are_there_are_served_at_once),
+        TEST(test_copies_are_served_too),
+        TEST(test_at_the_end_a_fetch_waits_for_more),
+        TEST(test_a_fetch_waits_as_long_as_it_says),
+        TEST(test_no_fetch_waits_longer_than_five_seconds),
+        TEST(test_only_at_the_very_end_a_fetch_waits),
+        TEST(test_a_later_fetch_takes_the_place_of_one_that_waits),
+        TEST(test_fetches_that_wait_are_bounded),
+        TEST(test_strangers_are_refused),
+        TEST(test_strangers_do_not_fill_the_log),
+        TEST(test_logs_that_are_not_held_are_not_found),
+        TEST(test_absurd_numbers_do_no_harm),
+        TEST(test_nobody_is_served_before_it_is_known_who_may_ask),
+        TEST(test_who_leaves_waits_no_longer),
+        TEST(test_who_has_another_identity_waits_no_longer),
+        TEST(test_a_log_that_goes_is_not_waited_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
