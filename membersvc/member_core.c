@@ -172,7 +172,7 @@ static void take_options(struct member_core *core, const struct member_options *
     core->now = now;
     core->last_call_ns = core->awake_ns = core->opened_ns = now.mono_ns;
     core->due_ns = NO_TIME;
-    core->any_ns = NEVER;
+    core->any_ns = core->asked_ns = NEVER;
     core->asks_next = true;
 }
 

@@ -4,7 +4,10 @@
  *   A (not founded) ── heartbeat (answer) ──> B (founded)
  *   A <── heartbeat ── B       when B has A's id
  *   A ── sync ──> B, A <── summary ── B: which records there are
- *   A ── gossip: want ──> B, A <── gossip ── B: until it has all of them */
+ *   A ── gossip: want ──> B, A <── gossip ── B: until it has all of them
+ *
+ * Nodes that lost what they knew may have founded a cluster anew beside the one that they belong to. Whoever
+ * of that one meets them shows it: then they forget theirs, and adopt. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +16,10 @@
 #include "log.h"
 #include "member_parts.h"
 
-enum { ADOPT_ROUNDS = 10 }; /* probe intervals that one member has for its answers */
+enum {
+    ADOPT_ROUNDS = 10,  /* probe intervals that one member has for its answers */
+    ASKED_INTERVALS = 3 /* heartbeat intervals: a refusal comes once in each */
+};
 
 /* A record that is still to come, or has. */
 struct adopted {
@@ -82,6 +88,7 @@ static void found(struct member_core *core)
     table_clear(core);
     found_free(core);
     core->founded = true;
+    core->opened_ns = core->awake_ns;
     for (size_t i = 0; i < core->seed_count; i++) {
         struct member_record r = record_of(&core->seeds[i], 1);
         if (strcmp(r.id, core->id) != 0)
@@ -95,20 +102,25 @@ static void found(struct member_core *core)
     event_add(core, MEMBER_EVENT_FOUNDED, core->self, "by its topology file");
 }
 
-void found_start(struct member_core *core)
+/* Until others are heard. */
+static void wait_for_others(struct member_core *core)
 {
     core->list = hash_of_list(core);
     core->own_bytes.len = 0;
     member_encode(&core->own, &core->own_bytes);
-    if (core->seed_count == 1) {
-        found(core);
-        return;
-    }
     for (size_t i = 0; i < core->seed_count; i++) {
         struct member_record r = record_of(&core->seeds[i], 0);
         table_set(core, strcmp(r.id, core->id) == 0 ? &core->own : &r);
     }
     core_set_text(core, "this node has not found its cluster yet");
+}
+
+void found_start(struct member_core *core)
+{
+    if (core->seed_count == 1)
+        found(core);
+    else
+        wait_for_others(core);
 }
 
 /* ------------------------------------------------------------ adopting */
@@ -205,6 +217,7 @@ static void finish(struct member_core *core)
     table_clear(core);
     core->adoption = NULL;
     core->founded = true;
+    core->opened_ns = core->awake_ns; /* silence counts from here */
     core->refused = core->silent_seeds = false;
     core_set_text(core, "");
     for (size_t i = 0; i < a->count; i++) {
@@ -232,7 +245,7 @@ static void on_members(struct member_core *core, const struct member_record *fro
     if (a == NULL || strcmp(a->source.id, from->id) != 0 || !mp_array(&m, &count))
         return;
     for (uint32_t i = 0; i < count && mp_raw(&m, &bytes); i++) {
-        if (member_decode(bytes, &r) != SH_OK || !merge_is_sane(&r) || r.generation == 0)
+        if (member_decode(bytes, &r) != SH_OK || r.generation == 0)
             continue;
         struct adopted *place = find(a, r.id);
         if (place == NULL || place->record != NULL)
@@ -252,7 +265,7 @@ static void on_peer(struct member_core *core, const struct member_record *from, 
     struct address to = {.id = slice_str(from->id), .host = slice_str(from->host), .port = from->port};
     if (strcmp(from->id, core->id) == 0)
         return;
-    if (h->founded)
+    if (h->founded || core->refused || core->adoption != NULL) /* there is a cluster already */
         return;
     if (h->list != core->list) {
         out_notice(
@@ -297,10 +310,128 @@ void found_on_message(struct member_core *core, uint32_t type, const struct memb
         on_members(core, from, ((const struct msg_gossip *)message)->members);
 }
 
-void found_on_refused(struct member_core *core, const char *text)
+/* ------------------------------------------------------------ what comes in, when it has forgotten */
+
+void found_again(struct member_core *core, const struct member_record *from)
 {
-    if (core->refused || (core->founded && core->any_ns != NEVER))
+    out_notice(core, LOG_WARN, "", slice_str(core->id),
+               "this node had founded a cluster beside the one that knows it, and adopts that one", "%s",
+               from != NULL ? from->id : "");
+    table_clear(core);
+    found_free(core);
+    core->founded = core->has_left = core->replaced = core->forgot = core->alone = core->silent_seeds = false;
+    core->own.generation = 0;
+    core->own.status = MEMBER_UP;
+    core->own.not_log = (struct id16){{0}};
+    core->opened_ns = core->awake_ns;
+    core->sync_with[0] = core->asked[0] = 0;
+    wait_for_others(core);
+    if (from != NULL)
+        begin(core, from);
+}
+
+bool found_has_forgotten(const struct member_core *core, const struct member_record *self)
+{
+    return core->own.generation == 1 && id16_equal(self->log, core->own.log) &&
+           self->born_ms != core->own.born_ms;
+}
+
+/* What is known of this node there, asked for as by one that isn't founded: nothing of it is taken. */
+static void ask_own(struct member_core *core, struct slice id, const struct address *to)
+{
+    struct member_record guest = core->own;
+    struct buf bytes = {0}, want = {0};
+    msgpack_packer pk;
+    if (core->asked_ns != NEVER && core->now.mono_ns - core->asked_ns < core_probe_ns(core))
         return;
+    core->asked_ns = core->now.mono_ns;
+    member_text(core->asked, sizeof core->asked, id);
+    guest.generation = 0;
+    guest.status = MEMBER_UP;
+    member_encode(&guest, &bytes);
+    mp_packer(&pk, &want);
+    msgpack_pack_array(&pk, 1);
+    mp_pack_cstr(&pk, core->id);
+    struct msg_gossip m = {
+        .from = buf_slice(&bytes), .wall_ms = wire_wall_ms(core), .want = buf_slice(&want)};
+    wire_begin(core, MSG_gossip);
+    msg_encode(MSG_gossip, &m, &core->message);
+    out_send(core, to, buf_slice(&core->message));
+    buf_free(&bytes);
+    buf_free(&want);
+}
+
+static bool find_own(const struct member_core *core, struct slice members, struct member_record *out)
+{
+    struct mp m = mp_of(members);
+    uint32_t count;
+    struct slice bytes;
+    if (members.len == 0 || !mp_array(&m, &count))
+        return false;
+    for (uint32_t i = 0; i < count && mp_raw(&m, &bytes); i++)
+        if (member_decode(bytes, out) == SH_OK && out->generation > 0 && strcmp(out->id, core->id) == 0)
+            return true;
+    return false;
+}
+
+/* It has met this node, with the identity that it has now: so it is of its cluster. */
+static void meet(struct member_core *core, const struct member_record *from, const struct member_record *self)
+{
+    if (found_has_forgotten(core, self))
+        found_again(core, from);
+    else if (from->generation > 1) /* it was joined while this node was away */
+        merge_record(core, from, "");
+}
+
+void found_on_stranger(struct member_core *core, uint32_t type, const struct member_record *from,
+                       const void *message)
+{
+    struct member_record self;
+    const struct msg_gossip *gossip = message;
+    if (from->generation == 0 || from->status == MEMBER_LEFT || !is_near(core, from, gossip->wall_ms))
+        return;
+    struct address to = {.host = slice_str(from->host), .port = from->port, .fresh = true};
+    if (type != MSG_gossip || !find_own(core, gossip->members, &self))
+        ask_own(core, slice_str(from->id), &to);
+    else if (id16_equal(self.log, core->own.log))
+        meet(core, from, &self);
+    else if (!core_is_member(core) && self.generation > core->own.generation && id16_is_zero(self.log))
+        found_again(core, from); /* it is let in again, by those who came after it was out */
+}
+
+void found_on_members(struct member_core *core, const char *from, struct slice members)
+{
+    struct member_record self;
+    if (core->asked[0] != 0 && strcmp(core->asked, from) == 0 && find_own(core, members, &self) &&
+        id16_equal(self.log, core->own.log))
+        core->asked[0] = 0;
+}
+
+/* Whether its cluster may be one that was founded beside the sender's: then the sender is asked, and when all
+ * that comes back is another refusal, it is. Somebody else may have spoken with this node's id. */
+static bool is_certain(struct member_core *core, struct slice sender)
+{
+    const struct member *m = table_find(core, sender);
+    bool is_asking = core->asked[0] != 0 &&
+                     core->now.mono_ns - core->asked_ns < ASKED_INTERVALS * core->timing.heartbeat_ns;
+    if (is_asking && slice_is(sender, core->asked))
+        return true;
+    if (is_asking || m == NULL)
+        return false;
+    struct address to = address_of(core, m);
+    ask_own(core, sender, &to);
+    return false;
+}
+
+void found_on_refused(struct member_core *core, struct slice sender, const char *text)
+{
+    if (core->refused || (core->founded && core->own.generation > 1 && core->any_ns != NEVER))
+        return;
+    if (core->founded && core->own.generation == 1) {
+        if (!is_certain(core, sender))
+            return;
+        found_again(core, NULL);
+    }
     core->refused = true;
     core_set_text(core, text);
     event_add(core, MEMBER_EVENT_REFUSED, core->self, text);

@@ -93,7 +93,7 @@ static void on_refused(struct member_core *core, const struct msg_envelope *e)
     out_notice(core, LOG_ERROR, "refused", e->sender, "a member refuses our messages",
                "%s (%s; its cluster: %s)", text, sh_error_name((enum sh_error)m.code), cluster);
     if (m.code == SH_CONFLICT)
-        found_on_refused(core, text);
+        found_on_refused(core, e->sender, text);
 }
 
 /* ------------------------------------------------------------ senders */
@@ -182,6 +182,10 @@ static bool is_known(struct member_core *core, const struct speaker *s)
     const struct member_record *r = &s->from;
     if (m == core->self)
         return refuse_self(core, s);
+    if (merge_is_leap(m, r)) {
+        gate_malformed(core, slice_str(m->id));
+        return false;
+    }
     bool is_guest = r->generation == 0; /* a node that isn't founded: it only asks */
     bool is_it = m->bound ? id16_equal(r->log, m->log) : !id16_equal(r->log, m->not_log);
     if (m->status == MEMBER_LEFT && r->generation <= m->generation) {
@@ -201,7 +205,7 @@ static bool is_known(struct member_core *core, const struct speaker *s)
 
 static void note_clock(struct member_core *core, struct speaker *s, uint64_t wall_ms)
 {
-    int64_t theirs = wall_ms > COUNT_MOST ? INT64_MAX : (int64_t)wall_ms;
+    int64_t theirs = wall_ms > INT64_MAX ? INT64_MAX : (int64_t)wall_ms;
     int64_t ours = core->now.wall_ms > 0 ? core->now.wall_ms : 0; /* both ≥ 0: no overflow */
     s->m->ahead_ms = theirs - ours;
     uint64_t apart = (uint64_t)(s->m->ahead_ms < 0 ? -s->m->ahead_ms : s->m->ahead_ms);
@@ -225,13 +229,16 @@ static bool may_speak(struct member_core *core, const struct msg_envelope *e,
     s->is_same = s->m != NULL && s->m != core->self && s->m->bound && slice_equal(from, table_bytes(s->m));
     if (s->is_same && s->m->status == MEMBER_LEFT)
         return refuse_stranger(core, e->sender, s);
-    if (!s->is_same && (member_decode(from, &s->from) != SH_OK || !merge_is_sane(&s->from) ||
-                        !slice_is(e->sender, s->from.id) || id16_is_zero(s->from.log))) {
+    if (!s->is_same && (member_decode(from, &s->from) != SH_OK || !slice_is(e->sender, s->from.id) ||
+                        id16_is_zero(s->from.log))) {
         gate_malformed(core, e->sender);
         return false;
     }
-    if (s->m == NULL && core->founded)
-        return refuse_stranger(core, e->sender, s);
+    if (s->m == NULL && core->founded) {
+        refuse_stranger(core, e->sender, s);
+        found_on_stranger(core, e->type, &s->from, message);
+        return false;
+    }
     if (!core->founded)
         return true;
     if (!s->is_same && !is_known(core, s))
@@ -327,6 +334,10 @@ static void on_spoken(struct member_core *core, const struct msg_envelope *e,
         on_records(core, e->type, s.m, message);
         if (!s.is_drifty)
             on_life(core, e->type, s.m, message);
+        if (core->forgot) {
+            table_unpack(s.m, &s.from);
+            found_again(core, &s.from);
+        }
     }
 }
 
@@ -383,7 +394,7 @@ bool gate_take_members(struct member_core *core, struct slice members)
             return false;
         if (is_here(core, bytes))
             continue;
-        if (member_decode(bytes, &r) != SH_OK || !merge_is_sane(&r) || r.generation == 0)
+        if (member_decode(bytes, &r) != SH_OK || r.generation == 0)
             return false;
         merge_record(core, &r, "");
     }

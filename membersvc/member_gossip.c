@@ -243,6 +243,7 @@ static void answer_newer(struct member_core *core, const struct address *to, str
 
 void gossip_on_gossip(struct member_core *core, struct member *from, const struct msg_gossip *gossip)
 {
+    found_on_members(core, from->id, gossip->members);
     if (!gate_take_members(core, gossip->members)) {
         gate_malformed(core, slice_str(from->id));
         return;

@@ -6,9 +6,15 @@
 #include "log.h"
 #include "member_parts.h"
 
-bool merge_is_sane(const struct member_record *r)
+bool merge_is_leap(const struct member *known, const struct member_record *r)
 {
-    return r->generation <= COUNT_MOST && r->incarnation <= COUNT_MOST;
+    return (r->generation > known->generation && r->generation - known->generation > LEAP_MAX) ||
+           (r->incarnation > known->incarnation && r->incarnation - known->incarnation > LEAP_MAX);
+}
+
+uint64_t merge_raised(uint64_t incarnation)
+{
+    return incarnation < INT64_MAX ? incarnation + 1 : incarnation; /* the limit of the field */
 }
 
 static bool is_known_id(struct member_core *core, const struct member_record *r)
@@ -37,6 +43,10 @@ bool merge_record(struct member_core *core, const struct member_record *r, const
         table_unpack(m, &old);
         if (member_compare(r, &old) <= 0)
             return false;
+        if (merge_is_leap(m, r)) {
+            gate_malformed(core, slice_str(r->id));
+            return false;
+        }
     }
     if (strcmp(r->id, core->id) == 0) {
         merge_self(core, r);
@@ -67,7 +77,7 @@ static void come_up(struct member_core *core, const struct member_record *r)
     core->own.generation = r->generation;
     if (core->own.incarnation < r->incarnation)
         core->own.incarnation = r->incarnation;
-    core->own.incarnation++;
+    core->own.incarnation = merge_raised(core->own.incarnation);
     core->own.status = MEMBER_UP;
     core->own.since_ms = wire_wall_ms(core);
     if (id16_equal(r->log, core->own.log) && r->born_ms > 0)
@@ -111,6 +121,7 @@ static void step_in(struct member_core *core, const struct member_record *r)
 {
     bool was_out = core->has_left || core->replaced;
     core->has_left = core->replaced = core->refused = false;
+    core->opened_ns = core->awake_ns;
     core_set_text(core, "");
     come_up(core, r);
     merge_own(core);
@@ -123,6 +134,10 @@ void merge_self(struct member_core *core, const struct member_record *r)
 {
     bool is_other = !id16_is_zero(r->log) && !id16_equal(r->log, core->own.log);
     bool is_out = core->has_left || core->replaced;
+    if (found_has_forgotten(core, r)) {
+        core->forgot = true; /* the gate knows who says so */
+        return;
+    }
     if (r->status == MEMBER_LEFT || is_other || id16_equal(r->not_log, core->own.log)) {
         if (!is_out || core->has_left != (r->status == MEMBER_LEFT))
             step_out(core, r);

@@ -20,9 +20,10 @@ enum {
     COMPLAINTS_MAX = 64 /* kinds and senders that are remembered, so that each is named once a minute */
 };
 /* Earlier than any time. */
-#define NEVER      (INT64_MIN / 2)
-#define NO_TIME    INT64_MAX
-#define COUNT_MOST ((uint64_t)INT64_MAX) /* generations and incarnations: beyond, a record is malformed */
+#define NEVER   (INT64_MIN / 2)
+#define NO_TIME INT64_MAX
+#define LEAP_MAX                                                                                             \
+    (UINT64_C(1) << 32) /* that a record's generation or incarnation may be beyond what is known */
 
 /* Sets that a member is in, for what would otherwise walk all of them. */
 enum member_set_name {
@@ -99,17 +100,20 @@ struct member_core {
     struct member_timing timing;
     uint64_t random;
     bool founded, has_left, replaced, refused, silent_seeds;
+    bool forgot;              /* a member remembers it from before it was founded: see found_again */
     struct member_record own; /* as it speaks of itself; what holds may be another one, once it left */
     struct buf own_bytes;
     struct member *self; /* in the table */
     char text[MEMBER_TEXT_MAX];
     struct adoption *adoption;
+    char asked[CONFIG_ID_MAX + 1]; /* who was asked for the own record, and has not told it */
+    int64_t asked_ns;              /* monotonic */
 
     /* ---- time ---- */
     struct member_time now;
     int64_t awake_ns, lost_ns, last_call_ns, due_ns;
     int64_t heartbeat_due_ns, gossip_due_ns, sync_due_ns; /* monotonic */
-    int64_t opened_ns, any_ns; /* awake: when opened, and the last message of a member */
+    int64_t opened_ns, any_ns; /* awake: when opened or founded, and the last message of a member */
     bool alone;                /* it hears nobody, and shows that */
     bool asks_next;            /* its next heartbeat asks for answers */
 
@@ -194,7 +198,10 @@ void gate_malformed(struct member_core *core, struct slice sender);
 /* ---- member_merge.c: records that come in ---- */
 /* True when it changed something. */
 bool merge_record(struct member_core *core, const struct member_record *record, const char *text);
-bool merge_is_sane(const struct member_record *record);
+/* Counts are raised by one. Far beyond what is known nobody can have come by that: it would use them up. */
+bool merge_is_leap(const struct member *known, const struct member_record *record);
+/* The next incarnation; the highest there is has none. */
+uint64_t merge_raised(uint64_t incarnation);
 /* Says its own record anew to the table, its observers and all. */
 void merge_own(struct member_core *core);
 /* By this record the node has left or was replaced: how it speaks of itself from now on. */
@@ -247,7 +254,18 @@ void found_adopt_tick(struct member_core *core);
 int64_t found_due_ns(const struct member_core *core); /* of that: monotonic */
 void found_on_message(struct member_core *core, uint32_t type, const struct member_record *from,
                       const void *message);
-void found_on_refused(struct member_core *core, const char *text);
+void found_on_refused(struct member_core *core, struct slice sender, const char *text);
+/* From a member: perhaps with what it was asked for. */
+void found_on_members(struct member_core *core, const char *from, struct slice members);
+/* From a founded node that isn't known here. */
+void found_on_stranger(struct member_core *core, uint32_t type, const struct member_record *from,
+                       const void *message);
+/* Whether `self`, as others have it, was said by this very log before it was founded: it has forgotten
+ * that. */
+bool found_has_forgotten(const struct member_core *core, const struct member_record *self);
+/* What it knows is of another cluster than its own: as if it had just started. from: whom it adopts from, or
+ * NULL. No member outlives this call. */
+void found_again(struct member_core *core, const struct member_record *from);
 void found_free(struct member_core *core);
 
 /* ---- member_seeds.c ---- */

@@ -76,7 +76,7 @@ void probe_on_probe(struct member_core *core, struct member *from, const struct 
     struct member_record about;
     const struct member *target = table_find(core, probe->target);
     if (slice_is(probe->target, core->id)) {
-        if (probe->about.len > 0 && member_decode(probe->about, &about) == SH_OK && merge_is_sane(&about) &&
+        if (probe->about.len > 0 && member_decode(probe->about, &about) == SH_OK &&
             strcmp(about.id, core->id) == 0)
             merge_record(core, &about, "");
         if (core_is_member(core))
@@ -101,7 +101,7 @@ static void take_ack(struct member_core *core, const struct member_record *r)
 void probe_on_ack(struct member_core *core, struct member *from, const struct msg_probe_ack *ack)
 {
     struct member_record r;
-    if (member_decode(ack->target, &r) != SH_OK || !merge_is_sane(&r)) {
+    if (member_decode(ack->target, &r) != SH_OK) {
         gate_malformed(core, slice_str(from->id));
         return;
     }
@@ -148,7 +148,7 @@ void probe_on_opinion(struct member_core *core, struct member *from, const struc
     struct opinion *o = w != NULL && m != from ? opinion_of(w, from) : NULL;
     if (o == NULL)
         return;
-    uint64_t silent_ms = opinion->silent_ms < COUNT_MOST / NS_PER_MS / 2 ? opinion->silent_ms : 0;
+    uint64_t silent_ms = opinion->silent_ms < INT64_MAX / NS_PER_MS / 2 ? opinion->silent_ms : 0;
     *o = (struct opinion){.observer = from,
                           .generation = opinion->generation,
                           .incarnation = opinion->incarnation,

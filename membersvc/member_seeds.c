@@ -61,8 +61,6 @@ static void try_seed(struct member_core *core, const struct seed *seed)
  * before it, as far as it knows: they may have joined again. */
 static bool try_known(struct member_core *core)
 {
-    if (core_random(core, 2) == 0 || core->count == 0)
-        return false;
     const struct member *m = core->by_id[core_random(core, core->count)];
     if (strcmp(m->id, core->id) == 0)
         return false;
@@ -75,7 +73,9 @@ void seeds_try(struct member_core *core)
 {
     unsigned most = core->founded ? 1 : TRIES;
     bool is_out = core->founded && !core_is_member(core);
-    if (is_out && try_known(core))
+    for (unsigned i = 0; core->alone && i < TRIES; i++)
+        try_known(core);
+    if (is_out && core_random(core, 2) == 0 && try_known(core))
         return;
     for (size_t i = 0; i < core->seed_count && most > 0; i++) {
         const struct seed *seed = &core->seeds[core->seed_next++ % core->seed_count];

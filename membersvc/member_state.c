@@ -57,7 +57,7 @@ static enum sh_error load_members(struct member_core *core, struct slice members
         struct slice bytes;
         struct member_record r;
         if (!mp_raw(&m, &bytes) || member_decode(bytes, &r) != SH_OK || r.generation == 0 ||
-            !merge_is_sane(&r) || table_find(core, slice_str(r.id)) != NULL)
+            table_find(core, slice_str(r.id)) != NULL)
             return SH_CORRUPT;
         table_set(core, &r);
     }
@@ -111,7 +111,7 @@ static enum sh_error load_own(struct member_core *core)
     core->has_left = r.status == MEMBER_LEFT;
     core->replaced = !core->has_left && (is_other || id16_equal(r.not_log, core->own.log));
     core->own.generation = r.generation;
-    core->own.incarnation = r.incarnation + 1;
+    core->own.incarnation = merge_raised(r.incarnation);
     if (!core->replaced)
         core->own.not_log = r.not_log;
     return SH_OK;

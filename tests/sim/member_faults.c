@@ -305,25 +305,46 @@ static void begin_one(struct world *w, uint32_t bits)
         printf("%12.6f fault: %s\n", (double)w->net.now_ns / 1e9, faults[kind].name);
 }
 
-/* When all whom it knows have left or moved meanwhile, nobody can reach a node, nor it them: an operator
- * gives it a new file and an empty disk. */
-static void help_the_lost(struct world *w, uint32_t node)
+/* Whether a knows an address at which b listens. */
+static bool knows(const struct world *w, uint32_t a, uint32_t b)
 {
-    const struct sim_node *n = w->nodes[node];
-    bool is_lost = true;
+    const struct sim_node *n = w->nodes[a];
     for (size_t i = 0; i < member_core_count(n->core); i++) {
         struct member_view view;
         member_core_view(n->core, world_time(w, n), i, &view);
-        for (uint32_t k = 0; k < w->count; k++)
-            if (k != node && world_is_live(w, k) && strcmp(view.record->id, w->nodes[k]->where.id) == 0 &&
-                strcmp(view.record->host, w->nodes[k]->where.host) == 0)
-                is_lost = false;
+        if (strcmp(view.record->id, w->nodes[b]->where.id) == 0)
+            return strcmp(view.record->host, w->nodes[b]->where.host) == 0;
     }
-    if (!is_lost || n->was_asked || world_live_count(w) <= KEPT_LIVE)
+    return false;
+}
+
+/* Marks all that can learn of each other by way of this one. */
+static void mark_met(const struct world *w, uint32_t node, bool *met)
+{
+    met[node] = true;
+    for (uint32_t i = 0; i < w->count; i++)
+        if (!met[i] && w->nodes[i]->core != NULL && w->nodes[i]->membership != SIM_STRANGER &&
+            (knows(w, node, i) || knows(w, i, node)))
+            mark_met(w, i, met);
+}
+
+/* Those between whom nobody knows an address any more, since all have moved or left meanwhile, can't find
+ * each other: an operator gives them a topology file that names who is there. */
+static void help_the_lost(struct world *w)
+{
+    static bool met[NET_NODES_MAX];
+    memset(met, 0, sizeof met);
+    if (world_live_count(w) == 0)
         return;
-    world_crash(w, node);
-    world_lose_state(w, node);
-    world_start(w, node);
+    mark_met(w, world_any_live(w, WATCH_NOBODY), met);
+    for (uint32_t i = 0; i < w->count; i++) {
+        if (met[i] || w->nodes[i]->core == NULL || w->nodes[i]->membership == SIM_STRANGER)
+            continue;
+        world_crash(w, i);
+        w->nodes[i]->wants_file = true;
+        world_start(w, i);
+        w->nodes[i]->wants_file = false;
+    }
 }
 
 /* The network and the clocks are as they should be, who was paused goes on, and who crashed comes back, or in
@@ -343,9 +364,7 @@ static void calm(struct world *w)
         if (n->core != NULL && n->membership == SIM_STRANGER)
             world_crash(w, i);
     }
-    for (uint32_t i = 0; i < w->count; i++)
-        if (w->nodes[i]->core != NULL && w->nodes[i]->membership != SIM_STRANGER)
-            help_the_lost(w, i);
+    help_the_lost(w);
 }
 
 int64_t faults_round(struct world *w, uint32_t bits, int64_t settle_most_ns)

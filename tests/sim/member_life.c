@@ -14,12 +14,8 @@ enum { SEEDS = 5, SAVED_RECORD_MAX = 1024, SAVED_EVENT_MAX = 512 };
  */
 static struct config_node *topology(struct world *w, uint32_t node, size_t *count)
 {
-    struct sim_node *n = w->nodes[node];
-    /* One that forgot everything is given a file of who is there: nodes that forget at the same time, and
-     * whose files name none of the others any more, would found a cluster of their own, and could not know
-     * better. */
-    bool forgot = n->saved.len == 0 && !id16_is_zero(n->series) && world_live_count(w) > 0;
-    bool is_founder = node < w->founders && !forgot;
+    const struct sim_node *n = w->nodes[node];
+    bool is_founder = node < w->founders && !n->wants_file;
     size_t size = is_founder ? w->founders : SEEDS + 1;
     struct config_node *list = xcalloc(size, sizeof *list);
     *count = 0;

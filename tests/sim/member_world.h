@@ -28,6 +28,7 @@ struct sim_node {
     bool is_twin;        /* a second machine with the id of a member */
     bool other_identity; /* wiped, and not yet joined again */
     bool forgot;         /* it lost its state since it was last joined */
+    bool wants_file;     /* its topology file names none of those who are there: it is given another */
     int64_t well_since_ns;
     /* Its clocks against virtual time. */
     int64_t began_ns, mono_offset_ns, wall_offset_ms;

@@ -157,6 +157,47 @@ static void test_a_record_of_another_than_the_sender_is_malformed(void **state)
     assert_unharmed();
 }
 
+/* What n2 says of another. */
+static void tell_of(const struct member_record *about)
+{
+    struct member_record r = cores_record(&rig, 0, 1);
+    struct buf from = {0}, members = {0};
+    member_encode(&r, &from);
+    buf_append(&members, "\x91", 1);
+    member_encode(about, &members);
+    struct msg_gossip g = {.from = buf_slice(&from),
+                           .wall_ms = (uint64_t)cores_time(&rig, 0).wall_ms,
+                           .members = buf_slice(&members)};
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    buf_free(&from);
+    buf_free(&members);
+}
+
+/* A member must always be able to refute: no word may use up the numbers that it has for that. */
+static void test_numbers_that_nobody_can_have_come_to_are_malformed(void **state)
+{
+    (void)state;
+    const uint64_t leaps[] = {INT64_MAX, UINT64_C(1) << 33};
+    uint64_t malformed = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint32_t of = 0; of < 3; of++) {
+            struct member_record r = cores_record(&rig, 0, of);
+            r.incarnation = leaps[i];
+            tell_of(&r);
+            r = cores_record(&rig, 0, of);
+            r.generation = leaps[i];
+            tell_of(&r);
+            assert_int_equal(counters(0).malformed, malformed += 2);
+        }
+        struct member_record r = cores_record(&rig, 0, 1);
+        r.incarnation = leaps[i];
+        speak_as(&r, 0, 1, NULL);
+        assert_int_equal(counters(0).malformed, ++malformed);
+    }
+    assert_int_equal(counters(0).refutations, 0);
+    assert_unharmed();
+}
+
 static void test_another_identity_is_refused(void **state)
 {
     (void)state;
@@ -360,7 +401,7 @@ static void test_damaged_messages_end_nothing(void **state)
             buf_free(&bytes);
         }
     }
-    assert_true(counters(0).malformed > 0);
+    assert_true(counters(0).malformed + counters(1).malformed > 0);
     cores_run(&rig, 120000);
 }
 
@@ -430,6 +471,7 @@ int main(void)
         TEST(test_an_unknown_sender_is_not_heard),
         TEST(test_one_that_left_is_told_so),
         TEST(test_a_record_of_another_than_the_sender_is_malformed),
+        TEST(test_numbers_that_nobody_can_have_come_to_are_malformed),
         TEST(test_another_identity_is_refused),
         TEST(test_a_later_generation_of_another_identity_waits_for_others_word),
         TEST(test_the_own_id_from_elsewhere_is_not_heard),

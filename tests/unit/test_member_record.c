@@ -219,7 +219,8 @@ static void test_round_trip(void **state)
     memset(r.host, 'h', sizeof r.host - 1);
     assert_round_trip(&r);
     snprintf(r.host, sizeof r.host, "[fe80::1]");
-    r.generation = r.incarnation = r.born_ms = r.since_ms = UINT64_MAX;
+    r.generation = r.incarnation = INT64_MAX;
+    r.born_ms = r.since_ms = UINT64_MAX;
     r.port = 65531;
     r.admin_port = 65535;
     assert_round_trip(&r);
@@ -310,6 +311,10 @@ static void test_values_beyond_their_limits_are_refused(void **state)
     m = sample_message(), m.group = slice_of(text, CONFIG_ID_MAX + 1);
     assert_int_equal(decode_message(&m), SH_TOO_LARGE);
     m = sample_message(), m.host = slice_of(text, MEMBER_HOST_MAX + 1);
+    assert_int_equal(decode_message(&m), SH_TOO_LARGE);
+    m = sample_message(), m.generation = (uint64_t)INT64_MAX + 1;
+    assert_int_equal(decode_message(&m), SH_TOO_LARGE);
+    m = sample_message(), m.incarnation = (uint64_t)INT64_MAX + 1;
     assert_int_equal(decode_message(&m), SH_TOO_LARGE);
     m = sample_message(), m.port = 0;
     assert_int_equal(decode_message(&m), SH_BAD_REQUEST);
