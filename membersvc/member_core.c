@@ -98,12 +98,12 @@ int64_t member_core_due_ns(const struct member_core *core)
     return core->due_ns;
 }
 
-/* A tenth earlier or later, by chance. */
+/* Up to a tenth earlier, by chance; never later: down_after is counted from the last heartbeat, so a crash is
+ * not shown before down_after less an interval. */
 static int64_t next_heartbeat_ns(struct member_core *core)
 {
     int64_t interval_ns = core->timing.heartbeat_ns;
-    return core->now.mono_ns + interval_ns - interval_ns / 10 +
-           (int64_t)core_random(core, (uint64_t)interval_ns / 5);
+    return core->now.mono_ns + interval_ns - (int64_t)core_random(core, (uint64_t)interval_ns / 10);
 }
 
 void member_core_tick(struct member_core *core, struct member_time now)

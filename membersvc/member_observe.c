@@ -75,13 +75,6 @@ static int64_t any_silent_ns(const struct member_core *core)
     return core->awake_ns - (core->any_ns > core->opened_ns ? core->any_ns : core->opened_ns);
 }
 
-/* It was cut off: the silence of those whom it has not heard yet begins now. */
-static void watch_anew(struct member_core *core)
-{
-    for (uint32_t i = 0; i < core->watch_count; i++)
-        core->watches[i].since_ns = core->awake_ns;
-}
-
 /* ------------------------------------------------------------ signs of life */
 
 static void reach(struct member_core *core, struct member *m, const char *text)
@@ -93,10 +86,20 @@ static void reach(struct member_core *core, struct member *m, const char *text)
         event_add(core, MEMBER_EVENT_REACHABLE, m, text);
 }
 
+/* After a time in which it heard nobody, those that it observes get their chance to answer its probes: it was
+ * this node that was cut off. */
+static void hear_again(struct member_core *core)
+{
+    int64_t since_ns = core->awake_ns - probe_after_ns(core);
+    for (uint32_t i = 0; i < core->watch_count; i++)
+        if (core->watches[i].since_ns < since_ns)
+            core->watches[i].since_ns = since_ns;
+}
+
 void observe_heard(struct member_core *core, struct member *m)
 {
-    if (any_silent_ns(core) >= core->timing.suspect_ns)
-        watch_anew(core);
+    if (any_silent_ns(core) > probe_after_ns(core))
+        hear_again(core);
     m->heard_ns = core->now.mono_ns;
     m->direct_ns = m->alive_ns = core->awake_ns;
     core->any_ns = core->awake_ns;

@@ -232,7 +232,7 @@ static void test_a_silent_cluster_sends_little(void **state)
         assert_true(member_core_counters(rig.nodes[i].core)->received > 0);
         assert_true(member_core_counters(rig.nodes[i].core)->received_bytes > 0);
     }
-    assert_true(sent / 12 < 5 * 200 + 150); /* 5 observers, 200 intervals, and a sync each second one */
+    assert_true(sent / 12 < 5 * 211 + 150); /* 5 observers, 211 intervals, and a sync each second one */
     assert_true(bytes / sent < 250);
     cores_close(&rig);
 }
