@@ -254,6 +254,7 @@ void member_core_close(struct member_core *core)
     free(core->event_out);
     free(core->record_out);
     buf_free(&core->own_bytes);
+    buf_free(&core->kept);
     buf_free(&core->sends);
     buf_free(&core->message);
     buf_free(&core->array);

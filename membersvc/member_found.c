@@ -209,6 +209,20 @@ static void on_summary(struct member_core *core, const struct member_record *fro
     ask_missing(core);
 }
 
+/* Of a cluster that was founded beside this one: ids that it doesn't have come from a topology file. */
+static void merge_kept(struct member_core *core)
+{
+    struct buf kept = core->kept;
+    struct mp m = mp_of(buf_slice(&kept));
+    struct slice bytes;
+    struct member_record r;
+    core->kept = (struct buf){0};
+    while (mp_raw(&m, &bytes) && member_decode(bytes, &r) == SH_OK)
+        if (r.generation > 1 || table_find(core, slice_str(r.id)) != NULL)
+            merge_record(core, &r, "");
+    buf_free(&kept);
+}
+
 /* It has all records: the cluster's take the place of the file's. */
 static void finish(struct member_core *core)
 {
@@ -232,6 +246,7 @@ static void finish(struct member_core *core)
     core->asks_next = true;
     event_add(core, MEMBER_EVENT_FOUNDED, core->self, "it has learnt who the members are");
     merge_self(core, &self);
+    merge_kept(core);
     core->sync_due_ns = core->now.mono_ns;
 }
 
@@ -260,6 +275,15 @@ static void on_members(struct member_core *core, const struct member_record *fro
 
 /* ------------------------------------------------------------ what comes in, while it isn't founded */
 
+static size_t count_heard(const struct member_core *core)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < core->count; i++)
+        count += core->by_id[i]->heard_ns != NEVER;
+    return count;
+}
+
+/* More than half of the list found: the others can't be members of a cluster that does not have this node. */
 static void on_peer(struct member_core *core, const struct member_record *from, const struct msg_heartbeat *h)
 {
     struct address to = {.id = slice_str(from->id), .host = slice_str(from->host), .port = from->port};
@@ -274,8 +298,12 @@ static void on_peer(struct member_core *core, const struct member_record *from, 
             "at %s:%u", from->host, (unsigned)from->port);
         return;
     }
-    found(core);
-    wire_send_heartbeat(core, &to, true, false);
+    struct member *m = table_find(core, slice_str(from->id));
+    m->heard_ns = core->now.mono_ns; /* it is in the list */
+    if (count_heard(core) + 1 > core->seed_count / 2)
+        found(core);
+    if (core->founded || (h->answer && wire_may_answer(core, m, ANSWER_HEARTBEAT)))
+        wire_send_heartbeat(core, &to, core->founded, false);
 }
 
 static bool is_near(struct member_core *core, const struct member_record *from, uint64_t wall_ms)
@@ -312,11 +340,20 @@ void found_on_message(struct member_core *core, uint32_t type, const struct memb
 
 /* ------------------------------------------------------------ what comes in, when it has forgotten */
 
+/* What was joined or left there was acknowledged: it is told to the cluster that is adopted. */
+static void keep_records(struct member_core *core)
+{
+    for (uint32_t i = 0; i < core->count; i++)
+        if (core->by_id[i] != core->self && core->by_id[i]->generation > 0)
+            buf_append(&core->kept, core->by_id[i]->record, core->by_id[i]->record_bytes);
+}
+
 void found_again(struct member_core *core, const struct member_record *from)
 {
     out_notice(core, LOG_WARN, "", slice_str(core->id),
                "this node had founded a cluster beside the one that knows it, and adopts that one", "%s",
                from != NULL ? from->id : "");
+    keep_records(core);
     table_clear(core);
     found_free(core);
     core->founded = core->has_left = core->replaced = core->forgot = core->alone = core->silent_seeds = false;
@@ -332,8 +369,12 @@ void found_again(struct member_core *core, const struct member_record *from)
 
 bool found_has_forgotten(const struct member_core *core, const struct member_record *self)
 {
-    return core->own.generation == 1 && id16_equal(self->log, core->own.log) &&
-           self->born_ms != core->own.born_ms;
+    bool is_own = id16_equal(self->log, core->own.log), is_open = id16_is_zero(self->log);
+    if (core->own.generation != 1)
+        return false;
+    return is_own ? self->born_ms < core->own.born_ms
+                  : is_open && self->generation > 1 && self->status != MEMBER_LEFT &&
+                        !id16_equal(self->not_log, core->own.log) && core_is_member(core);
 }
 
 /* What is known of this node there, asked for as by one that isn't founded: nothing of it is taken. */
@@ -448,9 +489,12 @@ void found_tick(struct member_core *core)
         core->adoption != NULL)
         return;
     core->silent_seeds = true;
-    core_set_text(
-        core, "no seed has answered yet: they can't be reached, or `node join` of this node on a member is "
-              "missing");
+    core_set_text(core,
+                  count_heard(core) > 0
+                      ? "the cluster is founded when more than half of the nodes in the topology file "
+                        "are there; or, if there is one, `node join` of this node on a member is missing"
+                      : "no seed has answered yet: they can't be reached, or `node join` of this node "
+                        "on a member is missing");
     out_notice(core, LOG_WARN, "silent_seeds", slice_str(core->id), "this node has not found its cluster",
                "%s", core->text);
 }

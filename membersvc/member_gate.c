@@ -175,6 +175,15 @@ static bool refuse_self(struct member_core *core, const struct speaker *s)
     return false;
 }
 
+/* An earlier life, or one that began when it had forgotten all that was before: what it says is of another
+ * cluster, perhaps. */
+static bool is_earlier(const struct member *m, const struct member_record *r)
+{
+    struct member_record known;
+    table_unpack(m, &known);
+    return r->incarnation < m->incarnation || (m->bound && r->born_ms > known.born_ms);
+}
+
 /* Whether the record that it speaks with is one of the member that we know. */
 static bool is_known(struct member_core *core, const struct speaker *s)
 {
@@ -198,7 +207,7 @@ static bool is_known(struct member_core *core, const struct speaker *s)
         return refuse_stale(core, s);
     if (!is_it)
         return refuse_identity(core, s);
-    if (!is_guest && r->incarnation < m->incarnation && !id16_equal(r->boot, m->boot))
+    if (!is_guest && !id16_equal(r->boot, m->boot) && is_earlier(m, r))
         return refuse_stale(core, s);
     return true;
 }

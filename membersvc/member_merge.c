@@ -19,7 +19,7 @@ uint64_t merge_raised(uint64_t incarnation)
 
 static bool is_known_id(struct member_core *core, const struct member_record *r)
 {
-    if (r->generation <= 1) {
+    if (r->generation <= 1 && id16_is_zero(r->log)) {
         core->counters.unknown_member++;
         out_notice(core, LOG_WARN, "unknown_member", slice_str(r->id),
                    "a topology file names a node that was never joined to this cluster", "at %s:%u", r->host,

@@ -108,6 +108,7 @@ struct member_core {
     struct adoption *adoption;
     char asked[CONFIG_ID_MAX + 1]; /* who was asked for the own record, and has not told it */
     int64_t asked_ns;              /* monotonic */
+    struct buf kept; /* records of a cluster that it founded and left for another, until it knows that one */
 
     /* ---- time ---- */
     struct member_time now;
@@ -260,8 +261,8 @@ void found_on_members(struct member_core *core, const char *from, struct slice m
 /* From a founded node that isn't known here. */
 void found_on_stranger(struct member_core *core, uint32_t type, const struct member_record *from,
                        const void *message);
-/* Whether `self`, as others have it, was said by this very log before it was founded: it has forgotten
- * that. */
+/* Whether `self`, as others have it, was said by this very log before it was founded, which it has forgotten;
+ * or lets it in anew, while it takes itself for a founder. */
 bool found_has_forgotten(const struct member_core *core, const struct member_record *self);
 /* What it knows is of another cluster than its own: as if it had just started. from: whom it adopts from, or
  * NULL. No member outlives this call. */

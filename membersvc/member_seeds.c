@@ -4,6 +4,8 @@
 
 #include "member_parts.h"
 
+enum { SEED_PARTS = 4 };
+
 static const char *keep(char **at, const char *text)
 {
     size_t bytes = strlen(text) + 1;
@@ -57,26 +59,33 @@ static void try_seed(struct member_core *core, const struct seed *seed)
     wire_send_heartbeat(core, &to, true, false);
 }
 
-/* A node that left tries those that it knew, too: its seeds may be gone. So it does with those that left
- * before it, as far as it knows: they may have joined again. */
-static bool try_known(struct member_core *core)
+/* Whoever is out, or hears nobody, tries those that it knew, too: its seeds may be gone. So it does with
+ * those that left, as far as it knows: they may have joined again. */
+static void try_known(struct member_core *core)
 {
-    const struct member *m = core->by_id[core_random(core, core->count)];
-    if (strcmp(m->id, core->id) == 0)
-        return false;
-    struct address to = address_of(core, m);
-    wire_send_heartbeat(core, &to, true, false);
-    return true;
+    for (unsigned i = 0; i < TRIES && core->count > 0; i++) {
+        const struct member *m = core->by_id[core_random(core, core->count)];
+        struct address to = address_of(core, m);
+        if (m != core->self)
+            wire_send_heartbeat(core, &to, true, false);
+    }
+}
+
+/* A node that isn't founded has to hear from more than half of the list: soon in a large one, too. */
+static size_t tries(const struct member_core *core)
+{
+    if (core->founded)
+        return 1;
+    size_t part = core->silent_seeds ? 0 : core->seed_count / SEED_PARTS;
+    return part > TRIES ? part : TRIES;
 }
 
 void seeds_try(struct member_core *core)
 {
-    unsigned most = core->founded ? 1 : TRIES;
+    size_t most = tries(core);
     bool is_out = core->founded && !core_is_member(core);
-    for (unsigned i = 0; core->alone && i < TRIES; i++)
+    if (is_out || core->alone)
         try_known(core);
-    if (is_out && core_random(core, 2) == 0 && try_known(core))
-        return;
     for (size_t i = 0; i < core->seed_count && most > 0; i++) {
         const struct seed *seed = &core->seeds[core->seed_next++ % core->seed_count];
         if (strcmp(seed->id, core->id) == 0 || (!is_out && is_live_address(core, seed)))

@@ -318,10 +318,12 @@ static bool knows(const struct world *w, uint32_t a, uint32_t b)
     return false;
 }
 
-/* Marks all that can learn of each other by way of this one. */
+/* Marks all that can learn of each other by way of this one: who left tells nobody of others. */
 static void mark_met(const struct world *w, uint32_t node, bool *met)
 {
     met[node] = true;
+    if (!world_is_live(w, node))
+        return;
     for (uint32_t i = 0; i < w->count; i++)
         if (!met[i] && w->nodes[i]->core != NULL && w->nodes[i]->membership != SIM_STRANGER &&
             (knows(w, node, i) || knows(w, i, node)))

@@ -147,6 +147,40 @@ static void test_a_refusal_that_another_provoked_changes_nothing(void **state)
     cores_close(&rig);
 }
 
+/* n1 left before; n3 and n4 were started before they were joined, with a file that names n2, too: they
+ * founded a cluster of their own, in which n5 was joined. */
+static void test_a_cluster_founded_beside_another_goes_into_it(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 0, 8);
+    assert_int_equal(cores_leave(&rig, 1, 0), SH_OK);
+    cores_run(&rig, 20000);
+    cores_stop(&rig, 0);
+    uint32_t third = cores_add(&rig), fourth = cores_add(&rig), fifth = cores_add(&rig);
+    for (uint32_t node = third; node <= fourth; node++) {
+        rig.nodes[node].list[0] = rig.nodes[1].where;
+        rig.nodes[node].list[1] = rig.nodes[third].where;
+        rig.nodes[node].list[2] = rig.nodes[fourth].where;
+        rig.nodes[node].list_count = 3;
+        cores_start(&rig, node);
+    }
+    cores_isolate(&rig, 1, true);
+    cores_run(&rig, 10000);
+    assert_int_equal(cores_join(&rig, third, fifth, false), SH_OK);
+    cores_start(&rig, fifth);
+    cores_run(&rig, 10000);
+    assert_int_equal(cores_record(&rig, fourth, fifth).status, MEMBER_UP);
+    cores_isolate(&rig, 1, false);
+    assert_int_equal(cores_join(&rig, 1, third, false), SH_OK);
+    assert_int_equal(cores_join(&rig, 1, fourth, false), SH_OK);
+    assert_whole(&rig, 60000);
+    assert_int_equal(member_core_count(rig.nodes[third].core), 5);
+    assert_int_equal(cores_record(&rig, fifth, 0).status, MEMBER_LEFT);
+    assert_int_equal(cores_record(&rig, 1, fifth).generation, 2);
+    cores_close(&rig);
+}
+
 /* Nobody whom it knew is there any more; its new file names n3, which joined while it was away. */
 static void test_one_that_knows_nobody_comes_back_by_its_file(void **state)
 {
@@ -222,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_one_alone_in_its_file_that_forgot_comes_back),
         cmocka_unit_test(test_two_that_were_wiped_at_once_are_refused),
         cmocka_unit_test(test_a_refusal_that_another_provoked_changes_nothing),
+        cmocka_unit_test(test_a_cluster_founded_beside_another_goes_into_it),
         cmocka_unit_test(test_one_that_knows_nobody_comes_back_by_its_file),
         cmocka_unit_test(test_one_that_hears_nobody_tries_those_that_left),
         cmocka_unit_test(test_one_that_waited_long_shows_nobody_as_down),

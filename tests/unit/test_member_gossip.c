@@ -39,8 +39,8 @@ static void test_news_reaches_all_within_a_second_and_stops(void **state)
     cores_run(&rig, 600000);
     for (uint32_t i = 0; i < 11; i++)
         after += rig.nodes[i].sent[MSG_gossip];
-    /* Only the node that left is told so, each time that it asks: about once an interval. */
-    assert_true(after - before < 200);
+    /* Only the node that left is told so, each time that it asks: at most five in an interval. */
+    assert_true(after - before < 5 * 135);
     cores_close(&rig);
 }
 

@@ -63,6 +63,23 @@ static void test_nodes_with_one_list_found_their_cluster(void **state)
     cores_close(&rig);
 }
 
+/* Others may be members of a cluster that doesn't know these. */
+static void test_half_of_the_list_founds_nothing(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    cores_open(&rig, 4, 16);
+    cores_start(&rig, 0);
+    cores_start(&rig, 1);
+    cores_run(&rig, 60000);
+    assert_int_equal(member_core_self(rig.nodes[0].core).state, MEMBER_FOUNDING);
+    assert_int_equal(member_core_self(rig.nodes[1].core).state, MEMBER_FOUNDING);
+    assert_non_null(strstr(member_core_self(rig.nodes[0].core).text, "more than half"));
+    cores_start(&rig, 2);
+    assert_whole(&rig, 2000);
+    cores_close(&rig);
+}
+
 static void test_nodes_with_other_lists_wait_and_are_named(void **state)
 {
     (void)state;
@@ -384,6 +401,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_node_alone_in_its_file_founds_at_once),
         cmocka_unit_test(test_nodes_with_one_list_found_their_cluster),
+        cmocka_unit_test(test_half_of_the_list_founds_nothing),
         cmocka_unit_test(test_nodes_with_other_lists_wait_and_are_named),
         cmocka_unit_test(test_a_late_founder_adopts_what_the_others_have),
         cmocka_unit_test(test_a_node_that_was_not_joined_says_so),
