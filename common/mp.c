@@ -3,9 +3,12 @@
 
 #include <string.h>
 
+/* Never NULL, which nothing may be added to: not even 0. */
 struct mp mp_of(struct slice bytes)
 {
-    return (struct mp){bytes.data, bytes.data + bytes.len};
+    static const uint8_t nothing;
+    const uint8_t *at = bytes.data != NULL ? bytes.data : &nothing;
+    return (struct mp){at, at + bytes.len};
 }
 
 bool mp_at_end(const struct mp *m)

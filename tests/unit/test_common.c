@@ -139,6 +139,21 @@ static void test_skipping_steps_over_all_or_nothing(void **state)
     }
 }
 
+/* Adding to NULL is undefined, so a cursor over nothing stands somewhere, too. */
+static void test_a_cursor_over_nothing_is_at_its_end(void **state)
+{
+    (void)state;
+    uint64_t number;
+    struct slice value;
+    struct mp m = mp_of(slice_of(NULL, 0));
+    assert_non_null(m.at);
+    assert_true(mp_at_end(&m));
+    assert_int_equal(mp_peek(&m), MP_END);
+    assert_false(mp_skip(&m));
+    assert_false(mp_raw(&m, &value));
+    assert_false(mp_uint(&m, &number));
+}
+
 static void test_cursor_refuses_counts_beyond_the_bytes(void **state)
 {
     (void)state;
@@ -328,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_cursor_reads_what_msgpack_c_packs),
         cmocka_unit_test(test_cursor_reads_strings_of_every_width),
         cmocka_unit_test(test_skipping_steps_over_all_or_nothing),
+        cmocka_unit_test(test_a_cursor_over_nothing_is_at_its_end),
         cmocka_unit_test(test_cursor_refuses_counts_beyond_the_bytes),
         cmocka_unit_test(test_cursor_refuses_deep_nesting),
         cmocka_unit_test(test_every_message_survives_encoding),
