@@ -17,6 +17,7 @@ enum {
     OLD_MESSAGES = 4,   /* that can come again */
     TICKS_MAX = 2000,   /* in one step of time: more is a core that is always due */
     HEAP_MAX = 4 << 20, /* that a core may hold after any story of 8 KiB */
+    WAIT_S_MAX = 120,   /* of a story, so that an input takes milliseconds */
     SENDS_MAX = 1 << 20
 };
 
@@ -36,6 +37,7 @@ struct story {
     unsigned old_count;
     uint64_t next_event;
     size_t heap_before;
+    int64_t waited_ns;
 };
 
 /* The next bytes of the input as a number; 0 when it is over. */
@@ -401,7 +403,11 @@ static void pass(struct story *s, int64_t ns)
 
 static void wait(struct story *s)
 {
-    pass(s, (int64_t)take(s, 1) * 100 * NS_PER_MS);
+    int64_t ns = (int64_t)take(s, 1) * 100 * NS_PER_MS;
+    if (s->waited_ns + ns > WAIT_S_MAX * NS_PER_S)
+        return;
+    s->waited_ns += ns;
+    pass(s, ns);
 }
 
 /* The process was stopped, and the clock may have been set. */
