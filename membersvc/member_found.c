@@ -82,6 +82,20 @@ static uint64_t hash_of_list(const struct member_core *core)
     return hash;
 }
 
+/* Of a cluster that was founded beside this one: ids that it doesn't have come from a topology file. */
+static void merge_kept(struct member_core *core)
+{
+    struct buf kept = core->kept;
+    struct mp m = mp_of(buf_slice(&kept));
+    struct slice bytes;
+    struct member_record r;
+    core->kept = (struct buf){0};
+    while (mp_raw(&m, &bytes) && member_decode(bytes, &r) == SH_OK)
+        if (r.generation > 1 || table_find(core, slice_str(r.id)) != NULL)
+            merge_record(core, &r, "");
+    buf_free(&kept);
+}
+
 /* All of the list become members of the first generation; they bind themselves when they come. */
 static void found(struct member_core *core)
 {
@@ -100,6 +114,7 @@ static void found(struct member_core *core)
     core->asks_next = true;
     core_set_text(core, "");
     event_add(core, MEMBER_EVENT_FOUNDED, core->self, "by its topology file");
+    merge_kept(core);
 }
 
 /* Until others are heard. */
@@ -209,20 +224,6 @@ static void on_summary(struct member_core *core, const struct member_record *fro
     ask_missing(core);
 }
 
-/* Of a cluster that was founded beside this one: ids that it doesn't have come from a topology file. */
-static void merge_kept(struct member_core *core)
-{
-    struct buf kept = core->kept;
-    struct mp m = mp_of(buf_slice(&kept));
-    struct slice bytes;
-    struct member_record r;
-    core->kept = (struct buf){0};
-    while (mp_raw(&m, &bytes) && member_decode(bytes, &r) == SH_OK)
-        if (r.generation > 1 || table_find(core, slice_str(r.id)) != NULL)
-            merge_record(core, &r, "");
-    buf_free(&kept);
-}
-
 /* It has all records: the cluster's take the place of the file's. */
 static void finish(struct member_core *core)
 {
@@ -299,7 +300,11 @@ static void on_peer(struct member_core *core, const struct member_record *from, 
         return;
     }
     struct member *m = table_find(core, slice_str(from->id));
-    m->heard_ns = core->now.mono_ns; /* it is in the list */
+    if (m == NULL) { /* it says that its list is ours, which doesn't name it */
+        gate_malformed(core, slice_str(from->id));
+        return;
+    }
+    m->heard_ns = core->now.mono_ns;
     if (count_heard(core) + 1 > core->seed_count / 2)
         found(core);
     if (core->founded || (h->answer && wire_may_answer(core, m, ANSWER_HEARTBEAT)))

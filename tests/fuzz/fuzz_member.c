@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct member_record known[NODES + 1]; /* the last one is a stranger */
 static struct buf begun;                      /* data/member of the first */
 static struct config_node file[NODES];
+static uint64_t list; /* hash of the ids in the file */
 
 struct story {
     struct slice input;
@@ -162,6 +163,8 @@ static struct member_record change(struct story *s, struct member_record r)
         r.host[0] = (char)('a' + take(s, 1) % 26);
     if ((how & 64) != 0)
         r.born_ms += (uint64_t)(int64_t)(int8_t)take(s, 1);
+    if ((how & 129) == 128)
+        r.generation = 0; /* it isn't founded */
     return r;
 }
 
@@ -182,9 +185,6 @@ static struct member_record change_much(struct story *s, struct member_record r)
         r.not_log = r.log;
         break;
     case 5:
-        r.generation = 0;
-        break;
-    case 6:
         r.incarnation += UINT64_C(1) << 32;
         break;
     default:
@@ -264,6 +264,7 @@ static void pack_life(struct story *s, uint32_t type, const struct parts *p, str
     if (type == MSG_heartbeat) {
         heartbeat.founded = take(s, 1) % 4 != 0;
         heartbeat.answer = take(s, 1) % 2 != 0;
+        heartbeat.list = take(s, 1) % 4 != 0 ? list : 0;
         msg_encode(type, &heartbeat, out);
     } else if (type == MSG_probe) {
         probe.target = an_id(s);
@@ -504,10 +505,32 @@ static void begin(void)
     cores_close(&rig);
 }
 
+/* As a node says it that isn't founded. */
+static void learn_list(void)
+{
+    struct story s = {
+        .now = {1000 * NS_PER_S, INT64_C(1700001000000)}, .log = known[0].log, .boot = known[0].boot};
+    struct member_send send;
+    struct msg_envelope e;
+    struct msg_heartbeat h;
+    open_core(&s, slice_of(NULL, 0));
+    while (!member_core_next_send(s.core, &send)) {
+        s.now.mono_ns = member_core_due_ns(s.core);
+        member_core_tick(s.core, s.now);
+    }
+    bool good = msg_open(send.message, &e) == SH_OK && e.type == MSG_heartbeat &&
+                msg_decode(e.type, e.body, &h) == SH_OK;
+    assert(good);
+    list = h.list;
+    member_core_close(s.core);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (begun.len == 0)
+    if (begun.len == 0) {
         begin();
+        learn_list();
+    }
     struct story s = {.input = slice_of(data, size),
                       .now = {1000 * NS_PER_S, INT64_C(1700001000000)},
                       .log = known[0].log,

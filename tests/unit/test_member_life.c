@@ -63,6 +63,38 @@ static void test_nodes_with_one_list_found_their_cluster(void **state)
     cores_close(&rig);
 }
 
+static uint64_t list_hash(const struct member_rig *rig)
+{
+    struct msg_envelope e;
+    struct msg_heartbeat h = {0};
+    assert_true(rig->on_way_count > 0);
+    assert_int_equal(msg_open(buf_slice(&rig->on_way[0].bytes), &e), SH_OK);
+    assert_int_equal(e.type, MSG_heartbeat);
+    assert_int_equal(msg_decode(e.type, e.body, &h), SH_OK);
+    return h.list;
+}
+
+static void test_who_has_the_list_and_is_not_in_it_is_malformed(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    cores_open(&rig, 3, 17);
+    cores_start(&rig, 0);
+    while (rig.on_way_count == 0)
+        cores_run(&rig, 1);
+    struct member_record r = cores_record(&rig, 0, 0);
+    struct buf from = {0};
+    snprintf(r.id, sizeof r.id, "n9");
+    member_encode(&r, &from);
+    struct msg_heartbeat h = {
+        .from = buf_slice(&from), .wall_ms = (uint64_t)cores_time(&rig, 0).wall_ms, .list = list_hash(&rig)};
+    cores_inject(&rig, 0, MSG_heartbeat, &h, "n9", r.boot, 1, NULL);
+    assert_int_equal(counters(&rig, 0)->malformed, 1);
+    assert_int_equal(member_core_self(rig.nodes[0].core).state, MEMBER_FOUNDING);
+    buf_free(&from);
+    cores_close(&rig);
+}
+
 /* Others may be members of a cluster that doesn't know these. */
 static void test_half_of_the_list_founds_nothing(void **state)
 {
@@ -401,6 +433,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_node_alone_in_its_file_founds_at_once),
         cmocka_unit_test(test_nodes_with_one_list_found_their_cluster),
+        cmocka_unit_test(test_who_has_the_list_and_is_not_in_it_is_malformed),
         cmocka_unit_test(test_half_of_the_list_founds_nothing),
         cmocka_unit_test(test_nodes_with_other_lists_wait_and_are_named),
         cmocka_unit_test(test_a_late_founder_adopts_what_the_others_have),
