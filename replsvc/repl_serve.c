@@ -67,7 +67,7 @@ static void park(struct repl_core *core, int64_t now_ns, uint64_t token, size_t 
 }
 
 /* Another frame that ends there, or none, is told at once. */
-static bool is_at_end(const struct msg_fetch *fetch, const struct repl_log *held)
+static bool is_at_end(const struct msg_fetch *fetch, const struct held_log *held)
 {
     return !fetch->anew && !fetch->repair && fetch->position == held->durable.position &&
            fetch->lsn + 1 == held->durable.next_lsn && fetch->checksum == held->durable.checksum;

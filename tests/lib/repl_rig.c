@@ -113,7 +113,7 @@ void rig_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uint
     size_t at = 0;
     while (at < rig->held_count && !id16_equal(rig->held[at].log, rig_log(log)))
         at++;
-    rig->held[at] = (struct repl_log){.log = rig_log(log), .durable = durable, .first_lsn = first_lsn};
+    rig->held[at] = (struct held_log){.log = rig_log(log), .durable = durable, .first_lsn = first_lsn};
     rig->held_count += at == rig->held_count;
 }
 

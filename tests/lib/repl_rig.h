@@ -14,7 +14,7 @@ struct repl_rig {
     struct id16 boot;
     struct repl_member members[REPL_MEMBERS_MAX];
     size_t member_count;
-    struct repl_log held[REPL_LOGS_MAX];
+    struct held_log held[REPL_LOGS_MAX];
     size_t held_count;
     struct repl_action actions[RIG_ACTIONS_MAX]; /* not yet taken, the oldest first */
     size_t action_count;
