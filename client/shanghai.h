@@ -128,9 +128,9 @@ enum sh_error sh_read_open(struct sh_client *client, const struct sh_read_option
                            struct sh_reader **reader);
 /* The next entry; wait_ms in milliseconds, for follow only: without it each request to the node may take
  * timeout_ms of the options. SH_NOT_FOUND: the end (never with follow), or the node does not hold the log.
- * SH_TIMEOUT: with follow, nothing new within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position says where to go on. SH_UNAVAILABLE,
- * SH_TIMEOUT: may be called again. SH_CONFLICT: the node that is there now does not have the log that was
- * read so far; a reader never goes on in another one. */
+ * SH_TIMEOUT: with follow, nothing new within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: sh_read_position
+ * says where to go on. SH_UNAVAILABLE, SH_TIMEOUT: may be called again. SH_CONFLICT: the node that is there
+ * now does not have the log that was read so far; a reader never goes on in another one. */
 enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh_event *event);
 /* LSN of the entry that the next call will return. */
 uint64_t sh_read_position(const struct sh_reader *reader);
@@ -250,8 +250,8 @@ struct sh_wal_info {
     bool scrubbing;
 };
 /* What walsvc knows of a log. log: 16 bytes, or NULL for the node's own; info is the caller's, what it points
- * to is freed with sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc is
- * away. SH_NOT_FOUND: it keeps no such record of that log. Otherwise sh_status's errors. */
+ * to is freed with sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc
+ * is away. SH_NOT_FOUND: it keeps no such record of that log. Otherwise sh_status's errors. */
 enum sh_error sh_wal_info(struct sh_client *client, const uint8_t *log, struct sh_wal_info *info);
 /* Frees the lists, not info itself; does nothing the second time, or after an error. */
 void sh_wal_info_free(struct sh_wal_info *info);
@@ -348,15 +348,15 @@ enum sh_replica_state {
     SH_REPLICA_TRIMMED, /* what comes next is gone where it was asked for */
     SH_REPLICA_FORKED   /* it differs from what others have */
 };
-/* "disconnected", "catching_up", "waiting_for_follower", ...; "unknown" for a value outside the list. A static
- * string. */
+/* "disconnected", "catching_up", "waiting_for_follower", ...; "unknown" for a value outside the list. A
+ * static string. */
 const char *sh_replica_state_name(enum sh_replica_state state);
 
 /* One log at one node. */
 struct sh_replica {
     uint8_t log[16];
     char origin[65]; /* id of the member whose log it is; "": of none that is a member now */
-    char peer[65];   /* of a followed log: the member that it comes from, "": none; of a follower: who it is */
+    char peer[65]; /* of a followed log: the member that it comes from, "": none; of a follower: who it is */
     enum sh_replica_state state;
     uint64_t lsn, end;               /* durable there: LSN, position in bytes */
     uint64_t lag_entries, lag_bytes; /* behind the furthest that is known of the log */

@@ -95,8 +95,8 @@ static enum member_event_kind kind_of(enum member_status status)
     return kinds[status];
 }
 
-/* A node that hears nobody has shown it as suspect or down already. What is shown as down stays so when others
- * only suspect it. */
+/* A node that hears nobody has shown it as suspect or down already. What is shown as down stays so when
+ * others only suspect it. */
 static bool is_shown(struct member *m)
 {
     uint8_t shown = m->shown;

@@ -9,7 +9,7 @@
 enum {
     NODE_TEXT_MAX = 320,
     SMALL_QUEUE_BYTES = 1 << 20, /* of requests of at most some hundred bytes */
-    APPEND_ACK = 4,               /* key of `ack` in `append` */
+    APPEND_ACK = 4,              /* key of `ack` in `append` */
 };
 
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message)

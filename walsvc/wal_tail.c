@@ -96,7 +96,8 @@ enum sh_error wal_tail_drop(struct recovery *r)
         log_text("dir", log->dir), log_text("file", r->file), log_text("quarantine", r->quarantine),
         log_text("kept", kept));
     vfs_path(path, log->dir, r->file);
-    int result = log->fs->unlink(log->fs, path); /* if that is lost with power, the next start does the same */
+    int result =
+        log->fs->unlink(log->fs, path); /* if that is lost with power, the next start does the same */
     if (result == 0)
         result = wal_damage_repaired(r->damage, begin.next_lsn, 0, INT64_MAX, &begin);
     return result == 0 ? SH_OK : wal_recovery_failed(log, "cannot remove a damaged segment", result);

@@ -146,7 +146,8 @@ enum sh_error copy_rig_open(struct copy_rig *rig, const struct vfs *fs, const ch
     if (error == SH_OK)
         error = wal_damage_open(fs, rig->path, log, rig->quarantine, 0, &rig->damage);
     if (error == SH_OK)
-        error = wal_log_open_copy(&rig->files, fs, rig->path, log, segment_size, rig->quarantine, rig->damage);
+        error =
+            wal_log_open_copy(&rig->files, fs, rig->path, log, segment_size, rig->quarantine, rig->damage);
     if (error != SH_OK)
         wal_damage_close(rig->damage);
     return error;
@@ -204,7 +205,8 @@ static int roll(struct copy_rig *rig, const struct wal_copy_piece *piece, bool a
             rig->fs->close(rig->fs, fd);
         return result < 0 ? result : fd;
     }
-    result = wal_log_adopt(&rig->files, fd, limit, &piece->segment, piece->bytes, &piece->behind, &old, &old_end);
+    result =
+        wal_log_adopt(&rig->files, fd, limit, &piece->segment, piece->bytes, &piece->behind, &old, &old_end);
     if (result == 0)
         result = wal_log_write_mark(&rig->files);
     if (result == 0 && old >= 0)

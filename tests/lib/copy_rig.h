@@ -1,5 +1,5 @@
-/* The copy of another node's log without its thread: what a copier does with the files, one step at a time; and
- * an origin to copy from. */
+/* The copy of another node's log without its thread: what a copier does with the files, one step at a time;
+ * and an origin to copy from. */
 #ifndef TESTS_COPY_RIG_H
 #define TESTS_COPY_RIG_H
 
@@ -61,8 +61,8 @@ bool copy_rig_mark(struct copy_rig *rig);
 size_t copy_rig_ranges(const struct copy_rig *rig);
 /* Fills the copy up to the end, `most` units a message, by what it wants next. */
 void copy_rig_fill(struct copy_rig *rig, const struct origin *origin, size_t most);
-/* Every byte from the first segment left up to the durable end is the origin's, sealed segments end with their
- * last frame, and nothing but zeros follows in the newest. */
+/* Every byte from the first segment left up to the durable end is the origin's, sealed segments end with
+ * their last frame, and nothing but zeros follows in the newest. */
 void copy_rig_check(struct copy_rig *rig, const struct origin *origin);
 
 #endif

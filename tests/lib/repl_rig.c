@@ -12,14 +12,14 @@
 
 enum { TICKS_IN_A_ROW = 100000 };
 
-struct id16 rig_log(unsigned node)
+struct id16 peer_log(unsigned node)
 {
     struct id16 id;
     memset(id.bytes, (int)node, sizeof id.bytes);
     return id;
 }
 
-struct log_chain rig_place(uint64_t lsn, uint64_t position)
+struct log_chain peer_place(uint64_t lsn, uint64_t position)
 {
     return (struct log_chain){lsn + 1, (uint32_t)(lsn * 7 + position), position};
 }
@@ -35,43 +35,43 @@ static void collect(struct repl_rig *rig)
     }
 }
 
-void rig_restart(struct repl_rig *rig)
+void peer_restart(struct repl_rig *rig)
 {
-    const struct repl_options options = {.node = "n1", .log = rig_log(1)};
+    const struct repl_options options = {.node = "n1", .log = peer_log(1)};
     if (rig->core != NULL)
         repl_core_close(rig->core);
     rig->core = repl_core_open(&options);
-    rig_clear(rig);
+    peer_clear(rig);
 }
 
-void rig_open(struct repl_rig *rig, unsigned nodes)
+void peer_open(struct repl_rig *rig, unsigned nodes)
 {
     memset(rig, 0, sizeof *rig);
     rig->now_ns = 1000 * NS_PER_S;
-    rig->boot = rig_log(100);
-    rig_restart(rig);
+    rig->boot = peer_log(100);
+    peer_restart(rig);
     for (unsigned node = 2; node <= nodes; node++)
-        rig_add_member(rig, node);
-    rig_hold(rig, 1, (struct log_chain){.next_lsn = 1}, 1);
-    rig_tell_members(rig);
-    rig_tell_logs(rig);
+        peer_add_member(rig, node);
+    peer_hold(rig, 1, (struct log_chain){.next_lsn = 1}, 1);
+    peer_tell_members(rig);
+    peer_tell_logs(rig);
 }
 
-void rig_close(struct repl_rig *rig)
+void peer_close(struct repl_rig *rig)
 {
     repl_core_close(rig->core);
     for (size_t i = 0; i < rig->body_count; i++)
         buf_free(&rig->bodies[i]);
 }
 
-const struct repl_counters *rig_counters(const struct repl_rig *rig)
+const struct repl_counters *peer_counters(const struct repl_rig *rig)
 {
     return repl_core_counters(rig->core);
 }
 
 /* ---- its group and its walsvc ---- */
 
-struct repl_member *rig_member(struct repl_rig *rig, unsigned node)
+struct repl_member *peer_member(struct repl_rig *rig, unsigned node)
 {
     char id[16];
     snprintf(id, sizeof id, "n%u", node);
@@ -82,25 +82,25 @@ struct repl_member *rig_member(struct repl_rig *rig, unsigned node)
     abort();
 }
 
-struct repl_member *rig_add_member(struct repl_rig *rig, unsigned node)
+struct repl_member *peer_add_member(struct repl_rig *rig, unsigned node)
 {
     struct repl_member *m = &rig->members[rig->member_count++];
-    *m = (struct repl_member){.port = RIG_BASE_PORT, .log = rig_log(node), .up = true};
+    *m = (struct repl_member){.port = RIG_BASE_PORT, .log = peer_log(node), .up = true};
     snprintf(m->id, sizeof m->id, "n%u", node);
     snprintf(m->host, sizeof m->host, "h%u", node);
     return m;
 }
 
-void rig_remove_member(struct repl_rig *rig, unsigned node)
+void peer_remove_member(struct repl_rig *rig, unsigned node)
 {
-    struct repl_member *m = rig_member(rig, node);
+    struct repl_member *m = peer_member(rig, node);
     memmove(m, m + 1, (size_t)(rig->members + --rig->member_count - m) * sizeof *m);
 }
 
-void rig_watermark(struct repl_rig *rig, unsigned node, unsigned log, struct log_chain durable)
+void peer_watermark(struct repl_rig *rig, unsigned node, unsigned log, struct log_chain durable)
 {
-    struct repl_member *m = rig_member(rig, node);
-    const struct repl_watermark now = {rig_log(log), durable.next_lsn - 1, durable.position};
+    struct repl_member *m = peer_member(rig, node);
+    const struct repl_watermark now = {peer_log(log), durable.next_lsn - 1, durable.position};
     size_t at = 0;
     while (at < m->watermark_count && !id16_equal(m->watermarks[at].log, now.log))
         at++;
@@ -108,28 +108,28 @@ void rig_watermark(struct repl_rig *rig, unsigned node, unsigned log, struct log
     m->watermark_count += at == m->watermark_count;
 }
 
-void rig_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uint64_t first_lsn)
+void peer_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uint64_t first_lsn)
 {
     size_t at = 0;
-    while (at < rig->held_count && !id16_equal(rig->held[at].log, rig_log(log)))
+    while (at < rig->held_count && !id16_equal(rig->held[at].log, peer_log(log)))
         at++;
-    rig->held[at] = (struct held_log){.log = rig_log(log), .durable = durable, .first_lsn = first_lsn};
+    rig->held[at] = (struct held_log){.log = peer_log(log), .durable = durable, .first_lsn = first_lsn};
     rig->held_count += at == rig->held_count;
 }
 
-void rig_tell_members(struct repl_rig *rig)
+void peer_tell_members(struct repl_rig *rig)
 {
     repl_core_members(rig->core, rig->now_ns, rig->members, rig->member_count);
     collect(rig);
 }
 
-void rig_tell_logs(struct repl_rig *rig)
+void peer_tell_logs(struct repl_rig *rig)
 {
     repl_core_logs(rig->core, rig->now_ns, rig->boot, rig->held, rig->held_count);
     collect(rig);
 }
 
-void rig_wait(struct repl_rig *rig, int64_t ms)
+void peer_wait(struct repl_rig *rig, int64_t ms)
 {
     int64_t end_ns = rig->now_ns + ms * NS_PER_MS, due_ns;
     while ((due_ns = repl_core_due_ns(rig->core)) <= end_ns) {
@@ -152,7 +152,7 @@ static struct repl_action take(struct repl_rig *rig, size_t index)
     return action;
 }
 
-struct repl_action rig_expect(struct repl_rig *rig, enum repl_action_kind kind)
+struct repl_action peer_expect(struct repl_rig *rig, enum repl_action_kind kind)
 {
     for (size_t i = 0; i < rig->action_count; i++)
         if (rig->actions[i].kind == kind)
@@ -161,24 +161,24 @@ struct repl_action rig_expect(struct repl_rig *rig, enum repl_action_kind kind)
     abort();
 }
 
-struct repl_action rig_expect_fetch(struct repl_rig *rig, unsigned log, unsigned node)
+struct repl_action peer_expect_fetch(struct repl_rig *rig, unsigned log, unsigned node)
 {
     char id[16];
     snprintf(id, sizeof id, "n%u", node);
     for (size_t i = 0; i < rig->action_count; i++) {
-        if (rig->actions[i].kind != REPL_FETCH || !id16_equal(rig->actions[i].fetch.log, rig_log(log)))
+        if (rig->actions[i].kind != REPL_FETCH || !id16_equal(rig->actions[i].fetch.log, peer_log(log)))
             continue;
         struct repl_action fetch = take(rig, i);
         assert_string_equal(fetch.id, id);
         assert_int_equal(fetch.port, RIG_BASE_PORT + 4);
-        assert_true(id16_equal(fetch.fetch.from, rig_log(1)));
+        assert_true(id16_equal(fetch.fetch.from, peer_log(1)));
         return fetch;
     }
     fail_msg("no fetch of the log of n%u to %s", log, id);
     abort();
 }
 
-struct repl_action rig_expect_notice(struct repl_rig *rig, const char *text)
+struct repl_action peer_expect_notice(struct repl_rig *rig, const char *text)
 {
     for (size_t i = 0; i < rig->action_count; i++)
         if (rig->actions[i].kind == REPL_NOTICE && strstr(rig->actions[i].text, text) != NULL)
@@ -187,7 +187,7 @@ struct repl_action rig_expect_notice(struct repl_rig *rig, const char *text)
     abort();
 }
 
-size_t rig_count(const struct repl_rig *rig, enum repl_action_kind kind)
+size_t peer_count(const struct repl_rig *rig, enum repl_action_kind kind)
 {
     size_t count = 0;
     for (size_t i = 0; i < rig->action_count; i++)
@@ -195,15 +195,15 @@ size_t rig_count(const struct repl_rig *rig, enum repl_action_kind kind)
     return count;
 }
 
-size_t rig_fetches(const struct repl_rig *rig, unsigned log)
+size_t peer_fetches(const struct repl_rig *rig, unsigned log)
 {
     size_t count = 0;
     for (size_t i = 0; i < rig->action_count; i++)
-        count += rig->actions[i].kind == REPL_FETCH && id16_equal(rig->actions[i].fetch.log, rig_log(log));
+        count += rig->actions[i].kind == REPL_FETCH && id16_equal(rig->actions[i].fetch.log, peer_log(log));
     return count;
 }
 
-void rig_clear(struct repl_rig *rig)
+void peer_clear(struct repl_rig *rig)
 {
     rig->action_count = 0;
 }
@@ -219,7 +219,7 @@ static struct slice encode(struct repl_rig *rig, uint32_t type, const void *mess
     return buf_slice(body);
 }
 
-bool rig_reply(struct repl_rig *rig, const struct repl_action *fetch, const struct msg_fetch_reply *reply)
+bool peer_reply(struct repl_rig *rig, const struct repl_action *fetch, const struct msg_fetch_reply *reply)
 {
     bool stores = repl_core_fetched(rig->core, rig->now_ns, fetch->slot, fetch->serial, MSG_fetch_reply,
                                     encode(rig, MSG_fetch_reply, reply));
@@ -227,7 +227,7 @@ bool rig_reply(struct repl_rig *rig, const struct repl_action *fetch, const stru
     return stores;
 }
 
-bool rig_answer(struct repl_rig *rig, const struct repl_action *fetch, const struct model_log *source)
+bool peer_answer(struct repl_rig *rig, const struct repl_action *fetch, const struct model_log *source)
 {
     const struct msg_fetch *f = &fetch->fetch;
     const struct repl_serve serve = {
@@ -241,13 +241,13 @@ bool rig_answer(struct repl_rig *rig, const struct repl_action *fetch, const str
     struct msg_fetch_reply reply;
     struct buf out = {0};
     model_log_serve(source, &serve, &out, &reply);
-    bool stores = rig_reply(rig, fetch, &reply);
+    bool stores = peer_reply(rig, fetch, &reply);
     buf_free(&out);
     return stores;
 }
 
-void rig_reply_state(struct repl_rig *rig, const struct repl_action *fetch, enum log_copy_state state,
-                     struct log_chain at)
+void peer_reply_state(struct repl_rig *rig, const struct repl_action *fetch, enum log_copy_state state,
+                      struct log_chain at)
 {
     const struct msg_fetch_reply reply = {
         .log = fetch->fetch.log,
@@ -258,10 +258,10 @@ void rig_reply_state(struct repl_rig *rig, const struct repl_action *fetch, enum
         .durable_end = at.position,
         .durable_lsn = at.next_lsn - 1,
     };
-    assert_false(rig_reply(rig, fetch, &reply));
+    assert_false(peer_reply(rig, fetch, &reply));
 }
 
-void rig_error(struct repl_rig *rig, const struct repl_action *fetch, enum sh_error code)
+void peer_error(struct repl_rig *rig, const struct repl_action *fetch, enum sh_error code)
 {
     const struct msg_error error = {.code = code, .text = slice_str("because")};
     bool stores = repl_core_fetched(rig->core, rig->now_ns, fetch->slot, fetch->serial, MSG_error,
@@ -270,13 +270,13 @@ void rig_error(struct repl_rig *rig, const struct repl_action *fetch, enum sh_er
     collect(rig);
 }
 
-void rig_fail(struct repl_rig *rig, const struct repl_action *fetch)
+void peer_fail(struct repl_rig *rig, const struct repl_action *fetch)
 {
     repl_core_fetch_failed(rig->core, rig->now_ns, fetch->slot, fetch->serial);
     collect(rig);
 }
 
-void rig_stored(struct repl_rig *rig, const struct repl_action *store, struct log_chain durable)
+void peer_stored(struct repl_rig *rig, const struct repl_action *store, struct log_chain durable)
 {
     const struct msg_copy_append_reply reply = {.log = store->store.log,
                                                 .end = durable.position,
@@ -287,7 +287,7 @@ void rig_stored(struct repl_rig *rig, const struct repl_action *store, struct lo
     collect(rig);
 }
 
-void rig_not_stored(struct repl_rig *rig, const struct repl_action *store, enum sh_error code)
+void peer_not_stored(struct repl_rig *rig, const struct repl_action *store, enum sh_error code)
 {
     const struct msg_error error = {.code = code, .text = slice_str("because")};
     repl_core_stored(rig->core, rig->now_ns, store->slot, store->store.bytes.len, MSG_error,
@@ -297,11 +297,11 @@ void rig_not_stored(struct repl_rig *rig, const struct repl_action *store, enum 
 
 /* ---- others ask ---- */
 
-struct msg_fetch rig_fetch(unsigned from, unsigned log, struct log_chain at)
+struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at)
 {
     return (struct msg_fetch){
-        .from = rig_log(from),
-        .log = rig_log(log),
+        .from = peer_log(from),
+        .log = peer_log(log),
         .position = at.position,
         .lsn = at.next_lsn - 1,
         .checksum = at.checksum,
@@ -311,7 +311,7 @@ struct msg_fetch rig_fetch(unsigned from, unsigned log, struct log_chain at)
     };
 }
 
-void rig_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch)
+void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch)
 {
     char id[16];
     snprintf(id, sizeof id, "n%u", node);
@@ -319,10 +319,10 @@ void rig_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct m
     collect(rig);
 }
 
-void rig_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end)
+void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end)
 {
     char id[16];
-    const struct msg_position position = {.from = rig_log(node), .log = rig_log(1), .lsn = lsn, .end = end};
+    const struct msg_position position = {.from = peer_log(node), .log = peer_log(1), .lsn = lsn, .end = end};
     snprintf(id, sizeof id, "n%u", node);
     repl_core_position(rig->core, rig->now_ns, slice_str(id), &position);
     collect(rig);

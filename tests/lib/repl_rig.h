@@ -23,59 +23,59 @@ struct repl_rig {
     uint64_t ticks;
 };
 
-struct id16 rig_log(unsigned node);
+struct id16 peer_log(unsigned node);
 /* n1 in a group of so many, all up; walsvc holds its own log, empty. */
-void rig_open(struct repl_rig *rig, unsigned nodes);
-void rig_close(struct repl_rig *rig);
+void peer_open(struct repl_rig *rig, unsigned nodes);
+void peer_close(struct repl_rig *rig);
 /* Forgets the core, as a crash does; the new one is told nothing yet. */
-void rig_restart(struct repl_rig *rig);
+void peer_restart(struct repl_rig *rig);
 
-struct repl_member *rig_member(struct repl_rig *rig, unsigned node);
-struct repl_member *rig_add_member(struct repl_rig *rig, unsigned node);
-void rig_remove_member(struct repl_rig *rig, unsigned node);
+struct repl_member *peer_member(struct repl_rig *rig, unsigned node);
+struct repl_member *peer_add_member(struct repl_rig *rig, unsigned node);
+void peer_remove_member(struct repl_rig *rig, unsigned node);
 /* What a member's heartbeat says of a log. */
-void rig_watermark(struct repl_rig *rig, unsigned node, unsigned log, struct log_chain durable);
+void peer_watermark(struct repl_rig *rig, unsigned node, unsigned log, struct log_chain durable);
 /* What walsvc says of a log. */
-void rig_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uint64_t first_lsn);
+void peer_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uint64_t first_lsn);
 
 /* Tells the core. */
-void rig_tell_members(struct repl_rig *rig);
-void rig_tell_logs(struct repl_rig *rig);
+void peer_tell_members(struct repl_rig *rig);
+void peer_tell_logs(struct repl_rig *rig);
 /* Time goes on; each tick that is due on the way happens, and must move the due time on. */
-void rig_wait(struct repl_rig *rig, int64_t ms);
+void peer_wait(struct repl_rig *rig, int64_t ms);
 
 /* ---- actions ---- */
 /* The oldest of the kind, which is taken out; it must exist. */
-struct repl_action rig_expect(struct repl_rig *rig, enum repl_action_kind kind);
+struct repl_action peer_expect(struct repl_rig *rig, enum repl_action_kind kind);
 /* The oldest fetch, which must be for that log and to that node. */
-struct repl_action rig_expect_fetch(struct repl_rig *rig, unsigned log, unsigned node);
-struct repl_action rig_expect_notice(struct repl_rig *rig, const char *text);
-size_t rig_count(const struct repl_rig *rig, enum repl_action_kind kind);
+struct repl_action peer_expect_fetch(struct repl_rig *rig, unsigned log, unsigned node);
+struct repl_action peer_expect_notice(struct repl_rig *rig, const char *text);
+size_t peer_count(const struct repl_rig *rig, enum repl_action_kind kind);
 /* Fetches of a log. */
-size_t rig_fetches(const struct repl_rig *rig, unsigned log);
+size_t peer_fetches(const struct repl_rig *rig, unsigned log);
 /* Forgets what was not taken. */
-void rig_clear(struct repl_rig *rig);
+void peer_clear(struct repl_rig *rig);
 
 /* ---- answers ---- */
-bool rig_reply(struct repl_rig *rig, const struct repl_action *fetch, const struct msg_fetch_reply *reply);
+bool peer_reply(struct repl_rig *rig, const struct repl_action *fetch, const struct msg_fetch_reply *reply);
 /* What a holder of this log answers. */
-bool rig_answer(struct repl_rig *rig, const struct repl_action *fetch, const struct model_log *source);
+bool peer_answer(struct repl_rig *rig, const struct repl_action *fetch, const struct model_log *source);
 /* Only the state, of a log that ends there. */
-void rig_reply_state(struct repl_rig *rig, const struct repl_action *fetch, enum log_copy_state state,
-                     struct log_chain at);
-void rig_error(struct repl_rig *rig, const struct repl_action *fetch, enum sh_error code);
-void rig_fail(struct repl_rig *rig, const struct repl_action *fetch);
+void peer_reply_state(struct repl_rig *rig, const struct repl_action *fetch, enum log_copy_state state,
+                      struct log_chain at);
+void peer_error(struct repl_rig *rig, const struct repl_action *fetch, enum sh_error code);
+void peer_fail(struct repl_rig *rig, const struct repl_action *fetch);
 /* walsvc: the copy is durable so far. */
-void rig_stored(struct repl_rig *rig, const struct repl_action *store, struct log_chain durable);
-void rig_not_stored(struct repl_rig *rig, const struct repl_action *store, enum sh_error code);
+void peer_stored(struct repl_rig *rig, const struct repl_action *store, struct log_chain durable);
+void peer_not_stored(struct repl_rig *rig, const struct repl_action *store, enum sh_error code);
 
 /* ---- others ask ---- */
-void rig_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch);
+void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch);
 /* A fetch of n1's log or another from that place. */
-struct msg_fetch rig_fetch(unsigned from, unsigned log, struct log_chain at);
-void rig_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end);
+struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at);
+void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end);
 
-struct log_chain rig_place(uint64_t lsn, uint64_t position);
-const struct repl_counters *rig_counters(const struct repl_rig *rig);
+struct log_chain peer_place(uint64_t lsn, uint64_t position);
+const struct repl_counters *peer_counters(const struct repl_rig *rig);
 
 #endif

@@ -93,9 +93,8 @@ static struct slice forge(struct frame_header h, uint32_t salt)
 
 static struct frame_header next_header(void)
 {
-    return (struct frame_header){.base_lsn = rig.files.chain.next_lsn,
-                                 .count = 1,
-                                 .previous_checksum = rig.files.chain.checksum};
+    return (struct frame_header){
+        .base_lsn = rig.files.chain.next_lsn, .count = 1, .previous_checksum = rig.files.chain.checksum};
 }
 
 /* ---------------------------------------------------------------- not of this log */

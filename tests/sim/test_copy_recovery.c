@@ -1,5 +1,5 @@
-/* Copies of other nodes' logs on a simulated disk: the same bytes as the origin's whatever comes in between, and
- * never told to be durable further than what survives. */
+/* Copies of other nodes' logs on a simulated disk: the same bytes as the origin's whatever comes in between,
+ * and never told to be durable further than what survives. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -67,8 +67,8 @@ static void path_of(uint64_t base, char path[PATH_MAX])
 static void append(size_t first, size_t behind)
 {
     bool good;
-    enum wal_copy_verdict verdict = copy_rig_append(&rig, origin.units[first].begin,
-                                                    origin_bytes(&origin, first, behind), false, &good);
+    enum wal_copy_verdict verdict =
+        copy_rig_append(&rig, origin.units[first].begin, origin_bytes(&origin, first, behind), false, &good);
     assert_true(good);
     assert_true(verdict == WAL_COPY_APPENDS || verdict == WAL_COPY_ROLLS);
 }
@@ -129,11 +129,13 @@ static void overwrite(const uint8_t *bytes, uint64_t from, uint64_t to)
     char path[PATH_MAX];
     path_of(rig.files.segment.base_lsn, path);
     int fd = fs->open(fs, path, O_RDWR, 0);
-    assert_int_equal(vfs_write_all(fs, fd, bytes, to - from, (int64_t)(from - rig.files.segment.position)), 0);
+    assert_int_equal(vfs_write_all(fs, fd, bytes, to - from, (int64_t)(from - rig.files.segment.position)),
+                     0);
     fs->close(fs, fd);
 }
 
-/* The frames of a copy carry what the origin knew, which may be more than the copy has: only its mark counts. */
+/* The frames of a copy carry what the origin knew, which may be more than the copy has: only its mark counts.
+ */
 static void test_the_origins_durable_end_is_not_the_copys(void **state)
 {
     static const uint8_t zeros[ORIGIN_SEGMENT];
@@ -183,7 +185,8 @@ static void test_a_tail_torn_at_any_byte_is_cut_and_comes_again(void **state)
 
 /* ---------------------------------------------------------------- crashes */
 
-/* The first segments in pieces, with marks; ends when a call fails. *told: the durable end that was told last. */
+/* The first segments in pieces, with marks; ends when a call fails. *told: the durable end that was told
+ * last. */
 static void live(size_t units, uint64_t *told)
 {
     bool good = true;
@@ -344,10 +347,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_segments_larger_than_its_own_are_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_origins_durable_end_is_not_the_copys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_tail_torn_at_any_byte_is_cut_and_comes_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_was_told_survives_a_loss_of_power_at_any_call, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_beginning_anew_survives_a_loss_of_power_at_any_call, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damage_below_the_mark_is_named_and_the_copy_goes_on, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_copy_that_is_damaged_up_to_its_end_comes_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_told_survives_a_loss_of_power_at_any_call, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_beginning_anew_survives_a_loss_of_power_at_any_call, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_damage_below_the_mark_is_named_and_the_copy_goes_on, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_copy_that_is_damaged_up_to_its_end_comes_again, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_newest_segment_that_is_lost_comes_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_copy_without_any_segment_left_begins_again, setup, teardown),
     };

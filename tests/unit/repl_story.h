@@ -22,18 +22,18 @@ static struct model_log origin; /* the log of n2 */
 static inline int begin(void **state)
 {
     (void)state;
-    model_log_open(&origin, rig_log(2));
+    model_log_open(&origin, peer_log(2));
     for (unsigned i = 0; i < 12; i++)
         model_log_append(&origin, 1000, 10, i, i % 5 == 4);
     model_log_sync_all(&origin);
-    rig_open(&rig, 3);
+    peer_open(&rig, 3);
     return 0;
 }
 
 static inline int end(void **state)
 {
     (void)state;
-    rig_close(&rig);
+    peer_close(&rig);
     model_log_free(&origin);
     return 0;
 }
@@ -47,11 +47,11 @@ static inline struct log_chain place_of_frame(size_t index)
 static inline struct repl_action stand_before(size_t index)
 {
     struct log_chain at = index < origin.count ? place_of_frame(index) : model_log_end(&origin);
-    rig_restart(&rig);
-    rig_hold(&rig, 2, at, 1);
-    rig_tell_logs(&rig);
-    rig_tell_members(&rig);
-    struct repl_action fetch = rig_expect_fetch(&rig, 2, 2);
+    peer_restart(&rig);
+    peer_hold(&rig, 2, at, 1);
+    peer_tell_logs(&rig);
+    peer_tell_members(&rig);
+    struct repl_action fetch = peer_expect_fetch(&rig, 2, 2);
     assert_int_equal(fetch.fetch.position, at.position);
     return fetch;
 }

@@ -31,41 +31,41 @@ static int end_answer(void **state)
 
 static void assert_refused(uint64_t counter)
 {
-    assert_false(rig_reply(&rig, &fetch, &reply));
-    assert_int_equal(rig_count(&rig, REPL_STORE), 0);
-    assert_int_equal(rig_fetches(&rig, 2), 0); /* not at once from the same one */
-    assert_int_equal(rig_count(&rig, REPL_NOTICE), 1);
-    rig_expect_notice(&rig, "a member");
+    assert_false(peer_reply(&rig, &fetch, &reply));
+    assert_int_equal(peer_count(&rig, REPL_STORE), 0);
+    assert_int_equal(peer_fetches(&rig, 2), 0); /* not at once from the same one */
+    assert_int_equal(peer_count(&rig, REPL_NOTICE), 1);
+    peer_expect_notice(&rig, "a member");
     assert_int_equal(counter, 0);
 }
 
 static void assert_bad_frames(void)
 {
-    assert_refused(rig_counters(&rig)->bad_frames);
-    assert_int_equal(rig_counters(&rig)->bad_frames, 1);
-    assert_int_equal(rig_counters(&rig)->fetched_bytes, 0);
+    assert_refused(peer_counters(&rig)->bad_frames);
+    assert_int_equal(peer_counters(&rig)->bad_frames, 1);
+    assert_int_equal(peer_counters(&rig)->fetched_bytes, 0);
 }
 
 static void assert_not_asked_for(void)
 {
-    assert_refused(rig_counters(&rig)->not_asked_for);
-    assert_int_equal(rig_counters(&rig)->not_asked_for, 1);
+    assert_refused(peer_counters(&rig)->not_asked_for);
+    assert_int_equal(peer_counters(&rig)->not_asked_for, 1);
 }
 
 static void test_good_frames_are_stored(void **state)
 {
     (void)state;
-    assert_true(rig_reply(&rig, &fetch, &reply));
-    struct repl_action store = rig_expect(&rig, REPL_STORE);
+    assert_true(peer_reply(&rig, &fetch, &reply));
+    struct repl_action store = peer_expect(&rig, REPL_STORE);
     assert_int_equal(store.store.position, place_of_frame(2).position);
     assert_true(slice_equal(store.store.bytes, reply.bytes));
-    assert_int_equal(rig_counters(&rig)->fetched_bytes, reply.bytes.len);
+    assert_int_equal(peer_counters(&rig)->fetched_bytes, reply.bytes.len);
 }
 
 static void test_another_log_is_refused(void **state)
 {
     (void)state;
-    reply.log = rig_log(3);
+    reply.log = peer_log(3);
     assert_not_asked_for();
 }
 
@@ -90,7 +90,7 @@ static void test_each_damaged_bit_of_a_header_is_seen(void **state)
     for (size_t bit = 0; bit < 8 * FRAME_HEADER_BYTES; bit++) {
         struct log_chain at = place_of_frame(2);
         bytes.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
-        if (repl_check_bytes(rig_log(2), reply.segment, reply.bytes, false, &at))
+        if (repl_check_bytes(peer_log(2), reply.segment, reply.bytes, false, &at))
             fail_msg("bit %zu", bit);
         assert_int_equal(at.position, place_of_frame(2).position); /* where it was */
         bytes.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -106,13 +106,13 @@ static void test_each_damaged_bit_of_a_segments_header_is_seen(void **state)
     struct slice first = model_log_bytes(&origin, 0, origin.frames[3].before.position);
     struct buf copy = {0};
     buf_append(&copy, first.data, first.len);
-    assert_true(repl_check_bytes(rig_log(2), 1, buf_slice(&copy), false, &at));
+    assert_true(repl_check_bytes(peer_log(2), 1, buf_slice(&copy), false, &at));
     assert_int_equal(at.position, first.len);
     for (size_t bit = 0; bit < 8 * SEGMENT_HEADER_BYTES; bit++) {
         for (unsigned anew = 0; anew < 2; anew++) {
             at = start;
             copy.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
-            if (repl_check_bytes(rig_log(2), 1, buf_slice(&copy), anew, &at))
+            if (repl_check_bytes(peer_log(2), 1, buf_slice(&copy), anew, &at))
                 fail_msg("bit %zu", bit);
             copy.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
@@ -141,8 +141,8 @@ static struct frame_header next_frame(void)
 static void test_a_frame_that_continues_is_taken(void **state)
 {
     (void)state;
-    write_frame(next_frame(), segment_salt(rig_log(2), 1));
-    assert_true(rig_reply(&rig, &fetch, &reply));
+    write_frame(next_frame(), segment_salt(peer_log(2), 1));
+    assert_true(peer_reply(&rig, &fetch, &reply));
 }
 
 static void test_a_wrong_chain_is_refused(void **state)
@@ -150,7 +150,7 @@ static void test_a_wrong_chain_is_refused(void **state)
     (void)state;
     struct frame_header h = next_frame();
     h.previous_checksum ^= 1;
-    write_frame(h, segment_salt(rig_log(2), 1));
+    write_frame(h, segment_salt(peer_log(2), 1));
     assert_bad_frames();
 }
 
@@ -159,7 +159,7 @@ static void test_a_gap_of_lsns_is_refused(void **state)
     (void)state;
     struct frame_header h = next_frame();
     h.base_lsn++;
-    write_frame(h, segment_salt(rig_log(2), 1));
+    write_frame(h, segment_salt(peer_log(2), 1));
     assert_bad_frames();
 }
 
@@ -168,21 +168,21 @@ static void test_a_durable_end_of_the_future_is_refused(void **state)
     (void)state;
     struct frame_header h = next_frame();
     h.durable_end = place_of_frame(2).position + 1;
-    write_frame(h, segment_salt(rig_log(2), 1));
+    write_frame(h, segment_salt(peer_log(2), 1));
     assert_bad_frames();
 }
 
 static void test_the_salt_of_another_segment_is_refused(void **state)
 {
     (void)state;
-    write_frame(next_frame(), segment_salt(rig_log(2), 41));
+    write_frame(next_frame(), segment_salt(peer_log(2), 41));
     assert_bad_frames();
 }
 
 static void test_the_salt_of_another_log_is_refused(void **state)
 {
     (void)state;
-    write_frame(next_frame(), segment_salt(rig_log(3), 1));
+    write_frame(next_frame(), segment_salt(peer_log(3), 1));
     assert_bad_frames();
 }
 
@@ -234,7 +234,7 @@ static void test_a_header_that_was_there_already_is_refused(void **state)
 static void test_a_header_alone_is_refused(void **state)
 {
     (void)state;
-    rig_clear(&rig);
+    peer_clear(&rig);
     fetch = stand_before(0);
     reply.position = 0;
     reply.bytes = model_log_bytes(&origin, 0, SEGMENT_HEADER_BYTES);
@@ -263,25 +263,25 @@ static void test_what_is_no_message_is_refused(void **state)
         fetch = stand_before(2);
         assert_false(repl_core_fetched(rig.core, rig.now_ns, fetch.slot, fetch.serial, types[i],
                                        slice_of(garbage, sizeof garbage)));
-        assert_int_equal(rig_counters(&rig)->malformed, 1);
-        assert_int_equal(rig_counters(&rig)->fetched_bytes, 0);
+        assert_int_equal(peer_counters(&rig)->malformed, 1);
+        assert_int_equal(peer_counters(&rig)->fetched_bytes, 0);
     }
     fetch = stand_before(2);
     assert_false(repl_core_fetched(rig.core, rig.now_ns, fetch.slot, fetch.serial, MSG_error,
                                    slice_of(garbage, sizeof garbage)));
-    assert_int_equal(rig_counters(&rig)->refused, 1);
+    assert_int_equal(peer_counters(&rig)->refused, 1);
 }
 
 static void test_another_holder_is_asked_at_once_instead(void **state)
 {
     (void)state;
-    rig_watermark(&rig, 3, 2, model_log_end(&origin));
-    rig_tell_members(&rig);
+    peer_watermark(&rig, 3, 2, model_log_end(&origin));
+    peer_tell_members(&rig);
     bytes.data[bytes.len - 1] ^= 1;
-    assert_false(rig_reply(&rig, &fetch, &reply));
-    struct repl_action again = rig_expect_fetch(&rig, 2, 3);
+    assert_false(peer_reply(&rig, &fetch, &reply));
+    struct repl_action again = peer_expect_fetch(&rig, 2, 3);
     assert_int_equal(again.fetch.position, fetch.fetch.position);
-    assert_true(rig_answer(&rig, &again, &origin));
+    assert_true(peer_answer(&rig, &again, &origin));
 }
 
 #undef TEST

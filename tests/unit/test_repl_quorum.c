@@ -5,26 +5,26 @@ enum { ENTRY_BYTES = 100 };
 
 static void close_group(void)
 {
-    rig_close(&rig);
+    peer_close(&rig);
 }
 
 /* n1's log has so many entries, durable here. */
 static void own_log(uint64_t lsn)
 {
-    rig_hold(&rig, 1, rig_place(lsn, lsn * ENTRY_BYTES), 1);
-    rig_tell_logs(&rig);
+    peer_hold(&rig, 1, peer_place(lsn, lsn * ENTRY_BYTES), 1);
+    peer_tell_logs(&rig);
 }
 
 static void position(unsigned node, uint64_t lsn)
 {
-    rig_position(&rig, node, lsn, lsn * ENTRY_BYTES);
+    peer_position(&rig, node, lsn, lsn * ENTRY_BYTES);
 }
 
 static void open_group(unsigned nodes)
 {
-    rig_open(&rig, nodes);
+    peer_open(&rig, nodes);
     own_log(100);
-    rig_clear(&rig);
+    peer_clear(&rig);
 }
 
 static void assert_replicated(uint64_t quorum_lsn, uint64_t all_lsn)
@@ -37,9 +37,9 @@ static void assert_replicated(uint64_t quorum_lsn, uint64_t all_lsn)
 /* walsvc was told that, and last. */
 static void assert_told(uint64_t quorum_lsn, uint64_t all_lsn)
 {
-    struct repl_action told = rig_expect(&rig, REPL_REPLICATED);
-    while (rig_count(&rig, REPL_REPLICATED) > 0)
-        told = rig_expect(&rig, REPL_REPLICATED);
+    struct repl_action told = peer_expect(&rig, REPL_REPLICATED);
+    while (peer_count(&rig, REPL_REPLICATED) > 0)
+        told = peer_expect(&rig, REPL_REPLICATED);
     assert_int_equal(told.replicated.quorum_lsn, quorum_lsn);
     assert_int_equal(told.replicated.all_lsn, all_lsn);
     assert_replicated(quorum_lsn, all_lsn);
@@ -48,12 +48,12 @@ static void assert_told(uint64_t quorum_lsn, uint64_t all_lsn)
 static void test_alone_everything_is_replicated(void **state)
 {
     (void)state;
-    rig_open(&rig, 1);
+    peer_open(&rig, 1);
     assert_told(UINT64_MAX, UINT64_MAX);
     own_log(5);
-    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
-    rig_add_member(&rig, 2); /* not alone any more, and it counts at once: it has all there is */
-    rig_tell_members(&rig);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
+    peer_add_member(&rig, 2); /* not alone any more, and it counts at once: it has all there is */
+    peer_tell_members(&rig);
     position(2, 5);
     assert_told(5, 5);
     close_group();
@@ -116,8 +116,8 @@ static void test_members_that_are_down_count(void **state)
 {
     (void)state;
     open_group(3);
-    rig_member(&rig, 3)->up = false;
-    rig_tell_members(&rig);
+    peer_member(&rig, 3)->up = false;
+    peer_tell_members(&rig);
     position(2, 100);
     assert_told(100, 0);
     close_group();
@@ -130,9 +130,9 @@ static void test_the_same_is_not_told_twice(void **state)
     position(2, 60);
     assert_told(60, 0);
     position(2, 60);
-    rig_tell_members(&rig);
-    rig_tell_logs(&rig);
-    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
+    peer_tell_members(&rig);
+    peer_tell_logs(&rig);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
     close_group();
 }
 
@@ -153,12 +153,12 @@ static void test_positions_beyond_the_end_are_not_believed(void **state)
     (void)state;
     open_group(3);
     position(2, 101);
-    rig_position(&rig, 3, 50, UINT64_MAX);
-    rig_position(&rig, 3, UINT64_MAX, 50);
+    peer_position(&rig, 3, 50, UINT64_MAX);
+    peer_position(&rig, 3, UINT64_MAX, 50);
     assert_replicated(0, 0);
-    assert_int_equal(rig_counters(&rig)->beyond, 3);
-    assert_int_equal(rig_counters(&rig)->positions, 0);
-    rig_expect_notice(&rig, "more of this node's log than there is");
+    assert_int_equal(peer_counters(&rig)->beyond, 3);
+    assert_int_equal(peer_counters(&rig)->positions, 0);
+    peer_expect_notice(&rig, "more of this node's log than there is");
     close_group();
 }
 
@@ -167,13 +167,13 @@ static void test_positions_of_strangers_are_not_counted(void **state)
     (void)state;
     open_group(3);
     position(7, 100);
-    struct msg_position wrong = {.from = rig_log(3), .log = rig_log(1), .lsn = 100, .end = 10000};
+    struct msg_position wrong = {.from = peer_log(3), .log = peer_log(1), .lsn = 100, .end = 10000};
     repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &wrong); /* another identity */
-    wrong.from = rig_log(2);
-    wrong.log = rig_log(3);
+    wrong.from = peer_log(2);
+    wrong.log = peer_log(3);
     repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &wrong); /* another log */
     assert_replicated(0, 0);
-    assert_int_equal(rig_counters(&rig)->not_member, 3);
+    assert_int_equal(peer_counters(&rig)->not_member, 3);
     close_group();
 }
 
@@ -184,8 +184,8 @@ static void test_a_joining_member_counts_once_it_has_caught_up(void **state)
     position(2, 100);
     position(3, 100);
     assert_told(100, 100);
-    rig_add_member(&rig, 4);
-    rig_tell_members(&rig);
+    peer_add_member(&rig, 4);
+    peer_tell_members(&rig);
     own_log(200);
     position(2, 200); /* a majority of those who count, who are three still */
     position(3, 150);
@@ -197,7 +197,7 @@ static void test_a_joining_member_counts_once_it_has_caught_up(void **state)
     assert_told(300, 300);
     position(4, 300); /* now it has caught up */
     own_log(400);
-    rig_clear(&rig);
+    peer_clear(&rig);
     position(2, 400);
     assert_replicated(300, 300); /* two of four are no majority */
     position(3, 400);
@@ -211,14 +211,14 @@ static void test_a_joining_member_counts_though_the_log_goes_on(void **state)
     (void)state;
     uint64_t lsn = 100;
     open_group(3);
-    rig_add_member(&rig, 4);
-    rig_tell_members(&rig);
+    peer_add_member(&rig, 4);
+    peer_tell_members(&rig);
     for (unsigned i = 0; i < 40; i++, lsn += 10) { /* n4 is 100 ms behind, always */
         own_log(lsn);
         position(2, lsn);
         position(3, lsn);
         position(4, lsn - 10);
-        rig_wait(&rig, 100);
+        peer_wait(&rig, 100);
     }
     own_log(lsn);
     position(2, lsn);
@@ -231,14 +231,14 @@ static void test_a_member_far_behind_does_not_count_for_being_behind_long(void *
     (void)state;
     uint64_t lsn = 10000;
     open_group(3);
-    rig_add_member(&rig, 4);
-    rig_tell_members(&rig);
+    peer_add_member(&rig, 4);
+    peer_tell_members(&rig);
     for (unsigned i = 0; i < 40; i++, lsn += 10) {
         own_log(lsn);
         position(2, lsn);
         position(3, lsn);
         position(4, i * 10);
-        rig_wait(&rig, 100);
+        peer_wait(&rig, 100);
     }
     own_log(lsn);
     position(2, lsn);
@@ -252,12 +252,12 @@ static void test_what_is_replicated_never_goes_back(void **state)
     open_group(2);
     position(2, 100);
     assert_told(100, 100);
-    rig_member(&rig, 2)->log = rig_log(22); /* wiped: another identity, that has nothing */
-    rig_tell_members(&rig);
-    rig_position(&rig, 2, 100, 10000);
+    peer_member(&rig, 2)->log = peer_log(22); /* wiped: another identity, that has nothing */
+    peer_tell_members(&rig);
+    peer_position(&rig, 2, 100, 10000);
     assert_replicated(100, 100);
-    rig_add_member(&rig, 3);
-    rig_tell_members(&rig);
+    peer_add_member(&rig, 3);
+    peer_tell_members(&rig);
     assert_replicated(100, 100);
     close_group();
 }
@@ -268,8 +268,8 @@ static void test_who_leaves_is_not_waited_for(void **state)
     open_group(3);
     position(2, 100);
     assert_told(100, 0);
-    rig_remove_member(&rig, 3);
-    rig_tell_members(&rig);
+    peer_remove_member(&rig, 3);
+    peer_tell_members(&rig);
     assert_told(100, 100);
     close_group();
 }
@@ -280,11 +280,11 @@ static void test_who_moves_is_the_same(void **state)
     open_group(3);
     position(2, 60);
     position(3, 60);
-    snprintf(rig_member(&rig, 2)->host, 8, "h9");
+    snprintf(peer_member(&rig, 2)->host, 8, "h9");
     struct repl_member first = rig.members[0];
     rig.members[0] = rig.members[1]; /* and another number */
     rig.members[1] = first;
-    rig_tell_members(&rig);
+    peer_tell_members(&rig);
     assert_told(60, 60);
     position(2, 100);
     assert_told(100, 60);
@@ -297,8 +297,8 @@ static void test_a_new_walsvc_is_told_again(void **state)
     open_group(3);
     position(2, 60);
     assert_told(60, 0);
-    rig.boot = rig_log(101);
-    rig_tell_logs(&rig);
+    rig.boot = peer_log(101);
+    peer_tell_logs(&rig);
     assert_told(60, 0);
     close_group();
 }
@@ -308,11 +308,11 @@ static void test_nothing_is_told_before_positions_have_come_again(void **state)
     (void)state;
     open_group(3);
     position(2, 60);
-    rig_restart(&rig);
-    rig_tell_members(&rig);
+    peer_restart(&rig);
+    peer_tell_members(&rig);
     position(2, 60); /* before walsvc has said how far the log is */
-    rig_tell_logs(&rig);
-    assert_int_equal(rig_count(&rig, REPL_REPLICATED), 0);
+    peer_tell_logs(&rig);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
     position(2, 60);
     assert_told(60, 0);
     close_group();
