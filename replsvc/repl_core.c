@@ -60,7 +60,8 @@ static bool names(const struct repl_member *members, size_t count, const char *i
 static int index_of(const struct repl_member *members, size_t count, const struct repl_member *member)
 {
     for (size_t i = 0; i < count; i++)
-        if (strcmp(members[i].id, member->id) == 0 && id16_equal(members[i].log, member->log))
+        if (strcmp(members[i].id, member->id) == 0 &&
+            (id16_equal(members[i].log, member->log) || id16_is_zero(member->log)))
             return (int)i;
     return -1;
 }
@@ -108,16 +109,22 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
                        size_t count)
 {
     int map[REPL_MEMBERS_MAX];
+    bool same = count == core->member_count;
     move_members(core, members, count, map);
-    /* Who is there when this begins counts at once; who comes later when it has caught up. */
+    for (size_t i = 0; same && i < count; i++)
+        same = map[i] >= 0;
+    if (!same)
+        repl_proof_members(core);
+    /* Who is there when this begins counts at once; who joins later when it has caught up. */
     for (size_t i = 0; i < count; i++)
-        if (!core->knows_members && !id16_is_zero(members[i].log))
+        if (members[i].is_founder || (!core->knows_members && !id16_is_zero(members[i].log)))
             core->positions[i].counts = true;
     memcpy(core->members, members, count * sizeof *members);
     core->member_count = count;
     core->knows_members = true;
     repl_follow_members(core, now_ns);
     repl_quorum_tell(core, now_ns);
+    repl_proof_go(core, now_ns);
     repl_follow_go(core, now_ns);
 }
 
@@ -131,8 +138,8 @@ const struct held_log *repl_held(const struct repl_core *core, struct id16 log)
     return NULL;
 }
 
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct held_log *logs,
-                    size_t count)
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bool waits,
+                    const struct held_log *logs, size_t count)
 {
     bool rebooted = !id16_equal(boot, core->wal_boot);
     core->held_count = count < REPL_LOGS_MAX ? count : REPL_LOGS_MAX;
@@ -144,6 +151,8 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, co
     repl_serve_wake(core);
     repl_follow_logs(core, now_ns, rebooted);
     repl_repair_logs(core, now_ns);
+    repl_proof_begin(core, waits);
+    repl_proof_go(core, now_ns);
     repl_quorum_tell(core, now_ns);
     repl_follow_go(core, now_ns);
 }
@@ -155,9 +164,11 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
     repl_serve_tick(core, now_ns);
     repl_follow_tick(core, now_ns);
     repl_repair_tick(core, now_ns);
+    repl_proof_tick(core, now_ns);
     if (now_ns >= core->positions_due_ns) {
         core->positions_due_ns = now_ns + POSITIONS_EACH_NS;
         repl_follow_push_positions(core);
+        repl_quorum_tell_again(core);
     }
     repl_holds_tick(core, now_ns);
     repl_follow_go(core, now_ns);
@@ -166,8 +177,8 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
 int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
-    const int64_t others[] = {core->holds_due_ns, repl_repair_due_ns(core), repl_serve_due_ns(core),
-                              repl_follow_due_ns(core)};
+    const int64_t others[] = {core->holds_due_ns, repl_repair_due_ns(core), repl_proof_due_ns(core),
+                              repl_serve_due_ns(core), repl_follow_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;
     return due_ns;

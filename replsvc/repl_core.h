@@ -15,7 +15,7 @@ enum {
     REPL_WINDOW_BYTES = 8 << 20, /* fetched of one log and not durable here yet */
     REPL_FETCH_BYTES = 4 << 20,  /* asked for at a time */
     REPL_TEXT_MAX = 256,
-    REPL_SLOTS = REPL_LOGS_MAX + 1, /* of fetches: one for each log, one for repairs */
+    REPL_SLOTS = REPL_LOGS_MAX + 2, /* of fetches: one for each log, one for repairs, one for the own log */
     REPL_WAIT_MS = 5000,            /* how long a source may hold a fetch */
 };
 
@@ -42,6 +42,7 @@ struct repl_member {
     uint16_t port;   /* the first of its five */
     struct id16 log; /* zero: it has never come */
     bool up;         /* not down: worth asking */
+    bool is_founder; /* of the cluster: it counts for a quorum, whether it has come yet or not */
     struct repl_watermark watermarks[REPL_LOGS_MAX];
     size_t watermark_count;
 };
@@ -50,8 +51,9 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
                        size_t count);
 
 /* What walsvc holds, the own log first. boot: of walsvc. */
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, const struct held_log *logs,
-                    size_t count);
+/* waits: the own log is not extended before REPL_OWN_LOG says what others have of it. */
+void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bool waits,
+                    const struct held_log *logs, size_t count);
 
 /* What walsvc says is damaged in a log, and neither repaired nor accepted as lost: the first such range, all
  * zero for none. After repl_core_logs told of damage (REPL_ASK_DAMAGE), and again each time that it is asked
@@ -104,6 +106,7 @@ enum repl_action_kind {
     REPL_REPLICATED, /* tell walsvc `replicated` */
     REPL_ASK_DAMAGE, /* ask walsvc what is damaged in `damaged` */
     REPL_REPAIR,     /* hand `repair` to walsvc */
+    REPL_OWN_LOG,    /* tell walsvc `own_log`; the text is in `detail` */
     REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
     REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
     REPL_NOTICE,     /* for the log */
@@ -147,7 +150,7 @@ struct repl_action {
     enum sh_error error;                   /* REFUSE */
     int level;                             /* NOTICE: enum log_level */
     const char *text;                      /* REFUSE, NOTICE: a constant */
-    char detail[REPL_TEXT_MAX];            /* NOTICE */
+    char detail[REPL_TEXT_MAX];            /* NOTICE, OWN_LOG */
     union {
         struct msg_fetch fetch;
         struct repl_store store;
@@ -155,6 +158,7 @@ struct repl_action {
         struct msg_position position;
         struct msg_replicated replicated;
         struct repl_hold hold;
+        uint64_t verdict; /* of own_log */
         struct id16 damaged;
         struct repl_repair_bytes repair;
     };

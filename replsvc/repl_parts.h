@@ -6,6 +6,7 @@
  *   repl_serve.c   fetches of others that wait for something to be sent
  *   repl_quorum.c  how far the own log is replicated
  *   repl_repair.c  damaged ranges are fetched and put back
+ *   repl_proof.c   whether others have more of the own log than there is here
  *   repl_holds.c   what others still need is not trimmed
  *   repl_out.c     actions, notices, and what is told of all this */
 #ifndef REPL_PARTS_H
@@ -76,6 +77,16 @@ struct repl_mending {
     int64_t due_ns; /* MEND_WAITING: to be tried again; MEND_FETCHING: the source is given up */
 };
 
+/* All members are asked for what follows the end of the own log, one after the other. */
+struct repl_proof {
+    bool waits; /* walsvc does */
+    bool fetching;
+    size_t member; /* that is asked, or comes next */
+    unsigned answers;
+    uint64_t serial;
+    int64_t due_ns; /* the fetch is given up, or the round begins anew; 0: nothing is due */
+};
+
 struct repl_told_hold {
     struct id16 log; /* zero: none */
     uint64_t lsn;
@@ -101,6 +112,7 @@ struct repl_core {
     struct msg_replicated told; /* to walsvc */
     int64_t positions_due_ns, holds_due_ns;
     struct repl_mending mending;
+    struct repl_proof proof;
     struct repl_told_hold (*holds)[REPL_LOGS_MAX]; /* of each member: what walsvc was told */
     struct repl_action *actions;
     size_t action_first, action_count, action_cap;
@@ -152,6 +164,8 @@ void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
 void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
+/* The same again: walsvc may have forgotten it with the session. */
+void repl_quorum_tell_again(struct repl_core *core);
 
 /* ---- repl_repair.c ---- */
 void repl_repair_logs(struct repl_core *core, int64_t now_ns);
@@ -164,6 +178,18 @@ void repl_repair_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t s
 
 /* ---- repl_follow.c ---- */
 uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
+
+/* ---- repl_proof.c ---- */
+enum { REPL_PROOF_SLOT = REPL_LOGS_MAX + 1 };
+void repl_proof_begin(struct repl_core *core, bool waits);
+/* The members are others now: all are asked. */
+void repl_proof_members(struct repl_core *core);
+void repl_proof_go(struct repl_core *core, int64_t now_ns);
+void repl_proof_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_proof_due_ns(const struct repl_core *core);
+void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
+                        struct slice body);
+void repl_proof_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
 
 /* ---- repl_holds.c ---- */
 void repl_holds_tick(struct repl_core *core, int64_t now_ns);

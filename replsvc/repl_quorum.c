@@ -81,6 +81,12 @@ void repl_quorum_tell(struct repl_core *core, int64_t now_ns)
     repl_put(core, REPL_REPLICATED)->replicated = now;
 }
 
+void repl_quorum_tell_again(struct repl_core *core)
+{
+    if (core->told.quorum_lsn > 0)
+        repl_put(core, REPL_REPLICATED)->replicated = core->told;
+}
+
 struct repl_progress repl_core_progress(const struct repl_core *core)
 {
     return (struct repl_progress){

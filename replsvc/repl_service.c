@@ -144,6 +144,9 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_REPAIR:
         repl_wal_repair(r, a);
         break;
+    case REPL_OWN_LOG:
+        repl_wal_own_log(r, a);
+        break;
     case REPL_HOLD:
         repl_wal_hold(r, a);
         break;

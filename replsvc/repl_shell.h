@@ -103,6 +103,7 @@ void repl_wal_ask_logs(struct repl_service *r);
 /* Takes r->fetched over. */
 void repl_wal_repair(struct repl_service *r, const struct repl_action *action);
 void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action);
+void repl_wal_own_log(struct repl_service *r, const struct repl_action *action);
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
 
 /* ---- repl_members.c ---- */

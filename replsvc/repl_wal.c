@@ -22,6 +22,14 @@ static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
     return number;
 }
 
+/* ---- the own log after a start of the machine ---- */
+
+void repl_wal_own_log(struct repl_service *r, const struct repl_action *action)
+{
+    const struct msg_own_log message = {.verdict = action->verdict, .text = slice_str(action->detail)};
+    ask(r, MSG_own_log, &message);
+}
+
 /* ---- holds ---- */
 
 enum { HOLD_MEMBER = 1 }; /* of `hold` */
@@ -125,7 +133,7 @@ static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
         return; /* the other one was faster */
     r->wal_boot = reply.boot;
     r->logs_version = reply.version;
-    repl_core_logs(r->core, clock_mono_ns(), reply.boot, logs, count);
+    repl_core_logs(r->core, clock_mono_ns(), reply.boot, reply.waits, logs, count);
     look_at_holds(r, logs, count);
 }
 

@@ -20,6 +20,8 @@ struct wal_core {
     enum wal_next next;
     bool was_full; /* an append was refused because there was no room for that one */
     bool read_only;
+    bool given_up;               /* for good */
+    bool held_back;              /* appends wait */
     char reason[WAL_REASON_MAX]; /* with read_only */
     enum wal_writes writes;      /* as the polls were told last */
     struct wal_state state;
@@ -257,7 +259,7 @@ static void note_writes(struct wal_core *c)
     }
 }
 
-/* Takes or answers the request; false: it needs the next segment, which is not there yet. */
+/* Takes or answers the request; false: it needs the next segment, which is not there yet, or is held back. */
 static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
                        int64_t due_ns, int64_t now_real_ns)
 {
@@ -265,7 +267,7 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
     bool needs_roll = !fits(c, a->entries.len);
     if (judge(c, token, a, due_ns, &count) != SH_OK)
         return true;
-    if (needs_roll && c->next == WAL_NEXT_PREPARING)
+    if (c->held_back || (needs_roll && c->next == WAL_NEXT_PREPARING))
         return false;
     if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
         refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
@@ -316,7 +318,7 @@ static void try_loss(struct wal_core *c, int64_t now_real_ns)
         c->actions.loss_refused(c->actions.arg, SH_READ_ONLY, c->reason);
         return;
     }
-    if (needs_roll && c->next == WAL_NEXT_PREPARING)
+    if (c->held_back || (needs_roll && c->next == WAL_NEXT_PREPARING))
         return;
     if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
         buf_free(&c->loss);
@@ -365,7 +367,8 @@ void wal_core_next_segment(struct wal_core *c, enum wal_next next, int64_t now_r
 
 void wal_core_refuse_writes(struct wal_core *c, const char *reason)
 {
-    snprintf(c->reason, sizeof c->reason, "%s", reason);
+    if (!c->given_up)
+        snprintf(c->reason, sizeof c->reason, "%s", reason);
     c->read_only = true;
     note_writes(c);
     go_on(c, 0); /* nothing of it is taken */
@@ -374,8 +377,26 @@ void wal_core_refuse_writes(struct wal_core *c, const char *reason)
 
 void wal_core_allow_writes(struct wal_core *c)
 {
-    c->read_only = false;
+    c->read_only = c->given_up;
     note_writes(c);
+}
+
+void wal_core_give_up_writes(struct wal_core *c, const char *reason)
+{
+    c->given_up = false;
+    wal_core_refuse_writes(c, reason);
+    c->given_up = true;
+}
+
+void wal_core_hold_back(struct wal_core *c)
+{
+    c->held_back = true;
+}
+
+void wal_core_let_go(struct wal_core *c, int64_t now_real_ns)
+{
+    c->held_back = false;
+    go_on(c, now_real_ns);
 }
 
 /* Answers those whose frames are durable. */

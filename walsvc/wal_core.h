@@ -93,6 +93,11 @@ void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t no
  * WAL_REASON_MAX, which is copied. */
 void wal_core_refuse_writes(struct wal_core *core, const char *reason);
 void wal_core_allow_writes(struct wal_core *core);
+/* The same as a refusal, until the end: nothing allows writes again. */
+void wal_core_give_up_writes(struct wal_core *core, const char *reason);
+/* From the start: appends wait until it is let go. */
+void wal_core_hold_back(struct wal_core *core);
+void wal_core_let_go(struct wal_core *core, int64_t now_real_ns);
 /* `settled` answers when every frame that has been handed out is durable; maybe in here. */
 void wal_core_when_settled(struct wal_core *core, struct link_token token);
 /* The session's requests that wait here are forgotten; frames that were handed out stay. */

@@ -31,7 +31,8 @@ static void answer(struct wal_logs *l, struct link_token token)
         };
         held_log_pack(&pk, &held);
     }
-    struct msg_logs_reply reply = {.boot = l->boot, .version = l->version, .logs = buf_slice(&places)};
+    struct msg_logs_reply reply = {
+        .boot = l->boot, .version = l->version, .waits = l->waits, .logs = buf_slice(&places)};
     l->reply(l->arg, token, &reply);
     buf_free(&places);
 }
@@ -94,6 +95,12 @@ void wal_logs_moved(struct wal_logs *l, size_t index, const struct wal_durable *
 void wal_logs_trimmed(struct wal_logs *l, size_t index, uint64_t first_lsn)
 {
     l->all[index].first_lsn = first_lsn;
+    changed(l);
+}
+
+void wal_logs_proved(struct wal_logs *l)
+{
+    l->waits = false;
     changed(l);
 }
 

@@ -21,6 +21,7 @@ struct wal_log_place {
 struct wal_logs {
     struct id16 boot;
     uint64_t version;
+    bool waits;                             /* for `own_log` */
     struct wal_log_place all[WAL_LOGS_MAX]; /* the own one first */
     size_t count;
     size_t opening; /* copies of which nothing is known yet: polls wait for them, however long that takes */
@@ -38,6 +39,8 @@ size_t wal_logs_add(struct wal_logs *logs, struct id16 log);
 void wal_logs_opened(struct wal_logs *logs);
 /* How far it is durable has changed, or what else its place says. */
 void wal_logs_moved(struct wal_logs *logs, size_t index, const struct wal_durable *durable);
+/* The own log waits no longer. */
+void wal_logs_proved(struct wal_logs *logs);
 void wal_logs_trimmed(struct wal_logs *logs, size_t index, uint64_t first_lsn);
 void wal_logs_drop(struct wal_logs *logs, uint64_t session);
 /* Answers what has waited long enough. */

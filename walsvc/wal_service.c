@@ -16,6 +16,7 @@
 #include "wal_fatal.h"
 #include "wal_levels.h"
 #include "wal_mend.h"
+#include "wal_proof.h"
 
 enum { LINK_SLACK_BYTES = 16 << 20, AGAIN_MS = 100 };
 
@@ -33,6 +34,8 @@ struct wal_service {
     struct mailbox mailbox;
     struct loop_hook flush;
     struct loop_timer timer;
+    struct wal_proof proof;
+    struct loop_timer proof_timer;   /* it is over */
     struct wal_frame *first, **last; /* for the committer, at the end of the turn */
     struct buf body;                 /* of the answer being written */
 };
@@ -429,6 +432,61 @@ static void on_write_permit(struct wal_service *w, const struct link_request *re
     link_server_refuse(w->link, request->token, &refusal);
 }
 
+/* ---- the own log after a start of the machine ---- */
+
+static void go_on(struct wal_service *w)
+{
+    int result = wal_proof_settle(&w->proof);
+    if (result < 0)
+        wal_fatal("cannot write down that the log goes on; ending at once", w->dir.data, result);
+    loop_timer_cancel(w->service->loop, &w->proof_timer);
+    wal_logs_proved(&w->logs);
+    wal_core_let_go(w->core, clock_real_ns());
+    set_timer(w);
+}
+
+static void on_proof_over(void *arg)
+{
+    log_warn("the machine was started anew, and no other member says in time how far it has this node's log; "
+             "it goes on as it is");
+    go_on(arg);
+}
+
+/* The file of the start stays as it was: the next start asks again. */
+static void give_up(struct wal_service *w, const struct msg_own_log *told)
+{
+    char reason[WAL_REASON_MAX];
+    snprintf(reason, sizeof reason,
+             "this node's log is %s: %.*s. It is not extended any more; let the node begin anew: stop it, "
+             "move its "
+             "data directory away, start it, and `node join --replace` it on another member",
+             told->verdict == 1 ? "behind its copies" : "on another chain than its copies",
+             (int)told->text.len, (const char *)told->text.data);
+    log_error(reason);
+    loop_timer_cancel(w->service->loop, &w->proof_timer);
+    w->proof.waits = false;
+    wal_logs_proved(&w->logs);
+    wal_core_give_up_writes(w->core, reason);
+    set_timer(w);
+}
+
+static void on_own_log(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_own_log told;
+    enum sh_error error = request->local ? msg_decode(MSG_own_log, request->body, &told) : SH_FORBIDDEN;
+    if (error != SH_OK) {
+        refuse(w, request, error, "not a well-formed own_log, or not from this node");
+        return;
+    }
+    if (w->proof.waits && told.verdict == 0)
+        go_on(w);
+    else if (w->proof.waits)
+        give_up(w, &told);
+    w->body.len = 0;
+    msg_encode(MSG_own_log_reply, &(struct msg_own_log_reply){0}, &w->body);
+    link_server_answer(w->link, request->token, MSG_own_log_reply, buf_slice(&w->body));
+}
+
 static void on_request(void *arg, const struct link_request *request)
 {
     struct wal_service *w = arg;
@@ -450,6 +508,8 @@ static void on_request(void *arg, const struct link_request *request)
         on_write_permit(w, request);
     else if (request->type == MSG_replicated)
         on_replicated(w, request);
+    else if (request->type == MSG_own_log)
+        on_own_log(w, request);
     else
         refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
 }
@@ -496,9 +556,12 @@ static void open_core(struct wal_service *w, struct wal_state *state)
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);
+    if (w->proof.waits)
+        wal_core_hold_back(w->core);
     w->logs = (struct wal_logs){
         .boot = w->service->boot,
         .version = 1,
+        .waits = w->proof.waits,
         .all = {{.log = w->own.uuid,
                  .durable = w->own.log.durable,
                  .first_lsn = w->own.log.first_lsn,
@@ -624,6 +687,7 @@ static enum service_exit open_log(struct wal_service *w)
         return code;
     w->dir.reserve_bytes = wal_disk_reserve(w->dir.fs, w->dir.data, config->settings.wal_disk_reserve);
     wal_state_init(&state);
+    bool is_new = w->dir.is_new;
     code = wal_dir_open_log(&w->dir, &w->own.log, config->settings.wal_segment_size, &state);
     if (code == EXIT_DONE) {
         code = open_store(w);
@@ -635,6 +699,7 @@ static enum service_exit open_log(struct wal_service *w)
         wal_dir_close(&w->dir);
         return code;
     }
+    wal_proof_open(&w->proof, w->dir.fs, w->dir.data, is_new);
     open_core(w, &state);
     tell_opened(w, started_ns);
     return EXIT_DONE;
@@ -655,6 +720,9 @@ enum service_exit wal_open(struct service *service)
     w->timer = (struct loop_timer){.fn = on_timer, .arg = w};
     mailbox_open(&w->mailbox, service->loop, on_mail, w);
     loop_hook_add(service->loop, &w->flush);
+    w->proof_timer = (struct loop_timer){.fn = on_proof_over, .arg = w};
+    if (w->proof.waits)
+        loop_timer_after(service->loop, &w->proof_timer, WAL_PROOF_NS);
     start_threads(w);
     code = start_link(w);
     if (code != EXIT_DONE)
@@ -687,6 +755,7 @@ void wal_close(struct service *service)
     wal_core_end_waits(w->core);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
+    loop_timer_cancel(service->loop, &w->proof_timer);
     link_server_close(w->link);
     wal_core_close(w->core);
     wal_copies_close(w->copies);

@@ -125,7 +125,7 @@ void peer_tell_members(struct repl_rig *rig)
 
 void peer_tell_logs(struct repl_rig *rig)
 {
-    repl_core_logs(rig->core, rig->now_ns, rig->boot, rig->held, rig->held_count);
+    repl_core_logs(rig->core, rig->now_ns, rig->boot, false, rig->held, rig->held_count);
     collect(rig);
 }
 

@@ -167,7 +167,7 @@ static void tell_logs(struct repl_world *w, uint32_t node)
     for (size_t log = 0; log < w->log_count; log++)
         if (log != node && n->holds[log])
             logs[count++] = model_log_tell(&n->logs[log]);
-    repl_core_logs(n->core, w->net.now_ns + n->clock_ns, n->boot, logs, count);
+    repl_core_logs(n->core, w->net.now_ns + n->clock_ns, n->boot, false, logs, count);
     world_after_call(w, node);
 }
 

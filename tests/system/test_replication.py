@@ -1,6 +1,7 @@
 """Three nodes, each of which takes writes: all have everything, byte for byte."""
 import os
 import random
+import shutil
 import signal
 import time
 import unittest
@@ -137,6 +138,30 @@ class Replication(unittest.TestCase):
                 wait_for(lambda name=name: cluster[name].log_lines("whole again"), f"the repair at {name}", 60, 0.2)
                 wait_for(lambda name=name: digest(cluster[name], uuid) == whole, f"the same bytes at {name}", 30, 0.2)
                 self.assertEqual(cluster[name].ctl("log", "verify", "--data", cluster[name].data).returncode, 0)
+
+    def test_a_log_that_lost_its_end_is_not_extended(self):
+        """As after a disk that lied, or a snapshot that was rolled back, and a start of the machine."""
+        with Cluster(settings=SMALL).start() as cluster:
+            node = cluster["n1"]
+            node.ctl("append", "--ack", "all", "first")
+            node.stop()
+            shutil.copytree(node.data, node.dir + "/before", symlinks=True)
+            node.start()
+            self.assertEqual(node.json("append", "--ack", "all", "second")["first"]["lsn"], 2)
+            node.stop()
+            os.unlink(os.path.join(node.data, "boot"))  # the machine was started: no other harm done
+            node.start()
+            self.assertEqual(node.json("append", "--ack", "all", "third")["first"]["lsn"], 3)
+            self.assertEqual(node.log_lines("it goes on as it is"), [], "others were there to be asked")
+            node.stop()
+            shutil.rmtree(node.data)
+            shutil.move(node.dir + "/before", node.data)
+            os.unlink(os.path.join(node.data, "boot"))
+            node.start()
+            done = node.ctl("append", "other", check=False)
+            self.assertIn(b"read_only", done.stderr)
+            self.assertIn(b"behind its copies", done.stderr)
+            self.assertEqual(read_lines(cluster["n2"], log_of(cluster, "n1")), ["first", "second", "third"])
 
 
 if __name__ == "__main__":
