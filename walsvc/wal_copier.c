@@ -134,8 +134,6 @@ static void sync_all(struct wal_copier *c, unsigned *used)
         return;
     must(c, failpoint_step("copy_sync", wal_log_sync(log)), what);
     c->synced_ns = clock_mono_ns();
-    if (mark_due_ns(c) <= c->synced_ns)
-        put_mark(c);
 }
 
 static uint64_t reserve_of(struct wal_copier *c)
@@ -273,6 +271,8 @@ static struct request *write_group(struct wal_copier *c, struct request *first)
     sync_all(c, &used);
     if (r != first)
         answer(c, first, r, SH_OK);
+    if (mark_due_ns(c) <= clock_mono_ns()) /* a busy copy's */
+        put_mark(c);
     return r;
 }
 

@@ -173,6 +173,29 @@ static void test_watermarks_reach_the_group(void **state)
     cores_close(&rig);
 }
 
+/* Of every log that a node holds: its own, and copies. */
+static void test_each_log_has_a_watermark_of_its_own(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 3, 3);
+    for (uint64_t round = 1; round <= 2; round++) {
+        for (uint32_t i = 0; i < 3; i++) {
+            struct member_watermark mark = {rig.nodes[i].log, round * 10 + i, round * 1000 + i};
+            member_core_watermark(rig.nodes[0].core, cores_time(&rig, 0), &mark);
+        }
+        cores_run(&rig, 300);
+        struct member_view view = cores_view(&rig, 1, 0);
+        assert_int_equal(view.watermark_count, 3);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_true(id16_equal(view.watermarks[i].log, rig.nodes[i].log));
+            assert_int_equal(view.watermarks[i].lsn, round * 10 + i);
+            assert_int_equal(view.watermarks[i].end, round * 1000 + i);
+        }
+    }
+    cores_close(&rig);
+}
+
 /* A cluster of 1,024 with ids and hosts as long as they may be: nothing is larger than a message may be, and
  * records come in parts. */
 static void test_the_largest_cluster_fits_into_messages(void **state)
@@ -246,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_whoever_hears_a_member_contradicts_once),
         cmocka_unit_test(test_equal_views_are_compared_by_one_small_message),
         cmocka_unit_test(test_watermarks_reach_the_group),
+        cmocka_unit_test(test_each_log_has_a_watermark_of_its_own),
         cmocka_unit_test(test_the_largest_cluster_fits_into_messages),
         cmocka_unit_test(test_a_silent_cluster_sends_little),
     };

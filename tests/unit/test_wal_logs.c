@@ -1,0 +1,142 @@
+/* The long poll for how far all logs are durable. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "wal_logs.h"
+
+static const struct id16 own = {{1}}, copy = {{2}}, boot = {{3}};
+static struct wal_logs logs;
+static struct {
+    unsigned count;
+    uint64_t number, version;
+    uint32_t logs;
+    struct wal_log_place places[WAL_LOGS_MAX];
+} last;
+
+static void on_reply(void *arg, struct link_token token, const struct msg_logs_reply *reply)
+{
+    struct mp m = mp_of(reply->logs);
+    struct slice log;
+    uint64_t checksum;
+    uint32_t parts;
+    (void)arg;
+    last.count++;
+    last.number = token.number;
+    last.version = reply->version;
+    assert_true(id16_equal(reply->boot, boot));
+    assert_true(mp_array(&m, &last.logs));
+    for (uint32_t i = 0; i < last.logs; i++) {
+        struct wal_log_place *p = &last.places[i];
+        assert_true(mp_array(&m, &parts) && parts == 5 && mp_bin(&m, &log) && mp_uint(&m, &p->durable.end) &&
+                    mp_uint(&m, &p->durable.lsn) && mp_uint(&m, &checksum) && mp_uint(&m, &p->first_lsn));
+        p->durable.checksum = (uint32_t)checksum;
+        memcpy(p->log.bytes, log.data, sizeof p->log);
+    }
+    assert_true(mp_at_end(&m));
+}
+
+static void ask(uint64_t number, uint64_t newer_than, uint64_t wait_ms)
+{
+    const struct msg_logs m = {.boot = boot, .newer_than = newer_than, .wait_ms = wait_ms};
+    wal_logs_ask(&logs, (struct link_token){number, number}, &m, 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&last, 0, sizeof last);
+    logs = (struct wal_logs){
+        .boot = boot, .version = 1, .all = {{.log = own, .first_lsn = 1}}, .count = 1, .reply = on_reply};
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    wal_logs_free(&logs);
+    return 0;
+}
+
+static void test_a_poll_is_answered_by_the_next_change(void **state)
+{
+    const struct wal_durable durable = {.end = 500, .lsn = 7, .checksum = 99};
+    (void)state;
+    ask(1, 0, 1000);
+    assert_int_equal(last.count, 1); /* who knows nothing hears at once */
+    assert_int_equal(last.version, 1);
+    ask(2, 1, 1000);
+    assert_int_equal(last.count, 1);
+    wal_logs_moved(&logs, 0, &durable);
+    assert_int_equal(last.count, 2);
+    assert_int_equal(last.number, 2);
+    assert_true(id16_equal(last.places[0].log, own));
+    assert_int_equal(last.places[0].durable.end, 500);
+    assert_int_equal(last.places[0].durable.lsn, 7);
+    assert_int_equal(last.places[0].durable.checksum, 99);
+    ask(3, last.version, 1000);
+    wal_logs_trimmed(&logs, 0, 5);
+    assert_int_equal(last.number, 3);
+    assert_int_equal(last.places[0].first_lsn, 5);
+}
+
+static void test_another_boot_is_answered_at_once(void **state)
+{
+    const struct msg_logs m = {.boot = {{8}}, .newer_than = 100, .wait_ms = 1000};
+    (void)state;
+    wal_logs_ask(&logs, (struct link_token){1, 1}, &m, 0);
+    assert_int_equal(last.count, 1);
+}
+
+static void test_a_poll_ends_when_its_wait_is_over(void **state)
+{
+    (void)state;
+    assert_int_equal(wal_logs_due_ns(&logs), INT64_MAX);
+    ask(1, 1, 20);
+    ask(2, 1, 10);
+    assert_int_equal(wal_logs_due_ns(&logs), 10 * NS_PER_MS);
+    wal_logs_tick(&logs, 10 * NS_PER_MS);
+    assert_int_equal(last.count, 1);
+    assert_int_equal(last.number, 2);
+    assert_int_equal(last.version, 1);
+    wal_logs_drop(&logs, 1);
+    wal_logs_tick(&logs, 20 * NS_PER_MS);
+    assert_int_equal(last.count, 1);
+    ask(3, 1, 0);
+    assert_int_equal(last.count, 2);
+}
+
+/* Else a follower would take the log for one that is not here yet. */
+static void test_polls_wait_until_every_copy_is_known(void **state)
+{
+    const struct wal_durable durable = {.end = 40, .lsn = 2}, none = {0};
+    size_t index = wal_logs_add(&logs, copy), broken = wal_logs_add(&logs, (struct id16){{4}});
+    (void)state;
+    ask(1, 0, 0);
+    ask(2, 0, 10);
+    wal_logs_tick(&logs, NS_PER_S);
+    assert_int_equal(wal_logs_due_ns(&logs), INT64_MAX);
+    wal_logs_opened(&logs);
+    logs.all[index].is_hidden = false;
+    wal_logs_moved(&logs, index, &durable);
+    assert_int_equal(last.count, 0);
+    wal_logs_opened(&logs);
+    wal_logs_moved(&logs, broken, &none);
+    assert_int_equal(last.count, 2);
+    assert_int_equal(last.logs, 2); /* the broken one is not named */
+    assert_true(id16_equal(last.places[1].log, copy));
+    assert_int_equal(last.places[1].durable.end, 40);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_poll_is_answered_by_the_next_change, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_boot_is_answered_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_poll_ends_when_its_wait_is_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_polls_wait_until_every_copy_is_known, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
