@@ -57,9 +57,8 @@ static bool take_frame(struct recovery *r, const struct frame_header *h, struct 
     bool first = r->end == SEGMENT_HEADER_BYTES;
     struct slice body = slice_of(bytes.data + FRAME_HEADER_BYTES, bytes.len - FRAME_HEADER_BYTES);
     if (!log_chain_follow(&chain, h) || first != (h->kind == FRAME_CHECKPOINT) ||
-        contradicts_mark(r, r->log->chain.position, &chain))
-        return false;
-    if (!r->log->is_copy && !wal_state_apply(r->state, h, body))
+        contradicts_mark(r, r->log->chain.position, &chain) ||
+        (!r->log->is_copy && !wal_state_apply(r->state, h, body)))
         return false;
     r->log->chain = chain;
     note_claim(r, h);

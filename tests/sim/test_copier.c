@@ -1,5 +1,5 @@
-/* The copier with its threads, on a simulated disk: order, durability, a full disk, marks, borrowed bytes, and copies
- * that cannot be opened. */
+/* The copier with its threads, on a simulated disk: order, durability, a full disk, marks, borrowed bytes,
+ * and copies that cannot be opened. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -144,8 +144,9 @@ static int teardown(void **state)
 /* Puts units of the origin, by the number of the first of them. */
 static enum sh_error put(size_t first, size_t behind, uint64_t session, uint64_t number)
 {
-    const struct msg_copy_append m = {
-        .log = origin.log, .position = origin.units[first].begin, .bytes = origin_bytes(&origin, first, behind)};
+    const struct msg_copy_append m = {.log = origin.log,
+                                      .position = origin.units[first].begin,
+                                      .bytes = origin_bytes(&origin, first, behind)};
     return wal_copier_put(copier, (struct link_token){session, number}, &m);
 }
 

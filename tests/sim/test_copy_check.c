@@ -169,6 +169,20 @@ static void test_headers_that_lie_are_refused(void **state)
     refused(SH_CONFLICT, h.position, slice_of(bytes.data, SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES), true);
 }
 
+/* Where the copy has no segment's begin. */
+static void test_a_header_within_what_is_there_is_refused(void **state)
+{
+    uint8_t bytes[SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES];
+    struct frame_header checkpoint = {.kind = FRAME_CHECKPOINT, .base_lsn = 1};
+    struct segment_header s = {
+        .log = origin.log, .salt = segment_salt(origin.log, 1), .base_lsn = 1, .position = 100};
+    (void)state;
+    segment_header_encode(&s, bytes);
+    memcpy(bytes + SEGMENT_HEADER_BYTES, forge(checkpoint, s.salt).data, FRAME_HEADER_BYTES);
+    refused(SH_CONFLICT, s.position, slice_of(bytes, sizeof bytes), false);
+    refused(SH_CONFLICT, s.position, slice_of(bytes, sizeof bytes), true);
+}
+
 static void test_a_header_in_the_middle_is_refused(void **state)
 {
     size_t unit = HELD;
@@ -308,6 +322,7 @@ int main(void)
         CASE(test_noise_and_damage_are_refused),
         CASE(test_frames_of_another_log_are_refused),
         CASE(test_headers_that_lie_are_refused),
+        CASE(test_a_header_within_what_is_there_is_refused),
         CASE(test_a_header_in_the_middle_is_refused),
         CASE(test_a_segment_begins_with_its_checkpoint_and_has_no_other),
         CASE(test_a_gap_says_what_is_wanted),
