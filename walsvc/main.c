@@ -1,4 +1,5 @@
-/* walsvc: the only writer of the log. Appends, made durable in groups; durable watermarks by long poll. */
+/* walsvc: the only writer of logs, the node's own and copies of others'. Appends, made durable in groups;
+ * durable watermarks by long poll. */
 #include "wal_service.h"
 
 int main(int argc, char **argv)

@@ -79,7 +79,7 @@ static void take_news(struct copy *copy, const struct wal_copy_news *news)
     copy->state = news->state;
     place->is_hidden = news->state != SH_OK;
     place->damage = news->state == SH_OK ? wal_copier_store(copy->copier)->damage : NULL;
-    if (news->first_lsn != 0)
+    if (news->first_lsn > place->first_lsn) /* else the janitor has told of a later trim before */
         place->first_lsn = news->first_lsn;
     if (!was_told)
         wal_logs_opened(logs);

@@ -94,6 +94,8 @@ void wal_logs_moved(struct wal_logs *l, size_t index, const struct wal_durable *
 
 void wal_logs_trimmed(struct wal_logs *l, size_t index, uint64_t first_lsn)
 {
+    if (first_lsn <= l->all[index].first_lsn)
+        return;
     l->all[index].first_lsn = first_lsn;
     changed(l);
 }

@@ -41,6 +41,7 @@ void wal_logs_opened(struct wal_logs *logs);
 void wal_logs_moved(struct wal_logs *logs, size_t index, const struct wal_durable *durable);
 /* The own log waits no longer. */
 void wal_logs_proved(struct wal_logs *logs);
+/* What is lower than what was told says nothing. */
 void wal_logs_trimmed(struct wal_logs *logs, size_t index, uint64_t first_lsn);
 void wal_logs_drop(struct wal_logs *logs, uint64_t session);
 /* Answers what has waited long enough. */

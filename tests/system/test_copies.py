@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import unittest
 import uuid
 
 from caller import Caller
-from shanghai import Node, wait_for
+from first_life import FirstLife, wait_restarted
+from shanghai import BIN, Node, wait_for
 
 ERROR, HOLD, HOLD_REPLY, LOG_TRIM, LOG_TRIM_REPLY, WAL_INFO, WAL_INFO_REPLY = 3, 22, 23, 20, 21, 28, 29
 REPAIR, REPAIR_REPLY, ACCEPT_LOSS, LOGS, LOGS_REPLY, COPY_APPEND, COPY_APPEND_REPLY = 24, 25, 26, 48, 49, 50, 51
@@ -16,6 +18,11 @@ BAD_REQUEST, CONFLICT, NOT_FOUND = 1, 6, 8
 SEGMENT_HEADER, FRAME_HEADER = 64, 88
 SETTINGS = "wal:\n  segment_size: 4MiB"
 LINES = 120000
+
+
+def has_failpoints():
+    out = subprocess.run([os.path.join(BIN, "shanghaictl"), "--format", "json", "version"], capture_output=True, check=True)
+    return json.loads(out.stdout).get("failpoints", False)
 
 
 def integer(data, at, size):
@@ -45,7 +52,9 @@ class Segment:
                 begin = start
 
 
-class Copies(unittest.TestCase):
+class CopyTest(unittest.TestCase):
+    """A log to copy from, whose node has stopped, and what a follower asks walsvc."""
+
     @classmethod
     def setUpClass(cls):
         with Node(settings=SETTINGS) as origin:
@@ -60,10 +69,9 @@ class Copies(unittest.TestCase):
         cls.log = uuid.UUID(cls.uuid).bytes
         cls.end = cls.segments[-1].position + len(cls.segments[-1].data)
 
-    def setUp(self):
-        self.node = Node(settings=SETTINGS).start()
-        self.addCleanup(self.node.close)
-        self.directory = os.path.join(self.node.data, "log", self.uuid)
+    def use(self, node):
+        self.node = node
+        self.directory = os.path.join(node.data, "log", self.uuid)
         self.wal = self.caller()
 
     def caller(self):
@@ -97,6 +105,14 @@ class Copies(unittest.TestCase):
         for segment in segments[:-1]:
             path = os.path.join(self.directory, segment.name)
             wait_for(lambda p=path, s=segment: os.path.getsize(p) == len(s.data), "a sealed segment to be cut")
+
+
+
+class Copies(CopyTest):
+    def setUp(self):
+        node = Node(settings=SETTINGS)
+        self.addCleanup(node.close)
+        self.use(node.start())
 
     def verified(self):
         out = self.node.ctl("--format", "json", "log", "verify", "--data", self.node.data)
@@ -147,6 +163,12 @@ class Copies(unittest.TestCase):
         told = asker.take()[2][3]
         self.assertEqual(told[1][0], self.log)
         self.assertEqual(self.places()[self.uuid][:3], (reply[2], reply[3], reply[4]))
+
+    def test_copies_go_on_while_the_node_may_not_write(self):
+        subprocess.run([os.path.join(BIN, "link_permit"), f"ipc://{self.node.run}/wal", "refuse", "for a test"],
+                       capture_output=True, check=True, timeout=60)
+        self.assertNotEqual(self.node.ctl("append", "one", check=False).returncode, 0)
+        self.fill(self.segments[:1])
 
     def test_other_nodes_hear_of_copies(self):
         reply = self.fill(self.segments[:1])
@@ -199,6 +221,52 @@ class Copies(unittest.TestCase):
         kind, body = self.append(position, data, anew=True)
         self.assertEqual((kind, body[2]), (COPY_APPEND_REPLY, position + len(data)))
         self.assertEqual(self.places()[self.uuid][3], later.base)
+
+
+class Faults(CopyTest):
+    """walsvc ends at a step of a copy's write, roll or mark; what it had answered is there, and the copy goes on."""
+
+    # The own log's first segment and mark are the first arrivals of theirs.
+    POINTS = ("copy_sync=fail@1", "copy_sync=fail@9", "roll_written=kill@2", "roll_synced=kill@3", "roll_named=kill@3",
+              "roll_dir_synced=kill@2", "roll_dir_synced=fail@3", "mark_written=kill@4", "mark_synced=kill@5",
+              "seal_truncated=kill@1", "seal_synced=kill@2")
+
+    def setUp(self):
+        if not has_failpoints():
+            self.skipTest("a build without failpoints")
+
+    def fill_until_the_end(self):
+        """Returns the place that was answered last."""
+        end = 0
+        try:
+            for segment in self.segments:
+                for position, data in segment.pieces(1 << 18):
+                    kind, body = self.append(position, data)
+                    self.assertEqual(kind, COPY_APPEND_REPLY)
+                    end = body[2]
+        except OSError:
+            pass
+        return end
+
+    def go_on(self):
+        end = self.places().get(self.uuid, (0,))[0]
+        for segment in self.segments:
+            for position, data in segment.pieces(1 << 18):
+                if position >= end:
+                    self.assertEqual(self.append(position, data)[0], COPY_APPEND_REPLY)
+        return end
+
+    def test_what_was_answered_survives_a_fault_at_each_step(self):
+        for point in self.POINTS:
+            with self.subTest(point=point), FirstLife(SETTINGS, ["env", f"SHANGHAI_FAILPOINT={point}"]) as node:
+                self.assertFalse(node.start_through_fault())
+                self.use(node)
+                answered = self.fill_until_the_end()
+                wait_restarted(node)
+                self.wal = self.caller()
+                self.assertGreaterEqual(self.go_on(), answered)
+                self.check_files(self.segments)
+        print(f"\ncount: kills at a step {len(self.POINTS)}", flush=True)
 
 
 if __name__ == "__main__":
