@@ -506,8 +506,10 @@ struct sim_faults sim_disk_faults(const struct sim_disk *d)
 
 void sim_disk_set_full(struct sim_disk *d, bool full)
 {
+    pthread_mutex_lock(&d->lock);
     d->is_full = full;
     d->room = 0;
+    pthread_mutex_unlock(&d->lock);
 }
 
 struct slice sim_disk_file(struct sim_disk *d, const char *path)
