@@ -211,7 +211,8 @@ class Acks(unittest.TestCase):
             with self.subTest(body=body):
                 kind, error = wal.ask(REPLICATED, body)
                 self.assertEqual((kind, error[1]), (ERROR, BAD_REQUEST))
-        self.assertEqual(len(self.node.log_lines("replicated LSNs that cannot be")), 3)
+        wait_for(lambda: len(self.node.log_lines("replicated LSNs that cannot be")) == 3,
+                 "the three that are well-formed in the log")
         self.assertIsNone(waiting.poll())
         self.replicated(1, 0, wal)
         self.assertEqual(self.finish(waiting)[0], 0)
