@@ -112,7 +112,8 @@ static void park(struct link_token token, uint32_t type, uint64_t newer_than, ui
 
 static void on_request(void *arg, const struct link_request *request)
 {
-    const struct msg_error unknown = {.code = SH_BAD_REQUEST, .text = slice_str("not known here")};
+    const struct msg_error unknown = {.code = request->type == MSG_wal_info ? SH_NOT_FOUND : SH_BAD_REQUEST,
+                                      .text = slice_str("not known here")};
     struct msg_watermark watermark;
     struct msg_logs ask;
     (void)arg;

@@ -200,6 +200,39 @@ class CopyReads(unittest.TestCase):
         self.assertEqual((kind, body[2]), (COPY_APPEND_REPLY, position + len(data)))
         self.assertEqual(self.places()[self.uuid][3], later.base)
 
+    def no_such_log(self, *args):
+        done = self.node.ctl(*args, "--log", str(NO_LOG), check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertIn("not_found: this node does not hold that log", done.stderr.decode())
+
+    def test_shanghaictl_reads_copies(self):
+        self.hold(1)
+        of_copy = ("--format", "raw", "--log", str(self.log))
+        line = b"%0300d\n" % 5
+        self.assertEqual(self.node.ctl("read", *of_copy, "--from", str(LINES + 1)).stdout, line * 5)
+        self.assertEqual(self.node.ctl("tail", *of_copy, "--lines", "2").stdout, line * 2)
+        self.assertEqual(self.node.ctl("read", *of_copy, "--from", str(LINES + 6)).stdout, b"")
+        done = self.node.ctl("read", *of_copy, "--from", str(LINES + 7), check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"the log ends at LSN {LINES + 5}", done.stderr.decode())
+        follower = subprocess.Popen(self.node.ctl_command("tail", "-f", *of_copy, "--lines", "1"), stdout=subprocess.PIPE)
+        self.addCleanup(follower.stdout.close)
+        self.addCleanup(follower.wait)
+        self.addCleanup(follower.kill)
+        self.assertEqual(follower.stdout.readline(), line)
+        self.hold(2)
+        self.assertEqual(follower.stdout.readline(), b"%0300d\n" % 1)
+
+    def test_shanghaictl_tells_of_copies(self):
+        self.hold(0)
+        info = self.node.json("log", "info", "--log", str(self.log))
+        self.assertEqual((info["log"], info["first_lsn"], info["durable_lsn"], info["durable_end"], info["walsvc"]),
+                         (str(self.log), 1, LINES, self.ends[0][0], False))
+        self.assertEqual([segment["base_lsn"] for segment in info["segments"]], [row[0] for row in self.info[1][5]])
+        self.assertNotIn("walsvc", self.node.ctl("log", "info", "--log", str(self.log)).stdout.decode())
+        for command in (("read",), ("tail",), ("tail", "-f"), ("tail", "-f", "--since", "1h"), ("log", "info")):
+            self.no_such_log(*command)
+
 
 if __name__ == "__main__":
     unittest.main()
