@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of a copy: it lags when it is more than LAG_BYTES behind and was not caught up for LAG_MS. Positions of
- * followers come each second. */
+/* A copy lags when it is more than LAG_BYTES behind and was not caught up for LAG_MS. Followers tell of
+ * theirs each second. */
 enum { LAG_BYTES = 64 << 20, LAG_MS = 60 * 1000, SILENT_MS = 15 * 1000 };
 
 const char *sh_health_name(enum sh_health_level level)
@@ -57,34 +57,48 @@ static void of_node(struct sh_health *h, const struct sh_node *n)
         add(h, SH_HEALTH_DEGRADED, "the clock of %s is too far away", n->id);
 }
 
-/* A log that is written all the time is caught up at no instant: only with the bytes does the time tell. */
+/* A log that is written all the time is caught up at no instant: unless nobody gives the rest, only with the
+ * bytes does the time tell. */
 static bool lags(const struct sh_replica *r)
 {
-    return r->state != SH_REPLICA_DISCONNECTED && r->lag_bytes > LAG_BYTES && r->lag_ms > LAG_MS;
+    bool is_much = r->lag_bytes > LAG_BYTES || (r->lag_bytes > 0 && r->state == SH_REPLICA_DISCONNECTED);
+    return is_much && r->lag_ms > LAG_MS;
 }
 
+/* Of a log of no member now there may be entries that nobody has any more. */
 static void of_followed(struct sh_health *h, const struct sh_replica *r)
 {
     char uuid[ID_TEXT];
     struct id16 log;
+    bool is_member = r->origin[0] != 0;
     memcpy(log.bytes, r->log, sizeof log.bytes);
     id16_format(log, uuid);
-    const char *name = r->origin[0] != 0 ? r->origin : uuid;
     if (r->state == SH_REPLICA_FORKED)
-        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s is forked", name);
-    if (lags(r))
-        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s lags", name);
+        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s is forked", is_member ? r->origin : uuid);
+    else if (is_member && lags(r))
+        add(h, SH_HEALTH_DEGRADED, "the copy of the log of %s lags", r->origin);
 }
 
-static void of_follower(struct sh_health *h, const struct sh_replica *r)
+static bool is_up(const struct sh_nodes *nodes, const char *id)
 {
-    if (r->state != SH_REPLICA_DISCONNECTED && r->seen_ms > SILENT_MS)
-        add(h, SH_HEALTH_DEGRADED, "%s has not told of its copy of this log for long", r->peer);
+    for (size_t i = 0; nodes != NULL && i < nodes->node_count; i++)
+        if (strcmp(nodes->nodes[i].id, id) == 0)
+            return nodes->nodes[i].status == SH_NODE_UP;
+    return false;
+}
+
+/* One that is not up is told of as a member. */
+static void of_follower(struct sh_health *h, const struct sh_replica *r, const struct sh_nodes *nodes)
+{
+    if (!is_up(nodes, r->peer))
+        return;
+    if (r->seen_ms < 0 || r->seen_ms > SILENT_MS)
+        add(h, SH_HEALTH_DEGRADED, "%s does not tell of its copy of this log", r->peer);
     else if (lags(r))
         add(h, SH_HEALTH_DEGRADED, "the copy of this log on %s lags", r->peer);
 }
 
-static void of_replicas(struct sh_health *h, const struct sh_replicas *replicas)
+static void of_replicas(struct sh_health *h, const struct sh_replicas *replicas, const struct sh_nodes *nodes)
 {
     if (replicas == NULL) {
         add(h, SH_HEALTH_DEGRADED, "replsvc does not answer: logs are not copied");
@@ -93,7 +107,7 @@ static void of_replicas(struct sh_health *h, const struct sh_replicas *replicas)
     for (size_t i = 0; i < replicas->followed_count; i++)
         of_followed(h, &replicas->followed[i]);
     for (size_t i = 0; i < replicas->follower_count; i++)
-        of_follower(h, &replicas->followers[i]);
+        of_follower(h, &replicas->followers[i], nodes);
 }
 
 static void of_nodes(struct sh_health *h, const struct sh_nodes *nodes)
@@ -116,7 +130,7 @@ void sh_health(const struct sh_status *status, const struct sh_nodes *nodes,
     *health = (struct sh_health){0};
     of_writes(health, status, nodes);
     of_nodes(health, nodes);
-    of_replicas(health, replicas);
+    of_replicas(health, replicas, nodes);
 }
 
 void sh_health_free(struct sh_health *health)

@@ -128,9 +128,12 @@ static void test_a_copy_that_is_forked_or_far_behind_degrades(void **state)
     let_lag(&followed);
     followed.lag_ms--; /* it has just come back */
     expect(&nodes, SH_HEALTH_GOOD, NULL);
-    let_lag(&followed);
-    followed.state =
-        SH_REPLICA_DISCONNECTED; /* nobody is up who could give it: that is told of the members */
+    followed.lag_ms++;
+    followed.lag_bytes = 1;
+    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    followed.state = SH_REPLICA_DISCONNECTED; /* nobody gives the rest */
+    expect(&nodes, SH_HEALTH_DEGRADED, "the copy of the log of n2 lags");
+    followed.origin[0] = 0; /* it left, and perhaps nobody has the rest */
     expect(&nodes, SH_HEALTH_GOOD, NULL);
     followed = (struct sh_replica){.log = {7}, .origin = "n2", .state = SH_REPLICA_FORKED};
     expect(&nodes, SH_HEALTH_DEGRADED, "the copy of the log of n2 is forked");
@@ -142,18 +145,19 @@ static void test_a_copy_that_is_forked_or_far_behind_degrades(void **state)
 static void test_a_follower_that_lags_or_is_silent_degrades(void **state)
 {
     (void)state;
+    static const char silent[] = "n3 does not tell of its copy of this log";
     let_lag(&follower);
     expect(&nodes, SH_HEALTH_DEGRADED, "the copy of this log on n3 lags");
     follower.seen_ms = 15001; /* says more */
-    expect(&nodes, SH_HEALTH_DEGRADED, "n3 has not told of its copy of this log for long");
+    expect(&nodes, SH_HEALTH_DEGRADED, silent);
     follower.lag_bytes = follower.lag_ms = 0;
-    expect(&nodes, SH_HEALTH_DEGRADED, "n3 has not told of its copy of this log for long");
+    expect(&nodes, SH_HEALTH_DEGRADED, silent);
     follower.seen_ms--;
     expect(&nodes, SH_HEALTH_GOOD, NULL);
-    let_lag(&follower);
-    follower.seen_ms = 15001;
-    follower.state = SH_REPLICA_DISCONNECTED; /* it is down, or has not come yet */
-    expect(&nodes, SH_HEALTH_GOOD, NULL);
+    follower.seen_ms = -1;
+    expect(&nodes, SH_HEALTH_DEGRADED, silent);
+    members[2].status = SH_NODE_DOWN; /* that says it */
+    expect(&nodes, SH_HEALTH_DEGRADED, "n3 is down");
 }
 
 static void test_without_replsvc_it_is_degraded(void **state)
