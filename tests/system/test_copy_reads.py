@@ -1,204 +1,209 @@
-"""walsvc keeps the copy of another node's log: bytes as they are in that node's files go in by messages, and come out the
-same, through kills, restarts and trims."""
-import hashlib
-import json
+"""Copies of other nodes' logs as querysvc serves them: a real querysvc on real files, and who stands in for walsvc, which
+says how far each log is durable."""
 import os
-import signal
+import shutil
+import subprocess
+import time
 import unittest
 import uuid
+from types import SimpleNamespace
 
 from caller import Caller
-from shanghai import Node, wait_for
+from shanghai import BIN, Node, wait_for
 
-ERROR, HOLD, HOLD_REPLY, LOG_TRIM, LOG_TRIM_REPLY, WAL_INFO, WAL_INFO_REPLY = 3, 22, 23, 20, 21, 28, 29
-REPAIR, REPAIR_REPLY, ACCEPT_LOSS, LOGS, LOGS_REPLY, COPY_APPEND, COPY_APPEND_REPLY = 24, 25, 26, 48, 49, 50, 51
-BAD_REQUEST, CONFLICT, NOT_FOUND = 1, 6, 8
-SEGMENT_HEADER, FRAME_HEADER = 64, 88
-SETTINGS = "wal:\n  segment_size: 4MiB"
-LINES = 120000
-
-
-def integer(data, at, size):
-    return int.from_bytes(data[at:at + size], "little")
+ERROR, READ, READ_REPLY, LOG_INFO, LOG_INFO_REPLY = 3, 34, 35, 38, 39
+NOT_FOUND, UNAVAILABLE = 8, 12
+SETTINGS = "wal: {segment_size: 4MiB}"
+LINES = 30000
+LONG_MS = 60000
+NO_LOG = uuid.UUID(int=7)
 
 
-class Segment:
-    """Of a node that has stopped: its bytes up to the last frame, and where frames begin."""
+def read(log, lsn, wait_ms=0, since=0):
+    return {1: log.bytes, 2: lsn, 3: 1 << 20, 4: 1 << 40, 5: wait_ms, 6: since}
 
-    def __init__(self, path):
-        self.name = os.path.basename(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        self.base, self.position = integer(data, 32, 8), integer(data, 40, 8)
-        self.starts, at = [], SEGMENT_HEADER
-        while data[at:at + 4] == b"SHFR":
-            self.starts.append(at)
-            at += FRAME_HEADER + integer(data, at + 8, 4)
-        self.data = data[:at]
 
-    def pieces(self, most):
-        """(position, bytes) of whole frames, the header before the first one."""
-        begin = 0
-        for start in self.starts[1:] + [len(self.data)]:
-            if start - begin >= most or start == len(self.data):
-                yield self.position + begin, self.data[begin:start]
-                begin = start
+def caller_of(test, node):
+    return Caller(test, f"{node.run}/query.in", f"{node.run}/query.out")
 
 
 class CopyReads(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        with Node(settings=SETTINGS) as origin:
-            origin.start()
-            origin.ctl("append", "--batch", "100", "-", input=b"".join(b"%0100d\n" % i for i in range(LINES)))
-            directory = origin.log_dir()
-            origin.stop()
-            cls.uuid = os.path.basename(directory)
-            names = sorted(name for name in os.listdir(directory) if name.endswith(".seg"))
-            cls.segments = [Segment(os.path.join(directory, name)) for name in names]
-        assert len(cls.segments) >= 4
-        cls.log = uuid.UUID(cls.uuid).bytes
-        cls.end = cls.segments[-1].position + len(cls.segments[-1].data)
+        """A log of several segments on the node that it is of, and how far it was durable after each of three appends."""
+        cls.origin, cls.ends = Node(SETTINGS), []
+        cls.addClassCleanup(cls.origin.close)
+        cls.origin.start()
+        for count in (LINES, 5, 1):
+            cls.origin.ctl("append", "--batch", "100", "-", input=b"%0300d\n" % count * count)
+            status = cls.origin.json("status")
+            cls.ends.append((status["durable_end"], status["durable_lsn"]))
+        cls.log = uuid.UUID(status["log"])
+        asker = caller_of(SimpleNamespace(addCleanup=cls.addClassCleanup), cls.origin)
+        cls.answers = {lsn: asker.ask(READ, read(cls.log, lsn)) for lsn in (1, LINES // 2, LINES + 1)}
+        cls.info = asker.ask(LOG_INFO, {})
+        assert len(cls.info[1][5]) >= 3
+        event, = cls.origin.ctl("--format", "json", "read", "--from", str(LINES + 1), "--count", "1").stdout.splitlines()
+        cls.hlc = int(event.split(b'"hlc":')[1].split(b",")[0])
+        assert cls.origin.stop() == 0
 
     def setUp(self):
-        self.node = Node(settings=SETTINGS).start()
+        self.node = Node(SETTINGS)
         self.addCleanup(self.node.close)
-        self.directory = os.path.join(self.node.data, "log", self.uuid)
-        self.wal = self.caller()
-
-    def caller(self):
-        return Caller(self, f"{self.node.run}/wal.in", f"{self.node.run}/wal.out")
-
-    def append(self, position, data, **more):
-        body = {1: self.log, 2: position, 3: data}
-        if more.get("anew"):
-            body[4] = True
-        return self.wal.ask(COPY_APPEND, body)
-
-    def fill(self, segments, most=1 << 18):
-        for segment in segments:
-            for position, data in segment.pieces(most):
-                kind, body = self.append(position, data)
-                self.assertEqual((kind, body[2]), (COPY_APPEND_REPLY, position + len(data)))
-        return body
-
-    def places(self, wal=None):
-        """How far the logs are durable: {uuid: (end, LSN, checksum, first LSN)}, the node's own one first."""
-        kind, body = (wal or self.wal).ask(LOGS, {2: 0, 3: 0})
-        self.assertEqual(kind, LOGS_REPLY)
-        return {str(uuid.UUID(bytes=log[0])): tuple(log[1:]) for log in body[3]}
-
-    def check_files(self, segments):
-        for segment in segments:
-            with open(os.path.join(self.directory, segment.name), "rb") as file:
-                data = file.read()
-            self.assertEqual(hashlib.sha256(data[:len(segment.data)]).digest(), hashlib.sha256(segment.data).digest())
-            self.assertEqual(data[len(segment.data):].strip(b"\0"), b"")
-        for segment in segments[:-1]:
-            path = os.path.join(self.directory, segment.name)
-            wait_for(lambda p=path, s=segment: os.path.getsize(p) == len(s.data), "a sealed segment to be cut")
-
-    def verified(self):
-        out = self.node.ctl("--format", "json", "log", "verify", "--data", self.node.data)
-        return {log["log"]: log for log in json.loads(out.stdout)["each_log"]}
-
-    def wait_restarted(self, pid):
-        wait_for(lambda: self.node.pid("walsvc") != pid, "walsvc to come back")
-        self.wal = self.caller()
-
-    def test_a_copy_is_the_same_bytes_through_kills_and_restarts(self):
-        for count, segment in enumerate(self.segments):
-            self.fill([segment], (1 << 14) << (2 * count))
-            pid = self.node.kill("walsvc", signal.SIGKILL)
-            self.wait_restarted(pid)
-            self.assertEqual(self.places()[self.uuid][0], segment.position + len(segment.data))
-        self.check_files(self.segments)
-        self.node.stop()
         self.node.start()
-        self.wal = self.caller()
-        places = self.places()
-        own, copy = self.node_log(), self.uuid
-        self.assertEqual(list(places), [own, copy])
-        self.assertEqual(places[copy][:2] + places[copy][3:], (self.end, LINES, 1))
-        self.assertEqual(self.verified()[copy]["entries"], LINES)
-        self.assertEqual((self.verified()[copy]["copy"], self.verified()[own]["copy"]), (True, False))
-        text = self.node.ctl("log", "verify", "--data", self.node.data).stdout.decode()
-        self.assertIn(f"{copy}  copy", text)
-        self.assertIn(f"{own}  own", text)
+        self.node.ctl("append", "own")
+        status = self.node.json("status")
+        self.own, self.own_end = uuid.UUID(status["log"]), (status["durable_end"], status["durable_lsn"])
+        self.assertEqual(self.node.stop(), 0)
+        shutil.copytree(self.origin.log_dir(), os.path.join(self.node.data, "log", str(self.log)))
+        self.start_wal()
+        self.query = None
+        self.start_query()
+        wait_for(lambda: int(self.tell("asked")) > 0, "querysvc to reach walsvc")
 
-    def node_log(self):
-        with open(os.path.join(self.node.data, "node"), encoding="ascii") as file:
-            text = file.read()
-        return next(name for name in os.listdir(os.path.join(self.node.data, "log")) if name in text)
+    def start_query(self):
+        """Another one, when there is one."""
+        if self.query is not None:
+            self.query.terminate()
+            self.assertEqual(self.query.wait(), 0)
+        self.query = self.run_beside("querysvc", "--config", self.node.config, "--node", "n1")
+        wait_for(lambda: os.path.exists(f"{self.node.run}/query.out"), "querysvc")
+        self.mine = caller_of(self, self.node)
 
-    def test_the_own_log_goes_on_beside_a_copy_and_the_poll_tells_both(self):
-        before = self.places()
-        version = self.wal.ask(LOGS, {2: 0, 3: 0})[1][2]
-        boot = self.wal.ask(LOGS, {2: 0, 3: 0})[1][1]
-        asker = self.caller()
-        asker.send(LOGS, {1: boot, 2: version, 3: 30000})
-        self.node.ctl("append", "one")
-        _, kind, body = asker.take()
-        self.assertEqual(kind, LOGS_REPLY)
-        self.assertGreater(body[2], version)
-        self.assertGreater(body[3][0][1], before[self.node_log()][0])
-        asker.send(LOGS, {1: boot, 2: body[2], 3: 30000})
-        reply = self.fill(self.segments[:1])
-        told = asker.take()[2][3]
-        self.assertEqual(told[1][0], self.log)
-        self.assertEqual(self.places()[self.uuid][:3], (reply[2], reply[3], reply[4]))
+    def run_beside(self, program, *args, **options):
+        process = subprocess.Popen([os.path.join(BIN, program), *args], stderr=subprocess.DEVNULL, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
-    def test_other_nodes_hear_of_copies(self):
-        reply = self.fill(self.segments[:1])
+    def start_wal(self):
+        self.wal = self.run_beside("stand_in_wal", f"ipc://{self.node.run}/wal", str(self.own),
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(self.wal.stdout.close)
+        self.addCleanup(self.wal.stdin.close)
+        self.assertEqual(self.wal.stdout.readline(), b"ready\n")
+        self.tell(f"end {self.own} {self.own_end[0]} {self.own_end[1]}")
 
-        def told():
-            marks = [mark for node in self.node.json("nodes")["nodes"] for mark in node["watermarks"]]
-            return any(mark["log"] == self.uuid and mark["lsn"] == reply[3] for mark in marks)
-        wait_for(told, "the copy's watermark in the list of nodes")
+    def kill_wal(self):
+        self.wal.kill()
+        self.wal.wait()
 
-    def test_holds_trims_questions_and_repairs_name_the_copy(self):
-        self.fill(self.segments)
-        third = self.segments[2]
-        kind, body = self.wal.ask(HOLD, {1: self.log, 2: "n9", 3: 1, 4: third.base, 5: 0})
-        self.assertEqual((kind, body[1]), (HOLD_REPLY, self.log), body)
-        kind, body = self.wal.ask(LOG_TRIM, {1: self.log, 2: self.segments[3].base})
-        self.assertEqual((kind, body[1], body[2]), (LOG_TRIM_REPLY, self.log, third.base), body)
-        wait_for(lambda: self.places()[self.uuid][3] == third.base, "the poll to tell the first LSN")
-        self.assertFalse(os.path.exists(os.path.join(self.directory, self.segments[0].name)))
-        kind, body = self.wal.ask(WAL_INFO, {1: self.log})
-        self.assertEqual((kind, body[1]), (WAL_INFO_REPLY, self.log), body)
-        kind, body = self.wal.ask(ACCEPT_LOSS, {1: self.log, 2: third.base, 3: third.base})
-        self.assertEqual((kind, body[1]), (ERROR, BAD_REQUEST))
-        nobody = bytes(15) + b"\1"
-        for kind, body in ((HOLD, {2: "x", 3: 1, 4: 1}), (LOG_TRIM, {2: 1}), (WAL_INFO, {2: 1}),
-                           (REPAIR, {2: 1, 3: 64, 4: b"x"}), (ACCEPT_LOSS, {2: 1, 3: 1})):
-            self.assertEqual(self.wal.ask(kind, {1: nobody, **body})[1][1], NOT_FOUND)
-        path = os.path.join(self.directory, third.name)
-        frame = third.starts[5]
-        with open(path, "r+b") as file:
-            file.seek(frame + 20)
-            file.write(b"\xff" * 8)
-        kind, body = self.wal.ask(REPAIR, {1: self.log, 2: third.base, 3: frame, 4: third.data[frame:third.starts[6]]})
-        self.assertEqual((kind, body[1]), (REPAIR_REPLY, self.log), body)
-        self.check_files(self.segments[2:])
+    def tell(self, line):
+        self.wal.stdin.write(line.encode() + b"\n")
+        self.wal.stdin.flush()
+        told = self.wal.stdout.readline().decode().strip()
+        self.assertNotEqual(told, "what?")
+        return told
 
-    def test_bad_appends_are_refused_and_store_nothing(self):
-        own = uuid.UUID(self.node_log()).bytes
-        first = self.segments[0]
-        position, data = next(first.pieces(1 << 14))
-        self.assertEqual(self.wal.ask(COPY_APPEND, {1: own, 2: position, 3: data})[1][1], BAD_REQUEST)
-        self.assertEqual(self.wal.ask(COPY_APPEND, {1: bytes(16), 2: position, 3: data})[1][1], BAD_REQUEST)
-        self.assertEqual(self.append(position, data[:-1])[1][1], BAD_REQUEST)
-        self.assertEqual(self.append(position, b"x" * 100)[1][1], BAD_REQUEST)
-        self.assertEqual(self.append(position + 5, data)[1][1], BAD_REQUEST)
-        later = self.segments[1]
-        position, data = next(later.pieces(1 << 14))
-        kind, body = self.append(position, data)
-        self.assertEqual((kind, body[1], body.get(4, 0)), (ERROR, CONFLICT, 0))
-        self.assertFalse(os.path.exists(self.directory))
-        kind, body = self.append(position, data, anew=True)
-        self.assertEqual((kind, body[2]), (COPY_APPEND_REPLY, position + len(data)))
-        self.assertEqual(self.places()[self.uuid][3], later.base)
+    def hold(self, which):
+        """The copy is durable so far as the origin was after that append."""
+        self.tell(f"end {self.log} {self.ends[which][0]} {self.ends[which][1]}")
+
+    def refused(self, code, expected, answer):
+        kind, error = answer
+        self.assertEqual((kind, error[1], error.get(3, 0)), (ERROR, code, expected), error)
+        return error[2]
+
+    def end_of(self, answer):
+        """That it holds nothing, and the durable LSN that it tells."""
+        kind, reply = answer
+        self.assertEqual((kind, reply[5]), (READ_REPLY, b""))
+        return reply[4]
+
+    def test_a_copy_is_read_as_the_origin_is(self):
+        self.hold(2)
+        for lsn, answer in self.answers.items():
+            self.assertEqual(self.mine.ask(READ, read(self.log, lsn)), answer)
+        self.assertEqual(self.mine.ask(READ, read(self.log, 1, since=self.hlc)), self.answers[LINES + 1])
+        kind, info = self.mine.ask(LOG_INFO, {1: self.log.bytes})
+        self.assertEqual((kind, info), self.info)
+        kind, reply = self.mine.ask(READ, read(self.own, 1))
+        self.assertEqual((kind, reply[1]), (READ_REPLY, self.own.bytes))
+
+    def test_nothing_is_read_beyond_what_is_durable_here(self):
+        self.hold(0)
+        self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, LINES + 1))), LINES)
+        self.refused(NOT_FOUND, LINES + 1, self.mine.ask(READ, read(self.log, LINES + 2)))
+        self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, 1, since=self.hlc))), LINES)
+        self.hold(1)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES + 1))[1][3], LINES + 6)
+
+    def test_who_waits_is_answered_when_the_copy_grows(self):
+        self.hold(0)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
+        since = self.mine.send(READ, read(self.log, 1, LONG_MS, self.hlc))
+        self.tell(f"end {self.own} {self.own_end[0]} {self.own_end[1]}")
+        self.hold(1)
+        answered = {}
+        for _ in range(2):
+            n, kind, reply = self.mine.take()
+            self.assertEqual((kind, reply[3]), (READ_REPLY, LINES + 6))
+            answered[n] = reply[5]
+        self.assertEqual(set(answered), {number, since})
+        self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, LINES + 6, 200))), LINES + 5)
+
+    def test_who_waits_hears_of_a_walsvc_that_came_again(self):
+        self.hold(0)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
+        self.kill_wal()
+        self.start_wal()
+        self.hold(2)
+        n, kind, reply = self.mine.take()
+        self.assertEqual((n, kind, reply[3]), (number, READ_REPLY, LINES + 7))
+
+    def test_a_log_that_is_not_held_is_not_found_at_once(self):
+        for wait_ms in (0, LONG_MS):
+            text = self.refused(NOT_FOUND, 0, self.mine.ask(READ, read(NO_LOG, 1, wait_ms)))
+            self.assertEqual(text, "this node does not hold that log")
+            self.refused(NOT_FOUND, 0, self.mine.ask(READ, read(self.log, 1, wait_ms)))
+        self.refused(NOT_FOUND, 0, self.mine.ask(LOG_INFO, {1: NO_LOG.bytes}))
+        self.hold(0)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
+        self.tell(f"drop {self.log}")
+        n, *answer = self.mine.take()
+        self.assertEqual(n, number)
+        self.refused(NOT_FOUND, 0, answer)
+
+    def test_while_walsvc_is_away_copies_are_read_as_far_as_was_told(self):
+        self.hold(0)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.kill_wal()
+        self.assertEqual(self.mine.ask(READ, read(self.log, 1)), (READ_REPLY, {**self.answers[1][1], 4: LINES}))
+        self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, LINES + 1))), LINES)
+        self.refused(NOT_FOUND, 0, self.mine.ask(READ, read(NO_LOG, 1)))
+
+    def test_a_walsvc_that_does_not_say_leaves_copies_unavailable(self):
+        self.kill_wal()
+        self.start_query()
+        self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
+        self.start_wal()
+        self.tell("deaf")
+        self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
+        self.assertEqual(self.mine.ask(READ, read(self.own, 1))[0], READ_REPLY)
+
+    def test_nothing_is_asked_for_while_nobody_waits_at_a_copy(self):
+        self.hold(0)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        before = self.tell("asked")
+        for i in range(20):
+            self.hold(i % 2)
+            self.assertEqual(self.mine.ask(READ, read(self.own, 1))[0], READ_REPLY)
+            self.assertEqual(self.mine.ask(READ, read(self.log, 1))[0], READ_REPLY)
+        self.assertEqual(self.tell("asked"), before)
+
+    def test_who_waits_at_a_copy_does_not_have_each_commit_told(self):
+        self.hold(2)
+        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 7)
+        self.mine.send(READ, read(self.log, LINES + 7, LONG_MS))
+        start, before = time.monotonic(), int(self.tell("asked"))
+        for _ in range(3000):
+            self.tell(f"end {self.own} {self.own_end[0]} {self.own_end[1]}")
+        asked = int(self.tell("asked")) - before
+        self.assertLess(asked, 2 + (time.monotonic() - start) * 1000 / 5)
+        self.assertGreater(asked, 0)
 
     def no_such_log(self, *args):
         done = self.node.ctl(*args, "--log", str(NO_LOG), check=False)

@@ -197,6 +197,7 @@ class Three(unittest.TestCase):
 
     def test_who_leaves_is_unavailable_and_its_only_entries_are_named(self):
         first, last = self.cluster["n1"], self.cluster["n3"]
+        last.ctl("svc", "stop", "replsvc")  # or the others would have them
         last.ctl("append", "a", "b")
 
         def told():
@@ -210,6 +211,7 @@ class Three(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("is not a member any more", done.stderr.decode())
         self.assertIn("n3 is left: ", last.ctl("nodes").stdout.decode())
+        last.ctl("svc", "start", "replsvc")
         self.cluster["n2"].ctl("node", "join", "n3", "--host", last.host, "--port", str(last.port))
         self.cluster.wait_healthy()
 
