@@ -5,6 +5,7 @@ from shanghai import Node, free_port, member_row, wait_for
 TIMES = "member: {heartbeat_interval: 500ms, suspect_after: 2s, down_after: 3s}"
 SUPERVISOR = "supervisor: {intensity: 1000, period: 60s, backoff: false}"
 PORT = 4000
+SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "log", "generation", "incarnation", "boot")
 
 
 class Cluster:
@@ -32,15 +33,6 @@ class Cluster:
         self.wait_healthy()
         return self
 
-    def views(self):
-        """{node that was asked: {member: status}}; without those that don't answer."""
-        views = {}
-        for name, node in self.nodes.items():
-            answer = node.try_json("nodes")
-            if answer is not None:
-                views[name] = {row["id"]: row["status"] for row in answer["nodes"]}
-        return views
-
     def status_of(self, name, of):
         """What node `name` shows of member `of`; None without an answer."""
         return self.rows(name).get(of, {}).get("status")
@@ -50,9 +42,23 @@ class Cluster:
         answer = self.nodes[name].try_json("nodes")
         return {row["id"]: row for row in answer["nodes"]} if answer is not None else {}
 
+    def view(self, name):
+        """What every node must show alike."""
+        return [[row[key] for key in SHARED] for row in self.rows(name).values()]
+
+    def wait_equal(self):
+        """Healthy, and all have the same view."""
+        self.wait_healthy()
+
+        def agree():
+            first, *others = map(self.view, self.nodes)
+            return first and all(other == first for other in others)
+        wait_for(agree, "equal views")
+
     def wait_status(self, of, status, seen_by, timeout=30):
         for name in seen_by:
-            wait_for(lambda name=name: self.status_of(name, of) == status, f"{name} to see {of} {status}", timeout, 0.05)
+            wait_for(lambda name=name: self.status_of(name, of) == status, f"{name} to see {of} {status}", timeout,
+                     0.05)
 
     def is_healthy(self):
         """All nodes, and all that they think of each other; in a founded cluster."""
@@ -67,7 +73,7 @@ class Cluster:
             wait_for(self.is_healthy, "a healthy cluster", timeout, 0.05)
         except AssertionError as error:
             tails = "\n".join(f"{name}:\n{node.log_tail(15)}" for name, node in self.nodes.items())
-            raise AssertionError(f"{error}\n{self.views()}\n{tails}") from None
+            raise AssertionError(f"{error}\n{list(map(self.view, self.nodes))}\n{tails}") from None
 
     def events(self, name, after=0):
         """[(event, member)] behind number `after`, as that node saw them."""

@@ -17,7 +17,8 @@ CONFLICT = 6  # an error code
 MEMBER_HEAD = 16  # bytes in front of the body of data/member
 MESSAGE_MAX = 512 << 10
 HOUR_MS = 3600 * 1000
-SHARED = ("id", "status", "since_ms", "host", "port", "group", "log", "generation", "incarnation", "boot")
+REASONS = ("malformed", "other_version", "other_cluster", "not_member", "other_identity", "stale", "clock_drift",
+           "unknown_member", "refusals")
 FLIPS, RANDOM, STRANGERS = 4000, 500, 20000
 GROWTH_MAX_KIB = (200 if "asan" in BIN or "tsan" in BIN else 8) << 10
 SEED = int(os.environ.get("SHANGHAI_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -76,8 +77,7 @@ class Hostile(unittest.TestCase):
         wait_for(lambda: self.counters(name)[counter] >= before[counter] + times, f"{times} more of {counter}", 60)
 
     def all_views(self):
-        return {name: [[row[key] for key in SHARED] for row in self.cluster.rows(name).values()]
-                for name in self.cluster.nodes}
+        return {name: self.cluster.view(name) for name in self.cluster.nodes}
 
     def check_unharmed(self):
         self.cluster.wait_healthy()
@@ -92,10 +92,8 @@ class Hostile(unittest.TestCase):
         self.say(message)
         self.wait_counted(counter, before)
         after = self.counters()
-        reasons = ("malformed", "other_version", "other_cluster", "not_member", "other_identity", "stale", "clock_drift",
-                   "unknown_member", "refusals")
-        self.assertEqual({reason: after[reason] - before[reason] for reason in reasons},
-                         {reason: int(reason == counter) for reason in reasons}, counter)
+        self.assertEqual({reason: after[reason] - before[reason] for reason in REASONS},
+                         {reason: int(reason == counter) for reason in REASONS}, counter)
         wait_for(lambda: self.node.log_lines(said), f"'{said}' in the log")
 
     def test_each_stranger_is_named_and_counted(self):
@@ -114,10 +112,12 @@ class Hostile(unittest.TestCase):
                  "another node speaks with the id of this one"),
                 (self.message(self.speech({INCARNATION: 0, BOOT: other})), "malformed",
                  '"message is malformed: ignored","member":"n2"'),  # bound, and never started
-                (self.message(self.speech(), sender="n3"), "malformed", '"message is malformed: ignored","member":"n3"'),
+                (self.message(self.speech(), sender="n3"), "malformed",
+                 '"message is malformed: ignored","member":"n3"'),
                 (self.message(self.speech(), SYNC, sender="n9"), "malformed",
                  '"message is malformed: ignored","member":"n9"'),
-                (self.message(self.speech() | of_nobody, GOSSIP), "unknown_member", "names a node that was never joined"),
+                (self.message(self.speech() | of_nobody, GOSSIP), "unknown_member",
+                 "names a node that was never joined"),
                 (self.message(go_away | {3: other}, REFUSED, sender="n7"), "malformed",
                  '"message is malformed: ignored","member":"n7"'),
                 (self.message(go_away | {3: self.records["n1"][BOOT]}, REFUSED), "refusals", "go away")):
@@ -140,7 +140,8 @@ class Hostile(unittest.TestCase):
         self.cluster.wait_healthy()
         self.views = self.all_views()
         self.pids["n3"] = self.cluster["n3"].pid("membersvc")
-        self.check_refused(self.message(self.speech(name="n3"), sender="n3"), "stale", "message of an earlier life of a member")
+        self.check_refused(self.message(self.speech(name="n3"), sender="n3"), "stale",
+                           "message of an earlier life of a member")
         self.check_unharmed()
 
     def test_a_node_that_left(self):
@@ -156,7 +157,8 @@ class Hostile(unittest.TestCase):
         """It is told, and over with the member's next heartbeat."""
         last = self.cluster.last_event("n1")
         self.check_refused(self.message(self.speech(ahead_ms=HOUR_MS)), "clock_drift", "clock of a member is too far")
-        wait_for(lambda: self.cluster.events("n1", last) == [("clock_drift", "n2"), ("clock_good", "n2")], "both events")
+        both = [("clock_drift", "n2"), ("clock_good", "n2")]
+        wait_for(lambda: self.cluster.events("n1", last) == both, "both events")
         self.check_unharmed()
 
     def damaged(self):

@@ -1,5 +1,5 @@
-"""Three nodes on a network of their own: pulled cables, ways that are closed in one direction, services that are stopped
-and killed, nodes that die, move, and come back."""
+"""Three nodes on a network of their own: pulled cables, ways that are closed in one direction, services that are
+stopped and killed, nodes that die, move, and come back."""
 import os
 import signal
 import unittest
@@ -12,8 +12,6 @@ DOWN_MS = 3000  # as in TIMES
 WATCHDOG = "6s"
 NO_NETWORKS = why_no_networks()
 ABSENCE = ["suspect", "down", "up"]
-# What every node must show alike.
-SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "log", "generation", "incarnation", "boot")
 
 
 @unittest.skipIf(NO_NETWORKS, NO_NETWORKS)
@@ -44,14 +42,6 @@ class OnANetwork(unittest.TestCase):
             for of in members:
                 self.assertEqual(self.seen(by, of), [], f"{of} as {by} saw it")
 
-    def wait_equal(self):
-        """Healthy, and all have the same view."""
-        self.cluster.wait_healthy()
-
-        def view(name):
-            return [[row[key] for key in SHARED] for row in self.cluster.rows(name).values()]
-        wait_for(lambda: view("n1") == view("n2") == view("n3"), "equal views")
-
 
 class Links(OnANetwork):
     def cut_off_and_back(self, cut, mend):
@@ -61,7 +51,7 @@ class Links(OnANetwork):
             self.cluster.wait_status(other, "down", seen_by=("n3",))
         self.assertEqual(self.cluster["n1"].json("status")["reasons"], ["n3 is down"])
         mend("n3")
-        self.wait_equal()
+        self.cluster.wait_equal()
         for other in ("n1", "n2"):
             self.wait_seen(other, "n3", ABSENCE)
             self.wait_seen("n3", other, ABSENCE)
@@ -74,23 +64,55 @@ class Links(OnANetwork):
         self.cut_off_and_back(lambda name: self.network.ip(name, "link", "set", "eth0", "down"),
                               lambda name: self.network.ip(name, "link", "set", "eth0", "up"))
 
+    def way(self, do, by, to):
+        """do: add, so that messages of members get from `by` to `to` no more; del, so that they do again. What goes the
+        other way does, with the answers of TCP."""
+        node = self.cluster[to]
+        self.network.ip(by, "rule", do, "to", f"{node.host}/32", "ipproto", "tcp", "dport", str(node.port + 2),
+                        "blackhole")
+
     def wait_silence(self, of, by):
         """Twice as long as makes a member down, if it is so for all."""
         wait_for(lambda: self.cluster.rows(by)[of]["heartbeat_age_ms"] > 2 * DOWN_MS, f"{by} to miss {of}")
 
     def test_messages_one_way_only_make_nobody_down(self):
-        rule = ("to", f"{self.cluster['n2'].host}/32", "ipproto", "tcp", "dport", str(self.cluster["n2"].port + 2),
-                "blackhole")
-        self.network.ip("n1", "rule", "add", *rule)
+        self.way("add", by="n1", to="n2")
         self.wait_silence(of="n1", by="n2")
         self.assertTrue(self.cluster.rows("n2")["n1"]["unreachable"])
         self.assertEqual(self.cluster["n2"].json("status")["reasons"], ["nothing comes from n1, while others reach it"])
         self.assertEqual(self.cluster["n3"].json("status")["health"], "healthy")
-        self.network.ip("n1", "rule", "del", *rule)
-        self.wait_equal()
+        self.way("del", by="n1", to="n2")
+        self.cluster.wait_equal()
         self.wait_seen("n2", "n1", ["unreachable", "reachable"])
         self.assert_nothing_seen_of("n2", "n3")
         self.assertEqual(self.seen("n3", "n1"), [])
+
+    def test_who_cannot_speak_is_down_for_the_others_and_hears_them(self):
+        for other in ("n1", "n2"):
+            self.way("add", by="n3", to=other)
+        self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
+        self.assertEqual(self.cluster["n1"].json("status")["reasons"], ["n3 is down"])
+        for other in ("n1", "n2"):
+            self.way("del", by="n3", to=other)
+        self.cluster.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen(other, "n3", ABSENCE)
+        self.assert_nothing_seen_of("n1", "n2")
+
+    def test_who_cannot_hear_misses_all_and_is_missed_by_nobody(self):
+        for other in ("n1", "n2"):
+            self.way("add", by=other, to="n3")
+        for other in ("n1", "n2"):
+            self.cluster.wait_status(other, "down", seen_by=("n3",))
+            self.wait_silence(of=other, by="n3")
+        for other in ("n1", "n2"):
+            self.assertEqual(self.cluster[other].json("status")["health"], "healthy")
+            self.way("del", by=other, to="n3")
+        self.cluster.wait_equal()
+        for other in ("n1", "n2"):
+            self.wait_seen("n3", other, ABSENCE)
+        self.assertEqual(self.seen("n1", "n2") + self.seen("n2", "n1"), [])
+        self.assertEqual(self.seen("n1", "n3") + self.seen("n2", "n3"), [])
 
     def test_two_that_cannot_reach_each_other_are_not_down(self):
         """No packet gets from n1 to n2: neither has a connection to the other."""
@@ -101,7 +123,7 @@ class Links(OnANetwork):
         self.assertEqual(self.cluster["n1"].json("status")["reasons"], ["nothing comes from n2, while others reach it"])
         self.assertEqual(self.cluster["n2"].json("status")["reasons"], ["nothing comes from n1, while others reach it"])
         self.network.ip("n1", "route", "del", *route)
-        self.wait_equal()
+        self.cluster.wait_equal()
         self.wait_seen("n1", "n2", ["unreachable", "reachable"])
         self.wait_seen("n2", "n1", ["unreachable", "reachable"])
         self.assert_nothing_seen_of("n3")
@@ -120,22 +142,21 @@ class Services(OnANetwork):
         return {key: row[key] for key in ("log", "generation", "incarnation", "boot", "host", "port")}
 
     def stop_n3(self):
-        pid = self.cluster["n3"].kill("membersvc", signal.SIGSTOP)
-        return pid
+        return self.cluster["n3"].kill("membersvc", signal.SIGSTOP)
 
     def test_a_short_stop_is_no_absence(self):
         pid = self.stop_n3()
         wait_for(lambda: self.cluster.rows("n1")["n3"]["heartbeat_age_ms"] > 1000, "probes")  # from 1.5 intervals on
         os.kill(pid, signal.SIGCONT)
         wait_for(lambda: self.counters("n3")["doubts"] > 0, "self-doubt")
-        self.wait_equal()
+        self.cluster.wait_equal()
         self.assert_nothing_seen_of(*self.names)
 
     def test_a_long_stop_makes_down_and_accuses_nobody(self):
         pid = self.stop_n3()
         self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
         os.kill(pid, signal.SIGCONT)
-        self.wait_equal()
+        self.cluster.wait_equal()
         for other in ("n1", "n2"):
             self.wait_seen(other, "n3", ABSENCE)
         self.assertEqual(self.cluster["n3"].pid("membersvc"), pid)
@@ -146,7 +167,7 @@ class Services(OnANetwork):
         before = self.identity("n3")
         pid = self.stop_n3()
         wait_for(lambda: self.cluster["n3"].tree()["membersvc"]["pid"] not in (pid, 0), "another membersvc", 30)
-        self.wait_equal()
+        self.cluster.wait_equal()
         for other in ("n1", "n2"):
             self.wait_seen(other, "n3", ["suspect", "down", "restarted", "up"])
         self.assert_nothing_seen_of("n1", "n2")
@@ -158,7 +179,7 @@ class Services(OnANetwork):
         wait_for(lambda: self.cluster["n3"].pid("membersvc") != pid, "another membersvc")
         for other in ("n1", "n2"):
             self.wait_seen(other, "n3", ["restarted"])
-        self.wait_equal()
+        self.cluster.wait_equal()
         after = self.identity("n3")
         self.assertNotEqual(after.pop("boot"), before.pop("boot"))
         before["incarnation"] += 1
@@ -172,7 +193,7 @@ class Nodes(OnANetwork):
         self.cluster["n3"].kill_all()
         self.cluster.wait_status("n3", "down", seen_by=("n1", "n2"))
         self.cluster["n3"].start()
-        self.wait_equal()
+        self.cluster.wait_equal()
         for other in ("n1", "n2"):
             self.wait_seen(other, "n3", ["suspect", "down", "restarted", "up"])
         self.assert_nothing_seen_of("n1", "n2")
@@ -183,7 +204,7 @@ class Nodes(OnANetwork):
         for node in self.cluster.nodes.values():
             node.kill_all()
         self.cluster.start()
-        self.wait_equal()
+        self.cluster.wait_equal()
         for name, row in self.cluster.rows("n1").items():
             self.assertEqual((row["log"], row["generation"]), (before[name]["log"], before[name]["generation"]))
             self.assertGreater(row["incarnation"], before[name]["incarnation"])
@@ -200,13 +221,13 @@ class Nodes(OnANetwork):
         node.start()
         for other in ("n1", "n2"):
             wait_for(lambda other=other: "moved" in self.seen(other, "n3"), "its move")
-        self.wait_equal()
+        self.cluster.wait_equal()
         row = self.cluster.rows("n1")["n3"]
         self.assertEqual((row["host"], row["port"]), ("10.77.0.99", 5000))
         self.assert_nothing_seen_of("n1", "n2")
         self.cluster["n1"].kill_all()
         self.cluster["n1"].start()  # its file has the old address
-        self.wait_equal()
+        self.cluster.wait_equal()
         self.assertEqual(self.cluster.rows("n1")["n3"]["host"], "10.77.0.99")
 
 
