@@ -178,7 +178,7 @@ class Damage(unittest.TestCase):
             with open(node.config, encoding="ascii") as file:
                 text = file.read()
             with open(node.config, "w", encoding="ascii") as file:
-                file.write(text.replace("id: n1", "id: n2"))
+                file.write(text.replace('"n1"', '"n2"').replace("%n", "n1"))
             done = subprocess.run([os.path.join(BIN, "querysvc"), "--config", node.config, "--node", "n2"],
                                   capture_output=True, check=False, timeout=30)
             self.assertEqual(done.returncode, 78)
