@@ -485,6 +485,11 @@ void found_on_refused(struct member_core *core, struct slice sender, const char 
 
 /* ------------------------------------------------------------ time */
 
+bool found_is_hopeful(const struct member_core *core)
+{
+    return !core->founded && !core->silent_seeds && !core->refused;
+}
+
 void found_tick(struct member_core *core)
 {
     seeds_try(core);

@@ -250,7 +250,9 @@ bool sync_entry(struct mp *m, struct slice *id, uint64_t *hash, bool *bad);
 
 /* ---- member_found.c: the first members, and adopting a cluster ---- */
 void found_start(struct member_core *core); /* nothing is saved: by the topology file */
-void found_tick(struct member_core *core);  /* each heartbeat interval */
+/* Not founded, and the time has not come yet to say that nobody answers. */
+bool found_is_hopeful(const struct member_core *core);
+void found_tick(struct member_core *core); /* each heartbeat interval */
 void found_adopt_tick(struct member_core *core);
 int64_t found_due_ns(const struct member_core *core); /* of that: monotonic */
 void found_on_message(struct member_core *core, uint32_t type, const struct member_record *from,

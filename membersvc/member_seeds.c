@@ -4,7 +4,7 @@
 
 #include "member_parts.h"
 
-enum { SEED_PARTS = 4 };
+enum { SEED_PARTS = 20 };
 
 static const char *keep(char **at, const char *text)
 {
@@ -76,7 +76,7 @@ static size_t tries(const struct member_core *core)
 {
     if (core->founded)
         return 1;
-    size_t part = core->silent_seeds ? 0 : core->seed_count / SEED_PARTS;
+    size_t part = found_is_hopeful(core) ? core->seed_count / SEED_PARTS : 0;
     return part > TRIES ? part : TRIES;
 }
 
