@@ -17,7 +17,8 @@ enum {
     OLD_MESSAGES = 4,   /* that can come again */
     TICKS_MAX = 2000,   /* in one step of time: more is a core that is always due */
     HEAP_MAX = 4 << 20, /* that a core may hold after any story of 8 KiB */
-    WAIT_S_MAX = 120,   /* of a story, so that an input takes milliseconds */
+    STEPS_MAX = 500,    /* of a story, so that none takes long; */
+    WAIT_S_MAX = 120,   /* and seconds that it waits */
     SENDS_MAX = 1 << 20
 };
 
@@ -538,7 +539,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                       .next_event = 1,
                       .heap_before = __sanitizer_get_current_allocated_bytes()};
     open_core(&s, take(&s, 1) % 4 != 0 ? buf_slice(&begun) : slice_of(NULL, 0));
-    while (s.input.len > 0) {
+    for (unsigned i = 0; i < STEPS_MAX && s.input.len > 0; i++) {
         steps[take(&s, 1) % (sizeof steps / sizeof steps[0])](&s);
         check(&s);
     }
