@@ -67,7 +67,9 @@ static void check_own_word(const struct msg_envelope *e, struct slice from)
 {
     struct member_record r;
     assert(slice_is(e->sender, known[0].id));
-    assert(member_decode(from, &r) == SH_OK && strcmp(r.id, known[0].id) == 0);
+    enum sh_error error = member_decode(from, &r);
+    assert(error == SH_OK);
+    assert(strcmp(r.id, known[0].id) == 0);
 }
 
 /* All but `refused` begin with the sender's record. */
@@ -75,9 +77,14 @@ static void check_message(struct slice bytes)
 {
     static _Alignas(16) uint8_t decoded[4096];
     struct msg_envelope e;
-    assert(bytes.len <= MEMBER_MESSAGE_MAX && msg_open(bytes, &e) == SH_OK);
+    assert(bytes.len <= MEMBER_MESSAGE_MAX);
+    enum sh_error error = msg_open(bytes, &e);
+    assert(error == SH_OK);
     const struct msg_type *type = msg_type_of(e.type);
-    assert(type != NULL && type->size <= sizeof decoded && msg_decode(e.type, e.body, decoded) == SH_OK);
+    assert(type != NULL);
+    assert(type->size <= sizeof decoded);
+    error = msg_decode(e.type, e.body, decoded);
+    assert(error == SH_OK);
     if (e.type != MSG_refused)
         check_own_word(&e, ((const struct msg_heartbeat *)(const void *)decoded)->from);
 }
@@ -99,7 +106,8 @@ static void check_sends(struct story *s)
 static void check_events(struct story *s)
 {
     struct member_events events = member_core_events(s->core);
-    assert(events.first <= events.next && events.next - events.first <= MEMBER_EVENTS_MAX);
+    assert(events.first <= events.next);
+    assert(events.next - events.first <= MEMBER_EVENTS_MAX);
     assert(events.next >= s->next_event);
     for (uint64_t n = s->next_event > events.first ? s->next_event : events.first; n < events.next; n++)
         assert(member_core_event(s->core, n)->number == n);
@@ -111,8 +119,12 @@ static void check_self(const struct story *s, const struct member_record *r)
 {
     enum member_state state = member_core_self(s->core).state;
     bool is_own = id16_equal(r->log, s->log);
-    if (state == MEMBER_MEMBER)
-        assert(is_own && r->status == MEMBER_UP && r->generation > 0 && !id16_equal(r->not_log, s->log));
+    if (state == MEMBER_MEMBER) {
+        assert(is_own);
+        assert(r->status == MEMBER_UP);
+        assert(r->generation > 0);
+        assert(!id16_equal(r->not_log, s->log));
+    }
     if (state == MEMBER_HAS_LEFT)
         assert(r->status == MEMBER_LEFT);
     if (state == MEMBER_REPLACED)
@@ -127,7 +139,8 @@ static void check_members(const struct story *s)
     for (size_t i = 0; i < count; i++) {
         struct member_view view;
         member_core_view(s->core, s->now, i, &view);
-        assert(strcmp(before, view.record->id) < 0 && view.watermark_count <= MEMBER_WATERMARKS_MAX);
+        assert(strcmp(before, view.record->id) < 0);
+        assert(view.watermark_count <= MEMBER_WATERMARKS_MAX);
         snprintf(before, sizeof before, "%s", view.record->id);
         selves += view.self;
         if (view.self)
@@ -474,8 +487,10 @@ static void restart(struct story *s)
     open_core(s, is_lost ? slice_of(NULL, 0) : buf_slice(&saved));
     if (is_lost)
         s->next_event = 1;
-    else if (state == MEMBER_HAS_LEFT || state == MEMBER_REPLACED)
-        assert(member_core_hash(s->core) == hash && member_core_self(s->core).state == state);
+    else if (state == MEMBER_HAS_LEFT || state == MEMBER_REPLACED) {
+        assert(member_core_hash(s->core) == hash);
+        assert(member_core_self(s->core).state == state);
+    }
     buf_free(&saved);
 }
 
