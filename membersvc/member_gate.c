@@ -250,8 +250,11 @@ static bool may_speak(struct member_core *core, const struct msg_envelope *e,
     }
     if (!core->founded)
         return true;
-    if (!s->is_same && !is_known(core, s))
+    if (!s->is_same && !is_known(core, s)) {
+        if (s->m != core->self && s->from.generation > s->m->generation)
+            found_on_stranger(core, e->type, &s->from, message); /* all others may have been replaced, too */
         return false;
+    }
     note_clock(core, s, message->common.wall_ms);
     return true;
 }

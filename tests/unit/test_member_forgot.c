@@ -206,6 +206,26 @@ static void test_one_that_knows_nobody_comes_back_by_its_file(void **state)
     cores_close(&rig);
 }
 
+/* Nobody is left with the identity that n3 knows, who could tell it of the others. */
+static void test_one_whose_members_were_all_replaced_comes_back(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 1, 9);
+    cores_stop(&rig, 2);
+    for (uint32_t node = 0; node < 2; node++) {
+        cores_stop(&rig, node);
+        cores_wipe(&rig, node);
+        cores_start(&rig, node);
+        assert_int_equal(cores_join(&rig, 1 - node, node, true), SH_OK);
+        assert_whole(&rig, 20000);
+    }
+    cores_start(&rig, 2);
+    assert_whole(&rig, 30000);
+    assert_int_equal(cores_record(&rig, 2, 0).generation, 2);
+    cores_close(&rig);
+}
+
 static bool second_has_left(struct member_rig *rig)
 {
     return state_of(rig, 1) == MEMBER_HAS_LEFT;
@@ -258,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_a_refusal_that_another_provoked_changes_nothing),
         cmocka_unit_test(test_a_cluster_founded_beside_another_goes_into_it),
         cmocka_unit_test(test_one_that_knows_nobody_comes_back_by_its_file),
+        cmocka_unit_test(test_one_whose_members_were_all_replaced_comes_back),
         cmocka_unit_test(test_one_that_hears_nobody_tries_those_that_left),
         cmocka_unit_test(test_one_that_waited_long_shows_nobody_as_down),
     };
