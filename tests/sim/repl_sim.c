@@ -13,7 +13,7 @@
 #include "log.h"
 #include "repl_world.h"
 
-enum { SETTLE_S = 60, FAULTS_S = 40, GARBLE_PERMILLE = 3 };
+enum { SETTLE_S = 120, FAULTS_S = 40, GARBLE_PERMILLE = 3 };
 
 static struct repl_world world;
 static struct histogram settle;

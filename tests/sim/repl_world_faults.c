@@ -6,6 +6,9 @@
 
 #include "repl_world.h"
 
+/* A fetch that is lost costs its timeout, 7 s and more: when every fifth message is, that says nothing. */
+enum { CALM_LOSS_PERCENT = 5 };
+
 /* ---- lives ---- */
 
 static void drop_stores(struct repl_node *n)
@@ -128,6 +131,7 @@ static void calm(struct repl_world *w)
 {
     w->is_loaded = false;
     w->net.is_cut = false;
+    w->net.loss_percent = w->net.loss_percent < CALM_LOSS_PERCENT ? w->net.loss_percent : CALM_LOSS_PERCENT;
     w->garble_permille = 0;
     for (uint32_t i = 0; i < w->count; i++) {
         struct repl_node *n = &w->nodes[i];
