@@ -6,7 +6,7 @@
 #include "model_log.h"
 #include "repl_core.h"
 
-enum { RIG_ACTIONS_MAX = 4096, RIG_BODIES_MAX = 256, RIG_BASE_PORT = 4000 };
+enum { RIG_ACTIONS_MAX = 4096, RIG_BODIES_MAX = 32768, RIG_BASE_PORT = 4000 };
 
 struct repl_rig {
     struct repl_core *core;
