@@ -195,6 +195,10 @@ void repl_core_repaired(struct repl_core *core, int64_t now_ns, uint32_t type, s
         fetch_again(core, now_ns);
         return;
     }
+    if (!reply.whole) { /* nothing of it was of use */
+        fetch(core, now_ns);
+        return;
+    }
     core->counters.repairs++;
     snprintf(detail, sizeof detail, "segment %llu, up to offset %llu",
              (unsigned long long)mending->damage.segment, (unsigned long long)reply.next);
@@ -226,6 +230,9 @@ int64_t repl_repair_due_ns(const struct repl_core *core)
 
 void repl_repair_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX])
 {
-    if (!id16_is_zero(core->mending.log) && core->mending.source >= 0)
-        core->mending.source = map[core->mending.source];
+    if (id16_is_zero(core->mending.log) || core->mending.source < 0)
+        return;
+    core->mending.source = map[core->mending.source];
+    if (core->mending.source < 0)
+        core->mending.tried = 0; /* the others have other numbers now */
 }

@@ -30,6 +30,7 @@ struct sim_asked {
     uint64_t token, serial;
     uint32_t from, life;
     unsigned slot;
+    struct id16 log;
 };
 
 enum { ASKED_MAX = 1024, STORES_MAX = 512 };

@@ -63,7 +63,15 @@ static void forget_asked(struct repl_node *n, size_t index)
     n->asked[index] = n->asked[--n->asked_count];
 }
 
-/* One fetch of a follower is open for a log, besides one that the network has doubled. */
+/* Of each follower and log. */
+static void check_one_is_held(const struct repl_node *n)
+{
+    for (size_t i = 0; i < n->asked_count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (n->asked[i].from == n->asked[k].from && id16_equal(n->asked[i].log, n->asked[k].log))
+                world_fail("%s holds two fetches of one follower for a log", n->id);
+}
+
 static void on_fetch(struct repl_world *w, uint32_t node, const struct wire *wire, struct slice body)
 {
     struct repl_node *n = &w->nodes[node];
@@ -77,12 +85,18 @@ static void on_fetch(struct repl_world *w, uint32_t node, const struct wire *wir
     }
     if (msg_decode(MSG_fetch, body, &fetch) != SH_OK)
         world_fail("a fetch that cannot be read");
-    if (n->asked_count >= w->count * w->log_count)
+    if (n->asked_count == ASKED_MAX)
         world_fail("%s holds %zu fetches", n->id, n->asked_count);
     uint64_t token = ++w->tokens;
-    n->asked[n->asked_count++] = (struct sim_asked){token, wire->serial, wire->from, wire->life, wire->slot};
+    n->asked[n->asked_count++] = (struct sim_asked){.token = token,
+                                                    .serial = wire->serial,
+                                                    .from = wire->from,
+                                                    .life = wire->life,
+                                                    .slot = wire->slot,
+                                                    .log = fetch.log};
     repl_core_asked(n->core, w->net.now_ns + n->clock_ns, token, slice_str(w->nodes[wire->from].id), &fetch);
     world_after_call(w, node);
+    check_one_is_held(n);
 }
 
 static void answer(struct repl_world *w, uint32_t node, uint64_t token, uint32_t type, const void *message)
