@@ -1,0 +1,347 @@
+/* replsvc's core in the middle of its life: answers to its fetches, fetches and positions of others, answers
+ * of its walsvc, of any bytes. What it hands to walsvc must be good frames, within its window. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_log.h"
+#include "repl_parts.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { NODES = 3, FRAMES = 24, STORES_MAX = 64 };
+
+/* What the core has asked for and not been answered. */
+struct pending {
+    struct repl_action fetch[REPL_SLOTS];
+    bool is_out[REPL_SLOTS];
+    struct {
+        struct repl_action action;
+        struct buf body;
+    } stores[STORES_MAX];
+    size_t store_count;
+    bool is_repairing;
+    struct buf repair_body;
+};
+
+struct story {
+    struct repl_core *core;
+    int64_t now_ns;
+    struct repl_member members[NODES];
+    struct repl_log held[NODES];
+    struct model_log log; /* of n2 */
+    struct pending pending;
+    struct buf body; /* that the core looks at */
+    uint64_t token, unanswered;
+};
+
+/* The input, piece by piece; zeros behind its end. */
+struct input {
+    const uint8_t *at, *end;
+};
+
+static uint8_t take_byte(struct input *in)
+{
+    return in->at < in->end ? *in->at++ : 0;
+}
+
+static struct slice take_bytes(struct input *in)
+{
+    size_t len = take_byte(in) | (size_t)take_byte(in) << 8, left = (size_t)(in->end - in->at);
+    struct slice bytes = slice_of(in->at, len < left ? len : left);
+    in->at += bytes.len;
+    return bytes;
+}
+
+static struct id16 log_of(unsigned node)
+{
+    struct id16 id;
+    memset(id.bytes, (int)node, sizeof id.bytes);
+    return id;
+}
+
+/* ---- what comes out ---- */
+
+/* No input makes frames that are good, but those that n2 has. */
+static void check_store(struct story *s, const struct repl_action *a)
+{
+    struct pending *p = &s->pending;
+    const struct repl_store *store = &a->store;
+    assert(p->store_count < STORES_MAX && a->slot < REPL_LOGS_MAX);
+    assert(store->bytes.data >= s->body.data &&
+           store->bytes.data + store->bytes.len <= s->body.data + s->body.len);
+    assert(id16_equal(store->log, log_of(2)));
+    assert(slice_equal(store->bytes,
+                       model_log_bytes(&s->log, store->position, store->position + store->bytes.len)));
+    assert(s->core->follows[a->slot].unsynced <= REPL_WINDOW_BYTES);
+    p->stores[p->store_count].action = *a;
+    p->stores[p->store_count++].body = s->body;
+    s->body = (struct buf){0};
+}
+
+static void take_actions(struct story *s)
+{
+    struct repl_action a;
+    struct pending *p = &s->pending;
+    while (repl_core_next_action(s->core, &a)) {
+        if (a.kind == REPL_FETCH) {
+            p->fetch[a.slot] = a;
+            p->is_out[a.slot] = true;
+        } else if (a.kind == REPL_CANCEL) {
+            p->is_out[a.slot] = false;
+        } else if (a.kind == REPL_STORE) {
+            check_store(s, &a);
+        } else if (a.kind == REPL_REPAIR) {
+            p->is_repairing = true;
+            buf_free(&p->repair_body);
+            p->repair_body = s->body;
+            s->body = (struct buf){0};
+        } else if (a.kind == REPL_SERVE || a.kind == REPL_REFUSE) {
+            assert(s->unanswered > 0);
+            s->unanswered--;
+        } else if (a.kind == REPL_REPLICATED) {
+            assert(a.replicated.all_lsn <= a.replicated.quorum_lsn);
+        }
+    }
+    assert(s->unanswered == s->core->parked_count && s->core->parked_count <= REPL_PARKED_MAX);
+}
+
+/* ---- what comes in ---- */
+
+static void set_body(struct story *s, struct slice bytes)
+{
+    s->body.len = 0;
+    buf_reserve(&s->body, 1); /* a message is somewhere, also when it is empty */
+    buf_append(&s->body, bytes.data, bytes.len);
+}
+
+static void give_body(struct story *s, unsigned slot, uint32_t type)
+{
+    struct pending *p = &s->pending;
+    uint64_t serial = p->fetch[slot].serial;
+    p->is_out[slot] = false;
+    size_t stores = p->store_count;
+    bool was_repairing = p->is_repairing;
+    bool holds = repl_core_fetched(s->core, s->now_ns, slot, serial, type, buf_slice(&s->body));
+    p->is_repairing = false;
+    take_actions(s);
+    assert(holds == (p->store_count > stores || p->is_repairing));
+    p->is_repairing = p->is_repairing || was_repairing;
+}
+
+static void any_answer(struct story *s, struct input *in)
+{
+    static const uint32_t types[] = {MSG_fetch_reply, MSG_error, MSG_position};
+    unsigned slot = take_byte(in) % REPL_SLOTS;
+    uint32_t type = types[take_byte(in) % 3];
+    set_body(s, take_bytes(in));
+    if (s->pending.store_count < STORES_MAX)
+        give_body(s, slot, type);
+}
+
+/* A good answer to what was asked, of which some bytes are others. */
+static void nearly_good_answer(struct story *s, struct input *in)
+{
+    unsigned slot = take_byte(in) % 4;
+    const struct msg_fetch *f = &s->pending.fetch[slot].fetch;
+    const struct repl_serve serve = {.log = f->log,
+                                     .from = {f->lsn + 1, (uint32_t)f->checksum, f->position},
+                                     .durable = model_log_durable(&s->log),
+                                     .anew = f->anew,
+                                     .most_bytes = 1 + 64u * take_byte(in),
+                                     .most_entries = UINT64_MAX};
+    struct buf out = {0};
+    struct msg_fetch_reply reply;
+    if (!s->pending.is_out[slot] || s->pending.store_count == STORES_MAX)
+        return;
+    model_log_serve(&s->log, &serve, &out, &reply);
+    s->body.len = 0;
+    msg_encode(MSG_fetch_reply, &reply, &s->body);
+    buf_free(&out);
+    struct slice changes = take_bytes(in);
+    for (size_t i = 0; i + 2 < changes.len; i += 3)
+        s->body.data[(changes.data[i] | changes.data[i + 1] << 8) % s->body.len] ^= changes.data[i + 2];
+    give_body(s, slot, MSG_fetch_reply);
+}
+
+static struct slice any_sender(struct input *in)
+{
+    static const char *const names[] = {"n2", "n3", "n1", "nobody", ""};
+    return slice_str(names[take_byte(in) % 5]);
+}
+
+static void any_fetch(struct story *s, struct input *in)
+{
+    struct msg_fetch fetch;
+    struct slice sender = any_sender(in);
+    if (msg_decode(MSG_fetch, take_bytes(in), &fetch) != SH_OK)
+        return;
+    s->unanswered++;
+    repl_core_asked(s->core, s->now_ns, ++s->token, sender, &fetch);
+    take_actions(s);
+}
+
+static void any_position(struct story *s, struct input *in)
+{
+    struct msg_position position;
+    struct slice sender = any_sender(in);
+    if (msg_decode(MSG_position, take_bytes(in), &position) != SH_OK)
+        return;
+    repl_core_position(s->core, s->now_ns, sender, &position);
+    take_actions(s);
+}
+
+/* walsvc says of the oldest store what it would. */
+static void answer_store(struct story *s, bool is_taken)
+{
+    struct pending *p = &s->pending;
+    struct buf body = {0};
+    if (p->store_count == 0)
+        return;
+    struct repl_action a = p->stores[0].action;
+    struct buf kept = p->stores[0].body;
+    p->store_count--;
+    memmove(p->stores, p->stores + 1, p->store_count * sizeof p->stores[0]);
+    struct msg_copy_append_reply reply = {
+        .log = a.store.log, .end = a.store.position + a.store.bytes.len, .lsn = 1 + a.store.position / 100};
+    const struct msg_error error = {.code = SH_CONFLICT, .text = slice_str("no")};
+    msg_encode(is_taken ? MSG_copy_append_reply : MSG_error,
+               is_taken ? (const void *)&reply : (const void *)&error, &body);
+    repl_core_stored(s->core, s->now_ns, a.slot, a.store.bytes.len,
+                     is_taken ? MSG_copy_append_reply : MSG_error, buf_slice(&body));
+    take_actions(s);
+    buf_free(&body);
+    buf_free(&kept);
+}
+
+static void answer_repair(struct story *s, struct input *in)
+{
+    static const uint32_t types[] = {MSG_repair_reply, MSG_error};
+    uint32_t type = types[take_byte(in) % 2];
+    struct slice body = take_bytes(in);
+    if (!s->pending.is_repairing)
+        return;
+    s->pending.is_repairing = false;
+    repl_core_repaired(s->core, s->now_ns, type, body);
+    take_actions(s);
+}
+
+static void tell_damage(struct story *s, struct input *in)
+{
+    const struct repl_damage damage = {.segment = 1,
+                                       .offset = 64u * take_byte(in),
+                                       .bytes = take_byte(in),
+                                       .position = 64u * take_byte(in),
+                                       .lsn = take_byte(in)};
+    repl_core_damage(s->core, s->now_ns, log_of(2), &damage);
+    take_actions(s);
+}
+
+static void tell_logs(struct story *s, uint8_t what)
+{
+    s->held[1].damaged = what % 2;
+    s->held[0].durable.next_lsn += what % 3;
+    s->held[0].durable.position += 100u * (what % 3);
+    repl_core_logs(s->core, s->now_ns, log_of(100 + what / 64), s->held, 2);
+    take_actions(s);
+}
+
+static void tell_members(struct story *s, uint8_t what)
+{
+    s->members[what % 2].up = what & 4;
+    s->members[what % 2].watermarks[0] = (struct repl_watermark){log_of(2), what, 64u * what};
+    s->members[what % 2].watermark_count = what & 8 ? 1 : 0;
+    repl_core_members(s->core, s->now_ns, s->members, what & 16 ? 1 : 2);
+    take_actions(s);
+}
+
+static void tick(struct story *s, uint8_t how_long)
+{
+    s->now_ns += 1 + (int64_t)how_long * how_long * NS_PER_MS / 2;
+    repl_core_tick(s->core, s->now_ns);
+    take_actions(s);
+    assert(repl_core_due_ns(s->core) > s->now_ns);
+}
+
+static void step(struct story *s, struct input *in)
+{
+    switch (take_byte(in) % 11) {
+    case 0:
+        any_answer(s, in);
+        break;
+    case 1:
+    case 2:
+        nearly_good_answer(s, in);
+        break;
+    case 3:
+        any_fetch(s, in);
+        break;
+    case 4:
+        any_position(s, in);
+        break;
+    case 5:
+        answer_store(s, take_byte(in) % 4 > 0);
+        break;
+    case 6:
+        answer_repair(s, in);
+        break;
+    case 7:
+        tell_damage(s, in);
+        break;
+    case 8:
+        tell_logs(s, take_byte(in));
+        break;
+    case 9:
+        tell_members(s, take_byte(in));
+        break;
+    default:
+        tick(s, take_byte(in));
+    }
+}
+
+/* ---- the story ---- */
+
+static void begin(struct story *s)
+{
+    const struct repl_options options = {.node = "n1", .log = log_of(1)};
+    s->now_ns = NS_PER_S;
+    s->core = repl_core_open(&options);
+    model_log_open(&s->log, log_of(2));
+    for (unsigned i = 0; i < FRAMES; i++)
+        model_log_append(&s->log, 40, 2, i, i % 7 == 6);
+    model_log_sync_all(&s->log);
+    for (unsigned i = 0; i < 2; i++) {
+        struct repl_member *m = &s->members[i];
+        *m = (struct repl_member){.port = 4000, .log = log_of(2 + i), .up = true};
+        snprintf(m->id, sizeof m->id, "n%u", 2 + i);
+        snprintf(m->host, sizeof m->host, "h%u", 2 + i);
+    }
+    s->held[0] = (struct repl_log){.log = log_of(1), .durable = {.next_lsn = 11, .position = 1000}};
+    s->held[1] = (struct repl_log){.log = log_of(2), .durable = s->log.frames[3].before, .first_lsn = 1};
+    tell_logs(s, 0);
+    repl_core_members(s->core, s->now_ns, s->members, 2);
+    take_actions(s);
+}
+
+static void end(struct story *s)
+{
+    for (size_t i = 0; i < s->pending.store_count; i++)
+        buf_free(&s->pending.stores[i].body);
+    buf_free(&s->pending.repair_body);
+    buf_free(&s->body);
+    model_log_free(&s->log);
+    repl_core_close(s->core);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input in = {data, data + size};
+    struct story *s = xcalloc(1, sizeof *s);
+    begin(s);
+    while (in.at < in.end)
+        step(s, &in);
+    end(s);
+    free(s);
+    return 0;
+}
