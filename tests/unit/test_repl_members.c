@@ -4,73 +4,73 @@
 static void test_a_member_that_comes_is_followed_at_once(void **state)
 {
     (void)state;
-    rig_clear(&rig);
-    rig_add_member(&rig, 4);
-    rig_tell_members(&rig);
-    rig_expect_fetch(&rig, 4, 4);
-    assert_int_equal(rig_count(&rig, REPL_FETCH), 0);
+    peer_clear(&rig);
+    peer_add_member(&rig, 4);
+    peer_tell_members(&rig);
+    peer_expect_fetch(&rig, 4, 4);
+    assert_int_equal(peer_count(&rig, REPL_FETCH), 0);
 }
 
 static void test_a_member_that_has_never_come_has_no_log_to_follow(void **state)
 {
     (void)state;
-    rig_clear(&rig);
-    struct repl_member *m = rig_add_member(&rig, 4);
+    peer_clear(&rig);
+    struct repl_member *m = peer_add_member(&rig, 4);
     m->log = (struct id16){{0}};
     m->up = false;
-    rig_tell_members(&rig);
-    assert_int_equal(rig_count(&rig, REPL_FETCH), 0);
-    m->log = rig_log(4);
+    peer_tell_members(&rig);
+    assert_int_equal(peer_count(&rig, REPL_FETCH), 0);
+    m->log = peer_log(4);
     m->up = true;
-    rig_tell_members(&rig);
-    rig_expect_fetch(&rig, 4, 4);
+    peer_tell_members(&rig);
+    peer_expect_fetch(&rig, 4, 4);
 }
 
 static void test_the_own_log_is_not_followed(void **state)
 {
     (void)state;
-    rig_clear(&rig);
-    rig_watermark(&rig, 2, 1, rig_place(1000, 100000)); /* whatever somebody else has of it */
-    rig_tell_members(&rig);
-    rig_wait(&rig, 10000);
-    assert_int_equal(rig_fetches(&rig, 1), 0);
+    peer_clear(&rig);
+    peer_watermark(&rig, 2, 1, peer_place(1000, 100000)); /* whatever somebody else has of it */
+    peer_tell_members(&rig);
+    peer_wait(&rig, 10000);
+    assert_int_equal(peer_fetches(&rig, 1), 0);
 }
 
 static void test_the_source_of_a_fetch_leaves(void **state)
 {
     (void)state;
     struct repl_action fetch = stand_before(3);
-    rig_clear(&rig);
-    rig_remove_member(&rig, 2);
-    rig_watermark(&rig, 3, 2, model_log_end(&origin));
-    rig_tell_members(&rig);
-    rig_expect(&rig, REPL_CANCEL);
-    assert_false(rig_answer(&rig, &fetch, &origin)); /* nobody waits for it */
-    fetch = rig_expect_fetch(&rig, 2, 3);
+    peer_clear(&rig);
+    peer_remove_member(&rig, 2);
+    peer_watermark(&rig, 3, 2, model_log_end(&origin));
+    peer_tell_members(&rig);
+    peer_expect(&rig, REPL_CANCEL);
+    assert_false(peer_answer(&rig, &fetch, &origin)); /* nobody waits for it */
+    fetch = peer_expect_fetch(&rig, 2, 3);
     assert_int_equal(fetch.fetch.position, place_of_frame(3).position);
-    assert_true(rig_answer(&rig, &fetch, &origin));
-    struct repl_action store = rig_expect(&rig, REPL_STORE);
-    rig_clear(&rig);
-    rig_stored(&rig, &store, model_log_end(&origin));
-    rig_wait(&rig, 2000);
-    assert_int_equal(rig_count(&rig, REPL_POSITION), 0); /* there is no origin to tell */
+    assert_true(peer_answer(&rig, &fetch, &origin));
+    struct repl_action store = peer_expect(&rig, REPL_STORE);
+    peer_clear(&rig);
+    peer_stored(&rig, &store, model_log_end(&origin));
+    peer_wait(&rig, 2000);
+    assert_int_equal(peer_count(&rig, REPL_POSITION), 0); /* there is no origin to tell */
 }
 
 static void test_other_members_leave_and_fetches_go_on(void **state)
 {
     (void)state;
-    rig_add_member(&rig, 4);
-    rig_tell_members(&rig);
-    struct repl_action fetch = rig_expect_fetch(&rig, 4, 4);
-    rig_clear(&rig);
-    rig_remove_member(&rig, 2); /* numbers move */
-    rig_tell_members(&rig);
+    peer_add_member(&rig, 4);
+    peer_tell_members(&rig);
+    struct repl_action fetch = peer_expect_fetch(&rig, 4, 4);
+    peer_clear(&rig);
+    peer_remove_member(&rig, 2); /* numbers move */
+    peer_tell_members(&rig);
     struct model_log log;
-    model_log_open(&log, rig_log(4));
+    model_log_open(&log, peer_log(4));
     model_log_append(&log, 100, 1, 1, false);
     model_log_sync_all(&log);
-    assert_true(rig_answer(&rig, &fetch, &log));
-    rig_expect_fetch(&rig, 4, 4);
+    assert_true(peer_answer(&rig, &fetch, &log));
+    peer_expect_fetch(&rig, 4, 4);
     model_log_free(&log);
 }
 
@@ -78,32 +78,32 @@ static void test_pauses_move_with_their_members(void **state)
 {
     (void)state;
     struct repl_action fetch = stand_before(3);
-    rig_error(&rig, &fetch, SH_CORRUPT); /* five seconds */
+    peer_error(&rig, &fetch, SH_CORRUPT); /* five seconds */
     struct repl_member first = rig.members[0];
     rig.members[0] = rig.members[1];
     rig.members[1] = first;
-    rig_clear(&rig);
-    rig_tell_members(&rig);
-    rig_wait(&rig, 4900);
-    assert_int_equal(rig_fetches(&rig, 2), 0);
-    rig_wait(&rig, 200);
-    rig_expect_fetch(&rig, 2, 2);
+    peer_clear(&rig);
+    peer_tell_members(&rig);
+    peer_wait(&rig, 4900);
+    assert_int_equal(peer_fetches(&rig, 2), 0);
+    peer_wait(&rig, 200);
+    peer_expect_fetch(&rig, 2, 2);
 }
 
 static void test_a_member_that_moved_is_asked_at_its_new_address(void **state)
 {
     (void)state;
     struct repl_action fetch = stand_before(3);
-    struct repl_member *m = rig_member(&rig, 2);
+    struct repl_member *m = peer_member(&rig, 2);
     snprintf(m->host, sizeof m->host, "h20");
     m->port = 5000;
-    rig_tell_members(&rig);
-    assert_true(rig_answer(&rig, &fetch, &origin)); /* it had answered before */
-    rig_expect(&rig, REPL_STORE);
-    assert_true(rig_count(&rig, REPL_FETCH) > 0);
-    struct repl_action next = rig_expect(&rig, REPL_FETCH);
-    while (!id16_equal(next.fetch.log, rig_log(2)))
-        next = rig_expect(&rig, REPL_FETCH);
+    peer_tell_members(&rig);
+    assert_true(peer_answer(&rig, &fetch, &origin)); /* it had answered before */
+    peer_expect(&rig, REPL_STORE);
+    assert_true(peer_count(&rig, REPL_FETCH) > 0);
+    struct repl_action next = peer_expect(&rig, REPL_FETCH);
+    while (!id16_equal(next.fetch.log, peer_log(2)))
+        next = peer_expect(&rig, REPL_FETCH);
     assert_string_equal(next.host, "h20");
     assert_int_equal(next.port, 5004);
 }
@@ -112,39 +112,39 @@ static void test_a_wiped_member_is_another_one(void **state)
 {
     (void)state;
     struct repl_action fetch = stand_before(3);
-    rig_fail(&rig, &fetch); /* it pauses */
-    rig_clear(&rig);
-    rig_member(&rig, 2)->log = rig_log(22);
-    rig_watermark(&rig, 3, 2, model_log_end(&origin));
-    rig_tell_members(&rig);
-    rig_expect_fetch(&rig, 22, 2); /* its new log from it, */
-    rig_expect_fetch(&rig, 2, 3);  /* its old one from who has it */
+    peer_fail(&rig, &fetch); /* it pauses */
+    peer_clear(&rig);
+    peer_member(&rig, 2)->log = peer_log(22);
+    peer_watermark(&rig, 3, 2, model_log_end(&origin));
+    peer_tell_members(&rig);
+    peer_expect_fetch(&rig, 22, 2); /* its new log from it, */
+    peer_expect_fetch(&rig, 2, 3);  /* its old one from who has it */
 }
 
 static void test_members_that_are_down_are_not_asked(void **state)
 {
     (void)state;
-    rig_member(&rig, 2)->up = false;
-    rig_member(&rig, 3)->up = false;
-    rig_restart(&rig);
-    rig_tell_logs(&rig);
-    rig_tell_members(&rig);
-    rig_wait(&rig, 20000);
-    assert_int_equal(rig_count(&rig, REPL_FETCH), 0);
-    assert_int_equal(rig_count(&rig, REPL_POSITION), 0);
-    rig_member(&rig, 2)->up = true;
-    rig_tell_members(&rig);
-    rig_expect_fetch(&rig, 2, 2);
+    peer_member(&rig, 2)->up = false;
+    peer_member(&rig, 3)->up = false;
+    peer_restart(&rig);
+    peer_tell_logs(&rig);
+    peer_tell_members(&rig);
+    peer_wait(&rig, 20000);
+    assert_int_equal(peer_count(&rig, REPL_FETCH), 0);
+    assert_int_equal(peer_count(&rig, REPL_POSITION), 0);
+    peer_member(&rig, 2)->up = true;
+    peer_tell_members(&rig);
+    peer_expect_fetch(&rig, 2, 2);
 }
 
 static void test_an_idle_group_costs_a_tick_a_second(void **state)
 {
     (void)state;
     struct repl_action fetches[2] = {stand_before(origin.count)};
-    fetches[1] = rig_expect_fetch(&rig, 3, 3);
+    fetches[1] = peer_expect_fetch(&rig, 3, 3);
     (void)fetches;
     rig.ticks = 0;
-    rig_wait(&rig, 4000);
+    peer_wait(&rig, 4000);
     assert_true(rig.ticks <= 6);
 }
 
@@ -157,26 +157,26 @@ static void test_no_event_leaves_a_tick_due_for_ever(void **state)
         random = random * 6364136223846793005u + 1442695040888963407u;
         unsigned what = (unsigned)(random >> 60), node = 2 + (unsigned)(random >> 50) % 2;
         if (what == 0)
-            rig_member(&rig, node)->up ^= true;
+            peer_member(&rig, node)->up ^= true;
         else if (what == 1)
-            rig_watermark(&rig, node, 2 + (unsigned)(random >> 40) % 8, rig_place(i, i * 10));
+            peer_watermark(&rig, node, 2 + (unsigned)(random >> 40) % 8, peer_place(i, i * 10));
         else if (what == 2)
-            rig.boot = rig_log(50 + i % 100);
+            rig.boot = peer_log(50 + i % 100);
         if (what <= 2) {
-            rig_tell_members(&rig);
-            rig_tell_logs(&rig);
-        } else if (rig_count(&rig, REPL_FETCH) > 0) {
-            struct repl_action fetch = rig_expect(&rig, REPL_FETCH);
+            peer_tell_members(&rig);
+            peer_tell_logs(&rig);
+        } else if (peer_count(&rig, REPL_FETCH) > 0) {
+            struct repl_action fetch = peer_expect(&rig, REPL_FETCH);
             if (what < 7)
-                rig_fail(&rig, &fetch);
+                peer_fail(&rig, &fetch);
             else if (what < 10)
-                rig_error(&rig, &fetch, (enum sh_error)(1 + what % 10));
+                peer_error(&rig, &fetch, (enum sh_error)(1 + what % 10));
             else
-                rig_reply_state(&rig, &fetch, (enum log_copy_state)(1 + random % 4), rig_place(i, i * 9));
+                peer_reply_state(&rig, &fetch, (enum log_copy_state)(1 + random % 4), peer_place(i, i * 9));
         }
         if (i % 16 == 0)
-            rig_clear(&rig);
-        rig_wait(&rig, (int64_t)(random >> 33) % 300);
+            peer_clear(&rig);
+        peer_wait(&rig, (int64_t)(random >> 33) % 300);
     }
     assert_true(rig.ticks < 20000 * 3);
 }

@@ -8,27 +8,27 @@ static struct repl_damage damage;
 static int begin_damaged(void **state)
 {
     begin(state);
-    rig_hold(&rig, 2, model_log_end(&origin), 1);
-    rig_watermark(&rig, 3, 2, model_log_end(&origin));
+    peer_hold(&rig, 2, model_log_end(&origin), 1);
+    peer_watermark(&rig, 3, 2, model_log_end(&origin));
     rig.held[1].damaged = 1;
-    rig_tell_members(&rig);
-    rig_restart(&rig);
-    rig_tell_members(&rig);
-    rig_tell_logs(&rig);
+    peer_tell_members(&rig);
+    peer_restart(&rig);
+    peer_tell_members(&rig);
+    peer_tell_logs(&rig);
     damage = (struct repl_damage){.segment = 1,
                                   .offset = place_of_frame(2).position,
                                   .bytes = 1000,
                                   .position = place_of_frame(2).position,
                                   .lsn = place_of_frame(2).next_lsn};
-    struct repl_action asked = rig_expect(&rig, REPL_ASK_DAMAGE);
-    assert_true(id16_equal(asked.damaged, rig_log(2)));
-    rig_clear(&rig);
+    struct repl_action asked = peer_expect(&rig, REPL_ASK_DAMAGE);
+    assert_true(id16_equal(asked.damaged, peer_log(2)));
+    peer_clear(&rig);
     return 0;
 }
 
 static void tell_damage(void)
 {
-    repl_core_damage(rig.core, rig.now_ns, rig_log(2), &damage);
+    repl_core_damage(rig.core, rig.now_ns, peer_log(2), &damage);
     struct repl_action action;
     while (repl_core_next_action(rig.core, &action))
         rig.actions[rig.action_count++] = action;
@@ -67,12 +67,12 @@ static bool answer_frames(const struct repl_action *fetch, size_t first, size_t 
         .segment = 1,
         .bytes = model_log_bytes(&origin, place_of_frame(first).position, place_of_frame(behind).position),
     };
-    return rig_reply(&rig, fetch, &reply);
+    return peer_reply(&rig, fetch, &reply);
 }
 
 static struct repl_action expect_repair_fetch(unsigned node)
 {
-    struct repl_action fetch = rig_expect_fetch(&rig, 2, node);
+    struct repl_action fetch = peer_expect_fetch(&rig, 2, node);
     assert_int_equal(fetch.slot, REPL_LOGS_MAX);
     assert_true(fetch.fetch.repair);
     assert_int_equal(fetch.fetch.position, damage.position);
@@ -85,18 +85,18 @@ static void test_a_damaged_range_is_fetched_and_put_back(void **state)
     tell_damage();
     struct repl_action fetch = expect_repair_fetch(2);
     assert_true(answer_frames(&fetch, 2, 4));
-    struct repl_action repair = rig_expect(&rig, REPL_REPAIR);
+    struct repl_action repair = peer_expect(&rig, REPL_REPAIR);
     assert_int_equal(repair.repair.offset, damage.offset);
     assert_int_equal(repair.repair.segment, 1);
     tell_repaired(&(struct msg_repair_reply){.whole = true, .next = damage.offset + 2000});
-    assert_int_equal(rig_counters(&rig)->repairs, 1);
-    rig_expect(&rig, REPL_ASK_DAMAGE); /* is there more? */
+    assert_int_equal(peer_counters(&rig)->repairs, 1);
+    peer_expect(&rig, REPL_ASK_DAMAGE); /* is there more? */
     rig.held[1].damaged = 0;
-    rig_tell_logs(&rig);
+    peer_tell_logs(&rig);
     damage.bytes = 0;
     tell_damage();
-    rig_wait(&rig, 60000);
-    assert_int_equal(rig_count(&rig, REPL_ASK_DAMAGE), 0);
+    peer_wait(&rig, 60000);
+    assert_int_equal(peer_count(&rig, REPL_ASK_DAMAGE), 0);
 }
 
 static void test_each_holder_is_asked_in_turn(void **state)
@@ -104,14 +104,14 @@ static void test_each_holder_is_asked_in_turn(void **state)
     (void)state;
     tell_damage();
     struct repl_action fetch = expect_repair_fetch(2);
-    rig_error(&rig, &fetch, SH_CORRUPT);
+    peer_error(&rig, &fetch, SH_CORRUPT);
     fetch = expect_repair_fetch(3);
-    rig_fail(&rig, &fetch);
-    rig_expect_notice(&rig, "cannot be had from any member");
-    rig_wait(&rig, 9900);
-    assert_int_equal(rig_count(&rig, REPL_ASK_DAMAGE), 0);
-    rig_wait(&rig, 200); /* another time */
-    rig_expect(&rig, REPL_ASK_DAMAGE);
+    peer_fail(&rig, &fetch);
+    peer_expect_notice(&rig, "cannot be had from any member");
+    peer_wait(&rig, 9900);
+    assert_int_equal(peer_count(&rig, REPL_ASK_DAMAGE), 0);
+    peer_wait(&rig, 200); /* another time */
+    peer_expect(&rig, REPL_ASK_DAMAGE);
 }
 
 static void test_frames_that_are_damaged_too_are_not_handed_over(void **state)
@@ -124,7 +124,7 @@ static void test_frames_that_are_damaged_too_are_not_handed_over(void **state)
     fetch = expect_repair_fetch(3);
     origin.bytes.data[place_of_frame(2).position + 300] ^= 1;
     assert_true(answer_frames(&fetch, 2, 4));
-    rig_expect(&rig, REPL_REPAIR);
+    peer_expect(&rig, REPL_REPAIR);
 }
 
 static void test_frames_of_another_place_are_not_handed_over(void **state)
@@ -133,16 +133,16 @@ static void test_frames_of_another_place_are_not_handed_over(void **state)
     tell_damage();
     struct repl_action fetch = expect_repair_fetch(2);
     struct msg_fetch_reply reply = {
-        .log = rig_log(2),
+        .log = peer_log(2),
         .position = place_of_frame(3).position,
         .segment = 1,
         .bytes = model_log_bytes(&origin, place_of_frame(3).position, place_of_frame(4).position)};
-    assert_false(rig_reply(&rig, &fetch, &reply));
+    assert_false(peer_reply(&rig, &fetch, &reply));
     fetch = expect_repair_fetch(3);
     reply.position = damage.position;
-    reply.log = rig_log(3);
-    assert_false(rig_reply(&rig, &fetch, &reply));
-    assert_int_equal(rig_count(&rig, REPL_REPAIR), 0);
+    reply.log = peer_log(3);
+    assert_false(peer_reply(&rig, &fetch, &reply));
+    assert_int_equal(peer_count(&rig, REPL_REPAIR), 0);
 }
 
 static void test_the_next_part_comes_from_the_same_holder(void **state)
@@ -150,10 +150,10 @@ static void test_the_next_part_comes_from_the_same_holder(void **state)
     (void)state;
     tell_damage();
     struct repl_action fetch = expect_repair_fetch(2);
-    rig_fail(&rig, &fetch);
+    peer_fail(&rig, &fetch);
     fetch = expect_repair_fetch(3);
     assert_true(answer_frames(&fetch, 2, 3));
-    rig_expect(&rig, REPL_REPAIR);
+    peer_expect(&rig, REPL_REPAIR);
     tell_repaired(&(struct msg_repair_reply){.next = place_of_frame(3).position,
                                              .next_lsn = place_of_frame(3).next_lsn});
     damage.position = place_of_frame(3).position;
@@ -169,13 +169,13 @@ static void test_what_walsvc_refuses_is_tried_from_the_next_holder(void **state)
     struct repl_action fetch = expect_repair_fetch(2);
     answer_frames(&fetch, 2, 4);
     tell_not_repaired(SH_BAD_REQUEST);
-    rig_expect_notice(&rig, "does not take the frames");
+    peer_expect_notice(&rig, "does not take the frames");
     fetch = expect_repair_fetch(3);
     answer_frames(&fetch, 2, 4);
     tell_not_repaired(SH_DISK_FULL); /* no use now */
-    assert_int_equal(rig_fetches(&rig, 2), 0);
-    rig_wait(&rig, 10100);
-    rig_expect(&rig, REPL_ASK_DAMAGE);
+    assert_int_equal(peer_fetches(&rig, 2), 0);
+    peer_wait(&rig, 10100);
+    peer_expect(&rig, REPL_ASK_DAMAGE);
 }
 
 /* Nobody else has it: this must not go round without a pause. */
@@ -186,15 +186,15 @@ static void test_a_repair_that_mends_nothing_pauses(void **state)
     int64_t until_ns = rig.now_ns + 60 * NS_PER_S;
     while (rig.now_ns < until_ns && rounds < 1000) {
         tell_damage();
-        while (rig_count(&rig, REPL_ASK_DAMAGE) == 0 && rig.now_ns < until_ns) {
+        while (peer_count(&rig, REPL_ASK_DAMAGE) == 0 && rig.now_ns < until_ns) {
             for (size_t i = 0; i < rig.action_count; i++) {
                 struct repl_action fetch = rig.actions[i];
                 if (fetch.kind == REPL_FETCH && fetch.slot == REPL_LOGS_MAX && answer_frames(&fetch, 2, 4))
                     tell_repaired(&(struct msg_repair_reply){.next = damage.offset});
             }
-            rig_wait(&rig, 5);
+            peer_wait(&rig, 5);
         }
-        rig_clear(&rig);
+        peer_clear(&rig);
         rounds++;
     }
     assert_true(rounds < 100);
@@ -205,11 +205,11 @@ static void test_a_holder_that_does_not_answer_is_given_up(void **state)
     (void)state;
     tell_damage();
     expect_repair_fetch(2);
-    rig_clear(&rig);
-    rig_wait(&rig, 10100);
-    assert_true(rig_count(&rig, REPL_CANCEL) > 0);
+    peer_clear(&rig);
+    peer_wait(&rig, 10100);
+    assert_true(peer_count(&rig, REPL_CANCEL) > 0);
     for (;;) { /* among those for what comes next */
-        struct repl_action fetch = rig_expect(&rig, REPL_FETCH);
+        struct repl_action fetch = peer_expect(&rig, REPL_FETCH);
         if (fetch.slot != REPL_LOGS_MAX)
             continue;
         assert_string_equal(fetch.id, "n3");
@@ -222,9 +222,9 @@ static void test_the_holder_leaves_meanwhile(void **state)
     (void)state;
     tell_damage();
     struct repl_action fetch = expect_repair_fetch(2);
-    rig_remove_member(&rig, 2);
-    rig_tell_members(&rig);
-    rig_fail(&rig, &fetch);
+    peer_remove_member(&rig, 2);
+    peer_tell_members(&rig);
+    peer_fail(&rig, &fetch);
     fetch = expect_repair_fetch(3);
     assert_true(answer_frames(&fetch, 2, 4));
 }
@@ -234,12 +234,12 @@ static void test_members_are_told_before_anything_is_damaged(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 3; i++) {
-        rig_restart(&rig);
-        rig_tell_members(&rig);
-        rig_remove_member(&rig, 3);
-        rig_tell_members(&rig);
-        rig_add_member(&rig, 3);
-        rig_tell_members(&rig);
+        peer_restart(&rig);
+        peer_tell_members(&rig);
+        peer_remove_member(&rig, 3);
+        peer_tell_members(&rig);
+        peer_add_member(&rig, 3);
+        peer_tell_members(&rig);
     }
 }
 
@@ -248,8 +248,8 @@ static void test_members_are_told_before_anything_is_damaged(void **state)
 static struct repl_action expect_hold(const char *id, unsigned log)
 {
     for (;;) {
-        struct repl_action hold = rig_expect(&rig, REPL_HOLD);
-        if (strcmp(hold.id, id) == 0 && id16_equal(hold.hold.log, rig_log(log)))
+        struct repl_action hold = peer_expect(&rig, REPL_HOLD);
+        if (strcmp(hold.id, id) == 0 && id16_equal(hold.hold.log, peer_log(log)))
             return hold;
     }
 }
@@ -257,41 +257,41 @@ static struct repl_action expect_hold(const char *id, unsigned log)
 static void test_what_a_member_lacks_is_held(void **state)
 {
     (void)state;
-    rig_hold(&rig, 1, rig_place(100, 9000), 1);
-    rig_watermark(&rig, 3, 2, place_of_frame(4));
-    rig_tell_members(&rig);
-    rig_tell_logs(&rig);
-    rig_position(&rig, 2, 60, 6000);
-    rig_clear(&rig);
-    rig_wait(&rig, 5000);
+    peer_hold(&rig, 1, peer_place(100, 9000), 1);
+    peer_watermark(&rig, 3, 2, place_of_frame(4));
+    peer_tell_members(&rig);
+    peer_tell_logs(&rig);
+    peer_position(&rig, 2, 60, 6000);
+    peer_clear(&rig);
+    peer_wait(&rig, 5000);
     struct repl_action holds[16];
     size_t count = 0;
-    while (rig_count(&rig, REPL_HOLD) > 0)
-        holds[count++] = rig_expect(&rig, REPL_HOLD);
+    while (peer_count(&rig, REPL_HOLD) > 0)
+        holds[count++] = peer_expect(&rig, REPL_HOLD);
     assert_int_equal(count, 3); /* n2's own log it needs from nobody */
     for (size_t i = 0; i < count; i++) {
-        bool is_own = id16_equal(holds[i].hold.log, rig_log(1));
+        bool is_own = id16_equal(holds[i].hold.log, peer_log(1));
         uint64_t lsn = !is_own ? place_of_frame(4).next_lsn : strcmp(holds[i].id, "n2") == 0 ? 61 : 1;
         assert_int_equal(holds[i].hold.lsn, lsn);
         assert_false(holds[i].hold.remove);
     }
-    rig_wait(&rig, 20000);
-    assert_int_equal(rig_count(&rig, REPL_HOLD), 0); /* nothing new */
+    peer_wait(&rig, 20000);
+    assert_int_equal(peer_count(&rig, REPL_HOLD), 0); /* nothing new */
 }
 
 static void test_holds_of_who_left_are_removed(void **state)
 {
     (void)state;
-    rig_clear(&rig);
-    rig_remove_member(&rig, 3);
-    rig_tell_members(&rig);
+    peer_clear(&rig);
+    peer_remove_member(&rig, 3);
+    peer_tell_members(&rig);
     assert_true(expect_hold("n3", 1).hold.remove);
-    assert_int_equal(rig_count(&rig, REPL_HOLD), 0);
-    repl_core_found_hold(rig.core, rig_log(1), slice_str("n7")); /* of before this process */
-    repl_core_found_hold(rig.core, rig_log(1), slice_str("n2"));
-    rig_tell_members(&rig);
+    assert_int_equal(peer_count(&rig, REPL_HOLD), 0);
+    repl_core_found_hold(rig.core, peer_log(1), slice_str("n7")); /* of before this process */
+    repl_core_found_hold(rig.core, peer_log(1), slice_str("n2"));
+    peer_tell_members(&rig);
     assert_true(expect_hold("n7", 1).hold.remove);
-    assert_int_equal(rig_count(&rig, REPL_HOLD), 0);
+    assert_int_equal(peer_count(&rig, REPL_HOLD), 0);
 }
 
 #define DAMAGED(name) cmocka_unit_test_setup_teardown(name, begin_damaged, end)
