@@ -94,7 +94,7 @@ class CopyTest(unittest.TestCase):
         """How far the logs are durable: {uuid: (end, LSN, checksum, first LSN)}, the node's own one first."""
         kind, body = (wal or self.wal).ask(LOGS, {2: 0, 3: 0})
         self.assertEqual(kind, LOGS_REPLY)
-        return {str(uuid.UUID(bytes=log[0])): tuple(log[1:]) for log in body[3]}
+        return {str(uuid.UUID(bytes=log[0])): tuple(log[1:5]) for log in body[3]}
 
     def check_files(self, segments):
         for segment in segments:

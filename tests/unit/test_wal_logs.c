@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "held_log.h"
 #include "wal_logs.h"
 
 static const struct id16 own = {{1}}, copy = {{2}}, boot = {{3}};
@@ -19,9 +20,6 @@ static struct {
 static void on_reply(void *arg, struct link_token token, const struct msg_logs_reply *reply)
 {
     struct mp m = mp_of(reply->logs);
-    struct slice log;
-    uint64_t checksum;
-    uint32_t parts;
     (void)arg;
     last.count++;
     last.number = token.number;
@@ -29,11 +27,16 @@ static void on_reply(void *arg, struct link_token token, const struct msg_logs_r
     assert_true(id16_equal(reply->boot, boot));
     assert_true(mp_array(&m, &last.logs));
     for (uint32_t i = 0; i < last.logs; i++) {
-        struct wal_log_place *p = &last.places[i];
-        assert_true(mp_array(&m, &parts) && parts == 5 && mp_bin(&m, &log) && mp_uint(&m, &p->durable.end) &&
-                    mp_uint(&m, &p->durable.lsn) && mp_uint(&m, &checksum) && mp_uint(&m, &p->first_lsn));
-        p->durable.checksum = (uint32_t)checksum;
-        memcpy(p->log.bytes, log.data, sizeof p->log);
+        struct held_log held;
+        assert_true(held_log_next(&m, &held));
+        last.places[i] = (struct wal_log_place){
+            .log = held.log,
+            .durable = {.end = held.durable.position,
+                        .lsn = held.durable.next_lsn - 1,
+                        .checksum = held.durable.checksum},
+            .first_lsn = held.first_lsn,
+        };
+        assert_int_equal(held.damaged, 0);
     }
     assert_true(mp_at_end(&m));
 }
