@@ -1,4 +1,4 @@
-/* repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--verbose]
+/* repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk] [--verbose]
  *
  * Simulates the replication of a group (docs/testing.md). Everything in a run follows from its seed; a
  * failure prints the command that repeats it. */
@@ -12,6 +12,7 @@
 #include "histogram.h"
 #include "log.h"
 #include "repl_world.h"
+#include "repl_world_disk.h"
 
 enum { SETTLE_S = 120, FAULTS_S = 40, GARBLE_PERMILLE = 3 };
 
@@ -19,12 +20,13 @@ static struct repl_world world;
 static struct histogram settle;
 static uint64_t seed, nodes = 3, loss_percent = 5;
 static double hours = 0.1;
+static bool is_on_disk;
 
 static void tell_how_to_repeat(void)
 {
-    printf("after %.3f s; to repeat: repl_sim --nodes %llu --loss %llu --seed %llu --hours %g --verbose\n",
+    printf("after %.3f s; to repeat: repl_sim --nodes %llu --loss %llu --seed %llu --hours %g%s --verbose\n",
            (double)world.net.now_ns / 1e9, (unsigned long long)nodes, (unsigned long long)loss_percent,
-           (unsigned long long)seed, hours);
+           (unsigned long long)seed, hours, is_on_disk ? " --disk" : "");
     fflush(stdout);
 }
 
@@ -55,6 +57,8 @@ static void run(void)
     world.net.reorder_percent = (unsigned)loss_percent;
     world.garble_permille = GARBLE_PERMILLE;
     world_open(&world, (uint32_t)nodes, seed);
+    if (is_on_disk)
+        world_disk_open(&world);
     do {
         int64_t faults_ns = (int64_t)(1 + net_random(&world.net, FAULTS_S)) * NS_PER_S;
         histogram_add(&settle, (uint64_t)world_round(&world, faults_ns, SETTLE_S * NS_PER_S));
@@ -87,7 +91,8 @@ static void tell(void)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--verbose]\n");
+    fprintf(stderr, "usage: repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk] [--verbose]\n"
+                    "  --disk: copies also by walsvc's real code, on a simulated disk; takes memory\n");
     exit(2);
 }
 
@@ -121,6 +126,8 @@ static void parse_arguments(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--verbose") == 0)
             world.is_verbose = true;
+        else if (strcmp(argv[i], "--disk") == 0)
+            is_on_disk = true;
         else if (i + 1 == argc || !take_option(argv[i], argv[i + 1]))
             usage();
         else
@@ -131,8 +138,8 @@ static void parse_arguments(int argc, char **argv)
 int main(int argc, char **argv)
 {
     parse_arguments(argc, argv);
-    printf("repl_sim --nodes %llu --loss %llu --seed %llu --hours %g\n", (unsigned long long)nodes,
-           (unsigned long long)loss_percent, (unsigned long long)seed, hours);
+    printf("repl_sim --nodes %llu --loss %llu --seed %llu --hours %g%s\n", (unsigned long long)nodes,
+           (unsigned long long)loss_percent, (unsigned long long)seed, hours, is_on_disk ? " --disk" : "");
     fflush(stdout);
     log_set_level((enum log_level)(LOG_ERROR + 1));
     signal(SIGABRT, on_abort);

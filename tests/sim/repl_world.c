@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "repl_world_disk.h"
+
 enum { TICKS_MOST = 20000 }; /* of one node in a second: more is a core that is busy with nothing */
 
 void world_due(struct repl_world *w, uint32_t node, unsigned what, int64_t after_ns)
@@ -89,6 +91,7 @@ void world_close(struct repl_world *w)
         for (size_t log = 0; log < w->log_count; log++)
             model_log_free(&n->logs[log]);
     }
+    world_disk_close(w);
     for (size_t log = 0; log < w->log_count; log++)
         buf_free(&w->truth[log].bytes);
     free(w->nodes);

@@ -54,6 +54,8 @@ struct sim_view { /* of another node */
     size_t count;
 };
 
+struct world_disk; /* repl_world_disk.h */
+
 struct repl_node {
     char id[16];
     struct repl_core *core; /* NULL: replsvc does not run */
@@ -64,6 +66,8 @@ struct repl_node {
     int64_t clock_ns;                      /* ahead of virtual time */
     struct model_log logs[WORLD_LOGS_MAX]; /* [i]: of node i; the last one's origin is gone for ever */
     bool holds[WORLD_LOGS_MAX];
+    struct world_disk *disk; /* NULL: there is only the model */
+    bool was_on_disk;
     size_t syncing[WORLD_LOGS_MAX]; /* frames that will be durable then */
     uint64_t seen[WORLD_LOGS_MAX];  /* position up to which it was compared with the truth */
     struct sim_store stores[STORES_MAX];
@@ -124,7 +128,7 @@ void world_wal_synced(struct repl_world *w, uint32_t node, size_t log);
 void world_wal_append(struct repl_world *w, uint32_t node);
 void world_wal_burst(struct repl_world *w, uint32_t node);
 void world_wal_replicated(struct repl_world *w, uint32_t node, const struct msg_replicated *told);
-void world_wal_crash(struct repl_world *w, uint32_t node);
+void world_wal_crash(struct repl_world *w, uint32_t node, bool is_power);
 void world_wal_start(struct repl_world *w, uint32_t node);
 void world_wal_trim(struct repl_world *w, uint32_t node, size_t log, size_t keep);
 

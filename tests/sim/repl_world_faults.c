@@ -60,7 +60,8 @@ static void crash_core(struct repl_world *w, uint32_t node)
 
 static void crash_wal(struct repl_world *w, uint32_t node)
 {
-    world_wal_crash(w, node);
+    if (w->nodes[node].is_wal_up)
+        world_wal_crash(w, node, false);
     world_due(w, node, DUE_START_WAL, up_to(w, 2 * NS_PER_S));
 }
 
@@ -79,7 +80,7 @@ static void power(struct repl_world *w, uint32_t node)
         return;
     }
     world_core_crash(w, node);
-    world_wal_crash(w, node);
+    world_wal_crash(w, node, true);
     w->nodes[node].is_on = false;
 }
 

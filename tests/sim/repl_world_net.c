@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "repl_world.h"
+#include "repl_world_disk.h"
 
 enum { TYPE_HEARTBEAT = 1, TYPE_FAILED = 2 }; /* types of the simulation's own */
 #define DOWN_NS (15 * NS_PER_S)
@@ -128,6 +129,8 @@ static void serve(struct repl_world *w, uint32_t node, const struct repl_action 
     if (a->serve.durable.position > model_log_durable(&n->logs[log]).position)
         world_fail("%s serves beyond its durable end", n->id);
     model_log_serve(&n->logs[log], &a->serve, &out, &reply);
+    if (n->is_wal_up)
+        world_disk_serve(n, log, &a->serve, &reply);
     answer(w, node, a->token, MSG_fetch_reply, &reply);
     buf_free(&out);
 }

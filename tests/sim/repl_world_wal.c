@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "repl_world.h"
+#include "repl_world_disk.h"
 
 enum { BIG_FRAME = 1 << 20, BURST_BYTES = 24 << 20, UNSYNCED_OVER = 2 << 20 };
 
@@ -62,6 +63,7 @@ void world_wal_synced(struct repl_world *w, uint32_t node, size_t log)
     if (!n->is_wal_up)
         return;
     model_log_sync(&n->logs[log], n->syncing[log]);
+    world_disk_synced(n, log);
     compare(w, node, log);
     start_sync(w, node, log);
     pump_soon(w, node);
@@ -144,8 +146,10 @@ static bool take(struct repl_world *w, uint32_t node, size_t index)
     struct sim_store *s = &n->stores[index];
     struct model_log *log = &n->logs[s->log];
     enum sh_error error = SH_DISK_FULL;
-    if (!net_chance(&w->net, n->refuse))
+    if (!net_chance(&w->net, n->refuse)) {
         error = model_log_take(log, s->position, slice_of(s->bytes, s->len), s->anew, &s->end);
+        world_disk_take(n, s, error);
+    }
     if (error == SH_BAD_REQUEST)
         world_fail("%s hands over frames that are not good", n->id);
     if (error != SH_OK) {
@@ -248,12 +252,14 @@ void world_wal_replicated(struct repl_world *w, uint32_t node, const struct msg_
 
 /* ---- its life ---- */
 
-void world_wal_crash(struct repl_world *w, uint32_t node)
+void world_wal_crash(struct repl_world *w, uint32_t node, bool is_power)
 {
     struct repl_node *n = &w->nodes[node];
     n->is_wal_up = false;
+    world_disk_crash(w, n, is_power);
     for (size_t log = 0; log < w->log_count; log++) {
-        model_log_crash(&n->logs[log]);
+        if (n->disk == NULL || log == node) /* else the disk says what is lost */
+            model_log_crash(&n->logs[log]);
         n->due_ns[DUE_SYNC + log] = 0;
         n->seen[log] = model_log_durable(&n->logs[log]).position;
     }
@@ -267,6 +273,10 @@ void world_wal_start(struct repl_world *w, uint32_t node)
     struct repl_node *n = &w->nodes[node];
     if (!n->is_on)
         return;
+    if (!n->is_wal_up)
+        world_disk_start(w, node);
+    for (size_t log = 0; log < w->log_count; log++)
+        compare(w, node, log);
     n->is_wal_up = true;
     n->replicated = (struct msg_replicated){0};
     for (size_t i = 0; i < sizeof n->boot.bytes; i++)
@@ -280,6 +290,8 @@ void world_wal_trim(struct repl_world *w, uint32_t node, size_t log, size_t keep
     uint64_t before = n->logs[log].begin.position;
     if (!n->is_wal_up || n->due_ns[DUE_SYNC + log] != 0)
         return; /* n->syncing counts frames */
+    if (n->disk != NULL && log != node)
+        return; /* the files of copies are not trimmed here */
     model_log_trim(&n->logs[log], keep);
     w->trims += n->logs[log].begin.position > before;
     pump_soon(w, node);
