@@ -67,7 +67,7 @@ class CopyReads(unittest.TestCase):
             self.query.terminate()
             self.assertEqual(self.query.wait(), 0)
         self.query = self.run_beside("querysvc", "--config", self.node.config, "--node", "n1")
-        wait_for(lambda: os.path.exists(f"{self.node.run}/query.out"), "querysvc")
+        wait_for(lambda: self.node.ctl("--timeout", "1s", "status", check=False).returncode == 0, "querysvc")
         self.mine = caller_of(self, self.node)
 
     def run_beside(self, program, *args, **options):
