@@ -114,7 +114,8 @@ static bool decode_logs(struct slice bytes, struct held_log logs[REPL_LOGS_MAX],
     return true;
 }
 
-static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
+/* False: it makes no sense; asked again later. */
+static bool on_logs(struct repl_service *r, uint32_t type, struct slice body)
 {
     struct msg_logs_reply reply;
     struct held_log logs[REPL_LOGS_MAX];
@@ -122,19 +123,20 @@ static void on_logs(struct repl_service *r, uint32_t type, struct slice body)
     if (type != MSG_logs_reply || msg_decode(type, body, &reply) != SH_OK ||
         !decode_logs(reply.logs, logs, &count)) {
         log_warn("walsvc does not say how far its logs are");
-        return;
+        return false;
     }
     if (!id16_equal(logs[0].log, r->identity.log)) {
         log_error("walsvc serves another log: the data directory was replaced; restarting");
         service_stop(r->service, EXIT_FAULT);
-        return;
+        return false;
     }
     if (id16_equal(reply.boot, r->wal_boot) && reply.version < r->logs_version)
-        return; /* the other one was faster */
+        return true; /* the other one was faster */
     r->wal_boot = reply.boot;
     r->logs_version = reply.version;
     repl_core_logs(r->core, clock_mono_ns(), reply.boot, reply.waits, logs, count);
     look_at_holds(r, logs, count);
+    return true;
 }
 
 /* ---- damage ---- */
@@ -310,9 +312,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         r->logs_again = 0;
         on_logs(r, type, body);
     } else if (number == r->logs) {
-        on_logs(r, type, body);
-        loop_timer_after(r->service->loop, &r->logs_timer,
-                         type == MSG_logs_reply ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
+        bool good = on_logs(r, type, body);
+        loop_timer_after(r->service->loop, &r->logs_timer, good ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
     } else if (number == r->damage.number) {
         on_damage(r, type, body);
     } else if (number == r->repair) {
