@@ -87,7 +87,7 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
 void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
                         const struct msg_position *position);
 
-/* walsvc has a hold of a member with this name: it goes when there is no such member any more. */
+/* walsvc has a hold of this name, that of a member which has left: it goes. */
 void repl_core_found_hold(struct repl_core *core, struct id16 log, struct slice name);
 
 void repl_core_tick(struct repl_core *core, int64_t now_ns);

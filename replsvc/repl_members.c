@@ -85,6 +85,23 @@ bool repl_members_decode(struct slice nodes, const char *group, struct repl_memb
     return good;
 }
 
+bool repl_members_has_left(struct slice nodes, struct slice id)
+{
+    struct mp m = mp_of(nodes);
+    uint32_t count;
+    struct slice bytes;
+    struct msg_node_info info;
+    struct msg_member member;
+    bool good = mp_array(&m, &count);
+    for (uint32_t i = 0; good && i < count; i++) {
+        good = mp_raw(&m, &bytes) && msg_decode(MSG_node_info, bytes, &info) == SH_OK &&
+               msg_decode(MSG_member, info.member, &member) == SH_OK;
+        if (good && slice_equal(member.id, id))
+            return member.status == STATUS_LEFT;
+    }
+    return false;
+}
+
 /* ---- the link ---- */
 
 static void ask_nodes(void *arg)
@@ -106,8 +123,11 @@ static void take_nodes(struct repl_service *r, const struct msg_nodes_reply *rep
     bool too_many;
     if (!repl_members_decode(reply->nodes, r->service->config->self->group, members, &count, &too_many))
         log_error("membersvc does not say who is in the group");
-    else if (reply->state != 0)
+    else if (reply->state != 0) {
+        r->nodes_told.len = 0;
+        buf_append(&r->nodes_told, reply->nodes.data, reply->nodes.len);
         repl_core_members(r->core, clock_mono_ns(), members, count);
+    }
     if (too_many)
         log_error("the group has too many members: some are not replicated with",
                   log_uint("most", REPL_MEMBERS_MAX));
@@ -159,4 +179,5 @@ void repl_members_close(struct repl_service *r)
         return;
     loop_timer_cancel(r->service->loop, &r->nodes_timer);
     link_client_close(r->members);
+    buf_free(&r->nodes_told);
 }

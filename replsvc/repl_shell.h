@@ -75,6 +75,7 @@ struct repl_service {
     struct link_client *members;
     uint64_t nodes; /* the request that is out */
     uint64_t next_event;
+    struct buf nodes_told; /* the last answer's nodes, once the node belongs to a cluster */
     struct loop_timer nodes_timer;
 
     struct link_server *link;
@@ -113,6 +114,8 @@ void repl_members_close(struct repl_service *r);
  * malformed. *count: at most REPL_MEMBERS_MAX; *too_many: there are more. */
 bool repl_members_decode(struct slice nodes, const char *group, struct repl_member *out, size_t *count,
                          bool *too_many);
+/* Whether they say that the node with this id has left. */
+bool repl_members_has_left(struct slice nodes, struct slice id);
 
 /* ---- repl_link.c ---- */
 enum service_exit repl_link_open(struct repl_service *r);

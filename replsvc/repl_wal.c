@@ -53,10 +53,10 @@ static void on_hold_refused(struct slice body)
                  log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
 }
 
-/* Holds of members that are gone since: once, when the members are known. */
+/* Holds of members that have left since: once, when the members are known. */
 static void look_at_holds(struct repl_service *r, const struct held_log *logs, size_t count)
 {
-    if (r->holds_looked_at || r->next_event == 0)
+    if (r->holds_looked_at || r->nodes_told.len == 0)
         return;
     r->holds_looked_at = true;
     for (size_t i = 0; i < count; i++)
@@ -77,7 +77,7 @@ static void on_wal_info(struct repl_service *r, struct slice body)
     for (uint32_t i = 0; i < count; i++) {
         if (!mp_array(&m, &parts) || parts < 2 || !mp_uint(&m, &kind) || !mp_str(&m, &name))
             return;
-        if (kind == HOLD_MEMBER)
+        if (kind == HOLD_MEMBER && repl_members_has_left(buf_slice(&r->nodes_told), name))
             repl_core_found_hold(r->core, reply.log, name);
         for (uint32_t k = 2; k < parts; k++)
             if (!mp_skip(&m))

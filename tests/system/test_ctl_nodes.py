@@ -164,35 +164,35 @@ class Three(unittest.TestCase):
         self.cluster.wait_healthy()
 
     def test_each_node_has_the_log_of_each_other_also_when_that_is_down(self):
-        for name in self.ports:
-            self.assertEqual(self.ctl(name, "append", f"one of {name}", f"two of {name}").returncode, 0)
+        nodes = self.cluster.nodes
+        for name, node in nodes.items():
+            node.ctl("append", f"one of {name}", f"two of {name}")
 
-        def copied(name):
-            replicas = json.loads(self.ctl(name, "--format", "json", "replicas").stdout)
+        def copied(node):
+            replicas = node.json("replicas")
             rows = replicas["followed"] + replicas["followers"]
             return [(row["state"], row["lsn"], row["lag_entries"]) for row in rows] == [("streaming", 2, 0)] * 4
-        wait_for(lambda: all(copied(name) for name in self.ports), "all copies")
-        table = [line.split()[:4] for line in self.ctl("n1", "replicas").stdout.decode().splitlines()[2:]]
+        wait_for(lambda: all(map(copied, nodes.values())), "all copies", 30, 0.1)
+        table = [line.split()[:4] for line in nodes["n1"].ctl("replicas").stdout.decode().splitlines()[2:]]
         self.assertEqual(sorted(table), [["n1", "n2", "-", "streaming"], ["n1", "n3", "-", "streaming"],
                                          ["n2", "n1", "n2", "streaming"], ["n3", "n1", "n3", "streaming"]])
-        self.processes["n3"].kill()
-        self.processes["n3"].wait(10)
+        nodes["n3"].kill_all()
         for name in ("n1", "n2"):
-            for of in self.ports:
-                done = self.ctl(name, "read", "--node", of, "--format", "raw")
-                self.assertEqual(done.stdout.decode(), f"one of {of}\ntwo of {of}\n", done.stderr)
+            for of in nodes:
+                done = nodes[name].ctl("read", "--node", of, "--format", "raw")
+                self.assertEqual(done.stdout.decode(), f"one of {of}\ntwo of {of}\n")
 
     def test_who_follows_a_copy_sees_what_comes(self):
-        command = [os.path.join(BIN, "shanghaictl"), "--endpoint", f"ipc://{self.dir}/n1/run/query", "tail", "-f", "--node",
-                   "n2", "--format", "raw"]
-        self.assertEqual(self.ctl("n2", "append", "first").returncode, 0)
-        wait_for(lambda: self.ctl("n1", "read", "--node", "n2").stdout, "the copy")
-        follower = subprocess.Popen(command, stdout=subprocess.PIPE)
+        first, second = self.cluster["n1"], self.cluster["n2"]
+        second.ctl("append", "first")
+        wait_for(lambda: first.ctl("read", "--node", "n2", check=False).stdout, "the copy")
+        follower = subprocess.Popen(first.ctl_command("tail", "-f", "--node", "n2", "--format", "raw"),
+                                    stdout=subprocess.PIPE)
         self.addCleanup(follower.stdout.close)
         self.addCleanup(follower.wait)
         self.addCleanup(follower.kill)
         self.assertEqual(follower.stdout.readline(), b"first\n")
-        self.assertEqual(self.ctl("n2", "append", "second").returncode, 0)
+        second.ctl("append", "second")
         self.assertEqual(follower.stdout.readline(), b"second\n")
 
     def test_who_leaves_is_unavailable_and_its_only_entries_are_named(self):

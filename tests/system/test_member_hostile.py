@@ -12,7 +12,8 @@ from supervised import pack, unpack
 from wire import PUSH, Wire
 
 HEARTBEAT, GOSSIP, SYNC, REFUSED, NODES = 81, 84, 85, 88, 96
-ID, GENERATION, LOG, INCARNATION, BOOT = 1, 2, 4, 6, 7  # keys of a record
+ID, GENERATION, STATUS, LOG, INCARNATION, BOOT = 1, 2, 3, 4, 6, 7  # keys of a record
+JOINING = 0
 CONFLICT = 6  # an error code
 MEMBER_HEAD = 16  # bytes in front of the body of data/member
 MESSAGE_MAX = 512 << 10
@@ -98,7 +99,8 @@ class Hostile(unittest.TestCase):
 
     def test_each_stranger_is_named_and_counted(self):
         other = self.rng.randbytes(16)
-        of_nobody = {3: [self.records["n2"] | {ID: "n8", GENERATION: 1}]}
+        named = {key: value for key, value in self.records["n2"].items() if key not in (LOG, BOOT)}
+        of_nobody = {3: [named | {ID: "n8", GENERATION: 1, STATUS: JOINING}]}
         go_away = {1: CONFLICT, 2: "go away"}
         for message, counter, said in (
                 (self.message(self.speech(), cluster=self.rng.randbytes(8)), "other_cluster",

@@ -132,7 +132,7 @@ class Links(OnANetwork):
 
 class Services(OnANetwork):
     supervisor = ("supervisor: {intensity: 1000, period: 60s, backoff: false, children: [{service: walsvc}, "
-                  f"{{service: membersvc, watchdog: {WATCHDOG}}}, {{service: querysvc}}]}}")
+                  f"{{service: membersvc, watchdog: {WATCHDOG}}}, {{service: replsvc}}, {{service: querysvc}}]}}")
 
     def counters(self, name):
         return self.cluster[name].json("nodes")["counters"]
