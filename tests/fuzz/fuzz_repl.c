@@ -29,7 +29,7 @@ struct story {
     struct repl_core *core;
     int64_t now_ns;
     struct repl_member members[NODES];
-    struct repl_log held[NODES];
+    struct held_log held[NODES];
     struct model_log log; /* of n2 */
     struct pending pending;
     struct buf body; /* that the core looks at */
@@ -243,7 +243,7 @@ static void tell_logs(struct story *s, uint8_t what)
     s->held[1].damaged = what % 2;
     s->held[0].durable.next_lsn += what % 3;
     s->held[0].durable.position += 100u * (what % 3);
-    repl_core_logs(s->core, s->now_ns, log_of(100 + what / 64), s->held, 2);
+    repl_core_logs(s->core, s->now_ns, log_of(100 + what / 64), what % 5 == 4, s->held, 2);
     take_actions(s);
 }
 
@@ -317,8 +317,8 @@ static void begin(struct story *s)
         snprintf(m->id, sizeof m->id, "n%u", 2 + i);
         snprintf(m->host, sizeof m->host, "h%u", 2 + i);
     }
-    s->held[0] = (struct repl_log){.log = log_of(1), .durable = {.next_lsn = 11, .position = 1000}};
-    s->held[1] = (struct repl_log){.log = log_of(2), .durable = s->log.frames[3].before, .first_lsn = 1};
+    s->held[0] = (struct held_log){.log = log_of(1), .durable = {.next_lsn = 11, .position = 1000}};
+    s->held[1] = (struct held_log){.log = log_of(2), .durable = s->log.frames[3].before, .first_lsn = 1};
     tell_logs(s, 0);
     repl_core_members(s->core, s->now_ns, s->members, 2);
     take_actions(s);
