@@ -23,7 +23,7 @@
 #define AVOID_LONG_NS     (5 * NS_PER_S)
 #define GAP_AFTER_NS      (10 * NS_PER_S) /* others may have what is trimmed, and not have said so yet */
 #define FAILED_FIRST_NS   (50 * (int64_t)NS_PER_MS) /* doubled from failure to failure, up to AVOID_LONG */
-enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7, PATIENCE_DOUBLED_MOST = 3 };
+enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7, PATIENCE_DOUBLED_MOST = 2 };
 
 /* ---- which logs ---- */
 

@@ -264,7 +264,7 @@ static void test_patience_grows_so_that_a_slow_line_gets_through(void **state)
         if (rig.now_ns > 1200 * NS_PER_S)
             break;
     }
-    assert_true(most_ns >= 12 * NS_PER_S);
+    assert_true(most_ns >= 8 * NS_PER_S && most_ns <= 15 * NS_PER_S);
 }
 
 static void test_a_lie_about_the_end_is_forgotten(void **state)
