@@ -140,6 +140,7 @@ class Hostile(unittest.TestCase):
         self.cluster["n3"].kill("membersvc")
         wait_for(lambda: self.cluster.rows("n1")["n3"]["incarnation"] > self.records["n3"][INCARNATION], "its restart")
         self.cluster.wait_healthy()
+        self.cluster.wait_equal()
         self.views = self.all_views()
         self.pids["n3"] = self.cluster["n3"].pid("membersvc")
         self.check_refused(self.message(self.speech(name="n3"), sender="n3"), "stale",
