@@ -58,6 +58,8 @@ bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, boo
     bool begins = begins_segment(bytes);
     if (anew && !begins)
         return false;
+    if (bytes.len > REPL_BYTES_MAX)
+        return false;
     if (begins && !check_header(log, segment, &bytes, anew, &at))
         return false;
     if (bytes.len == 0)

@@ -202,6 +202,27 @@ static void test_garbage_is_refused(void **state)
     assert_bad_frames();
 }
 
+/* Good frames, but more than walsvc's link takes at a time. */
+static void test_more_than_one_answer_may_hold_is_refused(void **state)
+{
+    (void)state;
+    enum { HALF = FRAME_BYTES_MAX / 2 };
+    struct model_log large;
+    model_log_open(&large, peer_log(2));
+    for (unsigned i = 0; i < 3; i++)
+        model_log_append(&large, HALF - FRAME_HEADER_BYTES, 1, i, false);
+    model_log_sync_all(&large);
+    struct log_chain at = large.frames[1].before;
+    struct slice two = model_log_bytes(&large, at.position, large.frames[3].before.position);
+    assert_int_equal(two.len, FRAME_BYTES_MAX);
+    assert_true(repl_check_bytes(peer_log(2), 1, two, false, &at));
+    at = large.begin;
+    struct slice all = model_log_bytes(&large, 0, large.frames[3].before.position);
+    assert_true(all.len > REPL_BYTES_MAX);
+    assert_false(repl_check_bytes(peer_log(2), 1, all, false, &at));
+    model_log_free(&large);
+}
+
 static void test_half_a_frame_is_refused(void **state)
 {
     (void)state;
@@ -304,6 +325,7 @@ int main(void)
         TEST(test_the_salt_of_another_log_is_refused),
         TEST(test_another_segment_is_refused),
         TEST(test_garbage_is_refused),
+        TEST(test_more_than_one_answer_may_hold_is_refused),
         TEST(test_half_a_frame_is_refused),
         TEST(test_no_bytes_at_all_are_refused),
         TEST(test_a_header_in_the_middle_is_refused),
