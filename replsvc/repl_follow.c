@@ -176,10 +176,11 @@ static void stand_at(struct repl_core *core, struct repl_follow *f, const struct
     f->trimmed_ns = 0;
 }
 
+/* A position says nothing of the chain: of a copy on another one it would acknowledge what isn't here. */
 static void push_position(struct repl_core *core, const struct repl_follow *f)
 {
     int origin = repl_origin(core, f->log);
-    if (origin < 0 || !core->members[origin].up || !f->held)
+    if (origin < 0 || !core->members[origin].up || !f->held || f->forked)
         return;
     struct repl_action *action = repl_put(core, REPL_POSITION);
     snprintf(action->host, sizeof action->host, "%s", core->members[origin].host);
@@ -425,11 +426,11 @@ static void give_up_anew(struct repl_follow *f)
 static void on_trimmed(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
                        const struct msg_fetch_reply *reply)
 {
+    avoid(f, now_ns + AVOID_LONG_NS);
     if (reply->lsn == UINT64_MAX)
         return;
     f->sources[f->source].is_trimmed = true;
     f->sources[f->source].first = (struct log_chain){.next_lsn = reply->lsn + 1, .position = reply->position};
-    avoid(f, now_ns + AVOID_LONG_NS);
     if (reply->position < f->head.position)
         give_up_anew(f); /* there is more left than was said */
     if (f->trimmed_ns == 0)

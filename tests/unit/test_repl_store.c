@@ -313,6 +313,16 @@ static void test_trimmed_further_meanwhile_begins_still_later(void **state)
     assert_true(peer_answer(&rig, &fetch, &origin));
 }
 
+static void test_a_source_that_has_trimmed_all_there_could_be_is_asked_rarely(void **state)
+{
+    (void)state;
+    struct repl_action fetch = stand_before(2);
+    peer_reply_state(&rig, &fetch, LOG_COPY_TRIMMED, (struct log_chain){.next_lsn = 0, .position = 1000000});
+    assert_int_equal(peer_fetches(&rig, 2), 0);
+    peer_wait(&rig, 5000);
+    peer_expect_fetch(&rig, 2, 2);
+}
+
 /* ---- another chain ---- */
 
 static void test_a_fork_is_named_and_nothing_is_stored(void **state)
@@ -329,6 +339,22 @@ static void test_a_fork_is_named_and_nothing_is_stored(void **state)
     assert_int_equal(peer_fetches(&rig, 2), 0);
     peer_wait(&rig, 200);
     peer_expect_fetch(&rig, 2, 2); /* it may have been settled */
+}
+
+/* It would acknowledge entries that are not here: others stand at those LSNs. */
+static void test_a_copy_on_another_chain_has_no_position(void **state)
+{
+    (void)state;
+    struct repl_action fetch = stand_before(2);
+    peer_reply_state(&rig, &fetch, LOG_COPY_FORKED, peer_place(1, 1));
+    peer_clear(&rig);
+    peer_wait(&rig, 4900);
+    assert_int_equal(peer_count(&rig, REPL_POSITION), 0);
+    peer_wait(&rig, 200);
+    fetch = peer_expect_fetch(&rig, 2, 2);
+    peer_reply_state(&rig, &fetch, LOG_COPY_END, place_of_frame(2)); /* settled */
+    peer_wait(&rig, 1000);
+    assert_int_equal(peer_expect(&rig, REPL_POSITION).position.end, place_of_frame(2).position);
 }
 
 static void test_an_origin_that_is_behind_its_copy_is_named(void **state)
@@ -362,7 +388,9 @@ int main(void)
         TEST(test_a_source_that_had_trimmed_less_is_asked_again),
         TEST(test_a_place_that_is_none_is_given_up),
         TEST(test_trimmed_further_meanwhile_begins_still_later),
+        TEST(test_a_source_that_has_trimmed_all_there_could_be_is_asked_rarely),
         TEST(test_a_fork_is_named_and_nothing_is_stored),
+        TEST(test_a_copy_on_another_chain_has_no_position),
         TEST(test_an_origin_that_is_behind_its_copy_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
