@@ -56,9 +56,12 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
 void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bool waits,
                     const struct held_log *logs, size_t count);
 
-/* What walsvc says is damaged in a log, and neither repaired nor accepted as lost: the first such range, all
- * zero for none. After repl_core_logs told of damage (REPL_ASK_DAMAGE), and again each time that it is asked
- * for. */
+/* What is asked for with REPL_ASK_DAMAGE: the log's first damaged range that begins behind this place. */
+struct repl_ask_damage {
+    struct id16 log;
+    uint64_t segment, offset; /* both 0: before all */
+};
+/* That range, as walsvc says, which is neither repaired nor accepted as lost; all zero for none. */
 struct repl_damage {
     uint64_t segment;  /* base LSN */
     uint64_t offset;   /* in its file */
@@ -105,7 +108,7 @@ enum repl_action_kind {
     REPL_REFUSE,     /* answer the token with an error */
     REPL_POSITION,   /* push `position` to host:port */
     REPL_REPLICATED, /* tell walsvc `replicated` */
-    REPL_ASK_DAMAGE, /* ask walsvc what is damaged in `damaged` */
+    REPL_ASK_DAMAGE, /* ask walsvc for `damaged` */
     REPL_REPAIR,     /* hand `repair` to walsvc */
     REPL_OWN_LOG,    /* tell walsvc `own_log`; the text is in `detail` */
     REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
@@ -160,7 +163,7 @@ struct repl_action {
         struct msg_replicated replicated;
         struct repl_hold hold;
         uint64_t verdict; /* of own_log */
-        struct id16 damaged;
+        struct repl_ask_damage damaged;
         struct repl_repair_bytes repair;
     };
 };

@@ -3,8 +3,9 @@
  *
  *   damage told ──► asked ──► fetching ──► writing ──► whole ──► asked again, until nothing is damaged
  *                     ▲          │            │
- *                     └─ waiting ◄────────────┘  nobody has it, or what came does not fit: later, from the
- * next */
+ *                     └─ waiting ◄────────────┘  nobody has it, or what came does not fit
+ *
+ * Each pause is followed by the next range, of this log or the next one: what nobody has holds up no other. */
 #include <stdio.h>
 
 #include "log.h"
@@ -15,10 +16,10 @@
 #define REPAIR_ANSWER_NS (10 * NS_PER_S)
 enum { REPAIR_BYTES = 1 << 20 };
 
-static void ask_damage(struct repl_core *core, struct id16 log)
+static void ask_damage(struct repl_core *core, struct repl_ask_damage ask)
 {
-    core->mending = (struct repl_mending){.log = log, .step = MEND_ASKED, .source = -1};
-    repl_put(core, REPL_ASK_DAMAGE)->damaged = log;
+    core->mending = (struct repl_mending){.log = ask.log, .asked = ask, .step = MEND_ASKED, .source = -1};
+    repl_put(core, REPL_ASK_DAMAGE)->damaged = ask;
 }
 
 void repl_repair_logs(struct repl_core *core, int64_t now_ns)
@@ -29,7 +30,7 @@ void repl_repair_logs(struct repl_core *core, int64_t now_ns)
     for (size_t i = 0; i < core->held_count; i++) {
         if (core->held[i].damaged == 0)
             continue;
-        ask_damage(core, core->held[i].log);
+        ask_damage(core, (struct repl_ask_damage){.log = core->held[i].log});
         return;
     }
 }
@@ -92,21 +93,38 @@ static void fetch_again(struct repl_core *core, int64_t now_ns)
     fetch(core, now_ns);
 }
 
+/* No more is known in this log. Behind the last log, what is still damaged, if only by a word that is not the
+ * newest, is looked at another time. */
+static void go_to_next_log(struct repl_core *core, int64_t now_ns)
+{
+    struct repl_mending *mending = &core->mending;
+    const struct held_log *held = repl_held(core, mending->log);
+    size_t at = held != NULL ? (size_t)(held - core->held) : core->held_count;
+    for (size_t i = at + 1; i < core->held_count; i++)
+        if (core->held[i].damaged > 0) {
+            ask_damage(core, (struct repl_ask_damage){.log = core->held[i].log});
+            return;
+        }
+    mending->log = (struct id16){{0}};
+    for (size_t i = 0; i < core->held_count && id16_is_zero(mending->log); i++)
+        if (core->held[i].damaged > 0)
+            mending->log = core->held[i].log;
+    mending->next = (struct repl_ask_damage){.log = mending->log};
+    wait_for_another_time(core, now_ns);
+}
+
 void repl_core_damage(struct repl_core *core, int64_t now_ns, struct id16 log,
                       const struct repl_damage *damage)
 {
     struct repl_mending *mending = &core->mending;
     if (mending->step != MEND_ASKED || !id16_equal(mending->log, log))
         return;
-    if (damage->bytes == 0) { /* it has been repaired, or nothing tells where it is */
-        const struct held_log *held = repl_held(core, log);
-        if (held != NULL && held->damaged > 0)
-            wait_for_another_time(core, now_ns);
-        else
-            mending->log = (struct id16){{0}};
+    if (damage->bytes == 0) {
+        go_to_next_log(core, now_ns);
         return;
     }
     mending->damage = *damage;
+    mending->next = (struct repl_ask_damage){log, damage->segment, damage->offset};
     fetch(core, now_ns);
 }
 
@@ -204,7 +222,7 @@ void repl_core_repaired(struct repl_core *core, int64_t now_ns, uint32_t type, s
              (unsigned long long)mending->damage.segment, (unsigned long long)reply.next);
     repl_notice(core, now_ns, LOG_WARN, "a damaged range of a log is whole again",
                 mending->source >= 0 ? core->members[mending->source].id : "", detail);
-    ask_damage(core, mending->log);
+    ask_damage(core, mending->asked);
 }
 
 void repl_repair_tick(struct repl_core *core, int64_t now_ns)
@@ -217,7 +235,7 @@ void repl_repair_tick(struct repl_core *core, int64_t now_ns)
         core->counters.failed++;
         fetch(core, now_ns);
     } else {
-        ask_damage(core, mending->log);
+        ask_damage(core, mending->next);
     }
 }
 

@@ -4,9 +4,10 @@
  *   repl_fetcher.c  fetches: a REQ socket for each followed log
  *   repl_server.c   fetches of others: a REP socket
  *   repl_source.c   reading the frames that others are sent
- *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies, how far the own log is
- * replicated repl_members.c  the link to membersvc: who is in the group repl_link.c     its own link:
- * replicas */
+ *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies
+ *   repl_damage.c   what walsvc says of damage
+ *   repl_members.c  the link to membersvc: who is in the group
+ *   repl_link.c     its own link: replicas */
 #ifndef REPL_SHELL_H
 #define REPL_SHELL_H
 
@@ -67,9 +68,9 @@ struct repl_service {
     struct repl_fetched *repairing; /* holds the bytes of the repair that is out, */
     uint64_t repair;                /* with this number */
     struct {
-        struct id16 log;
-        uint64_t number;
-    } damage;             /* the question that is out */
+        struct repl_ask_damage ask;
+        uint64_t number, from; /* from: base LSN of the first segment that is told */
+    } damage;                  /* the question that is out */
     bool holds_looked_at; /* those that are left from before were looked for */
 
     struct link_client *members;
@@ -106,6 +107,13 @@ void repl_wal_repair(struct repl_service *r, const struct repl_action *action);
 void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action);
 void repl_wal_own_log(struct repl_service *r, const struct repl_action *action);
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
+
+/* ---- repl_damage.c ---- */
+/* The range that is asked for, of an answer that tells of segments from that base LSN on: in *out, all zero
+ * for none. False: the answer does not tell where it is, another one from out->segment on may. *ask moves
+ * behind ranges in segments that there are none of. */
+bool repl_damage_find(const struct msg_wal_info_reply *reply, struct repl_ask_damage *ask, uint64_t from,
+                      struct repl_damage *out);
 
 /* ---- repl_members.c ---- */
 enum sh_error repl_members_open(struct repl_service *r);

@@ -144,68 +144,16 @@ static bool on_logs(struct repl_service *r, uint32_t type, struct slice body)
 
 /* ---- damage ---- */
 
+static void ask_damage(struct repl_service *r, uint64_t from)
+{
+    r->damage.from = from;
+    r->damage.number = ask(r, MSG_wal_info, &(struct msg_wal_info){.log = r->damage.ask.log, .from = from});
+}
+
 void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action)
 {
-    r->damage.log = action->damaged;
-    r->damage.number = ask(r, MSG_wal_info, &(struct msg_wal_info){.log = action->damaged});
-}
-
-struct damaged_range {
-    struct slice file;
-    uint64_t offset, bytes, first_lsn, next_lsn, found, accepted;
-};
-
-static bool next_range(struct mp *m, struct damaged_range *out)
-{
-    uint32_t parts;
-    bool good = mp_array(m, &parts) && parts >= 7 && mp_str(m, &out->file) && mp_uint(m, &out->offset) &&
-                mp_uint(m, &out->bytes) && mp_uint(m, &out->first_lsn) && mp_uint(m, &out->next_lsn) &&
-                mp_uint(m, &out->found) && mp_uint(m, &out->accepted);
-    for (uint32_t i = 7; good && i < parts; i++)
-        good = mp_skip(m);
-    return good;
-}
-
-/* The position of the segment with that base LSN. */
-static bool position_of(struct slice segments, uint64_t base_lsn, uint64_t *position)
-{
-    struct mp m = mp_of(segments);
-    uint32_t count, parts;
-    uint64_t base, next;
-    bool good = mp_array(&m, &count);
-    for (uint32_t i = 0; good && i < count; i++) {
-        good = mp_array(&m, &parts) && parts >= 3 && mp_uint(&m, &base) && mp_uint(&m, &next) &&
-               mp_uint(&m, position);
-        for (uint32_t k = 3; good && k < parts; k++)
-            good = mp_skip(&m);
-        if (good && base == base_lsn)
-            return true;
-    }
-    return false;
-}
-
-/* The first range that nobody has given up. */
-static struct repl_damage damage_in(const struct msg_wal_info_reply *reply)
-{
-    struct mp m = mp_of(reply->damages);
-    struct damaged_range range;
-    char name[SEGMENT_NAME_MAX];
-    uint64_t base, position;
-    uint32_t count;
-    bool good = reply->damages.len > 0 && mp_array(&m, &count);
-    for (uint32_t i = 0; good && i < count; i++) {
-        good = next_range(&m, &range) && range.file.len < sizeof name;
-        if (!good || range.accepted > 0)
-            continue;
-        snprintf(name, sizeof name, "%.*s", (int)range.file.len, (const char *)range.file.data);
-        if (segment_name_parse(name, &base) && position_of(reply->segments, base, &position))
-            return (struct repl_damage){.segment = base,
-                                        .offset = range.offset,
-                                        .bytes = range.bytes,
-                                        .position = position + range.offset,
-                                        .lsn = range.first_lsn};
-    }
-    return (struct repl_damage){0};
+    r->damage.ask = action->damaged;
+    ask_damage(r, action->damaged.segment);
 }
 
 static void on_damage(struct repl_service *r, uint32_t type, struct slice body)
@@ -213,9 +161,11 @@ static void on_damage(struct repl_service *r, uint32_t type, struct slice body)
     struct msg_wal_info_reply reply;
     struct repl_damage damage = {0};
     r->damage.number = 0;
-    if (type == MSG_wal_info_reply && msg_decode(type, body, &reply) == SH_OK)
-        damage = damage_in(&reply);
-    repl_core_damage(r->core, clock_mono_ns(), r->damage.log, &damage);
+    if (type == MSG_wal_info_reply && msg_decode(type, body, &reply) == SH_OK &&
+        !repl_damage_find(&reply, &r->damage.ask, r->damage.from, &damage))
+        ask_damage(r, damage.segment);
+    else
+        repl_core_damage(r->core, clock_mono_ns(), r->damage.ask.log, &damage);
 }
 
 void repl_wal_repair(struct repl_service *r, const struct repl_action *action)

@@ -21,7 +21,7 @@ static int begin_damaged(void **state)
                                   .position = place_of_frame(2).position,
                                   .lsn = place_of_frame(2).next_lsn};
     struct repl_action asked = peer_expect(&rig, REPL_ASK_DAMAGE);
-    assert_true(id16_equal(asked.damaged, peer_log(2)));
+    assert_true(id16_equal(asked.damaged.log, peer_log(2)));
     peer_clear(&rig);
     return 0;
 }
@@ -178,6 +178,38 @@ static void test_what_walsvc_refuses_is_tried_from_the_next_holder(void **state)
     peer_expect(&rig, REPL_ASK_DAMAGE);
 }
 
+/* Nobody has the first range: the second one is asked for, then the other log's, then all again. */
+static void test_what_nobody_has_holds_up_nothing_else(void **state)
+{
+    (void)state;
+    peer_hold(&rig, 3, peer_place(100, 9000), 1);
+    rig.held[2].damaged = 1;
+    peer_tell_logs(&rig);
+    tell_damage();
+    for (unsigned node = 2; node <= 3; node++) {
+        struct repl_action fetch = expect_repair_fetch(node);
+        peer_error(&rig, &fetch, SH_CORRUPT);
+    }
+    peer_wait(&rig, 10100);
+    struct repl_action asked = peer_expect(&rig, REPL_ASK_DAMAGE);
+    assert_true(id16_equal(asked.damaged.log, peer_log(2)));
+    assert_int_equal(asked.damaged.segment, damage.segment);
+    assert_int_equal(asked.damaged.offset, damage.offset);
+    damage.bytes = 0; /* none is behind it */
+    tell_damage();
+    asked = peer_expect(&rig, REPL_ASK_DAMAGE);
+    assert_true(id16_equal(asked.damaged.log, peer_log(3)));
+    assert_int_equal(asked.damaged.segment, 0);
+    repl_core_damage(rig.core, rig.now_ns, peer_log(3), &(struct repl_damage){0});
+    peer_clear(&rig);
+    peer_wait(&rig, 9900);
+    assert_int_equal(peer_count(&rig, REPL_ASK_DAMAGE), 0);
+    peer_wait(&rig, 200);
+    asked = peer_expect(&rig, REPL_ASK_DAMAGE);
+    assert_true(id16_equal(asked.damaged.log, peer_log(2)));
+    assert_int_equal(asked.damaged.segment, 0);
+}
+
 /* Nobody else has it: this must not go round without a pause. */
 static void test_a_repair_that_mends_nothing_pauses(void **state)
 {
@@ -305,6 +337,7 @@ int main(void)
         DAMAGED(test_frames_of_another_place_are_not_handed_over),
         DAMAGED(test_the_next_part_comes_from_the_same_holder),
         DAMAGED(test_what_walsvc_refuses_is_tried_from_the_next_holder),
+        DAMAGED(test_what_nobody_has_holds_up_nothing_else),
         DAMAGED(test_a_repair_that_mends_nothing_pauses),
         DAMAGED(test_a_holder_that_does_not_answer_is_given_up),
         DAMAGED(test_the_holder_leaves_meanwhile),
