@@ -46,6 +46,8 @@ struct wal_copier {
     pthread_cond_t wake, rests;
     struct request *first, **last; /* waiting */
     bool working;                  /* requests that were taken off are in use */
+    uint64_t session;              /* of the last request; */
+    bool several;                  /* those that wait or are in use may be of others, too */
     bool stalls;                   /* the first one waits for the next segment */
     bool stop, runs;               /* runs: the store's threads do */
     enum sh_error state;
@@ -491,6 +493,9 @@ enum sh_error wal_copier_put(struct wal_copier *c, struct link_token token,
     pthread_mutex_lock(&c->lock);
     enum sh_error state = c->state;
     if (state == SH_OK) {
+        bool is_only = c->first == NULL && !c->working;
+        c->several = !is_only && (c->several || c->session != token.session);
+        c->session = token.session;
         *c->last = r;
         c->last = &r->next;
         pthread_cond_signal(&c->wake);
@@ -504,7 +509,8 @@ enum sh_error wal_copier_put(struct wal_copier *c, struct link_token token,
 void wal_copier_detach(struct wal_copier *c, uint64_t session)
 {
     pthread_mutex_lock(&c->lock);
-    while (c->working)
+    /* A session that has sent nothing is held up by no copy's sync, nor is who drops it. */
+    while (c->working && (c->several || c->session == session))
         pthread_cond_wait(&c->rests, &c->lock);
     for (struct request *r = take_all(c), *next; r != NULL; r = next) {
         next = r->next;

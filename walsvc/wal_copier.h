@@ -43,7 +43,7 @@ struct wal_copier *wal_copier_start(const struct wal_copier_options *options);
 enum sh_error wal_copier_put(struct wal_copier *copier, struct link_token token,
                              const struct msg_copy_append *message);
 /* The bytes of this session's requests are about to be freed: forgets those that wait, waits for those that
- * are being written. */
+ * are being written. At once when it has sent none. */
 void wal_copier_detach(struct wal_copier *copier, uint64_t session);
 /* The settings have changed. */
 void wal_copier_set(struct wal_copier *copier, const struct wal_upkeep_settings *settings);

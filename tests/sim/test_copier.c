@@ -16,7 +16,7 @@
 #include "log.h"
 #include "wal_copier.h"
 
-enum { TOKENS_MAX = ORIGIN_UNITS_MAX, PATIENCE_S = 30, SLOW_US = 70000 };
+enum { TOKENS_MAX = ORIGIN_UNITS_MAX, PATIENCE_S = 30, HELD_S = 10, SLOW_US = 70000 };
 static const char data[] = "/holder", own[] = "/holder/log/09000000-0000-0000-0000-000000000000";
 static struct origin origin;
 static struct sim_disk *disk;
@@ -323,6 +323,58 @@ static void test_requests_of_a_session_that_goes_are_forgotten(void **state)
     check_files(end);
 }
 
+/* A sync that takes until it is let go, or for ever, as far as a test is concerned. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    bool holds, is_held;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
+
+static int held_fdatasync(const struct vfs *vfs, int fd)
+{
+    struct timespec due;
+    (void)vfs;
+    clock_gettime(CLOCK_REALTIME, &due);
+    due.tv_sec += HELD_S;
+    pthread_mutex_lock(&gate.lock);
+    gate.is_held = gate.holds;
+    pthread_cond_broadcast(&gate.moved);
+    while (gate.holds && pthread_cond_timedwait(&gate.moved, &gate.lock, &due) == 0)
+        continue;
+    gate.holds = gate.is_held = false;
+    pthread_mutex_unlock(&gate.lock);
+    const struct vfs *real = sim_disk_vfs(disk);
+    return real->fdatasync(real, fd);
+}
+
+static void test_a_session_that_sent_nothing_goes_during_a_sync(void **state)
+{
+    static struct vfs held;
+    (void)state;
+    held = *fs;
+    held.fdatasync = held_fdatasync;
+    dir.fs = &held;
+    start(SH_OK);
+    assert_int_equal(put(0, 1, 1, 1), SH_OK);
+    assert_int_equal(wait_for(1).code, SH_OK);
+    pthread_mutex_lock(&gate.lock);
+    gate.holds = true;
+    pthread_mutex_unlock(&gate.lock);
+    assert_int_equal(put(1, 2, 1, 2), SH_OK);
+    pthread_mutex_lock(&gate.lock);
+    while (gate.holds && !gate.is_held)
+        pthread_cond_wait(&gate.moved, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+    wal_copier_detach(copier, 2);
+    pthread_mutex_lock(&gate.lock);
+    bool still = gate.is_held;
+    gate.holds = false;
+    pthread_cond_broadcast(&gate.moved);
+    pthread_mutex_unlock(&gate.lock);
+    assert_true(still);
+    assert_int_equal(wait_for(2).code, SH_OK);
+}
+
 static int slow_fdatasync(const struct vfs *vfs, int fd)
 {
     usleep(SLOW_US);
@@ -444,6 +496,7 @@ int main(void)
         CASE(test_what_is_wrong_is_answered_and_does_not_stop_the_rest),
         CASE(test_a_full_disk_is_said_and_the_copy_goes_on_by_itself),
         CASE(test_requests_of_a_session_that_goes_are_forgotten),
+        CASE(test_a_session_that_sent_nothing_goes_during_a_sync),
         CASE(test_a_busy_copy_writes_its_mark),
         CASE(test_an_idle_copy_writes_its_mark),
         CASE(test_a_copy_whose_mark_contradicts_its_segments_is_not_served),
