@@ -93,6 +93,8 @@ void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sen
 
 /* walsvc has a hold of this name, that of a member which has left: it goes. */
 void repl_core_found_hold(struct repl_core *core, struct id16 log, struct slice name);
+/* walsvc has refused a hold, whichever: all are told again, within 5 s. */
+void repl_core_hold_refused(struct repl_core *core);
 
 void repl_core_tick(struct repl_core *core, int64_t now_ns);
 /* When the next tick is due. */

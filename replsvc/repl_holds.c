@@ -69,6 +69,13 @@ void repl_holds_release(struct repl_core *core, const char *id)
         put(core, core->held[i].log, id, 0, true);
 }
 
+void repl_core_hold_refused(struct repl_core *core)
+{
+    for (size_t member = 0; member < REPL_MEMBERS_MAX; member++)
+        for (size_t i = 0; i < REPL_LOGS_MAX; i++)
+            core->holds[member][i].lsn = 0;
+}
+
 void repl_core_found_hold(struct repl_core *core, struct id16 log, struct slice name)
 {
     char id[CONFIG_ID_MAX + 1];

@@ -37,7 +37,6 @@ void repl_wal_own_log(struct repl_service *r, const struct repl_action *action)
 
 enum { HOLD_MEMBER = 1 }; /* of `hold` */
 
-/* Its answer says nothing that the next one doesn't. */
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action)
 {
     const struct msg_hold hold = {.log = action->hold.log,
@@ -48,9 +47,10 @@ void repl_wal_hold(struct repl_service *r, const struct repl_action *action)
     ask(r, MSG_hold, &hold);
 }
 
-static void on_hold_refused(struct slice body)
+static void on_hold_refused(struct repl_service *r, struct slice body)
 {
     struct msg_error error;
+    repl_core_hold_refused(r->core);
     if (msg_decode(MSG_error, body, &error) == SH_OK)
         log_warn("walsvc does not keep what a member needs",
                  log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
@@ -275,7 +275,7 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         if (type == MSG_wal_info_reply)
             on_wal_info(r, body);
         else if (type == MSG_error)
-            on_hold_refused(body);
+            on_hold_refused(r, body);
     }
 }
 

@@ -311,6 +311,22 @@ static void test_what_a_member_lacks_is_held(void **state)
     assert_int_equal(peer_count(&rig, REPL_HOLD), 0); /* nothing new */
 }
 
+/* A member that is down asks for no other hold by moving on. */
+static void test_a_hold_that_walsvc_refused_is_told_again(void **state)
+{
+    (void)state;
+    peer_clear(&rig);
+    peer_wait(&rig, 5000);
+    uint64_t lsn = expect_hold("n3", 2).hold.lsn;
+    peer_clear(&rig);
+    repl_core_hold_refused(rig.core);
+    peer_wait(&rig, 5000);
+    assert_int_equal(expect_hold("n3", 2).hold.lsn, lsn);
+    peer_clear(&rig);
+    peer_wait(&rig, 20000);
+    assert_int_equal(peer_count(&rig, REPL_HOLD), 0);
+}
+
 static void test_holds_of_who_left_are_removed(void **state)
 {
     (void)state;
@@ -343,6 +359,7 @@ int main(void)
         DAMAGED(test_the_holder_leaves_meanwhile),
         TEST(test_members_are_told_before_anything_is_damaged),
         DAMAGED(test_what_a_member_lacks_is_held),
+        DAMAGED(test_a_hold_that_walsvc_refused_is_told_again),
         TEST(test_holds_of_who_left_are_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
