@@ -10,10 +10,10 @@
 #include "held_log.h"
 
 enum {
-    REPL_MEMBERS_MAX = 32,       /* of the group, besides this node */
-    REPL_LOGS_MAX = 64,          /* held or followed */
-    REPL_WINDOW_BYTES = 8 << 20, /* fetched of one log and not durable here yet */
-    REPL_FETCH_BYTES = 4 << 20,  /* asked for at a time */
+    REPL_MEMBERS_MAX = 32,                                   /* of the group, besides this node */
+    REPL_LOGS_MAX = 64,                                      /* held or followed */
+    REPL_WINDOW_BYTES = 8 << 20,                             /* fetched of one log and not durable here yet */
+    REPL_FETCH_BYTES = 4 << 20,                              /* asked for at a time */
     REPL_BYTES_MAX = SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, /* that ever come at a time */
     REPL_TEXT_MAX = 256,
     REPL_SLOTS = REPL_LOGS_MAX + 2, /* of fetches: one for each log, one for repairs, one for the own log */

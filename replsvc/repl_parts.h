@@ -68,7 +68,7 @@ struct repl_position_of {
 
 /* The one damaged range that is being repaired. */
 struct repl_mending {
-    struct id16 log;                     /* zero: none is */
+    struct id16 log;                    /* zero: none is */
     struct repl_ask_damage asked, next; /* what led to it; what comes after it, when it cannot be had */
     struct repl_damage damage;
     enum { MEND_ASKED, MEND_WAITING, MEND_FETCHING, MEND_WRITING } step;

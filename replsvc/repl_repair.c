@@ -5,7 +5,8 @@
  *                     ▲          │            │
  *                     └─ waiting ◄────────────┘  nobody has it, or what came does not fit
  *
- * Each pause is followed by the next range, of this log or the next one: what nobody has holds up no other. */
+ * Each pause is followed by the next range, of this log or the next one: what nobody has holds up no other.
+ */
 #include <stdio.h>
 
 #include "log.h"

@@ -71,7 +71,7 @@ struct repl_service {
         struct repl_ask_damage ask;
         uint64_t number, from; /* from: base LSN of the first segment that is told */
     } damage;                  /* the question that is out */
-    bool holds_looked_at; /* those that are left from before were looked for */
+    bool holds_looked_at;      /* those that are left from before were looked for */
 
     struct link_client *members;
     uint64_t nodes; /* the request that is out */

@@ -13,7 +13,8 @@
 enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 64 };
 
 /* What the core lets through, walsvc's link takes. */
-_Static_assert(HEAD_MAX + REPL_BYTES_MAX + MSG_ENVELOPE_MAX <= REPL_MESSAGE_MAX, "a store fits into a message");
+_Static_assert(HEAD_MAX + REPL_BYTES_MAX + MSG_ENVELOPE_MAX <= REPL_MESSAGE_MAX,
+               "a store fits into a message");
 
 static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
 {
