@@ -252,6 +252,14 @@ static int64_t patience_ns(const struct repl_follow *f)
     return PATIENCE_NS << (failures < PATIENCE_DOUBLED_MOST ? failures : PATIENCE_DOUBLED_MOST);
 }
 
+/* An answer that was too large for the line within the time would be so each time: less is asked for. */
+static uint64_t most_bytes(const struct repl_follow *f)
+{
+    uint64_t credit = repl_follow_credit(f), most = REPL_FETCH_BYTES >> f->sources[f->source].failures;
+    most = most > CREDIT_LEAST ? most : CREDIT_LEAST;
+    return credit < most ? credit : most;
+}
+
 static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
 {
     const struct repl_member *m = &core->members[f->source];
@@ -268,7 +276,7 @@ static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t no
         .lsn = f->head.next_lsn - 1,
         .checksum = f->head.checksum,
         .anew = f->anew,
-        .most_bytes = repl_follow_credit(f),
+        .most_bytes = most_bytes(f),
         .most_entries = UINT64_MAX,
         .wait_ms = REPL_WAIT_MS,
     };

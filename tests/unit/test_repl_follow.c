@@ -267,6 +267,26 @@ static void test_patience_grows_so_that_a_slow_line_gets_through(void **state)
     assert_true(most_ns >= 8 * NS_PER_S && most_ns <= 15 * NS_PER_S);
 }
 
+static void test_less_is_asked_for_over_a_line_that_is_too_slow(void **state)
+{
+    (void)state;
+    struct repl_action fetch = stand_before(3);
+    uint64_t most = fetch.fetch.most_bytes;
+    for (unsigned i = 0; i < 20; i++) {
+        peer_clear(&rig);
+        while (peer_count(&rig, REPL_CANCEL) == 0) /* nothing came in time */
+            peer_wait(&rig, 100);
+        while (peer_fetches(&rig, 2) == 0)
+            peer_wait(&rig, 100);
+        fetch = peer_expect_fetch(&rig, 2, 2);
+        assert_true(fetch.fetch.most_bytes < most || most == 64 << 10);
+        most = fetch.fetch.most_bytes;
+    }
+    assert_int_equal(most, 64 << 10);
+    assert_true(peer_answer(&rig, &fetch, &origin));
+    assert_int_equal(peer_expect_fetch(&rig, 2, 2).fetch.most_bytes, REPL_FETCH_BYTES);
+}
+
 static void test_a_lie_about_the_end_is_forgotten(void **state)
 {
     (void)state;
@@ -402,6 +422,7 @@ int main(void)
         TEST(test_the_time_for_that_begins_when_it_is_known),
         TEST(test_an_origin_is_not_left_when_nobody_else_has_more),
         TEST(test_patience_grows_so_that_a_slow_line_gets_through),
+        TEST(test_less_is_asked_for_over_a_line_that_is_too_slow),
         TEST(test_a_lie_about_the_end_is_forgotten),
         TEST(test_an_origin_that_does_not_wait_is_not_asked_without_a_pause),
         TEST(test_errors_pause_the_source),
