@@ -16,6 +16,7 @@ struct repl_core *repl_core_open(const struct repl_options *options)
     struct repl_core *core = xcalloc(1, sizeof *core);
     snprintf(core->node, sizeof core->node, "%s", options->node);
     core->own = options->log;
+    core->compare.interval_ns = options->compare_interval_ns;
     core->members = xcalloc(REPL_MEMBERS_MAX, sizeof *core->members);
     core->follows = xcalloc(REPL_LOGS_MAX, sizeof *core->follows);
     core->holds = xcalloc(REPL_MEMBERS_MAX, sizeof *core->holds);
@@ -113,8 +114,10 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     move_members(core, members, count, map);
     for (size_t i = 0; same && i < count; i++)
         same = map[i] >= 0;
-    if (!same)
+    if (!same) {
         repl_proof_members(core);
+        repl_compare_members(core, now_ns);
+    }
     /* Who is there when this begins counts at once; who joins later when it has caught up. */
     for (size_t i = 0; i < count; i++)
         if (members[i].is_founder || (!core->knows_members && !id16_is_zero(members[i].log)))
@@ -165,6 +168,7 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
     repl_follow_tick(core, now_ns);
     repl_repair_tick(core, now_ns);
     repl_proof_tick(core, now_ns);
+    repl_compare_tick(core, now_ns);
     if (now_ns >= core->positions_due_ns) {
         core->positions_due_ns = now_ns + POSITIONS_EACH_NS;
         repl_follow_push_positions(core);
@@ -178,7 +182,7 @@ int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
     const int64_t others[] = {core->holds_due_ns, repl_repair_due_ns(core), repl_proof_due_ns(core),
-                              repl_serve_due_ns(core), repl_follow_due_ns(core)};
+                              repl_serve_due_ns(core), repl_follow_due_ns(core), repl_compare_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;
     return due_ns;

@@ -7,6 +7,7 @@
 #define REPL_CORE_H
 
 #include "config.h"
+#include "digest.h"
 #include "held_log.h"
 
 enum {
@@ -16,8 +17,10 @@ enum {
     REPL_FETCH_BYTES = 4 << 20,                              /* asked for at a time */
     REPL_BYTES_MAX = SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, /* that ever come at a time */
     REPL_TEXT_MAX = 256,
-    REPL_SLOTS = REPL_LOGS_MAX + 2, /* of fetches: one for each log, one for repairs, one for the own log */
+    /* of fetches: one for each log, one for repairs, one for the own log, one for digests */
+    REPL_SLOTS = REPL_LOGS_MAX + 3,
     REPL_WAIT_MS = 5000,            /* how long a source may hold a fetch */
+    REPL_DIGESTS_MAX = 64,          /* in a digests_reply */
 };
 
 struct repl_core;
@@ -25,6 +28,7 @@ struct repl_core;
 struct repl_options {
     const char *node; /* own id; copied */
     struct id16 log;  /* uuid of the own log */
+    int64_t compare_interval_ns; /* 0: digests are not compared */
 };
 
 struct repl_core *repl_core_open(const struct repl_options *options);
@@ -74,7 +78,17 @@ void repl_core_damage(struct repl_core *core, int64_t now_ns, struct id16 log,
 /* walsvc's answer to a REPL_REPAIR: a repair_reply or an error. */
 void repl_core_repaired(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body);
 
-/* The answer to a fetch: the body of a fetch_reply or an error. True: an action REPL_STORE or REPL_REPAIR
+/* A sealed segment, as its index has it. */
+struct repl_digest {
+    uint64_t base_lsn, bytes; /* bytes 0: there is no index here */
+    struct digest128 digest;
+};
+/* What a REPL_COMPARE asks for: the own ones of the same segments, in the same order. */
+void repl_core_digests(struct repl_core *core, int64_t now_ns, const struct repl_digest *own, size_t count);
+/* walsvc's answer to a REPL_LOOK: a look_reply or an error. */
+void repl_core_looked(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body);
+
+/* The answer to a fetch, or to REPL_ASK_DIGESTS: the body of the reply or an error. True: an action REPL_STORE or REPL_REPAIR
  * holds on to the body, until repl_core_stored or repl_core_repaired. */
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body);
@@ -87,6 +101,9 @@ void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, siz
 /* A fetch from another node; token: the caller's, for the answer. */
 void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
                      const struct msg_fetch *fetch);
+/* The same of digests. */
+void repl_core_asked_digests(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                             const struct msg_digests *digests);
 /* A position from another node. */
 void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
                         const struct msg_position *position);
@@ -115,6 +132,10 @@ enum repl_action_kind {
     REPL_OWN_LOG,    /* tell walsvc `own_log`; the text is in `detail` */
     REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
     REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
+    REPL_ASK_DIGESTS,   /* as REPL_FETCH, but it is `digests` that is sent */
+    REPL_COMPARE,       /* read the own digests of the segments of `compare`, for repl_core_digests */
+    REPL_LOOK,          /* have walsvc read the segment that `look` names */
+    REPL_SERVE_DIGESTS, /* read the digests that `digests` asks for and answer the token */
     REPL_NOTICE,     /* for the log */
 };
 
@@ -146,13 +167,19 @@ struct repl_hold {
     bool remove;
 };
 
+struct repl_compare_digests {
+    struct id16 log;
+    const struct repl_digest *theirs; /* the core's, until it is told the own ones */
+    size_t count;
+};
+
 struct repl_action {
     enum repl_action_kind kind;
-    unsigned slot;                         /* FETCH, CANCEL, STORE */
-    uint64_t serial;                       /* FETCH */
-    uint64_t token;                        /* SERVE, REFUSE */
-    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, POSITION: to whom. NOTICE, HOLD: about whom */
-    uint16_t port;                         /* FETCH, POSITION: base port + 4, + 3 */
+    unsigned slot;                         /* FETCH, ASK_DIGESTS, CANCEL, STORE */
+    uint64_t serial;                       /* FETCH, ASK_DIGESTS */
+    uint64_t token;                        /* SERVE, SERVE_DIGESTS, REFUSE */
+    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom */
+    uint16_t port;                         /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
     enum sh_error error;                   /* REFUSE */
     int level;                             /* NOTICE: enum log_level */
     const char *text;                      /* REFUSE, NOTICE: a constant */
@@ -167,6 +194,9 @@ struct repl_action {
         uint64_t verdict; /* of own_log */
         struct repl_ask_damage damaged;
         struct repl_repair_bytes repair;
+        struct msg_digests digests;
+        struct repl_compare_digests compare;
+        struct msg_look look;
     };
 };
 /* Takes the oldest one. */
@@ -211,6 +241,8 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(refused)       /* fetches answered by an error */                                                      \
     X(forks)         /* places that are on another chain at a source */                                      \
     X(repairs)       /* damaged ranges that are whole again */                                               \
+    X(compared)      /* sealed segments whose digest was compared with another member's */                   \
+    X(differences)   /* of these: another digest or size */                                                  \
     X(gaps)          /* copies that were begun anew, behind what is trimmed everywhere */
 
 struct repl_counters {

@@ -342,6 +342,10 @@ void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slo
         repl_proof_fetch_failed(core, now_ns, serial);
         return;
     }
+    if (slot == REPL_COMPARE_SLOT) {
+        repl_compare_fetch_failed(core, now_ns, serial);
+        return;
+    }
     struct repl_follow *f = &core->follows[slot];
     if (!f->used || !f->fetching || f->serial != serial)
         return;
@@ -536,6 +540,10 @@ bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, ui
         return repl_repair_fetched(core, now_ns, serial, type, body);
     if (slot == REPL_PROOF_SLOT) {
         repl_proof_fetched(core, now_ns, serial, type, body);
+        return false;
+    }
+    if (slot == REPL_COMPARE_SLOT) {
+        repl_compare_fetched(core, now_ns, serial, type, body);
         return false;
     }
     struct repl_follow *f = &core->follows[slot];

@@ -29,6 +29,15 @@ bool repl_core_next_action(struct repl_core *core, struct repl_action *out)
     return true;
 }
 
+void repl_notice_each(struct repl_core *core, int level, const char *text, const char *id, const char *detail)
+{
+    struct repl_action *action = repl_put(core, REPL_NOTICE);
+    action->level = level;
+    action->text = text;
+    snprintf(action->id, sizeof action->id, "%s", id);
+    snprintf(action->detail, sizeof action->detail, "%s", detail);
+}
+
 /* The place of what was told last of this, or of the one that is longest ago. */
 void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *text, const char *id,
                  const char *detail)
@@ -48,11 +57,7 @@ void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *
     core->notices[at].text = text;
     core->notices[at].told_ns = now_ns;
     snprintf(core->notices[at].id, sizeof core->notices[at].id, "%s", id);
-    struct repl_action *action = repl_put(core, REPL_NOTICE);
-    action->level = level;
-    action->text = text;
-    snprintf(action->id, sizeof action->id, "%s", id);
-    snprintf(action->detail, sizeof action->detail, "%s", detail);
+    repl_notice_each(core, level, text, id, detail);
 }
 
 void repl_notice_of_stranger(struct repl_core *core, int64_t now_ns, const char *text, struct slice sender)

@@ -7,6 +7,7 @@
  *   repl_quorum.c  how far the own log is replicated
  *   repl_repair.c  damaged ranges are fetched and put back
  *   repl_proof.c   whether others have more of the own log than there is here
+ *   repl_compare.c sealed segments are compared with those of others
  *   repl_holds.c   what others still need is not trimmed
  *   repl_out.c     actions, notices, and what is told of all this */
 #ifndef REPL_PARTS_H
@@ -88,6 +89,24 @@ struct repl_proof {
     int64_t due_ns; /* the fetch is given up, or the round begins anew; 0: nothing is due */
 };
 
+/* One log after the other is compared with that of one member. */
+struct repl_compare {
+    int64_t interval_ns; /* 0: never */
+    enum { COMPARE_RESTING, COMPARE_PAUSING, COMPARE_ASKING, COMPARE_READING, COMPARE_LOOKING } step;
+    int64_t due_ns;      /* RESTING, PAUSING: goes on; ASKING: the member is given up */
+    unsigned round;      /* who is asked first when there is no origin to ask */
+    size_t next_held;    /* the log that comes next */
+    struct id16 log;     /* zero: the next one is to be taken */
+    bool tried[REPL_MEMBERS_MAX]; /* in vain */
+    int member;                   /* that is asked */
+    char peer[CONFIG_ID_MAX + 1];
+    uint64_t serial;
+    uint64_t after, next; /* base LSNs: behind which was asked, and is to be asked then (0: no more) */
+    unsigned looks;       /* at segments of this log, in this round */
+    struct repl_digest theirs[REPL_DIGESTS_MAX];
+    size_t count;
+};
+
 struct repl_told_hold {
     struct id16 log; /* zero: none */
     uint64_t lsn;
@@ -114,6 +133,7 @@ struct repl_core {
     int64_t positions_due_ns, holds_due_ns;
     struct repl_mending mending;
     struct repl_proof proof;
+    struct repl_compare compare;
     struct repl_told_hold (*holds)[REPL_LOGS_MAX]; /* of each member: what walsvc was told */
     struct repl_action *actions;
     size_t action_first, action_count, action_cap;
@@ -192,6 +212,16 @@ void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial,
                         struct slice body);
 void repl_proof_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
 
+/* ---- repl_compare.c ---- */
+enum { REPL_COMPARE_SLOT = REPL_LOGS_MAX + 2 };
+/* The members are others now. */
+void repl_compare_members(struct repl_core *core, int64_t now_ns);
+void repl_compare_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_compare_due_ns(const struct repl_core *core);
+void repl_compare_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
+                          struct slice body);
+void repl_compare_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
+
 /* ---- repl_holds.c ---- */
 void repl_holds_tick(struct repl_core *core, int64_t now_ns);
 /* A member is gone. */
@@ -202,6 +232,9 @@ struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind)
 /* Not again for a minute with the same text and id. */
 void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *text, const char *id,
                  const char *detail);
+/* However often. */
+void repl_notice_each(struct repl_core *core, int level, const char *text, const char *id,
+                      const char *detail);
 /* Once a minute, whatever he calls himself. */
 void repl_notice_of_stranger(struct repl_core *core, int64_t now_ns, const char *text, struct slice sender);
 

@@ -73,21 +73,47 @@ static bool is_at_end(const struct msg_fetch *fetch, const struct held_log *held
            fetch->lsn + 1 == held->durable.next_lsn && fetch->checksum == held->durable.checksum;
 }
 
-void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
-                     const struct msg_fetch *fetch)
+/* Who asks; -1, and refused: nobody who may. */
+static int asker_of(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                    struct id16 from)
 {
     int member = repl_member_of(core, sender);
     if (!core->knows_members || !core->knows_logs) {
         refuse(core, token, SH_UNAVAILABLE, "this node has just started");
-        return;
+        return -1;
     }
-    if (member < 0 || id16_is_zero(fetch->from) || !id16_equal(core->members[member].log, fetch->from)) {
-        core->counters.not_member++;
-        repl_notice_of_stranger(core, now_ns,
-                                "a fetch from who is no member of the group, or has another log", sender);
-        refuse(core, token, SH_NOT_MEMBER, "not a member of this group, or not with that log");
+    if (member >= 0 && !id16_is_zero(from) && id16_equal(core->members[member].log, from))
+        return member;
+    core->counters.not_member++;
+    repl_notice_of_stranger(core, now_ns, "a fetch from who is no member of the group, or has another log",
+                            sender);
+    refuse(core, token, SH_NOT_MEMBER, "not a member of this group, or not with that log");
+    return -1;
+}
+
+void repl_core_asked_digests(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                             const struct msg_digests *digests)
+{
+    if (asker_of(core, now_ns, token, sender, digests->from) < 0)
         return;
+    if (repl_held(core, digests->log) == NULL) {
+        refuse(core, token, SH_NOT_FOUND, "that log is not held here");
+    } else if (digests->most == 0) {
+        refuse(core, token, SH_BAD_REQUEST, "no segments are wanted");
+    } else {
+        core->counters.served++;
+        struct repl_action *action = repl_put(core, REPL_SERVE_DIGESTS);
+        action->token = token;
+        action->digests = *digests;
     }
+}
+
+void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                     const struct msg_fetch *fetch)
+{
+    int member = asker_of(core, now_ns, token, sender, fetch->from);
+    if (member < 0)
+        return;
     const struct held_log *held = repl_held(core, fetch->log);
     if (held == NULL || fetch->lsn == UINT64_MAX)
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");

@@ -13,8 +13,8 @@ enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 4096, CONTEXTS = 192, POSITI
 /* ---- what comes in ---- */
 
 /* Another cluster or version, and what is no message. NULL: good. */
-static const char *open_message(struct repl_service *r, struct slice message, uint32_t type,
-                                struct msg_envelope *envelope, enum sh_error *error)
+static const char *open_message(struct repl_service *r, struct slice message, struct msg_envelope *envelope,
+                                enum sh_error *error)
 {
     *error = msg_open(message, envelope);
     if (*error == SH_VERSION_MISMATCH)
@@ -23,10 +23,7 @@ static const char *open_message(struct repl_service *r, struct slice message, ui
         *error = SH_BAD_REQUEST;
         return "another cluster";
     }
-    if (*error == SH_OK && envelope->type == type)
-        return NULL;
-    *error = SH_BAD_REQUEST;
-    return "not a message for this port";
+    return *error == SH_OK ? NULL : "not a message of ours";
 }
 
 static void complain(struct repl_service *r, const struct msg_envelope *envelope, const char *text)
@@ -40,21 +37,36 @@ static void complain(struct repl_service *r, const struct msg_envelope *envelope
              log_slice("sender", envelope->sender));
 }
 
+/* To port + 4. */
+static const char *take_request(struct repl_service *r, uint64_t token, const struct msg_envelope *envelope)
+{
+    union {
+        struct msg_fetch fetch;
+        struct msg_digests digests;
+    } m;
+    if (envelope->type != MSG_fetch && envelope->type != MSG_digests)
+        return "not a message for this port";
+    if (msg_decode(envelope->type, envelope->body, &m) != SH_OK)
+        return "malformed";
+    if (envelope->type == MSG_fetch)
+        repl_core_asked(r->core, clock_mono_ns(), token, envelope->sender, &m.fetch);
+    else
+        repl_core_asked_digests(r->core, clock_mono_ns(), token, envelope->sender, &m.digests);
+    return NULL;
+}
+
 static void on_fetch(void *arg, uint64_t token, struct slice message)
 {
     struct repl_service *r = arg;
     struct msg_envelope envelope;
-    struct msg_fetch fetch;
     enum sh_error error;
-    const char *text = open_message(r, message, MSG_fetch, &envelope, &error);
-    if (text == NULL && msg_decode(MSG_fetch, envelope.body, &fetch) != SH_OK) {
-        text = "malformed";
-        error = SH_BAD_REQUEST;
-    }
+    const char *text = open_message(r, message, &envelope, &error);
     if (text == NULL) {
-        repl_core_asked(r->core, clock_mono_ns(), token, envelope.sender, &fetch);
-        return;
+        error = SH_BAD_REQUEST;
+        text = take_request(r, token, &envelope);
     }
+    if (text == NULL)
+        return;
     complain(r, &envelope, text);
     repl_source_serve(
         r, &(struct repl_action){.kind = REPL_REFUSE, .token = token, .error = error, .text = text});
@@ -66,7 +78,9 @@ static void on_position(void *arg, struct slice message)
     struct msg_envelope envelope;
     struct msg_position position;
     enum sh_error error;
-    const char *text = open_message(r, message, MSG_position, &envelope, &error);
+    const char *text = open_message(r, message, &envelope, &error);
+    if (text == NULL && envelope.type != MSG_position)
+        text = "not a message for this port";
     if (text == NULL && msg_decode(MSG_position, envelope.body, &position) != SH_OK)
         text = "malformed";
     if (text == NULL)
@@ -102,7 +116,7 @@ static void on_failure(void *arg, unsigned slot, uint64_t serial)
 
 /* ---- what goes out ---- */
 
-static struct slice pack(struct repl_service *r, uint32_t type, const void *message)
+struct slice repl_pack(struct repl_service *r, uint32_t type, const void *message)
 {
     const struct msg_envelope envelope = {
         .type = type,
@@ -120,7 +134,7 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
 {
     switch (a->kind) {
     case REPL_FETCH:
-        repl_fetcher_ask(r->fetcher, a->slot, a->serial, a->host, a->port, pack(r, MSG_fetch, &a->fetch));
+        repl_fetcher_ask(r->fetcher, a->slot, a->serial, a->host, a->port, repl_pack(r, MSG_fetch, &a->fetch));
         break;
     case REPL_CANCEL:
         repl_fetcher_cancel(r->fetcher, a->slot);
@@ -133,7 +147,7 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
         repl_source_serve(r, a);
         break;
     case REPL_POSITION:
-        pipeline_out_send(r->positions_out, a->host, a->port, pack(r, MSG_position, &a->position), 0);
+        pipeline_out_send(r->positions_out, a->host, a->port, repl_pack(r, MSG_position, &a->position), 0);
         break;
     case REPL_REPLICATED:
         repl_wal_replicated(r, &a->replicated);
@@ -152,6 +166,19 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
         break;
     case REPL_ASK_LOGS:
         repl_wal_ask_logs(r);
+        break;
+    case REPL_ASK_DIGESTS:
+        repl_fetcher_ask(r->fetcher, a->slot, a->serial, a->host, a->port,
+                         repl_pack(r, MSG_digests, &a->digests));
+        break;
+    case REPL_COMPARE:
+        repl_digests_compare(r, a);
+        break;
+    case REPL_LOOK:
+        repl_wal_look(r, &a->look);
+        break;
+    case REPL_SERVE_DIGESTS:
+        repl_digests_serve(r, a);
         break;
     case REPL_NOTICE:
         log_line((enum log_level)a->level, 0, a->text,
@@ -243,7 +270,12 @@ static enum service_exit start(struct repl_service *r)
     enum service_exit code = service_identity(r->service, vfs_posix(), &r->identity);
     if (code != EXIT_DONE)
         return code;
-    const struct repl_options options = {.node = r->service->config->self->id, .log = r->identity.log};
+    const struct config *config = r->service->config;
+    const struct repl_options options = {
+        .node = config->self->id,
+        .log = r->identity.log,
+        .compare_interval_ns = (int64_t)config->settings.replication_compare_interval,
+    };
     r->core = repl_core_open(&options);
     open_turns(r); /* before the server: its hook is to run before the one that sends answers */
     open_peers(r);

@@ -4,6 +4,7 @@
  *   repl_fetcher.c  fetches: a REQ socket for each followed log
  *   repl_server.c   fetches of others: a REP socket
  *   repl_source.c   reading the frames that others are sent
+ *   repl_digests.c  reading digests of sealed segments, for others and to compare them with theirs
  *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies
  *   repl_damage.c   what walsvc says of damage
  *   repl_members.c  the link to membersvc: who is in the group
@@ -71,6 +72,7 @@ struct repl_service {
         struct repl_ask_damage ask;
         uint64_t number, from; /* from: base LSN of the first segment that is told */
     } damage;                  /* the question that is out */
+    uint64_t look;             /* the request that is out */
     bool holds_looked_at;      /* those that are left from before were looked for */
 
     struct link_client *members;
@@ -87,6 +89,8 @@ struct repl_service {
 /* ---- repl_service.c ---- */
 /* Does what the core has decided. */
 void repl_turn(struct repl_service *r);
+/* A whole message to another node; in r->body, until the next one. */
+struct slice repl_pack(struct repl_service *r, uint32_t type, const void *message);
 
 /* ---- repl_source.c ---- */
 /* Reads what an action asks for, and answers. */
@@ -94,6 +98,15 @@ void repl_source_serve(struct repl_service *r, const struct repl_action *action)
 /* Files of segments that were trimmed are let go of. */
 void repl_source_tidy(struct repl_service *r);
 void repl_source_close(struct repl_service *r);
+
+/* ---- repl_digests.c ---- */
+/* What is told to who asks: the count, and *next as in digests_reply. */
+size_t repl_digests_list(const struct vfs *fs, const char *data_dir, const struct msg_digests *ask,
+                         struct repl_digest out[REPL_DIGESTS_MAX], uint64_t *next);
+/* Reads what an action asks for, and answers. */
+void repl_digests_serve(struct repl_service *r, const struct repl_action *action);
+/* Reads what an action asks for, and tells the core. */
+void repl_digests_compare(struct repl_service *r, const struct repl_action *action);
 
 /* ---- repl_wal.c ---- */
 enum sh_error repl_wal_open(struct repl_service *r);
@@ -107,6 +120,7 @@ void repl_wal_repair(struct repl_service *r, const struct repl_action *action);
 void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *action);
 void repl_wal_own_log(struct repl_service *r, const struct repl_action *action);
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
+void repl_wal_look(struct repl_service *r, const struct msg_look *look);
 
 /* ---- repl_damage.c ---- */
 /* The range that is asked for, of an answer that tells of segments from that base LSN on: in *out, all zero

@@ -192,6 +192,19 @@ static void on_repair(struct repl_service *r, uint32_t type, struct slice body)
     repl_fetched_free(fetched);
 }
 
+/* ---- segments that another member has otherwise ---- */
+
+void repl_wal_look(struct repl_service *r, const struct msg_look *look)
+{
+    r->look = ask(r, MSG_look, look);
+}
+
+static void on_look(struct repl_service *r, uint32_t type, struct slice body)
+{
+    r->look = 0;
+    repl_core_looked(r->core, clock_mono_ns(), type, body);
+}
+
 /* ---- frames of copies ---- */
 
 void repl_wal_store(struct repl_service *r, const struct repl_action *action)
@@ -272,6 +285,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         on_damage(r, type, body);
     } else if (number == r->repair) {
         on_repair(r, type, body);
+    } else if (number == r->look) {
+        on_look(r, type, body);
     } else if (!on_store(r, number, type, body)) {
         if (type == MSG_wal_info_reply)
             on_wal_info(r, body);

@@ -30,7 +30,7 @@ struct wal_task {
 };
 
 struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *options);
-/* Asks for an answer to log_trim, hold or wal_info; the request is copied. SH_OVERLOADED: too many wait.
+/* Asks for an answer to log_trim, hold, wal_info or look; the request is copied. SH_OVERLOADED: too many wait.
  * SH_TOO_LARGE. */
 enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token token, uint32_t type,
                               struct slice request);

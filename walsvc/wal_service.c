@@ -330,11 +330,13 @@ static enum sh_error log_of(const struct link_request *request, struct id16 *log
         struct msg_log_trim trim;
         struct msg_hold hold;
         struct msg_wal_info info;
+        struct msg_look look;
     } m;
     enum sh_error error = msg_decode(request->type, request->body, &m);
     if (error == SH_OK)
         *log = request->type == MSG_log_trim ? m.trim.log
                : request->type == MSG_hold   ? m.hold.log
+               : request->type == MSG_look   ? m.look.log
                                              : m.info.log;
     return error;
 }
@@ -366,7 +368,7 @@ static void on_replicated(struct wal_service *w, const struct link_request *requ
     refuse(w, request, SH_BAD_REQUEST, why);
 }
 
-/* What a janitor answers. */
+/* What a janitor answers. A `look` reads a whole segment: not for everybody. */
 static void on_slow_request(struct wal_service *w, const struct link_request *request)
 {
     struct id16 log;
@@ -375,6 +377,10 @@ static void on_slow_request(struct wal_service *w, const struct link_request *re
     enum sh_error error = log_of(request, &log);
     if (error != SH_OK) {
         refuse(w, request, error, "the message is not well-formed");
+        return;
+    }
+    if (request->type == MSG_look && !request->local) {
+        refuse(w, request, SH_FORBIDDEN, "not from this node");
         return;
     }
     if (!find_store(w, request, log, &store, &durable_end))
@@ -498,7 +504,8 @@ static void on_request(void *arg, const struct link_request *request)
         wal_copies_on_append(w->copies, request);
     else if (request->type == MSG_logs)
         on_logs(w, request);
-    else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info)
+    else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info ||
+             request->type == MSG_look)
         on_slow_request(w, request);
     else if (request->type == MSG_repair)
         on_repair(w, request);

@@ -429,6 +429,14 @@ static bool is_ours(const struct wal_upkeep *u, struct id16 log)
     return id16_is_zero(log) || id16_equal(log, u->options.log);
 }
 
+static void on_look(struct wal_upkeep *u, const struct msg_look *look, uint32_t *type, struct buf *answer)
+{
+    const struct msg_look_reply reply = {
+        .log = look->log, .segment = look->segment, .found = wal_upkeep_look(u, look->segment)};
+    *type = MSG_look_reply;
+    msg_encode(MSG_look_reply, &reply, answer);
+}
+
 void wal_upkeep_answer(struct wal_upkeep *u, uint32_t type, struct slice request, struct wal_upkeep_time now,
                        uint32_t *answer_type, struct buf *answer)
 {
@@ -436,10 +444,14 @@ void wal_upkeep_answer(struct wal_upkeep *u, uint32_t type, struct slice request
         struct msg_log_trim trim;
         struct msg_hold hold;
         struct msg_wal_info info;
+        struct msg_look look;
     } m;
     enum sh_error error = msg_decode(type, request, &m);
-    struct id16 log = type == MSG_log_trim ? m.trim.log : type == MSG_hold ? m.hold.log : m.info.log;
-    assert(type == MSG_log_trim || type == MSG_hold || type == MSG_wal_info);
+    struct id16 log = type == MSG_log_trim ? m.trim.log
+                      : type == MSG_hold   ? m.hold.log
+                      : type == MSG_look   ? m.look.log
+                                           : m.info.log;
+    assert(type == MSG_log_trim || type == MSG_hold || type == MSG_wal_info || type == MSG_look);
     if (error != SH_OK) {
         refuse(answer_type, answer, error, "the message is not well-formed", 0);
     } else if (!is_ours(u, log)) {
@@ -448,6 +460,8 @@ void wal_upkeep_answer(struct wal_upkeep *u, uint32_t type, struct slice request
         on_log_trim(u, &m.trim, now, answer_type, answer);
     } else if (type == MSG_hold) {
         on_hold(u, &m.hold, now, answer_type, answer);
+    } else if (type == MSG_look) {
+        on_look(u, &m.look, answer_type, answer);
     } else if (wal_catalog_refresh(&u->catalog) != SH_OK) {
         refuse(answer_type, answer, SH_INTERNAL, "the log's folder cannot be read", 0);
     } else {

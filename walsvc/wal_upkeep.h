@@ -57,7 +57,7 @@ enum service_exit wal_upkeep_open(struct wal_upkeep *upkeep, const struct wal_up
                                   struct wal_upkeep_time now);
 void wal_upkeep_close(struct wal_upkeep *upkeep);
 
-/* Answers log_trim, hold or wal_info: *type and *body get the answer, an error as well. */
+/* Answers log_trim, hold, wal_info or look: *type and *body get the answer, an error as well. */
 void wal_upkeep_answer(struct wal_upkeep *upkeep, uint32_t type, struct slice request,
                        struct wal_upkeep_time now, uint32_t *answer_type, struct buf *answer);
 /* Holds that have expired go, retention takes what it may. Returns when it is due again (monotonic;
@@ -71,8 +71,16 @@ void wal_upkeep_give_up(struct wal_upkeep *upkeep, uint64_t next_lsn);
 /* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */
 int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
-/* Damage was met in a sealed segment: reads all of it, so that the register gets what is damaged. */
-void wal_upkeep_look(struct wal_upkeep *upkeep, uint64_t base_lsn);
+/* Values are part of the wire format: look_reply.found. */
+enum wal_look {
+    WAL_LOOK_WHOLE,
+    WAL_LOOK_DAMAGED,
+    WAL_LOOK_INDEX, /* whole, but its index was wrong, and is made again */
+    WAL_LOOK_NONE,  /* it is not there, or not sealed */
+};
+/* Damage was met in a sealed segment, or may be in it: reads all of it, so that the register gets what is
+ * damaged. */
+enum wal_look wal_upkeep_look(struct wal_upkeep *upkeep, uint64_t base_lsn);
 /* A repair has changed a segment: what the scrubber has in memory of it is old. */
 void wal_upkeep_repaired(struct wal_upkeep *upkeep, uint64_t base_lsn);
 /* For the scrubber's rounds. */

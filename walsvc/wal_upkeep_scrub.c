@@ -50,9 +50,8 @@ void wal_upkeep_on_damage(void *arg, const struct wal_scrub_damage *damage)
 
 /* The segment's frames are all good. They have checksums, a chain, and the next segment to lead to; the index
  * is an aid. So it is made again; but whatever has changed there unnoticed by any checksum is named. */
-static void replace_index(struct wal_upkeep *u)
+static void replace_index(struct wal_upkeep *u, const struct wal_scrub *s)
 {
-    const struct wal_scrub *s = &u->rounds.scrub;
     char path[PATH_MAX], name[SEGMENT_NAME_MAX], is[DIGEST_TEXT], was[DIGEST_TEXT];
     digest_format(s->digest, is);
     digest_format(s->expected, was);
@@ -68,38 +67,60 @@ static void replace_index(struct wal_upkeep *u)
         u->options.on_index_lost(u->options.arg);
 }
 
+/* Behind a segment that was read whole. */
+static enum wal_look settle(struct wal_upkeep *u, const struct wal_scrub *s)
+{
+    if (!s->clean)
+        return WAL_LOOK_DAMAGED;
+    wal_upkeep_check(u, wal_damage_repaired(u->options.damage, s->base_lsn, 0, s->end, &s->chain));
+    if (!s->index_is_damaged && !s->digest_differs)
+        return WAL_LOOK_WHOLE;
+    replace_index(u, s);
+    return WAL_LOOK_INDEX;
+}
+
 int64_t wal_upkeep_scrub(struct wal_upkeep *u, struct wal_upkeep_time now)
 {
     int result;
-    uint64_t base = u->rounds.scrub.fd >= 0 ? u->rounds.scrub.base_lsn : 0;
+    bool was_open = u->rounds.scrub.fd >= 0;
     int64_t due_ns = wal_rounds_step(&u->rounds, now.real_ns, now.mono_ns, &result);
-    bool is_done = base != 0 && u->rounds.scrub.fd < 0 && u->rounds.scrub.chain_known;
-    if (is_done && u->rounds.scrub.clean) /* mended, by whomever */
-        wal_upkeep_check(
-            u, wal_damage_repaired(u->options.damage, base, 0, u->rounds.scrub.end, &u->rounds.scrub.chain));
-    if (is_done && u->rounds.scrub.clean &&
-        (u->rounds.scrub.index_is_damaged || u->rounds.scrub.digest_differs))
-        replace_index(u);
+    if (was_open && u->rounds.scrub.fd < 0 && u->rounds.scrub.chain_known) /* mended, by whomever */
+        settle(u, &u->rounds.scrub);
     if (result < 0 && !wal_is_full(result))
         u->options.on_fatal(u->options.arg, "cannot write the scrubber's progress", result);
     return due_ns;
 }
 
-void wal_upkeep_look(struct wal_upkeep *u, uint64_t base_lsn)
+/* Reads a sealed segment, unless the janitor is to end. */
+static enum wal_look look_at(struct wal_upkeep *u, struct wal_scrub *scrub, const struct wal_segment *segment)
+{
+    const atomic_bool *stop = u->catalog.stop;
+    uint64_t bytes;
+    if (!wal_scrub_enter(scrub, segment))
+        return scrub->clean ? WAL_LOOK_NONE : WAL_LOOK_DAMAGED;
+    while (!(stop != NULL && atomic_load(stop)))
+        if (!wal_scrub_step(scrub, &bytes))
+            return settle(u, scrub);
+    wal_scrub_leave(scrub);
+    return WAL_LOOK_NONE;
+}
+
+enum wal_look wal_upkeep_look(struct wal_upkeep *u, uint64_t base_lsn)
 {
     const struct wal_catalog *c = &u->catalog;
     struct wal_scrub scrub;
-    uint64_t bytes;
     if (wal_catalog_refresh(&u->catalog) != SH_OK)
-        return; /* the scrubber comes there in its time */
+        return WAL_LOOK_NONE; /* the scrubber comes there in its time */
     wal_scrub_open(&scrub, u->options.fs, u->options.dir, u->options.log, on_damage, u);
     for (size_t i = 0; i < c->count; i++) {
-        if (c->all[i].base_lsn != base_lsn || c->all[i].next_lsn == 0 || !wal_scrub_enter(&scrub, &c->all[i]))
+        if (c->all[i].base_lsn != base_lsn || c->all[i].next_lsn == 0)
             continue;
-        while (!(c->stop != NULL && atomic_load(c->stop)) && wal_scrub_step(&scrub, &bytes))
-            continue;
-        wal_scrub_leave(&scrub);
+        enum wal_look found = look_at(u, &scrub, &c->all[i]);
+        if (found == WAL_LOOK_INDEX)
+            wal_upkeep_repaired(u, base_lsn);
+        return found;
     }
+    return WAL_LOOK_NONE;
 }
 
 void wal_upkeep_repaired(struct wal_upkeep *u, uint64_t base_lsn)

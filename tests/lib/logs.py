@@ -39,6 +39,16 @@ def digest(node, uuid):
     return {base: hashlib.sha256(data[:frames_end(data)]).hexdigest() for base, data in segments(node, uuid).items()}
 
 
+def crc32c(crc, data):
+    """As common/crc32c.h has it: `crc` is what came before."""
+    crc ^= 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
 def positions(cluster, name):
     """{log uuid: LSN} of the copies that a node keeps, and its own log."""
     replicas = cluster[name].try_json("replicas")

@@ -37,7 +37,8 @@ static void collect(struct repl_rig *rig)
 
 void peer_restart(struct repl_rig *rig)
 {
-    const struct repl_options options = {.node = "n1", .log = peer_log(1)};
+    const struct repl_options options = {
+        .node = "n1", .log = peer_log(1), .compare_interval_ns = rig->compare_interval_ns};
     if (rig->core != NULL)
         repl_core_close(rig->core);
     rig->core = repl_core_open(&options);
@@ -295,7 +296,34 @@ void peer_not_stored(struct repl_rig *rig, const struct repl_action *store, enum
     collect(rig);
 }
 
+void peer_tell(struct repl_rig *rig, const struct repl_action *ask, uint32_t type, const void *message)
+{
+    assert_false(repl_core_fetched(rig->core, rig->now_ns, ask->slot, ask->serial, type,
+                                   encode(rig, type, message)));
+    collect(rig);
+}
+
+void peer_digests(struct repl_rig *rig, const struct repl_digest *own, size_t count)
+{
+    repl_core_digests(rig->core, rig->now_ns, own, count);
+    collect(rig);
+}
+
+void peer_looked(struct repl_rig *rig, uint32_t type, const void *message)
+{
+    repl_core_looked(rig->core, rig->now_ns, type, encode(rig, type, message));
+    collect(rig);
+}
+
 /* ---- others ask ---- */
+
+void peer_ask_digests(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_digests *digests)
+{
+    char id[16];
+    snprintf(id, sizeof id, "n%u", node);
+    repl_core_asked_digests(rig->core, rig->now_ns, token, slice_str(id), digests);
+    collect(rig);
+}
 
 struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at)
 {

@@ -11,6 +11,7 @@ enum { RIG_ACTIONS_MAX = 4096, RIG_BODIES_MAX = 32768, RIG_BASE_PORT = 4000 };
 struct repl_rig {
     struct repl_core *core;
     int64_t now_ns;
+    int64_t compare_interval_ns; /* of the next core */
     struct id16 boot;
     struct repl_member members[REPL_MEMBERS_MAX];
     size_t member_count;
@@ -69,7 +70,14 @@ void peer_fail(struct repl_rig *rig, const struct repl_action *fetch);
 void peer_stored(struct repl_rig *rig, const struct repl_action *store, struct log_chain durable);
 void peer_not_stored(struct repl_rig *rig, const struct repl_action *store, enum sh_error code);
 
+/* A member's answer to REPL_ASK_DIGESTS: any message. */
+void peer_tell(struct repl_rig *rig, const struct repl_action *ask, uint32_t type, const void *message);
+/* What is here, as REPL_COMPARE asks; walsvc's answer to REPL_LOOK. */
+void peer_digests(struct repl_rig *rig, const struct repl_digest *own, size_t count);
+void peer_looked(struct repl_rig *rig, uint32_t type, const void *message);
+
 /* ---- others ask ---- */
+void peer_ask_digests(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_digests *digests);
 void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch);
 /* A fetch of n1's log or another from that place. */
 struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at);

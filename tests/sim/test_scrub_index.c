@@ -123,14 +123,79 @@ static void test_damage_that_another_has_met_is_registered(void **state)
     kept_path_of(base, ".seg", path);
     kept_flip(path, 400000);
     kept_flip(path, 900000);
-    wal_upkeep_look(&kept.upkeep, base);
+    assert_int_equal(wal_upkeep_look(&kept.upkeep, base), WAL_LOOK_DAMAGED);
     assert_int_equal(upkeep_rig_ranges(&kept), 2);
     assert_int_equal(kept.damage.base_lsn, base);
     assert_int_equal(kept.upkeep.rounds.damages, 0); /* that is of a pass */
     kept_list(&first, &newest);
-    wal_upkeep_look(&kept.upkeep, newest); /* no sealed one */
-    wal_upkeep_look(&kept.upkeep, base + 1);
+    assert_int_equal(wal_upkeep_look(&kept.upkeep, newest), WAL_LOOK_NONE); /* no sealed one */
+    assert_int_equal(wal_upkeep_look(&kept.upkeep, base + 1), WAL_LOOK_NONE);
     assert_int_equal(upkeep_rig_ranges(&kept), 2);
+    kept_flip(path, 400000);
+    kept_flip(path, 900000);
+    assert_int_equal(wal_upkeep_look(&kept.upkeep, base), WAL_LOOK_WHOLE);
+    assert_int_equal(upkeep_rig_ranges(&kept), 0); /* mended, by whomever */
+    kept_teardown();
+}
+
+static uint64_t ask_to_look(uint64_t base)
+{
+    const struct msg_look look = {.log = kept_rig.dir.identity.log, .segment = base};
+    struct msg_look_reply reply;
+    struct buf request = {0}, answer = {0};
+    uint32_t type;
+    msg_encode(MSG_look, &look, &request);
+    wal_upkeep_answer(&kept.upkeep, MSG_look, buf_slice(&request), kept.now, &type, &answer);
+    assert_int_equal(type, MSG_look_reply);
+    assert_int_equal(msg_decode(type, buf_slice(&answer), &reply), SH_OK);
+    assert_true(id16_equal(reply.log, look.log));
+    assert_int_equal(reply.segment, base);
+    buf_free(&request);
+    buf_free(&answer);
+    return reply.found;
+}
+
+/* Another member has another digest of it: asked for by replsvc. */
+static void test_a_look_finds_an_index_that_lies(void **state)
+{
+    (void)state;
+    uint64_t first;
+    char path[PATH_MAX];
+    kept_setup_large();
+    size_t sealed = kept_list(&first, NULL) - 1;
+    uint64_t base = kept_base_of(1);
+    make_indexes();
+    kept_path_of(base, ".idx", path);
+    assert_int_equal(ask_to_look(base), WAL_LOOK_WHOLE);
+    assert_int_equal(kept.indexes_lost, 0);
+    write_other_digest(base);
+    assert_int_equal(ask_to_look(base), WAL_LOOK_INDEX);
+    assert_int_equal(kept.indexes_lost, 1);
+    assert_false(kept_exists(strrchr(path, '/') + 1));
+    assert_int_equal(make_indexes(), sealed);
+    assert_int_equal(ask_to_look(base), WAL_LOOK_WHOLE);
+    assert_int_equal(kept.damages, 0);
+    kept_teardown();
+}
+
+/* The scrubber has begun with the segment, and still has the old digest to compare with. */
+static void test_a_look_in_the_middle_of_a_pass(void **state)
+{
+    (void)state;
+    kept_setup_large();
+    make_indexes();
+    uint64_t base = kept_base_of(0);
+    write_other_digest(base);
+    kept.now.mono_ns += 1000 * NS_PER_S;
+    kept.now.real_ns += 1000 * NS_PER_S;
+    for (unsigned i = 0; i < 100 && kept.upkeep.rounds.scrub.fd < 0; i++)
+        wal_upkeep_scrub(&kept.upkeep, kept.now);
+    assert_int_equal(kept.upkeep.rounds.scrub.base_lsn, base);
+    assert_true(kept.upkeep.rounds.scrub.fd >= 0);
+    assert_int_equal(ask_to_look(base), WAL_LOOK_INDEX);
+    make_indexes();
+    kept_scrub_a_pass();
+    assert_int_equal(kept.indexes_lost, 1); /* the new one stays */
     kept_teardown();
 }
 
@@ -141,6 +206,8 @@ int main(void)
         cmocka_unit_test(test_an_index_with_another_digest_is_made_again),
         cmocka_unit_test(test_damage_does_not_cost_the_index),
         cmocka_unit_test(test_damage_that_another_has_met_is_registered),
+        cmocka_unit_test(test_a_look_finds_an_index_that_lies),
+        cmocka_unit_test(test_a_look_in_the_middle_of_a_pass),
     };
     log_set_level(LOG_ERROR + 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

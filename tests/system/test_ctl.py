@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import unittest
 
+from logs import crc32c
 from shanghai import BIN, SERVICES, Node, process_exists, wait_for
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -439,16 +440,6 @@ def contents(directory):
             with open(path, "rb") as file:
                 found[path] = (file.read(), os.stat(path).st_mtime_ns)
     return found
-
-
-def crc32c(crc, data):
-    """As common/crc32c.h has it: `crc` is what came before."""
-    crc ^= 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 
 needs_build_bin = unittest.skipUnless(os.path.realpath(BIN) == os.path.join(TOP, "build/bin"),
