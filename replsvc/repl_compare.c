@@ -71,8 +71,8 @@ static bool ask(struct repl_core *core, int64_t now_ns)
     snprintf(action->host, sizeof action->host, "%s", m->host);
     snprintf(action->id, sizeof action->id, "%s", m->id);
     action->port = (uint16_t)(m->port + 4);
-    action->digests = (struct msg_digests){
-        .from = core->own, .log = c->log, .after = c->after, .most = REPL_DIGESTS_MAX};
+    action->digests =
+        (struct msg_digests){.from = core->own, .log = c->log, .after = c->after, .most = REPL_DIGESTS_MAX};
     snprintf(c->peer, sizeof c->peer, "%s", m->id);
     c->member = member;
     c->step = COMPARE_ASKING;

@@ -181,7 +181,7 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
 int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
-    const int64_t others[] = {core->holds_due_ns, repl_repair_due_ns(core), repl_proof_due_ns(core),
+    const int64_t others[] = {core->holds_due_ns,      repl_repair_due_ns(core), repl_proof_due_ns(core),
                               repl_serve_due_ns(core), repl_follow_due_ns(core), repl_compare_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;

@@ -19,15 +19,15 @@ enum {
     REPL_TEXT_MAX = 256,
     /* of fetches: one for each log, one for repairs, one for the own log, one for digests */
     REPL_SLOTS = REPL_LOGS_MAX + 3,
-    REPL_WAIT_MS = 5000,            /* how long a source may hold a fetch */
-    REPL_DIGESTS_MAX = 64,          /* in a digests_reply */
+    REPL_WAIT_MS = 5000,   /* how long a source may hold a fetch */
+    REPL_DIGESTS_MAX = 64, /* in a digests_reply */
 };
 
 struct repl_core;
 
 struct repl_options {
-    const char *node; /* own id; copied */
-    struct id16 log;  /* uuid of the own log */
+    const char *node;            /* own id; copied */
+    struct id16 log;             /* uuid of the own log */
     int64_t compare_interval_ns; /* 0: digests are not compared */
 };
 
@@ -88,8 +88,8 @@ void repl_core_digests(struct repl_core *core, int64_t now_ns, const struct repl
 /* walsvc's answer to a REPL_LOOK: a look_reply or an error. */
 void repl_core_looked(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body);
 
-/* The answer to a fetch, or to REPL_ASK_DIGESTS: the body of the reply or an error. True: an action REPL_STORE or REPL_REPAIR
- * holds on to the body, until repl_core_stored or repl_core_repaired. */
+/* The answer to a fetch, or to REPL_ASK_DIGESTS: the body of the reply or an error. True: an action
+ * REPL_STORE or REPL_REPAIR holds on to the body, until repl_core_stored or repl_core_repaired. */
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body);
 /* There will be no answer: the connection broke, or none came about. */
@@ -120,23 +120,23 @@ int64_t repl_core_due_ns(const struct repl_core *core);
 /* ---- what comes out ---- */
 
 enum repl_action_kind {
-    REPL_FETCH,      /* send `fetch` to host:port, by the slot's socket */
-    REPL_CANCEL,     /* no answer to the slot's fetch is wanted any more: use a fresh socket next time */
-    REPL_STORE,      /* hand `store` to walsvc */
-    REPL_SERVE,      /* read the frames that `serve` asks for and answer the token */
-    REPL_REFUSE,     /* answer the token with an error */
-    REPL_POSITION,   /* push `position` to host:port */
-    REPL_REPLICATED, /* tell walsvc `replicated` */
-    REPL_ASK_DAMAGE, /* ask walsvc for `damaged` */
-    REPL_REPAIR,     /* hand `repair` to walsvc */
-    REPL_OWN_LOG,    /* tell walsvc `own_log`; the text is in `detail` */
-    REPL_HOLD,       /* have walsvc keep `hold` for the member `id`, or no more */
-    REPL_ASK_LOGS,   /* ask walsvc at once how far its logs are */
+    REPL_FETCH,         /* send `fetch` to host:port, by the slot's socket */
+    REPL_CANCEL,        /* no answer to the slot's fetch is wanted any more: use a fresh socket next time */
+    REPL_STORE,         /* hand `store` to walsvc */
+    REPL_SERVE,         /* read the frames that `serve` asks for and answer the token */
+    REPL_REFUSE,        /* answer the token with an error */
+    REPL_POSITION,      /* push `position` to host:port */
+    REPL_REPLICATED,    /* tell walsvc `replicated` */
+    REPL_ASK_DAMAGE,    /* ask walsvc for `damaged` */
+    REPL_REPAIR,        /* hand `repair` to walsvc */
+    REPL_OWN_LOG,       /* tell walsvc `own_log`; the text is in `detail` */
+    REPL_HOLD,          /* have walsvc keep `hold` for the member `id`, or no more */
+    REPL_ASK_LOGS,      /* ask walsvc at once how far its logs are */
     REPL_ASK_DIGESTS,   /* as REPL_FETCH, but it is `digests` that is sent */
     REPL_COMPARE,       /* read the own digests of the segments of `compare`, for repl_core_digests */
     REPL_LOOK,          /* have walsvc read the segment that `look` names */
     REPL_SERVE_DIGESTS, /* read the digests that `digests` asks for and answer the token */
-    REPL_NOTICE,     /* for the log */
+    REPL_NOTICE,        /* for the log */
 };
 
 struct repl_store {
@@ -175,15 +175,16 @@ struct repl_compare_digests {
 
 struct repl_action {
     enum repl_action_kind kind;
-    unsigned slot;                         /* FETCH, ASK_DIGESTS, CANCEL, STORE */
-    uint64_t serial;                       /* FETCH, ASK_DIGESTS */
-    uint64_t token;                        /* SERVE, SERVE_DIGESTS, REFUSE */
-    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom */
-    uint16_t port;                         /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
-    enum sh_error error;                   /* REFUSE */
-    int level;                             /* NOTICE: enum log_level */
-    const char *text;                      /* REFUSE, NOTICE: a constant */
-    char detail[REPL_TEXT_MAX];            /* NOTICE, OWN_LOG */
+    unsigned slot;   /* FETCH, ASK_DIGESTS, CANCEL, STORE */
+    uint64_t serial; /* FETCH, ASK_DIGESTS */
+    uint64_t token;  /* SERVE, SERVE_DIGESTS, REFUSE */
+    char host[256],
+        id[CONFIG_ID_MAX + 1];  /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom */
+    uint16_t port;              /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
+    enum sh_error error;        /* REFUSE */
+    int level;                  /* NOTICE: enum log_level */
+    const char *text;           /* REFUSE, NOTICE: a constant */
+    char detail[REPL_TEXT_MAX]; /* NOTICE, OWN_LOG */
     union {
         struct msg_fetch fetch;
         struct repl_store store;

@@ -86,8 +86,8 @@ void repl_digests_serve(struct repl_service *r, const struct repl_action *action
 {
     struct repl_digest digests[REPL_DIGESTS_MAX];
     struct msg_digests_reply reply = {.log = action->digests.log};
-    size_t count = repl_digests_list(vfs_posix(), r->service->config->data_dir, &action->digests, digests,
-                                     &reply.next);
+    size_t count =
+        repl_digests_list(vfs_posix(), r->service->config->data_dir, &action->digests, digests, &reply.next);
     r->frames.len = 0;
     pack_digests(digests, count, &r->frames);
     reply.segments = buf_slice(&r->frames);

@@ -93,10 +93,10 @@ struct repl_proof {
 struct repl_compare {
     int64_t interval_ns; /* 0: never */
     enum { COMPARE_RESTING, COMPARE_PAUSING, COMPARE_ASKING, COMPARE_READING, COMPARE_LOOKING } step;
-    int64_t due_ns;      /* RESTING, PAUSING: goes on; ASKING: the member is given up */
-    unsigned round;      /* who is asked first when there is no origin to ask */
-    size_t next_held;    /* the log that comes next */
-    struct id16 log;     /* zero: the next one is to be taken */
+    int64_t due_ns;               /* RESTING, PAUSING: goes on; ASKING: the member is given up */
+    unsigned round;               /* who is asked first when there is no origin to ask */
+    size_t next_held;             /* the log that comes next */
+    struct id16 log;              /* zero: the next one is to be taken */
     bool tried[REPL_MEMBERS_MAX]; /* in vain */
     int member;                   /* that is asked */
     char peer[CONFIG_ID_MAX + 1];

@@ -134,7 +134,8 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
 {
     switch (a->kind) {
     case REPL_FETCH:
-        repl_fetcher_ask(r->fetcher, a->slot, a->serial, a->host, a->port, repl_pack(r, MSG_fetch, &a->fetch));
+        repl_fetcher_ask(r->fetcher, a->slot, a->serial, a->host, a->port,
+                         repl_pack(r, MSG_fetch, &a->fetch));
         break;
     case REPL_CANCEL:
         repl_fetcher_cancel(r->fetcher, a->slot);

@@ -30,8 +30,8 @@ struct wal_task {
 };
 
 struct wal_janitor *wal_janitor_start(const struct wal_janitor_options *options);
-/* Asks for an answer to log_trim, hold, wal_info or look; the request is copied. SH_OVERLOADED: too many wait.
- * SH_TOO_LARGE. */
+/* Asks for an answer to log_trim, hold, wal_info or look; the request is copied. SH_OVERLOADED: too many
+ * wait. SH_TOO_LARGE. */
 enum sh_error wal_janitor_ask(struct wal_janitor *janitor, struct link_token token, uint32_t type,
                               struct slice request);
 /* Puts a task behind those that wait. Who calls bounds their number. From any thread. */

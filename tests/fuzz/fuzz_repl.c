@@ -23,6 +23,9 @@ struct pending {
     size_t store_count;
     bool is_repairing;
     struct buf repair_body;
+    bool is_comparing;
+    struct repl_compare_digests compare;
+    bool is_looking;
 };
 
 struct story {
@@ -85,7 +88,7 @@ static void take_actions(struct story *s)
     struct repl_action a;
     struct pending *p = &s->pending;
     while (repl_core_next_action(s->core, &a)) {
-        if (a.kind == REPL_FETCH) {
+        if (a.kind == REPL_FETCH || a.kind == REPL_ASK_DIGESTS) {
             p->fetch[a.slot] = a;
             p->is_out[a.slot] = true;
         } else if (a.kind == REPL_CANCEL) {
@@ -97,7 +100,14 @@ static void take_actions(struct story *s)
             buf_free(&p->repair_body);
             p->repair_body = s->body;
             s->body = (struct buf){0};
-        } else if (a.kind == REPL_SERVE || a.kind == REPL_REFUSE) {
+        } else if (a.kind == REPL_COMPARE) {
+            assert(a.compare.count > 0 && a.compare.count <= REPL_DIGESTS_MAX);
+            p->is_comparing = true;
+            p->compare = a.compare;
+        } else if (a.kind == REPL_LOOK) {
+            assert(!p->is_looking);
+            p->is_looking = true;
+        } else if (a.kind == REPL_SERVE || a.kind == REPL_SERVE_DIGESTS || a.kind == REPL_REFUSE) {
             assert(s->unanswered > 0);
             s->unanswered--;
         } else if (a.kind == REPL_REPLICATED) {
@@ -132,12 +142,18 @@ static void give_body(struct story *s, unsigned slot, uint32_t type)
 
 static void any_answer(struct story *s, struct input *in)
 {
-    static const uint32_t types[] = {MSG_fetch_reply, MSG_error, MSG_position};
+    static const uint32_t types[] = {MSG_fetch_reply, MSG_error, MSG_position, MSG_digests_reply};
     unsigned slot = take_byte(in) % REPL_SLOTS;
-    uint32_t type = types[take_byte(in) % 3];
+    uint32_t type = types[take_byte(in) % 4];
     set_body(s, take_bytes(in));
     if (s->pending.store_count < STORES_MAX)
         give_body(s, slot, type);
+}
+
+static struct slice any_sender(struct input *in)
+{
+    static const char *const names[] = {"n2", "n3", "n1", "nobody", ""};
+    return slice_str(names[take_byte(in) % 5]);
 }
 
 /* A good answer to what was asked, of which some bytes are others. */
@@ -165,10 +181,68 @@ static void nearly_good_answer(struct story *s, struct input *in)
     give_body(s, slot, MSG_fetch_reply);
 }
 
-static struct slice any_sender(struct input *in)
+static void pack_digest(msgpack_packer *pk, uint64_t base, struct input *in)
 {
-    static const char *const names[] = {"n2", "n3", "n1", "nobody", ""};
-    return slice_str(names[take_byte(in) % 5]);
+    const uint8_t digest[16] = {take_byte(in) % 4};
+    msgpack_pack_array(pk, 3);
+    msgpack_pack_uint64(pk, base);
+    msgpack_pack_uint64(pk, 1000);
+    mp_pack_bin(pk, slice_of(digest, take_byte(in) == 0 ? 15 : 16));
+}
+
+/* Mostly what was asked for, of any count, with any word about what is behind it. */
+static void any_digests(struct story *s, struct input *in)
+{
+    struct repl_action *ask = &s->pending.fetch[REPL_COMPARE_SLOT];
+    struct msg_digests_reply reply = {.log = log_of(take_byte(in) == 0 ? 3 : 2)};
+    struct buf segments = {0};
+    msgpack_packer pk;
+    size_t count = take_byte(in) % (REPL_DIGESTS_MAX + 2);
+    uint64_t base = ask->digests.after;
+    if (!s->pending.is_out[REPL_COMPARE_SLOT])
+        return;
+    if (take_byte(in) > 0)
+        reply.log = ask->digests.log;
+    mp_packer(&pk, &segments);
+    msgpack_pack_array(&pk, count);
+    for (size_t i = 0; i < count; i++)
+        pack_digest(&pk, base += take_byte(in), in);
+    reply.segments = buf_slice(&segments);
+    reply.next = take_byte(in) % 2 ? base : take_byte(in);
+    s->body.len = 0;
+    msg_encode(MSG_digests_reply, &reply, &s->body);
+    buf_free(&segments);
+    give_body(s, REPL_COMPARE_SLOT, MSG_digests_reply);
+}
+
+/* What the shell has read, and what walsvc has found. */
+static void go_on_comparing(struct story *s, struct input *in)
+{
+    struct repl_digest own[REPL_DIGESTS_MAX];
+    struct pending *p = &s->pending;
+    if (p->is_comparing) {
+        for (size_t i = 0; i < p->compare.count; i++) {
+            own[i] = p->compare.theirs[i];
+            own[i].digest.bytes[0] = take_byte(in) % 4;
+        }
+        p->is_comparing = false;
+        repl_core_digests(s->core, s->now_ns, own, p->compare.count);
+    } else if (p->is_looking) {
+        p->is_looking = false;
+        repl_core_looked(s->core, s->now_ns, MSG_look_reply, take_bytes(in));
+    }
+    take_actions(s);
+}
+
+static void any_question(struct story *s, struct input *in)
+{
+    struct msg_digests digests;
+    struct slice sender = any_sender(in);
+    if (msg_decode(MSG_digests, take_bytes(in), &digests) != SH_OK)
+        return;
+    s->unanswered++;
+    repl_core_asked_digests(s->core, s->now_ns, ++s->token, sender, &digests);
+    take_actions(s);
 }
 
 static void any_fetch(struct story *s, struct input *in)
@@ -266,7 +340,7 @@ static void tick(struct story *s, uint8_t how_long)
 
 static void step(struct story *s, struct input *in)
 {
-    switch (take_byte(in) % 11) {
+    switch (take_byte(in) % 14) {
     case 0:
         any_answer(s, in);
         break;
@@ -295,6 +369,15 @@ static void step(struct story *s, struct input *in)
     case 9:
         tell_members(s, take_byte(in));
         break;
+    case 10:
+        any_digests(s, in);
+        break;
+    case 11:
+        go_on_comparing(s, in);
+        break;
+    case 12:
+        any_question(s, in);
+        break;
     default:
         tick(s, take_byte(in));
     }
@@ -304,7 +387,7 @@ static void step(struct story *s, struct input *in)
 
 static void begin(struct story *s)
 {
-    const struct repl_options options = {.node = "n1", .log = log_of(1)};
+    const struct repl_options options = {.node = "n1", .log = log_of(1), .compare_interval_ns = NS_PER_S};
     s->now_ns = NS_PER_S;
     s->core = repl_core_open(&options);
     model_log_open(&s->log, log_of(2));

@@ -298,8 +298,8 @@ void peer_not_stored(struct repl_rig *rig, const struct repl_action *store, enum
 
 void peer_tell(struct repl_rig *rig, const struct repl_action *ask, uint32_t type, const void *message)
 {
-    assert_false(repl_core_fetched(rig->core, rig->now_ns, ask->slot, ask->serial, type,
-                                   encode(rig, type, message)));
+    assert_false(
+        repl_core_fetched(rig->core, rig->now_ns, ask->slot, ask->serial, type, encode(rig, type, message)));
     collect(rig);
 }
 

@@ -15,7 +15,7 @@ replication: {compare_interval: 1s}"""
 DIFFERS = "a sealed segment is not the same here and at another member"
 DIGEST_AT = 88 # in an index
 ERROR, DIGESTS, DIGESTS_REPLY = 3, 115, 116
-BAD_REQUEST, NOT_FOUND, NOT_MEMBER = 1, 8, 15
+BAD_REQUEST, NOT_FOUND, NOT_MEMBER = 1, 8, 16
 
 
 class Comparing(unittest.TestCase):
@@ -116,7 +116,7 @@ class Comparing(unittest.TestCase):
         node = self.cluster["n1"]
         wire = Wire(("127.0.0.1", node.port + 4), REQ)
         self.addCleanup(wire.close)
-        wire.send(pack([1, DIGESTS, 7, self.cluster_id(), sender, random.randbytes(16), body]))
+        wire.send(pack([1, DIGESTS, 7, self.cluster_id(), sender, [random.randbytes(16), 0, 0], body]))
         (_, kind, *_, answer), _ = unpack(wire.receive())
         return kind, answer
 
@@ -124,7 +124,7 @@ class Comparing(unittest.TestCase):
         """As n1 says it in what it answers."""
         wire = Wire(("127.0.0.1", self.cluster["n1"].port + 4), REQ)
         self.addCleanup(wire.close)
-        wire.send(pack([1, DIGESTS, 7, None, "", random.randbytes(16), {}]))
+        wire.send(pack([1, DIGESTS, 7, None, "", [random.randbytes(16), 0, 0], {}]))
         (_, kind, _, cluster, *_), _ = unpack(wire.receive())
         self.assertEqual(kind, ERROR)
         return cluster
