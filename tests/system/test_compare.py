@@ -3,6 +3,7 @@ import os
 import random
 import unittest
 
+from caller import Caller
 from cluster import Cluster
 from logs import Appender, crc32c, log_of, segments, wait_equal
 from shanghai import wait_for
@@ -14,7 +15,8 @@ member: {heartbeat_interval: 500ms, suspect_after: 2s, down_after: 3s}
 replication: {compare_interval: 1s}"""
 DIFFERS = "a sealed segment is not the same here and at another member"
 DIGEST_AT = 88 # in an index
-ERROR, DIGESTS, DIGESTS_REPLY = 3, 115, 116
+ERROR, LOOK, LOOK_REPLY, DIGESTS, DIGESTS_REPLY = 3, 56, 57, 115, 116
+WHOLE, NOT_SEALED = 0, 3 # what a look has found
 BAD_REQUEST, NOT_FOUND, NOT_MEMBER = 1, 8, 16
 
 
@@ -47,21 +49,24 @@ class Comparing(unittest.TestCase):
     def indexes(self, name):
         return sum(entry.endswith(".idx") for entry in os.listdir(os.path.dirname(self.path(name, ""))))
 
-    def counters(self, name):
-        return self.cluster[name].json("replicas")["counters"]
+    def counted(self, what):
+        """{node: counter}"""
+        return {name: node.json("replicas")["counters"][what] for name, node in self.cluster.nodes.items()}
 
-    def wait_rounds(self, name):
-        """Two of them, of n1's log."""
-        before = self.counters(name)["compared"]
-        wait_for(lambda: self.counters(name)["compared"] >= before + 2 * self.sealed, f"comparisons at {name}", 60, 0.2)
+    def wait_rounds(self):
+        """Each node has compared n1's log two times more."""
+        before = self.counted("compared")
+
+        def are_through():
+            now = self.counted("compared")
+            return all(now[name] >= before[name] + 2 * self.sealed for name in now)
+        wait_for(are_through, "comparisons", 60, 0.2)
 
     def assert_silence(self):
-        for name in self.cluster.nodes:
-            self.wait_rounds(name) # so that what was asked for before is through
-        before = {name: self.counters(name)["differences"] for name in self.cluster.nodes}
-        for name in self.cluster.nodes:
-            self.wait_rounds(name)
-            self.assertEqual(self.counters(name)["differences"], before[name], name)
+        self.wait_rounds() # so that what was asked for before is through
+        before = self.counted("differences")
+        self.wait_rounds()
+        self.assertEqual(self.counted("differences"), before)
 
     def lie(self, name):
         """Another digest in an index, with the right checksum. Returns what it was."""
@@ -82,10 +87,10 @@ class Comparing(unittest.TestCase):
                  f"{texts} at {name}", 60, 0.2)
 
     def test_equal_copies_are_silent(self):
-        for name in self.cluster.nodes:
-            self.wait_rounds(name)
-            self.assertEqual(self.counters(name)["differences"], 0)
-            self.assertEqual(self.cluster[name].log_lines(DIFFERS), [])
+        self.wait_rounds()
+        self.assertEqual(set(self.counted("differences").values()), {0})
+        for node in self.cluster.nodes.values():
+            self.assertEqual(node.log_lines(DIFFERS), [])
 
     def test_an_index_that_lies_is_found_and_made_again(self):
         for name in ("n2", "n1"): # of a copy, and of the origin
@@ -93,7 +98,7 @@ class Comparing(unittest.TestCase):
             self.wait_line(name, DIFFERS, self.log, f"segment {self.base}:", f"at {name}")
             self.wait_line(name, "its index was wrong: it is made again")
             wait_for(lambda name=name, good=good: self.content(name, ".idx") == good, f"the index at {name}", 60, 0.2)
-            self.assertGreaterEqual(self.counters(name)["differences"], 1)
+            self.assertGreaterEqual(self.counted("differences")[name], 1)
             self.assert_silence()
             self.assertEqual(self.cluster[name].json("log", "info", "--log", self.log)["damages"], [])
 
@@ -102,8 +107,8 @@ class Comparing(unittest.TestCase):
         with open(self.path("n2", ".seg"), "r+b") as file:
             file.seek(300000)
             file.write(bytes([good[300000] ^ 1]))
-        self.wait_rounds("n2")
-        self.assertEqual(self.counters("n2")["differences"], 0, "the index tells the digest that the segment had")
+        self.wait_rounds()
+        self.assertEqual(self.counted("differences")["n2"], 0, "the index tells the digest that the segment had")
         self.lie("n2")
         self.wait_line("n2", DIFFERS)
         self.wait_line("n2", "that segment is damaged here")
@@ -111,6 +116,20 @@ class Comparing(unittest.TestCase):
         wait_for(lambda: self.content("n2", ".seg") == good, "the segment's bytes", 60, 0.2)
         wait_for(lambda: self.content("n2", ".idx") == index, "the index", 60, 0.2)
         self.assert_silence()
+
+    def test_a_look_at_a_segment_by_hand(self):
+        def ask(link, body):
+            run = self.cluster["n2"].run
+            return Caller(self, f"{run}/{link}.in", f"{run}/{link}.out").ask(LOOK, body)
+
+        log = bytes.fromhex(self.log.replace("-", ""))
+        newest = max(segments(self.cluster["n2"], self.log))
+        for base, found in ((self.base, WHOLE), (self.base + 1, NOT_SEALED), (newest, NOT_SEALED)):
+            self.assertEqual(ask("wal", {1: log, 2: base}), (LOOK_REPLY, {1: log, 2: base, 3: found}))
+        for link, code, body in (("wal", NOT_FOUND, {1: bytes(15) + b"\1", 2: 1}), ("wal", BAD_REQUEST, {1: log}),
+                                 ("query", BAD_REQUEST, {1: log, 2: self.base})): # not for clients
+            kind, answer = ask(link, body)
+            self.assertEqual((kind, answer[1]), (ERROR, code), answer)
 
     def ask(self, body, sender="n2"):
         node = self.cluster["n1"]
