@@ -229,7 +229,9 @@ static void test_a_member_that_does_not_answer_is_given_up(void **state)
     struct repl_action ask = come_to_the_copy();
     peer_clear(&rig);
     peer_wait(&rig, 10000 + PAUSE_MS);
-    assert_int_equal(peer_expect(&rig, REPL_CANCEL).slot, ask.slot);
+    struct repl_action cancel = peer_expect(&rig, REPL_CANCEL);
+    while (cancel.slot != ask.slot) /* fetches of frames have had no answer either */
+        cancel = peer_expect(&rig, REPL_CANCEL);
     struct repl_action next = expect_question(2, 3, 0);
     answer(&ask, NULL, 0, 0); /* too late */
     assert_int_equal(peer_count(&rig, REPL_COMPARE), 0);
