@@ -159,6 +159,7 @@ class DiskFull(unittest.TestCase):
             self.wait_full()
             self.node.kill("walsvc")  # with a full disk it starts all the same
             self.node.wait_ready()
+            self.wait_full()  # which walsvc knows again once it has refused something
             self.check_rest_works()
             done = self.finish(writer)
         finally:
