@@ -3,18 +3,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <nng/nng.h>
+#include <nng/protocol/pipeline0/pull.h>
+#include <nng/protocol/pipeline0/push.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "buf.h"
 #include "clock.h"
+#include "heap.h"
 #include "histogram.h"
 #include "nng_start.h"
 
@@ -22,6 +27,8 @@ enum {
     ROUND_TRIPS = 4000,
     WARM_UP = 200,
     MESSAGE_BYTES = 128,
+    PUSH_BYTES = 1 << 20,
+    PUSH_MS = 500,
     FILE_BYTES = 64 << 20,
     DISK_MS = 500,
     WAIT_MS = 2000
@@ -29,27 +36,81 @@ enum {
 
 extern char **environ;
 
-int bench_echo(const char *url)
+/* ---------------------------------------------------------------- nng's far end */
+
+#define ECHO_NAME "bench-echo"
+#define SINK_NAME "bench-sink"
+
+static void take_messages(nng_socket socket, bool echo)
+{
+    char byte;
+    nng_msg *msg;
+    for (;;) {
+        int result = nng_recvmsg(socket, &msg, 0);
+        if (result == 0 && (!echo || nng_sendmsg(socket, msg, 0) != 0))
+            nng_msg_free(msg);
+        /* The other end is gone when standard input ends: looked at between two messages. */
+        if (result != 0 && read(STDIN_FILENO, &byte, 1) == 0)
+            return;
+    }
+}
+
+int bench_far_end(const char *name, const char *url)
 {
     nng_socket socket;
-    nng_msg *msg;
-    char byte;
-    nng_start(); /* as everything that is measured beside it */
-    if (nng_rep0_open(&socket) != 0 || nng_listen(socket, url, NULL, 0) != 0)
+    bool echo = strcmp(name, ECHO_NAME) == 0;
+    if (!echo && strcmp(name, SINK_NAME) != 0)
+        return -1;
+    heap_keep_messages(); /* as everything that is measured beside it, and */
+    nng_start();
+    if ((echo ? nng_rep0_open(&socket) : nng_pull0_open(&socket)) != 0 ||
+        nng_listen(socket, url, NULL, 0) != 0)
         return 1;
-    /* The other end is gone when standard input ends: looked at between two messages. */
     nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, 100);
     if (fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK) < 0)
         return 1;
-    for (;;) {
-        int result = nng_recvmsg(socket, &msg, 0);
-        if (result == 0 && nng_sendmsg(socket, msg, 0) != 0)
-            nng_msg_free(msg);
-        if (result != 0 && read(STDIN_FILENO, &byte, 1) == 0)
-            break;
-    }
+    take_messages(socket, echo);
     nng_close(socket);
     return 0;
+}
+
+struct far_end {
+    pid_t pid;
+    int input; /* it runs until that is closed */
+};
+
+static bool start_far_end(const char *name, const char *url, struct far_end *out)
+{
+    int pipe_fds[2];
+    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+        return false;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, pipe_fds[0], STDIN_FILENO);
+    char *argv[] = {(char *)"shanghaictl", (char *)name, (char *)url, NULL};
+    bool started = posix_spawn(&out->pid, "/proc/self/exe", &actions, NULL, argv, environ) == 0;
+    posix_spawn_file_actions_destroy(&actions);
+    close(pipe_fds[0]);
+    out->input = pipe_fds[1];
+    if (!started)
+        close(out->input);
+    return started;
+}
+
+static void end_far_end(const struct far_end *end)
+{
+    close(end->input);
+    waitpid(end->pid, NULL, 0);
+}
+
+/* ---------------------------------------------------------------- nng */
+
+static bool dial(nng_socket socket, const char *url)
+{
+    nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, 10);
+    nng_socket_set_ms(socket, NNG_OPT_SENDTIMEO, WAIT_MS);
+    nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, WAIT_MS);
+    return nng_dial(socket, url, NULL, NNG_FLAG_NONBLOCK) == 0;
 }
 
 static uint64_t measure_round_trips(nng_socket socket)
@@ -69,38 +130,100 @@ static uint64_t measure_round_trips(nng_socket socket)
     return rtt_us;
 }
 
-uint64_t bench_nng_rtt_us(const char *dir)
+static uint64_t round_trip_us(const char *url)
 {
-    char url[512], path[480];
-    int pipe_fds[2];
-    pid_t pid;
+    struct far_end end;
     nng_socket socket;
     uint64_t rtt_us = 0;
-    snprintf(path, sizeof path, "%s/bench-%d.sock", dir, (int)getpid());
-    snprintf(url, sizeof url, "ipc://%s", path);
-    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+    if (!start_far_end(ECHO_NAME, url, &end))
         return 0;
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, pipe_fds[0], STDIN_FILENO);
-    char *argv[] = {(char *)"shanghaictl", (char *)"bench-echo", url, NULL};
-    bool started = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ) == 0;
-    posix_spawn_file_actions_destroy(&actions);
-    close(pipe_fds[0]);
-    if (started && nng_req0_open(&socket) == 0) {
-        nng_socket_set_ms(socket, NNG_OPT_RECONNMINT, 10);
-        nng_socket_set_ms(socket, NNG_OPT_SENDTIMEO, WAIT_MS);
-        nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, WAIT_MS);
-        if (nng_dial(socket, url, NULL, NNG_FLAG_NONBLOCK) == 0)
+    if (nng_req0_open(&socket) == 0) {
+        if (dial(socket, url))
             rtt_us = measure_round_trips(socket);
         nng_close(socket);
     }
-    close(pipe_fds[1]);
-    if (started)
-        waitpid(pid, NULL, 0);
+    end_far_end(&end);
+    return rtt_us;
+}
+
+uint64_t bench_nng_rtt_us(const char *dir)
+{
+    char url[512], path[480];
+    snprintf(path, sizeof path, "%s/bench-%d.sock", dir, (int)getpid());
+    snprintf(url, sizeof url, "ipc://%s", path);
+    uint64_t rtt_us = round_trip_us(url);
     unlink(path);
     return rtt_us;
 }
+
+static bool push_one(nng_socket socket)
+{
+    nng_msg *msg;
+    if (nng_msg_alloc(&msg, PUSH_BYTES) != 0)
+        return false;
+    if (nng_sendmsg(socket, msg, 0) == 0)
+        return true;
+    nng_msg_free(msg);
+    return false;
+}
+
+/* What the kernel still holds at the end, a few MB of hundreds, counts too. */
+static double measure_pushes(nng_socket socket)
+{
+    uint64_t pushed = 0;
+    if (!push_one(socket)) /* connects */
+        return 0;
+    int64_t start_ns = clock_mono_ns(), now_ns = start_ns;
+    while (now_ns - start_ns < (int64_t)PUSH_MS * NS_PER_MS && push_one(socket)) {
+        pushed += PUSH_BYTES;
+        now_ns = clock_mono_ns();
+    }
+    return now_ns > start_ns ? (double)pushed * 1e9 / (double)(now_ns - start_ns) : 0;
+}
+
+static double push_bytes_per_s(const char *url)
+{
+    struct far_end end;
+    nng_socket socket;
+    double bytes_per_s = 0;
+    if (!start_far_end(SINK_NAME, url, &end))
+        return 0;
+    if (nng_push0_open(&socket) == 0) {
+        if (dial(socket, url))
+            bytes_per_s = measure_pushes(socket);
+        nng_close(socket);
+    }
+    end_far_end(&end);
+    return bytes_per_s;
+}
+
+/* One that was free a moment ago; false: none. */
+static bool loopback_url(char *out, size_t size)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool good = bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+                getsockname(fd, (struct sockaddr *)&address, &len) == 0;
+    close(fd);
+    if (good)
+        snprintf(out, size, "tcp://127.0.0.1:%u", ntohs(address.sin_port));
+    return good;
+}
+
+void bench_nng_tcp(struct bench_nng *out)
+{
+    char url[64];
+    *out = (struct bench_nng){0};
+    if (loopback_url(url, sizeof url))
+        out->rtt_us = round_trip_us(url);
+    if (loopback_url(url, sizeof url))
+        out->bytes_per_s = push_bytes_per_s(url);
+}
+
+/* ---------------------------------------------------------------- the disk */
 
 static bool write_all(int fd, const uint8_t *data, size_t len, off_t at)
 {

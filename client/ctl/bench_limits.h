@@ -9,8 +9,18 @@
 /* Median of REQ/REP round trips of 128 bytes over ipc, one in flight, to a process of its own; 0 when it
  * failed. dir: a folder for the socket. */
 uint64_t bench_nng_rtt_us(const char *dir);
-/* The far end of that: answers on url until its standard input ends. */
-int bench_echo(const char *url);
+
+struct bench_nng {
+    uint64_t rtt_us;
+    double bytes_per_s;
+};
+/* The same over tcp on loopback, and what goes one way in messages of 1 MiB (PUSH/PULL), for half a second;
+ * 0 for what failed. */
+void bench_nng_tcp(struct bench_nng *out);
+
+/* The far end of these, by its name: returns each message, or drops it, until its standard input ends. -1:
+ * there is no such end; otherwise an exit code. */
+int bench_far_end(const char *name, const char *url);
 
 struct bench_disk {
     uint64_t sync_us; /* median of one write and fdatasync */

@@ -4,15 +4,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <linux/futex.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bench_limits.h"
+#include "bench_room.h"
 #include "histogram.h"
 
 enum { SAMPLE_MS = 50, SAMPLES_MAX = 4096 };
@@ -69,7 +67,7 @@ static void *sample_groups(void *arg)
 struct caller {
     struct bench *b;
     pthread_t thread;
-    atomic_int room;    /* appends that it may begin */
+    struct bench_room room;
     struct tally tally; /* its own: a lock that all share would be measured too */
 };
 
@@ -106,28 +104,13 @@ static void add_tally(struct tally *into, const struct tally *from)
     into->errors += from->errors;
 }
 
-/* Wakes the caller only when it had no room at all: the answers to a whole frame come in one go, and a
- * wake-up for each of them (sem_post) costs more than the append. */
-static void give_room(struct caller *c)
-{
-    if (atomic_fetch_add(&c->room, 1) == 0)
-        syscall(SYS_futex, &c->room, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct call *call = arg;
     error = judge(call->caller->b, error, result);
     record(&call->caller->tally, error, call->sent_ns, result != NULL ? result->count : 0);
-    give_room(call->caller);
+    bench_room_give(&call->caller->room);
     free(call);
-}
-
-static void wait_for_room(struct caller *c)
-{
-    while (atomic_load(&c->room) == 0)
-        syscall(SYS_futex, &c->room, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-    atomic_fetch_sub(&c->room, 1); /* nobody else takes any */
 }
 
 static void append_in_flight(struct caller *c)
@@ -135,17 +118,17 @@ static void append_in_flight(struct caller *c)
     struct bench *b = c->b;
     enum sh_error error = SH_OK;
     while (error == SH_OK && clock_mono_ns() < b->end_ns) {
-        wait_for_room(c);
+        bench_room_take(&c->room);
         struct call *call = xmalloc(sizeof *call);
         *call = (struct call){c, clock_mono_ns()};
         error = sh_append_async(b->client, b->entries, b->batch, b->ack, on_appended, call);
         if (error == SH_OK)
             continue;
-        give_room(c);
+        bench_room_give(&c->room);
         free(call);
     }
     for (int i = 0; i < b->outstanding; i++)
-        wait_for_room(c);
+        bench_room_take(&c->room);
     if (error != SH_OK)
         record(&c->tally, error, 0, 0);
 }
@@ -179,7 +162,7 @@ static void run_callers(struct bench *b)
     for (; started < b->callers; started++) {
         struct caller *c = &callers[started];
         c->b = b;
-        atomic_init(&c->room, b->outstanding);
+        atomic_init(&c->room.free, b->outstanding);
         if (pthread_create(&c->thread, NULL, run_caller, c) != 0)
             break;
     }

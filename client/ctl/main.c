@@ -3,7 +3,6 @@
 #include "ctl.h"
 
 #include <fcntl.h>
-#include <string.h>
 
 /* Standard streams that were closed stay unusable, instead of becoming whatever is opened next. */
 static void keep_standard_streams(void)
@@ -16,7 +15,6 @@ static void keep_standard_streams(void)
 int main(int argc, char **argv)
 {
     keep_standard_streams();
-    if (argc == 3 && strcmp(argv[1], "bench-echo") == 0) /* started by `bench` as its far end */
-        return bench_echo(argv[2]);
-    return ctl_main(argc, argv);
+    int code = argc == 3 ? bench_far_end(argv[1], argv[2]) : -1; /* started by `bench` */
+    return code >= 0 ? code : ctl_main(argc, argv);
 }
