@@ -14,12 +14,16 @@ import time
 
 from redis_peer import Missing, need_programs
 from shanghai import BIN
-from works import WORKS, Works, bytes_text
+from texts import bytes_text
+from works import WORKS, Works
 
-DESCRIPTION = """Measures durable appends and reads of a private node, and the same appends of a private redis-server in turn
-with them, with what the bare disk and nng do beside it. Prints medians and what is to be reached."""
+DESCRIPTION = """Measures durable appends and reads of a private node, the same appends of a private redis-server in turn
+with them, and replication in a private cluster of three nodes, with what the bare disk and nng do beside it. Prints medians
+and what is to be reached."""
 EPILOG = """works: redis-128, redis-1k (ours and Redis in turn; redis is short for both), scan (batches and appends in flight,
-for a rate at a short p99), caller-1, callers-50, callers-50x4 (single entries; callers is short for all three), read.
+for a rate at a short p99), caller-1, callers-50, callers-50x4 (single entries; callers is short for all three), read,
+replicate (three nodes: what followers sustain, lag at half of what is to be reached, an append to a quorum, and how fast a
+follower catches up 1 GiB).
 
 Redis comes from Debian's package redis-server; only the works that are named after it need it. The files of a round (some
 GB) lie in DIR, on one disk for both, and are removed after it. First as many bytes are written and removed: on a virtual

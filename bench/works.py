@@ -2,35 +2,18 @@
 starts: synced, so that the disk is not busy with them any more. The page cache that is used is always the same."""
 import contextlib
 import os
-import statistics
 
+import replication
+from cluster import Cluster
 from redis_peer import Redis
 from shanghai import Node
+from texts import bytes_text, median_of, ms_text, rate_text
 
 SCAN_SIZES = {False: ((10, 20, 50, 100), (1, 2, 4, 8)), True: ((20, 100), (1, 4))}
 
 
-def rate_text(rate):
-    if rate >= 1e6:
-        return f"{rate / 1e6:.2f} M/s"
-    return f"{rate / 1e3:.1f} k/s" if rate >= 1e4 else f"{rate:.0f}/s"
-
-
-def bytes_text(rate):
-    return f"{rate / 1e6:.0f} MB/s" if rate >= 1e7 else f"{rate / 1e6:.2f} MB/s"
-
-
-def ms_text(us):
-    return f"{us / 1000:.2f}"
-
-
 def append_text(f):
     return f"{rate_text(f['rate']):>10}  {bytes_text(f['bytes_per_s']):>9}  p50 {ms_text(f['p50_us'])} p99 {ms_text(f['p99_us'])} ms"
-
-
-def median_of(rounds):
-    """The median of each figure over the rounds."""
-    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 class Works:
@@ -49,6 +32,16 @@ class Works:
             yield node.start()
         finally:
             node.close()
+            os.sync()
+
+    @contextlib.contextmanager
+    def cluster(self):
+        """Three of them."""
+        cluster = Cluster(parent=self.plan.dir)
+        try:
+            yield cluster.start()
+        finally:
+            cluster.close()
             os.sync()
 
     def bench(self, node, *words):
@@ -166,6 +159,9 @@ class Works:
             f"{rate_text(rate)} of 128 B, {bytes_text(bytes_per_s)} of 1 KiB, to reach 3 M/s or 1 GB/s",
             rate >= 3e6 or bytes_per_s >= 1e9))
 
+    def replicate(self):
+        return replication.measure(self)
+
 
 WORKS = {
     "redis-128": Works.redis_128,
@@ -175,4 +171,5 @@ WORKS = {
     "callers-50": Works.callers_50,
     "callers-50x4": Works.callers_50x4,
     "read": Works.read,
+    "replicate": Works.replicate,
 }

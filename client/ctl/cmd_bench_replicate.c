@@ -16,7 +16,8 @@
 #include "bench_room.h"
 
 #define WHAT "bench replicate"
-enum { LOOK_MS = 5, SLICE_MS = 500 };
+enum { LOOK_MS = 5 };
+#define SLICE_NS   (NS_PER_S / 2)
 #define STALLED_NS (30 * NS_PER_S)
 
 struct follower {
@@ -356,19 +357,31 @@ static int measure_load(struct bench *b, uint64_t first_lsn)
 
 /* ---------------------------------------------------------------- quorum */
 
-/* One caller for a while. The first append is not counted: what the other level left under way is over then.
- */
-static enum sh_error append_slice(struct bench *b, enum sh_ack ack, struct histogram *us)
+/* One caller for a while. The first append, behind the last one of the other level, is not counted. */
+static enum sh_error append_slice(struct bench *b, int64_t slice_ns, enum sh_ack ack, struct histogram *us)
 {
     struct sh_append_result result;
-    int64_t slice_end_ns = clock_mono_ns() + (int64_t)SLICE_MS * NS_PER_MS;
+    int64_t sent_ns, slice_end_ns = clock_mono_ns() + slice_ns;
     enum sh_error e = sh_append(b->client, b->entries, 1, ack, &result);
-    while (e == SH_OK && result.ack >= ack && clock_mono_ns() < slice_end_ns && clock_mono_ns() < b->end_ns) {
-        int64_t sent_ns = clock_mono_ns();
+    while (e == SH_OK && result.ack >= ack && (sent_ns = clock_mono_ns()) < slice_end_ns) {
         e = sh_append(b->client, b->entries, 1, ack, &result);
         histogram_add(us, (uint64_t)(clock_mono_ns() - sent_ns) / NS_PER_US);
     }
     return e == SH_OK && result.ack < ack ? SH_NO_QUORUM : e;
+}
+
+static enum sh_error append_in_turn(struct bench *b, struct histogram us[2])
+{
+    int64_t duration_ns = (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S);
+    int64_t end_ns = clock_mono_ns() + duration_ns;
+    int64_t slice_ns = duration_ns < 2 * SLICE_NS ? duration_ns / 2 : SLICE_NS;
+    enum sh_error e = SH_OK;
+    while (e == SH_OK && (clock_mono_ns() < end_ns || us[0].count == 0 || us[1].count == 0)) {
+        e = append_slice(b, slice_ns, SH_ACK_LOCAL, &us[0]);
+        if (e == SH_OK)
+            e = append_slice(b, slice_ns, SH_ACK_QUORUM, &us[1]);
+    }
+    return e;
 }
 
 static void json_latency(struct ctl_json *j, const char *name, const struct histogram *us)
@@ -411,14 +424,8 @@ static int measure_quorum(struct bench *b)
 {
     struct limits limits;
     struct histogram *us = xcalloc(2, sizeof *us);
-    enum sh_error e = SH_OK;
     int code = CTL_FAILED;
-    b->end_ns = clock_mono_ns() + (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S);
-    while (e == SH_OK && clock_mono_ns() < b->end_ns) {
-        e = append_slice(b, SH_ACK_LOCAL, &us[0]);
-        if (e == SH_OK)
-            e = append_slice(b, SH_ACK_QUORUM, &us[1]);
-    }
+    enum sh_error e = append_in_turn(b, us);
     if (e != SH_OK) {
         code = ctl_fail_node(b->ctl, WHAT, e, sh_last_error_detail());
     } else if (measure_limits(b, b->size, &limits)) {

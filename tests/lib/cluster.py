@@ -9,17 +9,17 @@ SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "lo
 
 
 class Cluster:
-    """Nodes n1, n2, ... by cluster["n1"]. settings, supervisor, env: as of Node. network: they live there, each in its
-    own namespace."""
+    """Nodes n1, n2, ... by cluster["n1"]. settings, supervisor, env, parent: as of Node. network: they live there, each in
+    its own namespace."""
 
-    def __init__(self, count=3, settings=TIMES, supervisor=SUPERVISOR, env=None, network=None):
+    def __init__(self, count=3, settings=TIMES, supervisor=SUPERVISOR, env=None, network=None, parent="/tmp"):
         names = [f"n{i}" for i in range(1, count + 1)]
         if network is None:
             base = free_port(6 * count)
             self.members = [member_row(name, "127.0.0.1", base + 6 * i) for i, name in enumerate(names)]
         else:
             self.members = [member_row(name, network.add(name), PORT) for name in names]
-        self.nodes = {name: Node(settings, supervisor, env, name=name, members=self.members,
+        self.nodes = {name: Node(settings, supervisor, env, parent, name, self.members,
                                  enter=network.enter(name) if network else ()) for name in names}
 
     def __getitem__(self, name):

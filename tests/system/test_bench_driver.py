@@ -71,6 +71,14 @@ class BenchDriver(unittest.TestCase):
         for size in ("size_128", "size_1024"):
             self.assertGreater(works["read"][size]["median"]["rate"], 0)
 
+    def test_replication_is_measured(self):
+        work = self.measure("--only", "replicate")["replicate"]
+        self.assertEqual(len(work["rounds"]), 1)
+        for part in ("full", "half", "quorum", "catch_up"):
+            self.assertIn("to reach", work[part]["target"])
+            self.assertTrue(all(value > 0 for value in work[part]["median"].values()), work[part])
+        self.assertGreaterEqual(work["catch_up"]["median"]["bytes"], 32 << 20)
+
     def test_a_file_for_the_figures(self):
         path = os.path.join(self.dir, "figures.json")
         done = self.run_driver("--quick", "--duration", "0.1", "--only", "caller-1", "--json", path)
