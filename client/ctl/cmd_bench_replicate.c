@@ -357,15 +357,18 @@ static int measure_load(struct bench *b, uint64_t first_lsn)
 
 /* ---------------------------------------------------------------- quorum */
 
-/* One caller for a while. The first append, behind the last one of the other level, is not counted. */
+/* One caller for a while, one append at least; the first one, behind the last one of the other level, is not
+ * counted. slice_ns > 0. */
 static enum sh_error append_slice(struct bench *b, int64_t slice_ns, enum sh_ack ack, struct histogram *us)
 {
     struct sh_append_result result;
-    int64_t sent_ns, slice_end_ns = clock_mono_ns() + slice_ns;
     enum sh_error e = sh_append(b->client, b->entries, 1, ack, &result);
-    while (e == SH_OK && result.ack >= ack && (sent_ns = clock_mono_ns()) < slice_end_ns) {
+    int64_t sent_ns = clock_mono_ns(), end_ns = sent_ns + slice_ns;
+    while (e == SH_OK && result.ack >= ack && sent_ns < end_ns) {
         e = sh_append(b->client, b->entries, 1, ack, &result);
-        histogram_add(us, (uint64_t)(clock_mono_ns() - sent_ns) / NS_PER_US);
+        int64_t now_ns = clock_mono_ns();
+        histogram_add(us, (uint64_t)(now_ns - sent_ns) / NS_PER_US);
+        sent_ns = now_ns;
     }
     return e == SH_OK && result.ack < ack ? SH_NO_QUORUM : e;
 }
@@ -376,7 +379,7 @@ static enum sh_error append_in_turn(struct bench *b, struct histogram us[2])
     int64_t end_ns = clock_mono_ns() + duration_ns;
     int64_t slice_ns = duration_ns < 2 * SLICE_NS ? duration_ns / 2 : SLICE_NS;
     enum sh_error e = SH_OK;
-    while (e == SH_OK && (clock_mono_ns() < end_ns || us[0].count == 0 || us[1].count == 0)) {
+    while (e == SH_OK && clock_mono_ns() < end_ns) {
         e = append_slice(b, slice_ns, SH_ACK_LOCAL, &us[0]);
         if (e == SH_OK)
             e = append_slice(b, slice_ns, SH_ACK_QUORUM, &us[1]);
