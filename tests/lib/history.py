@@ -135,8 +135,9 @@ class Client(threading.Thread):
                   for i in range(self.rng.randrange(1, 8))]
         level = self.rng.choice(self.levels)
         call = Call(self.node.name, values, time.monotonic())
-        done = self.node.ctl("--format", "json", "--timeout", "3s", "append", "--ack", level, "--ack-timeout", "1s", *values,
-                             check=False)
+        patience = self.rng.choice(("200ms", "3s"))  # the short one makes unknown outcomes
+        done = self.node.ctl("--format", "json", "--timeout", patience, "append", "--ack", level, "--ack-timeout", "1s",
+                             *values, check=False)
         returned = time.monotonic()
         if done.stdout:  # also when the level was not reached
             answer = json.loads(done.stdout)

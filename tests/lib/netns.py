@@ -73,6 +73,18 @@ class Network:
     def plug_cable(self, name):
         self.bridge.ip("link", "set", name, "up")
 
+    def split(self, names):
+        """These reach each other, the others each other, and none of these one of those."""
+        self.bridge.ip("link", "add", "island", "type", "bridge")
+        self.bridge.ip("link", "set", "island", "up")
+        for name in names:
+            self.bridge.ip("link", "set", name, "master", "island")
+
+    def unite(self):
+        for name in self.spaces:
+            self.bridge.ip("link", "set", name, "master", "bridge")
+        self.bridge.ip("link", "del", "island")
+
     def close(self):
         for space in [*self.spaces.values(), self.bridge]:
             space.close()
