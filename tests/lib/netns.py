@@ -3,7 +3,12 @@
 Each is held by a process that ends with the test, and is gone with it."""
 import ctypes
 import os
+import socket
 import subprocess
+import sys
+import threading
+
+import delay_line
 
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +52,7 @@ class Network:
         self.bridge.ip("link", "add", "bridge", "type", "bridge")
         self.bridge.ip("link", "set", "bridge", "up")
         self.spaces = {}
+        self.line = None
 
     def add(self, name):
         """Its address."""
@@ -66,12 +72,36 @@ class Network:
         """`ip` in the node's namespace."""
         self.spaces[name].ip(*args)
 
+    def socket_in(self, name):
+        """A TCP socket that is in the node's namespace, wherever it is used."""
+        made = []
+
+        def make():  # a thread has a namespace of its own
+            with open(f"/proc/{self.spaces[name].holder.pid}/ns/net", "rb") as space:
+                if libc.setns(space.fileno(), CLONE_NEWNET) == 0:
+                    made.append(socket.socket())
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        return made[0]
+
     def pull_cable(self, name):
         """At the bridge's end: the node keeps its address and its routes."""
         self.bridge.ip("link", "set", name, "down")
 
     def plug_cable(self, name):
         self.bridge.ip("link", "set", name, "up")
+
+    def lengthen(self, name, one_way_ms):
+        """The node's cable becomes a long one."""
+        self.bridge.ip("link", "add", "far", "type", "veth", "peer", "name", "near")
+        self.bridge.ip("link", "set", "near", "master", "bridge", "up")
+        self.bridge.ip("link", "set", "far", "up")
+        self.bridge.ip("link", "set", name, "nomaster")
+        self.line = subprocess.Popen(
+            [*self.bridge.enter, sys.executable, delay_line.__file__, str(one_way_ms), name, "far"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.line.stdout.readline(), "it passes nothing on"
 
     def split(self, names):
         """These reach each other, the others each other, and none of these one of those."""
@@ -86,5 +116,7 @@ class Network:
         self.bridge.ip("link", "del", "island")
 
     def close(self):
+        if self.line is not None:
+            self.line.communicate(timeout=10)
         for space in [*self.spaces.values(), self.bridge]:
             space.close()
