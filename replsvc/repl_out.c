@@ -148,7 +148,20 @@ const struct repl_counters *repl_core_counters(const struct repl_core *core)
     return &core->counters;
 }
 
-void repl_core_count_malformed(struct repl_core *core)
+void repl_core_stranger(struct repl_core *core, int64_t now_ns, enum repl_stranger reason,
+                        struct slice sender)
 {
-    core->counters.malformed++;
+    static const char *const texts[] = {
+        [REPL_MALFORMED] = "a replication message is malformed: refused",
+        [REPL_OTHER_VERSION] = "a replication message of another protocol version: refused",
+        [REPL_OTHER_CLUSTER] = "a replication message of another cluster: refused",
+    };
+    struct repl_counters *c = &core->counters;
+    uint64_t *const counters[] = {
+        [REPL_MALFORMED] = &c->malformed,
+        [REPL_OTHER_VERSION] = &c->other_version,
+        [REPL_OTHER_CLUSTER] = &c->other_cluster,
+    };
+    ++*counters[reason];
+    repl_notice_of_stranger(core, now_ns, texts[reason], sender);
 }

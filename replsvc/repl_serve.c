@@ -115,9 +115,10 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
     if (member < 0)
         return;
     const struct held_log *held = repl_held(core, fetch->log);
-    if (held == NULL || fetch->lsn == UINT64_MAX)
+    if (held == NULL || fetch->lsn == UINT64_MAX) {
+        core->counters.not_held++;
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
-    else if (is_at_end(fetch, held) && fetch->wait_ms > 0)
+    } else if (is_at_end(fetch, held) && fetch->wait_ms > 0)
         park(core, now_ns, token, (size_t)member, fetch);
     else
         serve(core, token, fetch, held);

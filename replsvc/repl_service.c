@@ -12,64 +12,65 @@ enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 4096, CONTEXTS = 192, POSITI
 
 /* ---- what comes in ---- */
 
-/* Another cluster or version, and what is no message. NULL: good. */
-static const char *open_message(struct repl_service *r, struct slice message, struct msg_envelope *envelope,
-                                enum sh_error *error)
+static bool open_message(const struct repl_service *r, struct slice message, struct msg_envelope *envelope,
+                         enum repl_stranger *reason)
 {
-    *error = msg_open(message, envelope);
-    if (*error == SH_VERSION_MISMATCH)
-        return "another version of the protocol";
-    if (*error == SH_OK && !slice_equal(envelope->cluster, r->service->cluster)) {
-        *error = SH_BAD_REQUEST;
-        return "another cluster";
-    }
-    return *error == SH_OK ? NULL : "not a message of ours";
+    enum sh_error error = msg_open(message, envelope);
+    *reason = error == SH_VERSION_MISMATCH ? REPL_OTHER_VERSION : REPL_MALFORMED;
+    if (error != SH_OK)
+        return false;
+    *reason = REPL_OTHER_CLUSTER;
+    return slice_equal(envelope->cluster, r->service->cluster);
 }
 
-static void complain(struct repl_service *r, const struct msg_envelope *envelope, const char *text)
+/* Opens the one kind of message that a port takes. */
+static bool open_at_port(const struct repl_service *r, struct slice message, uint32_t type,
+                         struct msg_envelope *envelope, void *out, enum repl_stranger *reason)
 {
-    static int64_t told_ns; /* by this process, which has one of these */
-    repl_core_count_malformed(r->core);
-    if (clock_mono_ns() - told_ns < NS_PER_S * 60 && told_ns > 0)
-        return;
-    told_ns = clock_mono_ns();
-    log_warn("a message to the replication ports is refused", log_text("reason", text),
-             log_slice("sender", envelope->sender));
+    if (!open_message(r, message, envelope, reason))
+        return false;
+    *reason = REPL_MALFORMED;
+    return envelope->type == type && msg_decode(type, envelope->body, out) == SH_OK;
 }
 
-/* To port + 4. */
-static const char *take_request(struct repl_service *r, uint64_t token, const struct msg_envelope *envelope)
+/* To port + 4; false: malformed. */
+static bool take_request(struct repl_service *r, uint64_t token, const struct msg_envelope *envelope)
 {
     union {
         struct msg_fetch fetch;
         struct msg_digests digests;
     } m;
-    if (envelope->type != MSG_fetch && envelope->type != MSG_digests)
-        return "not a message for this port";
-    if (msg_decode(envelope->type, envelope->body, &m) != SH_OK)
-        return "malformed";
+    if ((envelope->type != MSG_fetch && envelope->type != MSG_digests) ||
+        msg_decode(envelope->type, envelope->body, &m) != SH_OK)
+        return false;
     if (envelope->type == MSG_fetch)
         repl_core_asked(r->core, clock_mono_ns(), token, envelope->sender, &m.fetch);
     else
         repl_core_asked_digests(r->core, clock_mono_ns(), token, envelope->sender, &m.digests);
-    return NULL;
+    return true;
 }
 
 static void on_fetch(void *arg, uint64_t token, struct slice message)
 {
+    static const struct repl_action answers[] = {
+        [REPL_MALFORMED] = {.kind = REPL_REFUSE, .error = SH_BAD_REQUEST, .text = "malformed"},
+        [REPL_OTHER_VERSION] = {.kind = REPL_REFUSE,
+                                .error = SH_VERSION_MISMATCH,
+                                .text = "another version of the protocol"},
+        [REPL_OTHER_CLUSTER] = {.kind = REPL_REFUSE, .error = SH_BAD_REQUEST, .text = "another cluster"},
+    };
     struct repl_service *r = arg;
     struct msg_envelope envelope;
-    enum sh_error error;
-    const char *text = open_message(r, message, &envelope, &error);
-    if (text == NULL) {
-        error = SH_BAD_REQUEST;
-        text = take_request(r, token, &envelope);
-    }
-    if (text == NULL)
+    enum repl_stranger reason;
+    bool opened = open_message(r, message, &envelope, &reason);
+    if (opened && take_request(r, token, &envelope))
         return;
-    complain(r, &envelope, text);
-    repl_source_serve(
-        r, &(struct repl_action){.kind = REPL_REFUSE, .token = token, .error = error, .text = text});
+    if (opened)
+        reason = REPL_MALFORMED;
+    repl_core_stranger(r->core, clock_mono_ns(), reason, envelope.sender);
+    struct repl_action answer = answers[reason];
+    answer.token = token;
+    repl_source_serve(r, &answer);
 }
 
 static void on_position(void *arg, struct slice message)
@@ -77,26 +78,21 @@ static void on_position(void *arg, struct slice message)
     struct repl_service *r = arg;
     struct msg_envelope envelope;
     struct msg_position position;
-    enum sh_error error;
-    const char *text = open_message(r, message, &envelope, &error);
-    if (text == NULL && envelope.type != MSG_position)
-        text = "not a message for this port";
-    if (text == NULL && msg_decode(MSG_position, envelope.body, &position) != SH_OK)
-        text = "malformed";
-    if (text == NULL)
+    enum repl_stranger reason;
+    if (open_at_port(r, message, MSG_position, &envelope, &position, &reason))
         repl_core_position(r->core, clock_mono_ns(), envelope.sender, &position);
     else
-        complain(r, &envelope, text);
+        repl_core_stranger(r->core, clock_mono_ns(), reason, envelope.sender);
 }
 
 static void on_answer(void *arg, unsigned slot, uint64_t serial, struct repl_fetched *fetched)
 {
     struct repl_service *r = arg;
     struct msg_envelope envelope;
+    enum repl_stranger reason;
     int64_t now_ns = clock_mono_ns();
-    struct slice message = repl_fetched_message(fetched);
-    if (msg_open(message, &envelope) != SH_OK || !slice_equal(envelope.cluster, r->service->cluster)) {
-        complain(r, &envelope, "an answer of another cluster or version");
+    if (!open_message(r, repl_fetched_message(fetched), &envelope, &reason)) {
+        repl_core_stranger(r->core, now_ns, reason, envelope.sender);
         repl_fetched_free(fetched);
         repl_core_fetch_failed(r->core, now_ns, slot, serial);
         return;

@@ -347,6 +347,12 @@ void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct 
     collect(rig);
 }
 
+void peer_stranger(struct repl_rig *rig, enum repl_stranger reason, const char *sender)
+{
+    repl_core_stranger(rig->core, rig->now_ns, reason, slice_str(sender));
+    collect(rig);
+}
+
 void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end)
 {
     char id[16];

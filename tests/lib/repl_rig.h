@@ -81,6 +81,8 @@ void peer_ask_digests(struct repl_rig *rig, uint64_t token, unsigned node, const
 void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch);
 /* A fetch of n1's log or another from that place. */
 struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at);
+/* The shell has refused his message. */
+void peer_stranger(struct repl_rig *rig, enum repl_stranger reason, const char *sender);
 void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end);
 
 struct log_chain peer_place(uint64_t lsn, uint64_t position);

@@ -183,11 +183,35 @@ static void test_strangers_do_not_fill_the_log(void **state)
     assert_string_equal(peer_expect_notice(&rig, "a fetch").detail, "n1000");
 }
 
+static void assert_stranger(enum repl_stranger reason, const uint64_t *counter, const char *said)
+{
+    for (unsigned i = 1; i <= 2; i++) {
+        peer_stranger(&rig, reason, "somebody");
+        assert_int_equal(*counter, i);
+    }
+    struct repl_action notice = peer_expect_notice(&rig, said);
+    assert_string_equal(notice.detail, "somebody");
+}
+
+/* What is told of one does not hide another. */
+static void test_each_kind_of_stranger_is_counted_and_told_once(void **state)
+{
+    (void)state;
+    const struct repl_counters *c = peer_counters(&rig);
+    assert_stranger(REPL_MALFORMED, &c->malformed, "a replication message is malformed: refused");
+    assert_stranger(REPL_OTHER_VERSION, &c->other_version,
+                    "a replication message of another protocol version: refused");
+    assert_stranger(REPL_OTHER_CLUSTER, &c->other_cluster,
+                    "a replication message of another cluster: refused");
+    assert_int_equal(peer_count(&rig, REPL_NOTICE), 0);
+}
+
 static void test_logs_that_are_not_held_are_not_found(void **state)
 {
     (void)state;
     ask(2, peer_fetch(2, 9, own));
     assert_refused_with(SH_NOT_FOUND);
+    assert_int_equal(peer_counters(&rig)->not_held, 1);
 }
 
 static void test_absurd_numbers_do_no_harm(void **state)
@@ -272,6 +296,7 @@ int main(void)
         TEST(test_fetches_that_wait_are_bounded),
         TEST(test_strangers_are_refused),
         TEST(test_strangers_do_not_fill_the_log),
+        TEST(test_each_kind_of_stranger_is_counted_and_told_once),
         TEST(test_logs_that_are_not_held_are_not_found),
         TEST(test_absurd_numbers_do_no_harm),
         TEST(test_nobody_is_served_before_it_is_known_who_may_ask),
