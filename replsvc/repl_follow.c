@@ -252,11 +252,12 @@ static int64_t patience_ns(const struct repl_follow *f)
     return PATIENCE_NS << (failures < PATIENCE_DOUBLED_MOST ? failures : PATIENCE_DOUBLED_MOST);
 }
 
-/* An answer that was too large for the line within the time would be so each time: less is asked for. */
+/* An answer that was too large for the line within the time would be so each time: less is asked for. So it
+ * is while walsvc refuses what comes, for hours maybe when the disk is full. */
 static uint64_t most_bytes(const struct repl_follow *f)
 {
     uint64_t credit = repl_follow_credit(f), most = REPL_FETCH_BYTES >> f->sources[f->source].failures;
-    most = most > CREDIT_LEAST ? most : CREDIT_LEAST;
+    most = most > CREDIT_LEAST && !f->refused ? most : CREDIT_LEAST;
     return credit < most ? credit : most;
 }
 

@@ -60,9 +60,16 @@ static void test_a_full_disk_is_tried_again_each_second(void **state)
         peer_wait(&rig, 100);
         struct repl_action fetch = peer_expect_fetch(&rig, 2, 2);
         assert_int_equal(fetch.fetch.position, place_of_frame(2).position);
+        assert_int_equal(fetch.fetch.most_bytes, 64 << 10); /* no more than it takes to see */
         assert_true(peer_answer(&rig, &fetch, &origin));
         store = peer_expect(&rig, REPL_STORE);
     }
+    struct repl_action fetch = peer_expect_fetch(&rig, 2, 2);
+    struct log_chain end = place_of_frame(2);
+    end.position += store.store.bytes.len;
+    peer_stored(&rig, &store, end); /* there is room again */
+    assert_true(peer_answer(&rig, &fetch, &origin));
+    assert_int_equal(peer_expect_fetch(&rig, 2, 2).fetch.most_bytes, REPL_FETCH_BYTES);
 }
 
 static void test_conflicts_without_end_do_not_go_round_at_once(void **state)
