@@ -172,8 +172,8 @@ void member_turn_close(struct member_service *m)
     if (m->file == NULL)
         return;
     loop_timer_cancel(m->service->loop, &m->tick);
-    loop_timer_cancel(m->service->loop, &m->write_again);
     loop_hook_remove(m->service->loop, &m->hook);
     write_state(m);
-    member_file_close(m->file);
+    member_file_close(m->file); /* with a full disk that sets the timer once more */
+    loop_timer_cancel(m->service->loop, &m->write_again);
 }

@@ -199,6 +199,7 @@ class DiskFull(unittest.TestCase):
             self.assertEqual(self.all_lines(), kept)
             self.assertTrue(self.is_refused())
             self.assertEqual(self.node.ctl("log", "verify", "--data", self.node.data).returncode, 0)
+        self.assertFalse(self.node.log_lines('"msg":"death"'))  # each stop was a clean one
         self.assertFalse(os.path.exists(os.path.join(self.node.log_dir(), "mark")))
         os.unlink(os.path.join(self.node.data, "ballast"))
         wait_for(lambda: os.path.exists(os.path.join(self.node.log_dir(), "mark")), "the mark")
