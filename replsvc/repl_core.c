@@ -150,7 +150,7 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bo
     core->wal_boot = boot;
     core->knows_logs = true;
     if (rebooted) /* it has forgotten what it was told, but for holds */
-        core->told = (struct msg_replicated){0};
+        repl_quorum_reboot(core);
     repl_serve_wake(core);
     repl_follow_logs(core, now_ns, rebooted);
     repl_repair_logs(core, now_ns);

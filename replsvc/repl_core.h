@@ -12,7 +12,7 @@
 
 enum {
     REPL_MEMBERS_MAX = 32,                                   /* of the group, besides this node */
-    REPL_LOGS_MAX = 64,                                      /* held or followed */
+    REPL_LOGS_MAX = 65,                                      /* held or followed: as many as walsvc holds */
     REPL_WINDOW_BYTES = 8 << 20,                             /* fetched of one log and not durable here yet */
     REPL_FETCH_BYTES = 4 << 20,                              /* asked for at a time */
     REPL_BYTES_MAX = SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, /* that ever come at a time */

@@ -80,7 +80,7 @@ static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log)
         f->placed = true; /* walsvc did not name it: there is no copy yet */
 }
 
-static const struct repl_watermark *watermark_of(const struct repl_member *m, struct id16 log)
+const struct repl_watermark *repl_watermark_of(const struct repl_member *m, struct id16 log)
 {
     for (size_t i = 0; i < m->watermark_count; i++)
         if (id16_equal(m->watermarks[i].log, log))
@@ -90,7 +90,7 @@ static const struct repl_watermark *watermark_of(const struct repl_member *m, st
 
 uint64_t repl_watermark_end(const struct repl_member *m, struct id16 log)
 {
-    const struct repl_watermark *w = watermark_of(m, log);
+    const struct repl_watermark *w = repl_watermark_of(m, log);
     return w != NULL ? w->end : 0;
 }
 
@@ -137,7 +137,7 @@ static void count_best(struct repl_core *core, struct repl_follow *f, int64_t no
     f->best_end = f->durable.position;
     f->best_lsn = f->durable.next_lsn - 1;
     for (size_t i = 0; i < core->member_count; i++) {
-        const struct repl_watermark *w = watermark_of(&core->members[i], f->log);
+        const struct repl_watermark *w = repl_watermark_of(&core->members[i], f->log);
         if (w == NULL || w->end <= f->best_end)
             continue;
         f->best_end = w->end;

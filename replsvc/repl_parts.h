@@ -181,6 +181,8 @@ int64_t repl_serve_due_ns(const struct repl_core *core);
 void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
 
 /* ---- repl_quorum.c ---- */
+/* walsvc was started anew: what lies beyond the end that its log has now counts no more. */
+void repl_quorum_reboot(struct repl_core *core);
 /* What a member says of its copy of the own log. */
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
@@ -198,6 +200,8 @@ bool repl_repair_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial
 void repl_repair_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
 
 /* ---- repl_follow.c ---- */
+/* What the member holds of a log; NULL: nothing that is known of. */
+const struct repl_watermark *repl_watermark_of(const struct repl_member *member, struct id16 log);
 uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
 
 /* ---- repl_proof.c ---- */

@@ -2,7 +2,8 @@
  * machine was started anew, before the log is extended (walsvc/wal_proof.h).
  *
  * Each member is asked for what follows the end of the own log. One that has more, or another frame there,
- * settles it; who can't be reached is left out, as long as somebody answers. */
+ * settles it, and so does one that is known to have more, whether it can be asked or not; who can't be
+ * reached is left out, as long as somebody answers. */
 #include <stdio.h>
 
 #include "log_reader_copy.h"
@@ -61,11 +62,34 @@ static void ask(struct repl_core *core, int64_t now_ns)
     core->proof.due_ns = now_ns + PROOF_ANSWER_NS;
 }
 
+static void settle_behind(struct repl_core *core, const char *id, uint64_t lsn, uint64_t verdict)
+{
+    char text[REPL_TEXT_MAX];
+    snprintf(text, sizeof text, "%s has it up to LSN %llu, here it ends at %llu", id, (unsigned long long)lsn,
+             (unsigned long long)core->held[0].durable.next_lsn - 1);
+    settle(core, verdict, text);
+}
+
+/* By what members were heard to hold. */
+static bool is_known_to_be_behind(struct repl_core *core)
+{
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct repl_watermark *w = repl_watermark_of(&core->members[i], core->own);
+        if (w == NULL || w->end <= core->held[0].durable.position)
+            continue;
+        settle_behind(core, core->members[i].id, w->lsn, 1);
+        return true;
+    }
+    return false;
+}
+
 /* The next member; at the end the verdict, or another round when nobody has answered. */
 void repl_proof_go(struct repl_core *core, int64_t now_ns)
 {
     struct repl_proof *p = &core->proof;
     if (!p->waits || p->fetching || p->due_ns > now_ns || !core->knows_members || !core->knows_logs)
+        return;
+    if (is_known_to_be_behind(core))
         return;
     if (p->member < core->member_count) {
         ask(core, now_ns);
@@ -97,13 +121,12 @@ void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial,
 {
     struct msg_fetch_reply reply;
     struct msg_error error;
-    char text[REPL_TEXT_MAX];
     if (!is_expected(core, serial))
         return;
-    const char *id = core->members[core->proof.member].id;
-    if (type == MSG_error) { /* a member that does not hold the log has nothing more of it */
+    const struct repl_member *m = &core->members[core->proof.member];
+    if (type == MSG_error) { /* who never held the log has nothing more of it; a copy may be out of service */
         bool none = msg_decode(type, body, &error) == SH_OK && error.code == SH_NOT_FOUND;
-        next(core, now_ns, none);
+        next(core, now_ns, none && repl_watermark_of(m, core->own) == NULL);
         return;
     }
     if (type != MSG_fetch_reply || msg_decode(type, body, &reply) != SH_OK ||
@@ -115,10 +138,7 @@ void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial,
         next(core, now_ns, true);
         return;
     }
-    bool forked = reply.state == LOG_COPY_FORKED;
-    snprintf(text, sizeof text, "%s has it up to LSN %llu, here it ends at %llu", id,
-             (unsigned long long)reply.durable_lsn, (unsigned long long)core->held[0].durable.next_lsn - 1);
-    settle(core, forked ? 2 : 1, text);
+    settle_behind(core, m->id, reply.durable_lsn, reply.state == LOG_COPY_FORKED ? 2 : 1);
 }
 
 void repl_proof_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial)

@@ -47,6 +47,14 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uin
     repl_quorum_tell(core, now_ns);
 }
 
+void repl_quorum_reboot(struct repl_core *core)
+{
+    core->told = (struct msg_replicated){0};
+    for (size_t i = 0; i < core->member_count; i++)
+        if (core->positions[i].lsn > own_lsn(core))
+            core->positions[i].lsn = core->positions[i].end = 0;
+}
+
 static int descending(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;

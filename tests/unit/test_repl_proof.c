@@ -54,6 +54,38 @@ static void test_nobody_has_more(void **state)
     assert_verdict(0, "");
 }
 
+static void test_who_is_known_to_have_more_need_not_be_asked(void **state)
+{
+    (void)state;
+    expect_question(2);
+    peer_watermark(&rig, 3, 1, peer_place(120, 11000));
+    peer_restart(&rig);
+    peer_hold(&rig, 1, own, 1);
+    peer_tell_members(&rig);
+    tell_waiting(true);
+    assert_verdict(1, "n3 has it up to LSN 120");
+}
+
+/* A copy that is out of service is told as none. */
+static void test_who_held_the_log_says_nothing_by_not_found(void **state)
+{
+    (void)state;
+    expect_question(2);
+    peer_watermark(&rig, 2, 1, peer_place(100, 9000));
+    peer_watermark(&rig, 3, 1, peer_place(100, 9000));
+    peer_restart(&rig);
+    peer_hold(&rig, 1, own, 1);
+    peer_tell_members(&rig);
+    tell_waiting(true);
+    struct repl_action fetch = expect_question(2);
+    peer_error(&rig, &fetch, SH_NOT_FOUND);
+    fetch = expect_question(3);
+    peer_error(&rig, &fetch, SH_NOT_FOUND);
+    assert_int_equal(peer_count(&rig, REPL_OWN_LOG), 0);
+    peer_wait(&rig, 1000);
+    expect_question(2); /* another round */
+}
+
 static void test_one_has_more(void **state)
 {
     (void)state;
@@ -154,6 +186,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_nobody_has_more),
+        TEST(test_who_is_known_to_have_more_need_not_be_asked),
+        TEST(test_who_held_the_log_says_nothing_by_not_found),
         TEST(test_one_has_more),
         TEST(test_one_has_trimmed_beyond_it),
         TEST(test_one_has_other_frames),

@@ -303,6 +303,22 @@ static void test_a_new_walsvc_is_told_again(void **state)
     close_group();
 }
 
+/* What followers said of the end that was lost must not count for what is written there now. */
+static void test_positions_beyond_a_shorter_log_are_forgotten(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 90);
+    assert_told(90, 0);
+    rig.boot = peer_log(101);
+    own_log(70);
+    own_log(95);
+    assert_int_equal(repl_core_progress(rig.core).quorum_lsn, 0);
+    position(2, 80);
+    assert_told(80, 0);
+    close_group();
+}
+
 static void test_nothing_is_told_before_positions_have_come_again(void **state)
 {
     (void)state;
@@ -338,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_who_leaves_is_not_waited_for),
         cmocka_unit_test(test_who_moves_is_the_same),
         cmocka_unit_test(test_a_new_walsvc_is_told_again),
+        cmocka_unit_test(test_positions_beyond_a_shorter_log_are_forgotten),
         cmocka_unit_test(test_nothing_is_told_before_positions_have_come_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
