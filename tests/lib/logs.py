@@ -15,15 +15,21 @@ def log_of(cluster, name):
     return cluster[name].json("status")["log"]
 
 
-def segments(node, uuid):
-    """{base LSN: bytes} of what a node holds of a log; {} for nothing."""
+def segment_files(node, uuid):
+    """{base LSN: path} of what a node holds of a log; {} for nothing."""
     folder = os.path.join(node.data, "log", uuid)
-    found = {}
-    for entry in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
-        if entry.endswith(".seg"):
-            with open(os.path.join(folder, entry), "rb") as file:
-                found[int(entry.split(".")[0])] = file.read()
-    return found
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return {int(name.split(".")[0]): os.path.join(folder, name) for name in names if name.endswith(".seg")}
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def segments(node, uuid):
+    """{base LSN: bytes}"""
+    return {base: read_file(path) for base, path in segment_files(node, uuid).items()}
 
 
 def frames_end(data):
@@ -36,7 +42,9 @@ def frames_end(data):
 
 def digest(node, uuid):
     """{base LSN: sha256 of the frames, header included} of a log at a node."""
-    return {base: hashlib.sha256(data[:frames_end(data)]).hexdigest() for base, data in segments(node, uuid).items()}
+    def of_frames(data):
+        return hashlib.sha256(memoryview(data)[:frames_end(data)]).hexdigest()
+    return {base: of_frames(read_file(path)) for base, path in segment_files(node, uuid).items()}
 
 
 def crc32c(crc, data):
