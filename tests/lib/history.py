@@ -119,15 +119,21 @@ class Client(threading.Thread):
         self.name = f"{node.name}.{number}"
         self.rng = random.Random(f"{seed} {self.name}")
         self.calls = []
+        self.error = None
         self.over = threading.Event()
 
     def run(self):
-        while not self.over.wait(0.01):  # others want the processor, too
-            self.calls.append(self.call(len(self.calls)))
+        try:
+            while not self.over.wait(0.01):  # others want the processor, too
+                self.calls.append(self.call(len(self.calls)))
+        except AssertionError as error:
+            self.error = error
 
     def stop(self):
         self.over.set()
         self.join()
+        if self.error is not None:
+            raise self.error
         return self.calls
 
     def call(self, number):
@@ -143,6 +149,7 @@ class Client(threading.Thread):
             answer = json.loads(done.stdout)
             assert answer["entries"] == len(values), answer
             return call.ok(returned, answer["first"]["log"], answer["first"]["lsn"], answer["ack"])
+        assert done.stderr.startswith(b"{"), (done.returncode, done.stderr)
         error = json.loads(done.stderr)["error"]
         return call if error in MAY_HAVE_HAPPENED else call.failed(returned)
 

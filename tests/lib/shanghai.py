@@ -163,7 +163,10 @@ class Node:
         def running():
             row = self.tree().get(service, {})
             return row.get("pid") if row.get("state") == "running" else None
-        return wait_for(running, f"{service} to run")
+        try:
+            return wait_for(running, f"{service} to run")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tree()}\n{self.log_tail()}") from None
 
     def kill(self, service, number=signal.SIGKILL):
         pid = self.pid(service)

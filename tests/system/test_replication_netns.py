@@ -66,7 +66,7 @@ class Faults:
     def kill_node(self):
         node = self.chance.choice(self.alive())
         node.kill_all()
-        return node.spawn
+        return node.start
 
     def begin(self):
         """Each kind comes before one comes again."""
