@@ -122,8 +122,8 @@ class Replication(unittest.TestCase):
         self.assertEqual({name: source.pid(name) for name in pids}, pids)
         grown_kib = {name: most_kib[name] - before_kib[name] for name in pids}
         self.assertLess(max(grown_kib.values()), GROWTH_MAX_KIB, grown_kib)
-        print(f"figure: a follower was stopped for {STOPPED_S} s: {appended} entries of the others on a quorum; the source grew "
-              f"by {grown_kib} KiB", flush=True)
+        print(f"figure: a follower was stopped for {STOPPED_S} s: {appended} entries reached a quorum meanwhile; the source "
+              f"grew by {grown_kib} KiB", flush=True)
         return appended
 
     def test_a_stopped_follower_harms_nobody(self):

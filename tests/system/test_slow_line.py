@@ -14,7 +14,7 @@ from shanghai import wait_for
 NO_NETWORKS = why_no_networks()
 ONE_WAY_MS = 25
 MIB = 1 << 20
-BYTES = (1024 if os.environ.get("SHANGHAI_LONG") else 96) * MIB
+BYTES = (1024 if os.environ.get("SHANGHAI_LONG") else 64) * MIB
 LINE = b"x" * 1023 + b"\n"
 
 
