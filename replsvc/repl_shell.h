@@ -65,6 +65,7 @@ struct repl_service {
     struct id16 wal_boot;
     uint64_t logs_version;
     struct loop_timer logs_timer;
+    int64_t logs_asked_ns;
     struct repl_store_out *stores;
     struct repl_fetched *repairing; /* holds the bytes of the repair that is out, */
     uint64_t repair;                /* with this number */

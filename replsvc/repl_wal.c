@@ -6,8 +6,9 @@
 #include "log.h"
 #include "repl_shell.h"
 
-/* While one answer follows the other, its movements are followed no faster: what waits for a fetch is then
- * sent with what comes meanwhile. */
+/* From question to question: while one answer follows the other, walsvc's movements are followed no faster,
+ * and what waits for a fetch is sent with what comes meanwhile. After a longer wait it is asked again at
+ * once. */
 #define LOGS_PAUSE_NS (NS_PER_MS / 2)
 #define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
 enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 64 };
@@ -96,7 +97,19 @@ static void watch(void *arg)
     struct repl_service *r = arg;
     const struct msg_logs logs = {
         .boot = r->wal_boot, .newer_than = r->logs_version, .wait_ms = LINK_POLL_MS};
+    r->logs_asked_ns = clock_mono_ns();
     r->logs = ask(r, MSG_logs, &logs);
+}
+
+static void watch_again(struct repl_service *r, bool good)
+{
+    int64_t now_ns = clock_mono_ns(), due_ns = r->logs_asked_ns + LOGS_PAUSE_NS;
+    if (!good)
+        due_ns = now_ns + LOGS_AGAIN_NS;
+    if (due_ns <= now_ns)
+        watch(r);
+    else
+        loop_timer_set(r->service->loop, &r->logs_timer, due_ns);
 }
 
 void repl_wal_ask_logs(struct repl_service *r)
@@ -279,8 +292,7 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         r->logs_again = 0;
         on_logs(r, type, body);
     } else if (number == r->logs) {
-        bool good = on_logs(r, type, body);
-        loop_timer_after(r->service->loop, &r->logs_timer, good ? LOGS_PAUSE_NS : LOGS_AGAIN_NS);
+        watch_again(r, on_logs(r, type, body));
     } else if (number == r->damage.number) {
         on_damage(r, type, body);
     } else if (number == r->repair) {
