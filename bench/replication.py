@@ -30,9 +30,10 @@ def follower(node, name):
 
 
 def write_backlog(works, node, size):
-    begin = node.json("status")["durable_end"]
-    while node.json("status")["durable_end"] < begin + size:
-        node.json("bench", "append", "--disk-dir", works.plan.dir, "--duration", "200ms")
+    end = node.json("status")["durable_end"] + size
+    while node.json("status")["durable_end"] < end:
+        node.json("bench", "append", "--disk-dir", works.plan.dir, "--size", "1024", "--duration",
+                  "200ms" if works.plan.quick else "1s")
 
 
 def is_level(node, name):
