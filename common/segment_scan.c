@@ -298,7 +298,8 @@ static enum scan_result find_end(struct segment_search *s, uint64_t at, uint64_t
 }
 
 /* The checksum in the last header is damaged, since nothing names it: then a valid frame with the next LSN
- * stands at its body's end, which is `at`. The chain goes on with that. */
+ * stands at its body's end, which is `at`. The chain goes on with that. When its LSN is another one (the
+ * count is damaged too, or the length), or not known, there is a gap: it isn't a damaged one to pass over. */
 static enum scan_result trust_length(struct segment_search *s, uint64_t at, uint64_t until)
 {
     struct frame_header h;
@@ -310,7 +311,10 @@ static enum scan_result trust_length(struct segment_search *s, uint64_t at, uint
     if (result != SCAN_FRAME)
         return result;
     struct log_chain before = {s->chain.next_lsn, h.previous_checksum, s->position + at}, chain = before;
-    if (!may_count(s, &h) || !log_chain_follow(&chain, &h))
+    if (!may_count(s, &h))
+        return SCAN_BAD;
+    s->gap = !log_chain_follow(&chain, &h);
+    if (s->gap)
         return SCAN_BAD;
     s->chain = before;
     return SCAN_FRAME;
@@ -327,7 +331,7 @@ static enum scan_result find_next(struct segment_search *s, uint64_t at, uint64_
     if (result == SCAN_BAD)
         result = trust_length(s, at, until);
     if (result == SCAN_FAILED || s->body_end == at)
-        return result == SCAN_BAD ? find_end(s, at, until) : result;
+        return result == SCAN_BAD && !s->gap ? find_end(s, at, until) : result;
     const struct segment_search first = *s;
     enum scan_result other = find_end(s, at, until);
     if (other == SCAN_BAD || (other == SCAN_FRAME && s->body_end < first.body_end)) {

@@ -65,6 +65,61 @@ static void test_damage_is_seen_through_later_frames(void **state)
     }
 }
 
+/* Only entry 3 says that entry 2 was durable, and stands itself where that ends; what was being written
+ * behind it got its header onto the disk and no body. That header continues entry 3, which says nothing about
+ * how far the damage goes: entry 3 was acknowledged and stays, whichever bit of entry 2 is wrong. */
+static void test_a_torn_frame_does_not_hide_the_one_it_continues(void **state)
+{
+    (void)state;
+    uint64_t bits = 1;
+    for (uint64_t bit = 0; bit < bits; bit += bit < 8 * FRAME_HEADER_BYTES ? 1 : 8) {
+        rot_start_over();
+        rot_open();
+        rot_append_noted(1, 3);
+        bits = 8 * (rot_places[2].end - rot_places[2].offset);
+        rig_append(&rot_rig, 7, 1, 4, rot_payload(4));
+        assert_true(rig_write(&rot_rig)); /* never synced */
+        rot_crash(SIM_LOSE_NOTHING);
+        uint8_t *torn = rot_file(rot_path(1)) + rot_places[3].end;
+        memset(torn + FRAME_HEADER_BYTES, 0, 6 + ROT_PAYLOAD);
+        rot_file(rot_path(1))[rot_places[2].offset + bit / 8] ^= (uint8_t)(1 << bit % 8);
+        rot_keep(rot_path(1));
+        rot_open();
+        rot_assert_log(3, 2, 1);
+        assert_int_equal(rot_rig.log.segment.base_lsn, 1);
+        rot_append_anew(4, 4);
+        rot_assert_log(4, 2, 1);
+    }
+}
+
+/* Entry 2's checksum is damaged, and another byte of its header: its count for one, so that the LSN behind it
+ * is wrong. */
+static void lose_two_bytes(uint64_t at, uint64_t last)
+{
+    rot_start_over();
+    rot_open();
+    rot_append_noted(1, last);
+    rig_close(&rot_rig);
+    rot_bytes(1, rot_places[2].offset + 4, 1);
+    rot_bytes(1, rot_places[2].offset + at, 1);
+    assert_int_equal(rot_damages(), 1);
+    rot_open();
+    rot_assert_log(last, 2, 1);
+    assert_int_equal(rot_rig.log.segment.base_lsn, 1);
+}
+
+/* The valid frame that stands where the length says stays, whether the log ends behind it or goes on. */
+static void test_a_damaged_checksum_and_another_byte_cost_their_frame_only(void **state)
+{
+    (void)state;
+    for (uint64_t at = 0; at < FRAME_HEADER_BYTES; at++) {
+        if (at >= 4 && at < 12) /* checksum; length: docs/wal-format.md, "Payloads that imitate frames" */
+            continue;
+        lose_two_bytes(at, 3);
+        lose_two_bytes(at, 4);
+    }
+}
+
 /* The checkpoint's length is damaged, and so is the frame behind it: those that follow are found in what
  * looks like its body, since no client wrote that. */
 static void test_nothing_hides_in_a_checkpoint(void **state)
@@ -311,6 +366,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SALVAGE_TEST(test_any_damaged_byte_below_the_mark_costs_its_frame_only),
         SALVAGE_TEST(test_damage_is_seen_through_later_frames),
+        SALVAGE_TEST(test_a_torn_frame_does_not_hide_the_one_it_continues),
+        SALVAGE_TEST(test_a_damaged_checksum_and_another_byte_cost_their_frame_only),
         SALVAGE_TEST(test_nothing_hides_in_a_checkpoint),
         SALVAGE_TEST(test_a_torn_tail_behind_damage_is_cut),
         SALVAGE_TEST(test_several_damaged_ranges),
