@@ -26,11 +26,15 @@ class Cluster:
         return self.nodes[name]
 
     def start(self):
-        for node in self.nodes.values():
-            node.spawn()
-        for node in self.nodes.values():
-            node.wait_ready()
-        self.wait_healthy()
+        try:
+            for node in self.nodes.values():
+                node.spawn()
+            for node in self.nodes.values():
+                node.wait_ready()
+            self.wait_healthy()
+        except AssertionError:
+            self.close()  # `with Cluster().start()` has nothing to leave yet
+            raise
         return self
 
     def status_of(self, name, of):
