@@ -56,13 +56,19 @@ def free_port(span=5):
     raise AssertionError("no free ports")
 
 
-def process_exists(pid):
-    """True for a live process; a zombie counts as gone."""
+def process_begin(pid):
+    """When a live process was started, in ticks of the machine: pids are used again. None: it is gone, or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+            fields = stat.read().rsplit(")", 1)[1].split()
     except OSError:
-        return False
+        return None
+    return int(fields[19]) if fields[0] != "Z" else None
+
+
+def process_exists(pid):
+    """True for a live process; a zombie counts as gone."""
+    return process_begin(pid) is not None
 
 
 def member_row(name, host, port):
@@ -87,7 +93,7 @@ class Node:
         self.endpoint = f"ipc://{self.run}/query"
         self.env = dict(os.environ, **(env or {}))
         self.process = None
-        self.ever = set()
+        self.ever = {}  # pid of each service that was seen: when it began
         os.mkdir(self.data)
         os.mkdir(self.run, 0o700)
         self.write_config(members or [member_row(name, "127.0.0.1", free_port(6))])
@@ -155,7 +161,7 @@ class Node:
     def tree(self):
         rows = self.json("svc", "tree")
         rows = rows["services"] if isinstance(rows, dict) else rows
-        self.ever.update(row["pid"] for row in rows if row.get("pid"))
+        self.ever.update((row["pid"], process_begin(row["pid"])) for row in rows if row.get("pid"))
         return {row["name"]: row for row in rows}
 
     def pid(self, service):
@@ -208,6 +214,10 @@ class Node:
         self.process = None
         return code
 
+    def is_left(self, pid):
+        """Whether that service of ours still lives."""
+        return self.ever[pid] is not None and process_begin(pid) == self.ever[pid]
+
     def kill_all(self):
         """SIGKILL to shanghaid; its services must go with it."""
         self.tree()
@@ -218,7 +228,7 @@ class Node:
         self.process.kill()
         self.process.wait(10)
         self.process = None
-        wait_for(lambda: not any(process_exists(pid) for pid in self.ever), "the end of all services", 10)
+        wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 10)
 
     def wipe(self):
         """Its disk is a new one."""
@@ -234,7 +244,7 @@ class Node:
                 except subprocess.TimeoutExpired:
                     self.process.kill()
                     self.process.wait(10)
-            wait_for(lambda: not any(process_exists(pid) for pid in self.ever), "the end of all services", 15)
+            wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 15)
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import unittest
 
-from shanghai import SERVICES, Node, process_exists, wait_for
+from shanghai import SERVICES, Node, wait_for
 
 
 class OneNode(unittest.TestCase):
@@ -163,7 +163,7 @@ class Stopping(unittest.TestCase):
             node.ctl("append", "before")
             node.tree()
             self.assertEqual(node.stop(), 0)
-            self.assertFalse([pid for pid in node.ever if process_exists(pid)])
+            self.assertFalse([pid for pid in node.ever if node.is_left(pid)])
             node.start()
             self.assertEqual(node.json("append", "after")["first"]["lsn"], 2)
             self.assertEqual(node.ctl("--format", "raw", "read", "--from", "1").stdout, b"before\nafter\n")
