@@ -131,6 +131,11 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     repl_follow_go(core, now_ns);
 }
 
+bool repl_core_is_alone(const struct repl_core *core)
+{
+    return core->knows_members && core->member_count == 0;
+}
+
 /* ---- walsvc ---- */
 
 const struct held_log *repl_held(const struct repl_core *core, struct id16 log)

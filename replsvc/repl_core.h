@@ -205,6 +205,9 @@ bool repl_core_next_action(struct repl_core *core, struct repl_action *out);
 
 /* ---- questions ---- */
 
+/* Nobody else is in the group. */
+bool repl_core_is_alone(const struct repl_core *core);
+
 /* Values are part of the wire format: replica_info.state. */
 enum repl_state {
     REPL_DISCONNECTED,

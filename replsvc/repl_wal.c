@@ -11,6 +11,8 @@
  * once. */
 #define LOGS_PAUSE_NS (NS_PER_MS / 2)
 #define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
+#define LOGS_ALONE_NS                                                                                        \
+    (100 * (int64_t)NS_PER_MS) /* nobody waits for what is appended: it isn't to cost an append */
 enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 64 };
 
 /* What the core lets through, walsvc's link takes. */
@@ -103,7 +105,8 @@ static void watch(void *arg)
 
 static void watch_again(struct repl_service *r, bool good)
 {
-    int64_t now_ns = clock_mono_ns(), due_ns = r->logs_asked_ns + LOGS_PAUSE_NS;
+    int64_t pause_ns = repl_core_is_alone(r->core) ? LOGS_ALONE_NS : LOGS_PAUSE_NS;
+    int64_t now_ns = clock_mono_ns(), due_ns = r->logs_asked_ns + pause_ns;
     if (!good)
         due_ns = now_ns + LOGS_AGAIN_NS;
     if (due_ns <= now_ns)
