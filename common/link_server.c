@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "link_inlet.h"
+#include "link_places.h"
 #include "log.h"
 
 enum {
@@ -26,12 +27,6 @@ enum {
                     */
 #define QUIET_NS    NS_PER_S
 #define LOG_EACH_NS (5 * NS_PER_S)
-
-/* A place in one of the server's lists. */
-struct place {
-    struct place *prev, *next;
-    struct session *session; /* NULL: the list's own */
-};
 
 struct session {
     struct id16 id;
@@ -85,37 +80,6 @@ struct link_server_limits link_server_default_limits(void)
         .polls = 1024,
         .session_idle_ns = 15 * NS_PER_S,
     };
-}
-
-/* ---- lists ---- */
-
-static void list_init(struct place *list)
-{
-    *list = (struct place){.prev = list, .next = list};
-}
-
-static bool place_is_free(const struct place *place)
-{
-    return place->next == NULL;
-}
-
-static void place_take(struct place *place)
-{
-    if (place_is_free(place))
-        return;
-    place->prev->next = place->next;
-    place->next->prev = place->prev;
-    place->prev = place->next = NULL;
-}
-
-static void place_last(struct place *list, struct place *place, struct session *session)
-{
-    place_take(place);
-    place->session = session;
-    place->prev = list->prev;
-    place->next = list;
-    list->prev->next = place;
-    list->prev = place;
 }
 
 /* ---- sessions ---- */

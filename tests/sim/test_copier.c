@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -121,8 +122,8 @@ static int setup(void **state)
     disk = sim_disk_open();
     fs = sim_disk_vfs(disk);
     dir = (struct wal_dir){.fs = fs, .identity.log = {{9}}};
-    strcpy(dir.data, data);
-    strcpy(dir.log, own);
+    snprintf(dir.data, sizeof dir.data, "%s", data);
+    snprintf(dir.log, sizeof dir.log, "%s", own);
     vfs_path(dir.quarantine, data, "quarantine");
     assert_int_equal(fs->mkdir(fs, data, 0750), 0);
     assert_int_equal(fs->mkdir(fs, "/holder/log", 0750), 0);
