@@ -113,7 +113,7 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     bool same = count == core->member_count;
     move_members(core, members, count, map);
     for (size_t i = 0; same && i < count; i++)
-        same = map[i] >= 0;
+        same = map[i] == (int)i; /* in the same order too: places in the list are kept */
     if (!same) {
         repl_proof_members(core);
         repl_compare_members(core, now_ns);

@@ -115,7 +115,7 @@ static void ask_nodes(void *arg)
     assert(e == SH_OK); /* it is the only one */
 }
 
-/* A node that is not founded yet, or that has left, has no group to replicate with. */
+/* A node that is not founded yet has no group to replicate with. */
 static void take_nodes(struct repl_service *r, const struct msg_nodes_reply *reply)
 {
     struct repl_member *members = xcalloc(REPL_MEMBERS_MAX, sizeof *members);

@@ -86,6 +86,22 @@ static void test_who_held_the_log_says_nothing_by_not_found(void **state)
     expect_question(2); /* another round */
 }
 
+/* Or one of them would be asked twice, and the other one never. */
+static void test_members_in_another_order_are_asked_anew(void **state)
+{
+    (void)state;
+    expect_question(2);
+    struct repl_member first = rig.members[0];
+    rig.members[0] = rig.members[1];
+    rig.members[1] = first;
+    peer_tell_members(&rig);
+    struct repl_action fetch = expect_question(3);
+    peer_reply_state(&rig, &fetch, LOG_COPY_END, own);
+    fetch = expect_question(2);
+    peer_reply_state(&rig, &fetch, LOG_COPY_END, own);
+    assert_verdict(0, "");
+}
+
 static void test_one_has_more(void **state)
 {
     (void)state;
@@ -188,6 +204,7 @@ int main(void)
         TEST(test_nobody_has_more),
         TEST(test_who_is_known_to_have_more_need_not_be_asked),
         TEST(test_who_held_the_log_says_nothing_by_not_found),
+        TEST(test_members_in_another_order_are_asked_anew),
         TEST(test_one_has_more),
         TEST(test_one_has_trimmed_beyond_it),
         TEST(test_one_has_other_frames),
