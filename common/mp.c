@@ -276,6 +276,15 @@ void mp_pack_cstr(msgpack_packer *pk, const char *text)
     mp_pack_str(pk, slice_str(text));
 }
 
+void mp_pack_counts(msgpack_packer *pk, const struct named_count *counts, size_t count)
+{
+    msgpack_pack_map(pk, count);
+    for (size_t i = 0; i < count; i++) {
+        mp_pack_cstr(pk, counts[i].name);
+        msgpack_pack_uint64(pk, counts[i].count);
+    }
+}
+
 void mp_pack_bin(msgpack_packer *pk, struct slice bytes)
 {
     msgpack_pack_bin(pk, bytes.len);

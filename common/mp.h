@@ -56,6 +56,12 @@ bool mp_raw(struct mp *m, struct slice *value);
 void mp_packer(msgpack_packer *pk, struct buf *b);
 void mp_pack_str(msgpack_packer *pk, struct slice text);
 void mp_pack_cstr(msgpack_packer *pk, const char *text);
+struct named_count {
+    const char *name;
+    uint64_t count;
+};
+/* A map of name to uint. */
+void mp_pack_counts(msgpack_packer *pk, const struct named_count *counts, size_t count);
 void mp_pack_bin(msgpack_packer *pk, struct slice bytes);
 /* Appends one value that is msgpack already. */
 void mp_pack_raw(msgpack_packer *pk, struct slice value);

@@ -104,11 +104,6 @@ static void pack_nodes(const struct member_service *m, struct buf *out)
     }
 }
 
-struct named_count {
-    const char *name;
-    uint64_t count;
-};
-
 static void pack_counters(const struct member_service *m, struct buf *out)
 {
     const struct member_counters *c = member_core_counters(m->core);
@@ -122,11 +117,7 @@ static void pack_counters(const struct member_service *m, struct buf *out)
     };
     msgpack_packer pk;
     mp_packer(&pk, out);
-    msgpack_pack_map(&pk, sizeof counts / sizeof counts[0]);
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        mp_pack_cstr(&pk, counts[i].name);
-        msgpack_pack_uint64(&pk, counts[i].count);
-    }
+    mp_pack_counts(&pk, counts, sizeof counts / sizeof counts[0]);
 }
 
 static void answer_nodes(struct member_service *m, struct link_token token)

@@ -64,16 +64,11 @@ static bool ask(struct repl_core *core, int64_t now_ns)
     int member = id16_is_zero(c->log) ? -1 : choose(core);
     if (member < 0)
         return false;
-    const struct repl_member *m = &core->members[member];
-    struct repl_action *action = repl_put(core, REPL_ASK_DIGESTS);
-    action->slot = REPL_COMPARE_SLOT;
-    action->serial = c->serial = ++core->serial;
-    snprintf(action->host, sizeof action->host, "%s", m->host);
-    snprintf(action->id, sizeof action->id, "%s", m->id);
-    action->port = (uint16_t)(m->port + 4);
+    struct repl_action *action = repl_put_question(core, REPL_ASK_DIGESTS, REPL_COMPARE_SLOT, (size_t)member);
+    c->serial = action->serial;
     action->digests =
         (struct msg_digests){.from = core->own, .log = c->log, .after = c->after, .most = REPL_DIGESTS_MAX};
-    snprintf(c->peer, sizeof c->peer, "%s", m->id);
+    snprintf(c->peer, sizeof c->peer, "%s", action->id);
     c->member = member;
     c->step = COMPARE_ASKING;
     c->due_ns = now_ns + COMPARE_ANSWER_NS;

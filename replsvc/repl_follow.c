@@ -263,13 +263,9 @@ static uint64_t most_bytes(const struct repl_follow *f)
 
 static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
 {
-    const struct repl_member *m = &core->members[f->source];
-    struct repl_action *action = repl_put(core, REPL_FETCH);
-    action->slot = (unsigned)(f - core->follows);
-    action->serial = f->serial = ++core->serial;
-    snprintf(action->host, sizeof action->host, "%s", m->host);
-    snprintf(action->id, sizeof action->id, "%s", m->id);
-    action->port = (uint16_t)(m->port + 4);
+    struct repl_action *action =
+        repl_put_question(core, REPL_FETCH, (unsigned)(f - core->follows), (size_t)f->source);
+    f->serial = action->serial;
     action->fetch = (struct msg_fetch){
         .from = core->own,
         .log = f->log,
@@ -335,7 +331,7 @@ static void note_failure(struct repl_core *core, struct repl_follow *f, int64_t 
 
 void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial)
 {
-    if (slot == REPL_LOGS_MAX) {
+    if (slot == REPL_REPAIR_SLOT) {
         repl_repair_fetch_failed(core, now_ns, serial);
         return;
     }
@@ -537,7 +533,7 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body)
 {
-    if (slot == REPL_LOGS_MAX)
+    if (slot == REPL_REPAIR_SLOT)
         return repl_repair_fetched(core, now_ns, serial, type, body);
     if (slot == REPL_PROOF_SLOT) {
         repl_proof_fetched(core, now_ns, serial, type, body);

@@ -5,21 +5,14 @@
 static void pack_counters(const struct repl_service *r, struct buf *out)
 {
     const struct repl_counters *c = repl_core_counters(r->core);
-    const struct {
-        const char *name;
-        uint64_t count;
-    } counts[] = {
+    const struct named_count counts[] = {
 #define NAMED_COUNT(name) {#name, c->name},
         REPL_COUNTERS(NAMED_COUNT)
 #undef NAMED_COUNT
     };
     msgpack_packer pk;
     mp_packer(&pk, out);
-    msgpack_pack_map(&pk, sizeof counts / sizeof counts[0]);
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        mp_pack_cstr(&pk, counts[i].name);
-        msgpack_pack_uint64(&pk, counts[i].count);
-    }
+    mp_pack_counts(&pk, counts, sizeof counts / sizeof counts[0]);
 }
 
 static void on_replicas(struct repl_service *r, struct link_token token)

@@ -21,6 +21,19 @@ struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind)
     return action;
 }
 
+struct repl_action *repl_put_question(struct repl_core *core, enum repl_action_kind kind, unsigned slot,
+                                      size_t member)
+{
+    const struct repl_member *m = &core->members[member];
+    struct repl_action *action = repl_put(core, kind);
+    action->slot = slot;
+    action->serial = ++core->serial;
+    snprintf(action->host, sizeof action->host, "%s", m->host);
+    snprintf(action->id, sizeof action->id, "%s", m->id);
+    action->port = (uint16_t)(m->port + 4);
+    return action;
+}
+
 bool repl_core_next_action(struct repl_core *core, struct repl_action *out)
 {
     if (core->action_first == core->action_count)

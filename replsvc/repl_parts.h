@@ -112,6 +112,10 @@ struct repl_told_hold {
     uint64_t lsn;
 };
 
+/* Of fetches, behind those of the logs. */
+enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_PROOF_SLOT, REPL_COMPARE_SLOT };
+_Static_assert((int)REPL_COMPARE_SLOT + 1 == (int)REPL_SLOTS, "each has its socket");
+
 enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
 
 struct repl_core {
@@ -205,7 +209,6 @@ const struct repl_watermark *repl_watermark_of(const struct repl_member *member,
 uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
 
 /* ---- repl_proof.c ---- */
-enum { REPL_PROOF_SLOT = REPL_LOGS_MAX + 1 };
 void repl_proof_begin(struct repl_core *core, bool waits);
 /* The members are others now: all are asked. */
 void repl_proof_members(struct repl_core *core);
@@ -217,7 +220,6 @@ void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial,
 void repl_proof_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
 
 /* ---- repl_compare.c ---- */
-enum { REPL_COMPARE_SLOT = REPL_LOGS_MAX + 2 };
 /* The members are others now. */
 void repl_compare_members(struct repl_core *core, int64_t now_ns);
 void repl_compare_tick(struct repl_core *core, int64_t now_ns);
@@ -233,6 +235,9 @@ void repl_holds_release(struct repl_core *core, const char *id);
 
 /* ---- repl_out.c ---- */
 struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind);
+/* One that asks a member by a slot's socket; its serial is a new one. */
+struct repl_action *repl_put_question(struct repl_core *core, enum repl_action_kind kind, unsigned slot,
+                                      size_t member);
 /* Not again for a minute with the same text and id. */
 void repl_notice(struct repl_core *core, int64_t now_ns, int level, const char *text, const char *id,
                  const char *detail);

@@ -41,14 +41,9 @@ void repl_proof_members(struct repl_core *core)
 
 static void ask(struct repl_core *core, int64_t now_ns)
 {
-    const struct repl_member *m = &core->members[core->proof.member];
     const struct log_chain *end = &core->held[0].durable;
-    struct repl_action *action = repl_put(core, REPL_FETCH);
-    action->slot = REPL_PROOF_SLOT;
-    action->serial = core->proof.serial = ++core->serial;
-    snprintf(action->host, sizeof action->host, "%s", m->host);
-    snprintf(action->id, sizeof action->id, "%s", m->id);
-    action->port = (uint16_t)(m->port + 4);
+    struct repl_action *action = repl_put_question(core, REPL_FETCH, REPL_PROOF_SLOT, core->proof.member);
+    core->proof.serial = action->serial;
     action->fetch = (struct msg_fetch){
         .from = core->own,
         .log = core->own,

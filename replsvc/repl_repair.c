@@ -59,13 +59,9 @@ static void fetch(struct repl_core *core, int64_t now_ns)
         mending->source = (mending->source + 1) % (int)core->member_count;
         if (!may_have(core, (size_t)mending->source))
             continue;
-        const struct repl_member *m = &core->members[mending->source];
-        struct repl_action *action = repl_put(core, REPL_FETCH);
-        action->slot = REPL_LOGS_MAX;
-        action->serial = mending->serial = ++core->serial;
-        snprintf(action->host, sizeof action->host, "%s", m->host);
-        snprintf(action->id, sizeof action->id, "%s", m->id);
-        action->port = (uint16_t)(m->port + 4);
+        struct repl_action *action =
+            repl_put_question(core, REPL_FETCH, REPL_REPAIR_SLOT, (size_t)mending->source);
+        mending->serial = action->serial;
         action->fetch = (struct msg_fetch){
             .from = core->own,
             .log = mending->log,
@@ -232,7 +228,7 @@ void repl_repair_tick(struct repl_core *core, int64_t now_ns)
     if (id16_is_zero(mending->log) || now_ns < repl_repair_due_ns(core))
         return;
     if (mending->step == MEND_FETCHING) {
-        repl_put(core, REPL_CANCEL)->slot = REPL_LOGS_MAX;
+        repl_put(core, REPL_CANCEL)->slot = REPL_REPAIR_SLOT;
         core->counters.failed++;
         fetch(core, now_ns);
     } else {

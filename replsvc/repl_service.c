@@ -112,7 +112,7 @@ static void on_failure(void *arg, unsigned slot, uint64_t serial)
 
 /* ---- what goes out ---- */
 
-struct slice repl_pack(struct repl_service *r, uint32_t type, const void *message)
+void repl_pack_envelope(struct repl_service *r, uint32_t type)
 {
     const struct msg_envelope envelope = {
         .type = type,
@@ -122,6 +122,11 @@ struct slice repl_pack(struct repl_service *r, uint32_t type, const void *messag
     };
     r->body.len = 0;
     msg_pack_envelope(&r->body, &envelope);
+}
+
+struct slice repl_pack(struct repl_service *r, uint32_t type, const void *message)
+{
+    repl_pack_envelope(r, type);
     msg_encode(type, message, &r->body);
     return buf_slice(&r->body);
 }

@@ -90,6 +90,8 @@ struct repl_service {
 /* ---- repl_service.c ---- */
 /* Does what the core has decided. */
 void repl_turn(struct repl_service *r);
+/* The envelope of a message to another node, in r->body; its body comes behind. */
+void repl_pack_envelope(struct repl_service *r, uint32_t type);
 /* A whole message to another node; in r->body, until the next one. */
 struct slice repl_pack(struct repl_service *r, uint32_t type, const void *message);
 

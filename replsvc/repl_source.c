@@ -35,24 +35,10 @@ static struct repl_open_source *find_source(struct repl_service *r, struct id16 
     return oldest;
 }
 
-static void pack_envelope(struct repl_service *r, uint32_t type)
-{
-    const struct msg_envelope envelope = {
-        .type = type,
-        .cluster = r->service->cluster,
-        .sender = slice_str(r->service->config->self->id),
-        .session = r->service->boot,
-    };
-    r->body.len = 0;
-    msg_pack_envelope(&r->body, &envelope);
-}
-
 static void refuse(struct repl_service *r, uint64_t token, enum sh_error error, const char *text)
 {
     const struct msg_error message = {.code = error, .text = slice_str(text)};
-    pack_envelope(r, MSG_error);
-    msg_encode(MSG_error, &message, &r->body);
-    repl_server_answer(r->server, token, buf_slice(&r->body), (struct slice){0});
+    repl_server_answer(r->server, token, repl_pack(r, MSG_error, &message), (struct slice){0});
 }
 
 static void answer(struct repl_service *r, uint64_t token, const struct repl_serve *serve,
@@ -69,7 +55,7 @@ static void answer(struct repl_service *r, uint64_t token, const struct repl_ser
         .durable_lsn = serve->durable.next_lsn - 1,
         .segment = copy->segment,
     };
-    pack_envelope(r, MSG_fetch_reply);
+    repl_pack_envelope(r, MSG_fetch_reply);
     msg_encode_head(MSG_fetch_reply, &reply, FETCH_REPLY_BYTES_KEY, &r->body);
     repl_server_answer(r->server, token, buf_slice(&r->body), reply.bytes);
 }
