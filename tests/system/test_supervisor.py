@@ -349,11 +349,11 @@ class Processes(unittest.TestCase):
             wait_for(lambda: not process_exists(child), "the child to be gone")
 
     def test_notices_of_others_are_passed_over(self):
-        with Supervised("  children:\n    - {service: a@, start_timeout: 500ms}\n") as s:
+        with Supervised("  children:\n    - {service: a@, start_timeout: 5s}\n") as s:
             s.play("a", ready=False, stranger=True)
             s.start(wait=False)
+            wait_for(lambda: s.logged("not from the service itself"), "the stranger's notice to be heard")
             self.assertEqual(s.wait_exit(), 70)
-            self.assertTrue(s.logged("not from the service itself"))
 
     def test_garbage_on_the_notify_socket(self):
         with Supervised(ONE) as s:
