@@ -230,6 +230,7 @@ struct sh_damage {
     uint64_t first_lsn, next_lsn; /* next_lsn: the first one behind it; first_lsn: it holds no entry */
     int64_t found_ns;             /* since 1970 */
     int64_t accepted_ns;          /* since 1970: its loss was accepted; 0: it wasn't */
+    bool differs;                 /* it can be read, but it is not what the log's origin has */
     char copy[96];                /* file in data/quarantine with what was there; "": none */
 };
 struct sh_wal_info {

@@ -16,7 +16,9 @@
  *   52  4  checksum of the last frame in it, 0 when not known
  *   56  8  found, ns since 1970
  *   64  8  accepted as lost, ns since 1970; 0: it wasn't
- *   72 96  name of the copy in the quarantine, filled up with zeros */
+ *   72 88  name of the copy in the quarantine, filled up with zeros
+ *  160  1  1: its frames are valid, but not those that the origin has
+ *  161  7  zero */
 #include "log_damage.h"
 
 #include <errno.h>
@@ -30,9 +32,17 @@
 #include "crc32c.h"
 #include "log.h"
 
-enum { HEAD_BYTES = 32, CRC_AT = 28, RANGE_BYTES = 168, COPY_AT = 72, MAGIC_BYTES = 6, DAMAGE_VERSION = 1 };
+enum {
+    HEAD_BYTES = 32,
+    CRC_AT = 28,
+    RANGE_BYTES = 168,
+    COPY_AT = 72,
+    DIFFERS_AT = 160,
+    MAGIC_BYTES = 6,
+    DAMAGE_VERSION = 1
+};
 static const uint8_t damage_magic[MAGIC_BYTES + 2] = {'S', 'H', 'D', 'M', 'G', 'E', DAMAGE_VERSION, 0};
-_Static_assert(COPY_AT + LOG_DAMAGE_COPY_MAX == RANGE_BYTES, "a range ends with its copy's name");
+_Static_assert(COPY_AT + LOG_DAMAGE_COPY_MAX == DIFFERS_AT, "a copy's name has its place");
 
 static void encode_range(const struct log_damage_range *r, uint8_t out[RANGE_BYTES])
 {
@@ -48,6 +58,7 @@ static void encode_range(const struct log_damage_range *r, uint8_t out[RANGE_BYT
     put_u64(out + 56, (uint64_t)r->found_ns);
     put_u64(out + 64, (uint64_t)r->accepted_ns);
     snprintf((char *)out + COPY_AT, LOG_DAMAGE_COPY_MAX, "%s", r->copy);
+    out[DIFFERS_AT] = r->differs;
 }
 
 static void decode_range(const uint8_t *p, struct log_damage_range *r)
@@ -63,6 +74,7 @@ static void decode_range(const uint8_t *p, struct log_damage_range *r)
         .checksum_after = get_u32(p + 52),
         .found_ns = (int64_t)get_u64(p + 56),
         .accepted_ns = (int64_t)get_u64(p + 64),
+        .differs = p[DIFFERS_AT] == 1,
     };
     snprintf(r->copy, sizeof r->copy, "%.*s", LOG_DAMAGE_COPY_MAX - 1, (const char *)p + COPY_AT);
 }

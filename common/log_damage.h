@@ -10,7 +10,7 @@
 #include "shanghai_error.h"
 #include "vfs.h"
 
-enum { LOG_DAMAGE_MAX = 1024, LOG_DAMAGE_COPY_MAX = 96 };
+enum { LOG_DAMAGE_MAX = 1024, LOG_DAMAGE_COPY_MAX = 88 };
 
 struct log_damage_range {
     uint64_t base_lsn; /* names the segment whose file the bytes are in, or are missing from */
@@ -23,6 +23,7 @@ struct log_damage_range {
     uint32_t checksum_after;  /* of the last frame in it, which the frame behind continues; 0: not known */
     int64_t found_ns;         /* since 1970 */
     int64_t accepted_ns;      /* since 1970: the loss was accepted; 0: it wasn't */
+    bool differs;             /* its frames are valid, but not those that the origin has */
     char copy[LOG_DAMAGE_COPY_MAX]; /* file in data/quarantine; "": not copied (yet) */
 };
 

@@ -11,8 +11,9 @@
  *                                      └──────────────────────┴───────────────────────────────┘
  *
  * Either side may be the one that is wrong. Each reads its own segment when it finds the difference: damage
- * gets into the register, and is repaired from there; an index that lied is made again. A segment that one
- * side has no index of is passed over. */
+ * gets into the register, and is repaired from there; an index that lied is made again. When both are whole,
+ * and a copy differs from its origin's in the next round too, the copy's segment is fetched from there. A
+ * segment that one side has no index of is passed over. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -207,6 +208,25 @@ void repl_compare_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t 
 
 /* ---- comparing ---- */
 
+/* Whether the origin tells this digest for the second round: it has had the time to read its own segment. */
+static bool origin_insists(struct repl_core *core, const struct repl_digest *theirs)
+{
+    struct repl_compare *c = &core->compare;
+    int origin = repl_origin(core, c->log);
+    if (origin < 0 || strcmp(core->members[origin].id, c->peer) != 0)
+        return false;
+    bool again = id16_equal(c->suspect_log, c->log) && c->suspect.base_lsn == theirs->base_lsn &&
+                 c->suspect.bytes == theirs->bytes && digest_equal(c->suspect.digest, theirs->digest);
+    bool insists = again && c->suspect_round != c->round;
+    bool is_free = id16_is_zero(c->suspect_log) || c->round - c->suspect_round > 1;
+    if (again || is_free) {
+        c->suspect_log = c->log;
+        c->suspect = *theirs;
+        c->suspect_round = c->round;
+    }
+    return insists;
+}
+
 static void on_difference(struct repl_core *core, const struct repl_digest *theirs,
                           const struct repl_digest *own)
 {
@@ -223,7 +243,8 @@ static void on_difference(struct repl_core *core, const struct repl_digest *thei
     repl_notice_each(core, LOG_ERROR,
                      "a sealed segment is not the same here and at another member; it is read again here",
                      c->peer, detail);
-    repl_put(core, REPL_LOOK)->look = (struct msg_look){.log = c->log, .segment = theirs->base_lsn};
+    repl_put(core, REPL_LOOK)->look =
+        (struct msg_look){.log = c->log, .segment = theirs->base_lsn, .origin = origin_insists(core, theirs)};
     c->after = theirs->base_lsn; /* where it goes on then */
     c->step = COMPARE_LOOKING;
 }
@@ -257,6 +278,7 @@ static const char *const found_texts[] = {
     "that segment is damaged here: the damage is repaired from a holder",
     "that segment is whole here, but its index was wrong: it is made again",
     "that segment could not be read again: it is gone, or not sealed",
+    "that segment is whole here, but not what the log's origin has: it is fetched from there",
 };
 
 void repl_core_looked(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body)

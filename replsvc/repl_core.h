@@ -72,6 +72,7 @@ struct repl_damage {
     uint64_t bytes;    /* 0: there is none */
     uint64_t position; /* of the first byte */
     uint64_t lsn;      /* of the first entry that may be in it */
+    bool differs;      /* it is whole, but not what the log's origin has, who alone is asked for it */
 };
 void repl_core_damage(struct repl_core *core, int64_t now_ns, struct id16 log,
                       const struct repl_damage *damage);

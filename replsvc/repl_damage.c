@@ -6,6 +6,7 @@
 struct damaged_range {
     struct slice file;
     uint64_t offset, bytes, first_lsn, next_lsn, found, accepted;
+    bool differs;
 };
 
 static bool next_range(struct mp *m, struct damaged_range *out)
@@ -14,7 +15,10 @@ static bool next_range(struct mp *m, struct damaged_range *out)
     bool good = mp_array(m, &parts) && parts >= 7 && mp_str(m, &out->file) && mp_uint(m, &out->offset) &&
                 mp_uint(m, &out->bytes) && mp_uint(m, &out->first_lsn) && mp_uint(m, &out->next_lsn) &&
                 mp_uint(m, &out->found) && mp_uint(m, &out->accepted);
-    for (uint32_t i = 7; good && i < parts; i++)
+    out->differs = false;
+    if (good && parts >= 9)
+        good = mp_skip(m) && mp_bool(m, &out->differs);
+    for (uint32_t i = parts >= 9 ? 9 : 7; good && i < parts; i++)
         good = mp_skip(m);
     return good;
 }
@@ -60,7 +64,12 @@ static bool first_behind(struct slice damages, const struct repl_ask_damage *ask
         if (segment_name_parse(name, &base) && is_before(ask->segment, ask->offset, base, range.offset) &&
             (out->bytes == 0 || is_before(base, range.offset, out->segment, out->offset)))
             *out = (struct repl_damage){
-                .segment = base, .offset = range.offset, .bytes = range.bytes, .lsn = range.first_lsn};
+                .segment = base,
+                .offset = range.offset,
+                .bytes = range.bytes,
+                .lsn = range.first_lsn,
+                .differs = range.differs,
+            };
     }
     return out->bytes > 0;
 }

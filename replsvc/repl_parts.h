@@ -105,6 +105,11 @@ struct repl_compare {
     unsigned looks;       /* at segments of this log, in this round */
     struct repl_digest theirs[REPL_DIGESTS_MAX];
     size_t count;
+    /* A segment in which a copy differed from its origin's: that again, a round later, is not the origin's
+     * index that lied. One at a time. */
+    struct id16 suspect_log; /* zero: none */
+    struct repl_digest suspect;
+    unsigned suspect_round;
 };
 
 struct repl_told_hold {

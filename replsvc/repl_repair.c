@@ -46,11 +46,13 @@ static bool may_have(const struct repl_core *core, size_t member)
 {
     const struct repl_member *m = &core->members[member];
     const struct repl_mending *mending = &core->mending;
-    return m->up && (id16_equal(m->log, mending->log) ||
-                     repl_watermark_end(m, mending->log) > mending->damage.position);
+    bool is_origin = id16_equal(m->log, mending->log);
+    return m->up && (is_origin || (!mending->damage.differs &&
+                                   repl_watermark_end(m, mending->log) > mending->damage.position));
 }
 
-/* From the next holder in turn. */
+/* From the next holder in turn; what differs from the origin's comes from there only, since others may have
+ * the same wrong bytes. */
 static void fetch(struct repl_core *core, int64_t now_ns)
 {
     struct repl_mending *mending = &core->mending;

@@ -119,6 +119,7 @@ static void unite(struct log_damage_range *r, const struct log_damage_range *oth
     r->next_lsn = other->next_lsn > r->next_lsn ? other->next_lsn : r->next_lsn;
     r->found_ns = other->found_ns < r->found_ns ? other->found_ns : r->found_ns;
     r->accepted_ns = 0;
+    r->differs = r->differs || other->differs;
 }
 
 static void take_out(struct wal_damage *d, size_t at)
@@ -203,17 +204,18 @@ static void tell(const struct wal_damage *d, const struct log_damage_range *r)
 {
     char name[SEGMENT_NAME_MAX];
     segment_name(r->base_lsn, name);
-    log_error("damage in the log: what lies there cannot be read, all else can", log_text("dir", d->dir),
-              log_text("file", name), log_uint("offset", r->offset), log_uint("bytes", r->bytes),
-              log_uint("first_lsn", r->first_lsn), log_uint("next_lsn", r->next_lsn),
-              log_text("kept", r->copy));
+    log_error(r->differs ? "a copy is not what the log's origin has, though its frames are valid"
+                         : "damage in the log: what lies there cannot be read, all else can",
+              log_text("dir", d->dir), log_text("file", name), log_uint("offset", r->offset),
+              log_uint("bytes", r->bytes), log_uint("first_lsn", r->first_lsn),
+              log_uint("next_lsn", r->next_lsn), log_text("kept", r->copy));
 }
 
 /* Knows the range already, with a copy if there can be one. With the lock. */
 static bool is_known(const struct wal_damage *d, const struct log_damage_range *range, int fd)
 {
     for (size_t i = 0; i < d->count; i++)
-        if (covers(&d->ranges[i], range))
+        if (covers(&d->ranges[i], range) && (d->ranges[i].differs || !range->differs))
             return d->ranges[i].copy[0] != 0 || fd < 0;
     return false;
 }
@@ -269,12 +271,16 @@ static bool mend(struct log_damage_range *r, uint64_t base_lsn, uint64_t offset,
     return true;
 }
 
-int wal_damage_repaired(struct wal_damage *d, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
-                        const struct log_chain *behind)
+static int take_good(struct wal_damage *d, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                     const struct log_chain *behind, bool only_read)
 {
     bool changed = false, gone;
     pthread_mutex_lock(&d->lock);
     for (size_t i = 0; i < d->count;) {
+        if (only_read && d->ranges[i].differs) {
+            i++;
+            continue;
+        }
         changed |= mend(&d->ranges[i], base_lsn, offset, offset + bytes, behind, &gone);
         if (gone)
             take_out(d, i);
@@ -284,6 +290,18 @@ int wal_damage_repaired(struct wal_damage *d, uint64_t base_lsn, uint64_t offset
     int result = changed ? store(d) : 0;
     pthread_mutex_unlock(&d->lock);
     return result;
+}
+
+int wal_damage_repaired(struct wal_damage *d, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                        const struct log_chain *behind)
+{
+    return take_good(d, base_lsn, offset, bytes, behind, false);
+}
+
+int wal_damage_found_good(struct wal_damage *d, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                          const struct log_chain *behind)
+{
+    return take_good(d, base_lsn, offset, bytes, behind, true);
 }
 
 int wal_damage_trimmed(struct wal_damage *d, uint64_t first_lsn)

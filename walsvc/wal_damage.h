@@ -41,6 +41,10 @@ int wal_damage_add(struct wal_damage *damage, const struct log_damage_range *ran
  * a range changes nothing.) Writes the register. 0 or -errno. */
 int wal_damage_repaired(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
                         const struct log_chain *behind);
+/* The same, but they were only read: a range that differs from the origin's stays, since what is wrong there
+ * no checksum tells. */
+int wal_damage_found_good(struct wal_damage *damage, uint64_t base_lsn, uint64_t offset, uint64_t bytes,
+                          const struct log_chain *behind);
 /* The segments below the LSN are gone, and the ranges in them with them; each is told. Writes the register. 0
  * or -errno. */
 int wal_damage_trimmed(struct wal_damage *damage, uint64_t first_lsn);

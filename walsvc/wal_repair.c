@@ -195,7 +195,9 @@ static enum sh_error take_header(struct repair_job *j)
     if (j->header_is_good) {
         segment_header_encode(&j->header, bytes);
         j->range.before_is_certain = true;
-        return memcmp(bytes, j->request->bytes.data, sizeof bytes) == 0
+        bool fits = j->replace_end > 0 && sent.position == j->header.position &&
+                    sent.previous_checksum == j->header.previous_checksum;
+        return fits || memcmp(bytes, j->request->bytes.data, sizeof bytes) == 0
                    ? SH_OK
                    : refuse(j, SH_CONFLICT, 0, "the segment has another header, which is not damaged");
     }
@@ -246,6 +248,12 @@ static bool is_the_same(struct repair_job *j, uint64_t offset, struct slice ther
            memcmp(j->frames.data + at, there.data, there.len) == 0;
 }
 
+/* Whether a valid frame that ends there may go: with all of it, so that nothing is cut in two. */
+static bool may_replace(const struct repair_job *j, uint64_t end)
+{
+    return end <= j->replace_end && end <= j->request->offset + j->request->bytes.len;
+}
+
 /* Passes over frames that are good, as long as the request has the same. */
 static enum sh_error skip_good(struct repair_job *j)
 {
@@ -264,8 +272,13 @@ static enum sh_error skip_good(struct repair_job *j)
             j->scan.offset = at;
             return SH_OK;
         }
-        if (!is_the_same(j, at, bytes))
-            return refuse(j, SH_CONFLICT, 0, "a valid frame stands there, which is not damaged");
+        if (!is_the_same(j, at, bytes)) {
+            j->range.before = before;
+            j->scan.offset = at;
+            return may_replace(j, at + bytes.len)
+                       ? SH_OK
+                       : refuse(j, SH_CONFLICT, 0, "a valid frame stands there, which is not damaged");
+        }
         j->frames = slice_of(j->frames.data + bytes.len, j->frames.len - bytes.len);
     }
 }
@@ -345,7 +358,8 @@ static enum sh_error find_end(struct repair_job *j)
             return check_position(j);
         }
         /* It may be good, or stand in a payload: the request has the same bytes then. */
-        if (segment_scan_next(&j->scan, &h, &bytes) != SCAN_FRAME || !is_the_same(j, at, bytes))
+        if (segment_scan_next(&j->scan, &h, &bytes) != SCAN_FRAME ||
+            (!is_the_same(j, at, bytes) && !may_replace(j, at + bytes.len)))
             return refuse(j, SH_CONFLICT, 0, "the frames run over one that is not damaged");
     }
     return result == SCAN_FAILED ? repair_failed(j, "cannot read the segment", j->scan.error)
@@ -353,6 +367,15 @@ static enum sh_error find_end(struct repair_job *j)
 }
 
 /* ---------------------------------------------------------------- one request */
+
+static uint64_t find_replace_end(const struct repair_job *j)
+{
+    const struct msg_repair *m = j->request;
+    struct log_damage_range range;
+    bool differs = wal_damage_find(j->repair->damage, m->segment, m->offset, m->bytes.len, &range) &&
+                   range.differs && range.offset <= m->offset;
+    return differs ? range.offset + range.bytes : 0;
+}
 
 static enum sh_error look(struct repair_job *j)
 {
@@ -365,6 +388,7 @@ static enum sh_error look(struct repair_job *j)
     enum sh_error error = find_neighbours(j, &exists);
     if (error == SH_OK && exists)
         error = open_segment(j, m->segment, O_RDWR, &j->fd, &j->header, &j->header_is_good, &j->file_bytes);
+    j->replace_end = find_replace_end(j);
     if (error == SH_OK)
         error = find_start(j);
     if (error == SH_OK)
@@ -407,6 +431,7 @@ enum sh_error wal_repair(struct wal_repair *r, const struct msg_repair *m, uint6
     r->segment = m->segment;
     r->offset = m->offset + m->bytes.len;
     r->chain = behind;
+    whole = whole && r->offset >= j.replace_end; /* it meets what is still to be replaced */
     *reply = (struct msg_repair_reply){
         .log = r->log,
         .segment = m->segment,

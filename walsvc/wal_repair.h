@@ -2,10 +2,11 @@
  *
  * What may be written is decided by looking at the disk, not by what anybody remembers: bytes go only where
  * no valid frame stands, only when they continue what stands before them, and the last of them must meet what
- * stands behind. What is there already, and the same, does no harm, so that a repair that was cut short is
- * just asked for again. The old bytes are copied to the quarantine first; the new ones are synced before the
- * answer; the segment's index is removed before. A crash leaves the damage, or frames of the repair: both are
- * told apart by every reader.
+ * stands behind. (Where the register says that a copy differs from what the log's origin has, valid frames go
+ * too, in place of which others begin and end.) What is there already, and the same, does no harm, so that a
+ * repair that was cut short is just asked for again. The old bytes are copied to the quarantine first; the
+ * new ones are synced before the answer; the segment's index is removed before. A crash leaves the damage, or
+ * frames of the repair: both are told apart by every reader.
  *
  * Runs beside the committer, which never writes below the durable end; it has descriptors of its own. One
  * call at a time, on a thread that nobody waits for: a call reads up to two segments (the one before, to its

@@ -19,6 +19,9 @@ struct repair_job {
     struct repair_range range;
     struct slice frames; /* of the request, without what stands there already */
     bool end_is_met;     /* a valid frame follows them already */
+    /* In the file: up to there the register says that the frames are not what the origin has, so that they
+     * may be replaced by others that begin and end where they do; 0: what is valid stays. */
+    uint64_t replace_end;
 };
 
 /* Keeps the old bytes aside, removes the index, writes the new bytes, syncs them. SH_OK, SH_DISK_FULL,

@@ -368,6 +368,13 @@ static void on_replicated(struct wal_service *w, const struct link_request *requ
     refuse(w, request, SH_BAD_REQUEST, why);
 }
 
+/* A well-formed request, in which another node is said to be the log's origin. */
+static bool is_about_a_copy(const struct link_request *request)
+{
+    struct msg_look look;
+    return request->type == MSG_look && msg_decode(MSG_look, request->body, &look) == SH_OK && look.origin;
+}
+
 /* What a janitor answers. A `look` reads a whole segment: not for everybody. */
 static void on_slow_request(struct wal_service *w, const struct link_request *request)
 {
@@ -385,6 +392,10 @@ static void on_slow_request(struct wal_service *w, const struct link_request *re
     }
     if (!find_store(w, request, log, &store, &durable_end))
         return;
+    if (store == &w->own && is_about_a_copy(request)) {
+        refuse(w, request, SH_BAD_REQUEST, "this node is that log's origin");
+        return;
+    }
     error = wal_janitor_ask(store->janitor, request->token, request->type, request->body);
     if (error != SH_OK)
         refuse(w, request, error, sh_error_text(error));

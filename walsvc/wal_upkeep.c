@@ -431,8 +431,10 @@ static bool is_ours(const struct wal_upkeep *u, struct id16 log)
 
 static void on_look(struct wal_upkeep *u, const struct msg_look *look, uint32_t *type, struct buf *answer)
 {
-    const struct msg_look_reply reply = {
-        .log = look->log, .segment = look->segment, .found = wal_upkeep_look(u, look->segment)};
+    enum wal_look found = wal_upkeep_look(u, look->segment);
+    if (found == WAL_LOOK_WHOLE && look->origin)
+        found = wal_upkeep_differs(u, look->segment);
+    const struct msg_look_reply reply = {.log = look->log, .segment = look->segment, .found = found};
     *type = MSG_look_reply;
     msg_encode(MSG_look_reply, &reply, answer);
 }

@@ -75,12 +75,16 @@ int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
 enum wal_look {
     WAL_LOOK_WHOLE,
     WAL_LOOK_DAMAGED,
-    WAL_LOOK_INDEX, /* whole, but its index was wrong, and is made again */
-    WAL_LOOK_NONE,  /* it is not there, or not sealed */
+    WAL_LOOK_INDEX,   /* whole, but its index was wrong, and is made again */
+    WAL_LOOK_NONE,    /* it is not there, or not sealed */
+    WAL_LOOK_DIFFERS, /* whole, and its index agrees, but the log's origin has something else */
 };
 /* Damage was met in a sealed segment, or may be in it: reads all of it, so that the register gets what is
  * damaged. */
 enum wal_look wal_upkeep_look(struct wal_upkeep *upkeep, uint64_t base_lsn);
+/* A sealed segment of a copy that is whole is not what the log's origin has: enters all of it into the
+ * register, to be fetched from there. WAL_LOOK_DIFFERS; WAL_LOOK_NONE: it isn't there. */
+enum wal_look wal_upkeep_differs(struct wal_upkeep *upkeep, uint64_t base_lsn);
 /* A repair has changed a segment: what the scrubber has in memory of it is old. */
 void wal_upkeep_repaired(struct wal_upkeep *upkeep, uint64_t base_lsn);
 /* For the scrubber's rounds. */

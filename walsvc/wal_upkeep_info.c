@@ -63,7 +63,7 @@ static void pack_damages(const struct wal_upkeep *u, struct buf *out)
     msgpack_pack_array(&pk, count);
     for (size_t i = 0; i < count; i++) {
         segment_name(ranges[i].base_lsn, file);
-        msgpack_pack_array(&pk, 8);
+        msgpack_pack_array(&pk, 9);
         mp_pack_cstr(&pk, file);
         msgpack_pack_uint64(&pk, ranges[i].offset);
         msgpack_pack_uint64(&pk, ranges[i].bytes);
@@ -72,6 +72,7 @@ static void pack_damages(const struct wal_upkeep *u, struct buf *out)
         msgpack_pack_uint64(&pk, (uint64_t)ranges[i].found_ns);
         msgpack_pack_uint64(&pk, (uint64_t)ranges[i].accepted_ns);
         mp_pack_cstr(&pk, ranges[i].copy);
+        ranges[i].differs ? msgpack_pack_true(&pk) : msgpack_pack_false(&pk);
     }
     free(ranges);
 }

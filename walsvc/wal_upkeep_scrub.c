@@ -3,6 +3,8 @@
  * progress that cannot be written for another reason than a full disk is fatal. */
 #include "wal_upkeep.h"
 
+#include <fcntl.h>
+
 #include "log.h"
 #include "segment_index.h"
 
@@ -72,7 +74,7 @@ static enum wal_look settle(struct wal_upkeep *u, const struct wal_scrub *s)
 {
     if (!s->clean)
         return WAL_LOOK_DAMAGED;
-    wal_upkeep_check(u, wal_damage_repaired(u->options.damage, s->base_lsn, 0, s->end, &s->chain));
+    wal_upkeep_check(u, wal_damage_found_good(u->options.damage, s->base_lsn, 0, s->end, &s->chain));
     if (!s->index_is_damaged && !s->digest_differs)
         return WAL_LOOK_WHOLE;
     replace_index(u, s);
@@ -119,6 +121,42 @@ enum wal_look wal_upkeep_look(struct wal_upkeep *u, uint64_t base_lsn)
         if (found == WAL_LOOK_INDEX)
             wal_upkeep_repaired(u, base_lsn);
         return found;
+    }
+    return WAL_LOOK_NONE;
+}
+
+static void enter(struct wal_upkeep *u, const struct wal_segment *segment, int fd)
+{
+    const struct log_damage_range range = {
+        .base_lsn = segment->base_lsn,
+        .bytes = segment->bytes,
+        .position = segment->position,
+        .first_lsn = segment->base_lsn,
+        .next_lsn = segment->next_lsn,
+        .differs = true,
+    };
+    wal_upkeep_check(u, wal_damage_add(u->options.damage, &range, fd));
+}
+
+enum wal_look wal_upkeep_differs(struct wal_upkeep *u, uint64_t base_lsn)
+{
+    const struct vfs *fs = u->options.fs;
+    const struct wal_catalog *c = &u->catalog;
+    char path[PATH_MAX], name[SEGMENT_NAME_MAX];
+    struct log_damage_range range;
+    segment_name(base_lsn, name);
+    vfs_path(path, u->options.dir, name);
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->all[i].base_lsn != base_lsn || c->all[i].next_lsn == 0)
+            continue;
+        if (wal_damage_find(u->options.damage, base_lsn, 0, c->all[i].bytes, &range) && range.differs)
+            return WAL_LOOK_DIFFERS; /* what is left of it is being fetched */
+        int fd = fs->open(fs, path, O_RDONLY, 0);
+        if (fd < 0)
+            break;
+        enter(u, &c->all[i], fd);
+        fs->close(fs, fd);
+        return WAL_LOOK_DIFFERS;
     }
     return WAL_LOOK_NONE;
 }

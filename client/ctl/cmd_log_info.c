@@ -141,7 +141,7 @@ static void print_damage_json(struct ctl_json *j, const struct sh_damage *d)
     json_uint(j, "bytes", d->bytes);
     json_uint(j, "first_lsn", d->first_lsn);
     json_uint(j, "next_lsn", d->next_lsn);
-    json_text(j, "state", d->accepted_ns != 0 ? "accepted" : "open");
+    json_text(j, "state", d->accepted_ns != 0 ? "accepted" : d->differs ? "differs" : "open");
     json_int(j, "found_ms", d->found_ns / NS_PER_MS);
     if (d->accepted_ns == 0)
         json_null(j, "accepted_ms");
@@ -309,7 +309,7 @@ static void add_damage(struct ctl_table *table, const struct sh_damage *d)
     if (d->accepted_ns != 0)
         ctl_table_cell(table, "accepted %s", ctl_time(d->accepted_ns, when));
     else
-        ctl_table_cell(table, "open");
+        ctl_table_cell(table, d->differs ? "not as at its origin" : "open");
     ctl_table_cell(table, "%s", d->copy[0] != 0 ? buf_cstr(&copy) : "");
     buf_free(&file);
     buf_free(&copy);

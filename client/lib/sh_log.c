@@ -116,7 +116,9 @@ static bool decode_damage(struct mp *m, struct sh_damage *out)
         return false;
     out->found_ns = (int64_t)found;
     out->accepted_ns = (int64_t)accepted;
-    return skip_rest(m, fields, 8);
+    if (fields < 9)
+        return true;
+    return mp_bool(m, &out->differs) && skip_rest(m, fields, 9);
 }
 
 static bool decode_segments(struct slice list, struct sh_wal_info *info)

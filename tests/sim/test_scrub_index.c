@@ -138,9 +138,9 @@ static void test_damage_that_another_has_met_is_registered(void **state)
     kept_teardown();
 }
 
-static uint64_t ask_to_look(uint64_t base)
+static uint64_t ask_about(uint64_t base, bool origin)
 {
-    const struct msg_look look = {.log = kept_rig.dir.identity.log, .segment = base};
+    const struct msg_look look = {.log = kept_rig.dir.identity.log, .segment = base, .origin = origin};
     struct msg_look_reply reply;
     struct buf request = {0}, answer = {0};
     uint32_t type;
@@ -153,6 +153,11 @@ static uint64_t ask_to_look(uint64_t base)
     buf_free(&request);
     buf_free(&answer);
     return reply.found;
+}
+
+static uint64_t ask_to_look(uint64_t base)
+{
+    return ask_about(base, false);
 }
 
 /* Another member has another digest of it: asked for by replsvc. */
@@ -175,6 +180,37 @@ static void test_a_look_finds_an_index_that_lies(void **state)
     assert_int_equal(make_indexes(), sealed);
     assert_int_equal(ask_to_look(base), WAL_LOOK_WHOLE);
     assert_int_equal(kept.damages, 0);
+    kept_teardown();
+}
+
+/* Whole, and its index agrees, but the origin's digest is another one: all of it is damage that no checksum
+ * tells, so neither a look, nor the scrubber, nor a restart takes it for mended. */
+static void test_what_the_origin_has_otherwise_is_registered(void **state)
+{
+    (void)state;
+    struct log_damage_range range;
+    kept_setup_large();
+    make_indexes();
+    uint64_t base = kept_base_of(1), newest;
+    write_other_digest(base);
+    assert_int_equal(ask_about(base, true), WAL_LOOK_INDEX); /* it was only that */
+    make_indexes();
+    assert_int_equal(upkeep_rig_ranges(&kept), 0);
+    for (unsigned i = 0; i < 2; i++) { /* the second time nothing is new */
+        assert_int_equal(ask_about(base, true), WAL_LOOK_DIFFERS);
+        assert_int_equal(upkeep_rig_ranges(&kept), 1);
+    }
+    assert_int_equal(ask_to_look(base), WAL_LOOK_WHOLE);
+    kept_scrub_a_pass();
+    kept_restart(SIM_LOSE_ALL, 1);
+    assert_int_equal(upkeep_rig_ranges(&kept), 1);
+    assert_true(wal_damage_find(kept_rig.dir.damage, base, 0, 1, &range));
+    assert_true(range.differs);
+    assert_int_equal(range.offset, 0);
+    assert_int_equal(range.next_lsn, kept_base_of(2));
+    assert_true(range.copy[0] != 0);
+    kept_list(&range.base_lsn, &newest);
+    assert_int_equal(ask_about(newest, true), WAL_LOOK_NONE);
     kept_teardown();
 }
 
@@ -207,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_damage_does_not_cost_the_index),
         cmocka_unit_test(test_damage_that_another_has_met_is_registered),
         cmocka_unit_test(test_a_look_finds_an_index_that_lies),
+        cmocka_unit_test(test_what_the_origin_has_otherwise_is_registered),
         cmocka_unit_test(test_a_look_in_the_middle_of_a_pass),
     };
     log_set_level(LOG_ERROR + 1);

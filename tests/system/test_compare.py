@@ -117,16 +117,35 @@ class Comparing(unittest.TestCase):
         wait_for(lambda: self.content("n2", ".idx") == index, "the index", 60, 0.2)
         self.assert_silence()
 
+    def test_a_valid_segment_that_is_not_the_origins_is_fetched_from_there(self):
+        good, index = self.content("n2", ".seg"), self.content("n2", ".idx")
+        at = good.index(b"n1-00000000", 300000) # in a payload
+        with open(self.path("n2", ".seg"), "r+b") as file: # the generator of CRC-32C: no checksum sees it
+            file.seek(at)
+            file.write(bytes(byte ^ flip for byte, flip in zip(good[at:at + 5], b"\xf1\x76\xec\x05\x01")))
+        self.lie("n2") # so that it is looked at, and the index made again of what is there
+        self.wait_line("n2", "its index was wrong: it is made again")
+        self.wait_line("n2", "not what the log's origin has")
+        self.wait_line("n2", "whole again")
+        wait_for(lambda: self.content("n2", ".seg") == good, "the segment's bytes", 60, 0.2)
+        wait_for(lambda: self.content("n2", ".idx") == index, "the index", 60, 0.2)
+        self.assert_silence()
+        self.assertEqual(self.cluster["n2"].json("log", "info", "--log", self.log)["damages"], [])
+        self.assertEqual(self.content("n1", ".seg"), good)
+        self.assertEqual(self.content("n3", ".seg"), good)
+
     def test_a_look_at_a_segment_by_hand(self):
         def ask(link, body):
             run = self.cluster["n2"].run
             return Caller(self, f"{run}/{link}.in", f"{run}/{link}.out").ask(LOOK, body)
 
         log = bytes.fromhex(self.log.replace("-", ""))
+        own = bytes.fromhex(log_of(self.cluster, "n2").replace("-", ""))
         newest = max(segments(self.cluster["n2"], self.log))
         for base, found in ((self.base, WHOLE), (self.base + 1, NOT_SEALED), (newest, NOT_SEALED)):
             self.assertEqual(ask("wal", {1: log, 2: base}), (LOOK_REPLY, {1: log, 2: base, 3: found}))
         for link, code, body in (("wal", NOT_FOUND, {1: bytes(15) + b"\1", 2: 1}), ("wal", BAD_REQUEST, {1: log}),
+                                 ("wal", BAD_REQUEST, {1: own, 2: 1, 3: True}), # which has no other origin
                                  ("query", BAD_REQUEST, {1: log, 2: self.base})): # not for clients
             kind, answer = ask(link, body)
             self.assertEqual((kind, answer[1]), (ERROR, code), answer)

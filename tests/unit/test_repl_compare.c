@@ -164,21 +164,75 @@ static void test_what_a_look_finds_is_told(void **state)
 {
     (void)state;
     static const char *const texts[] = {"has to look at its own", "is repaired from a holder",
-                                        "its index was wrong", "could not be read again"};
+                                        "its index was wrong", "could not be read again",
+                                        "it is fetched from there"};
     struct repl_digest there = digest_of(1, 1), here = digest_of(1, 2);
     struct repl_action ask = come_to_the_copy();
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 6; i++) {
         answer(&ask, &there, 1, 0);
         peer_digests(&rig, &here, 1);
         peer_expect(&rig, REPL_LOOK);
-        if (i < 4)
+        if (i < 5)
             looked(i);
         else
             peer_looked(&rig, MSG_error, &(struct msg_error){.code = SH_OVERLOADED});
-        peer_expect_notice(&rig, texts[i < 4 ? i : 3]);
+        peer_expect_notice(&rig, texts[i < 5 ? i : 3]);
         peer_wait(&rig, PAUSE_MS);
         ask = expect_question(2, 2, there.base_lsn);
         there.base_lsn = ++here.base_lsn;
+    }
+}
+
+/* Up to the look at what is said to differ in the copy of n2's log; the rest of the round. */
+static bool look_names_the_origin(struct repl_action ask, struct repl_digest there)
+{
+    const struct repl_digest here = digest_of(there.base_lsn, 9);
+    answer(&ask, &there, 1, 0);
+    peer_digests(&rig, &here, 1);
+    struct repl_action look = peer_expect(&rig, REPL_LOOK);
+    assert_int_equal(look.look.segment, there.base_lsn);
+    looked(0);
+    peer_wait(&rig, PAUSE_MS);
+    ask = peer_expect(&rig, REPL_ASK_DIGESTS);
+    answer(&ask, NULL, 0, 0); /* nothing behind it */
+    return look.look.origin;
+}
+
+static struct repl_action next_round(unsigned holder)
+{
+    peer_wait(&rig, 2 * PAUSE_MS + INTERVAL_MS);
+    struct repl_action ask = expect_question(1, holder, 0);
+    answer(&ask, NULL, 0, 0);
+    peer_wait(&rig, PAUSE_MS);
+    return expect_question(2, 2, 0);
+}
+
+/* In the first round it may be the origin's index that lies, which it finds out itself. */
+static void test_what_the_origin_tells_for_two_rounds_is_what_it_has(void **state)
+{
+    (void)state;
+    assert_false(look_names_the_origin(come_to_the_copy(), digest_of(1, 1)));
+    assert_false(look_names_the_origin(next_round(3), digest_of(1, 2))); /* another one now */
+    assert_false(look_names_the_origin(next_round(2), digest_of(1, 2)));
+    assert_true(look_names_the_origin(next_round(3), digest_of(1, 2)));
+    assert_true(look_names_the_origin(next_round(2), digest_of(1, 2)));
+    assert_false(look_names_the_origin(next_round(3), digest_of(11, 2))); /* another segment */
+}
+
+static void test_what_another_holder_tells_is_not_what_the_origin_has(void **state)
+{
+    (void)state;
+    peer_member(&rig, 2)->up = false;
+    peer_tell_members(&rig);
+    struct repl_action ask = expect_question(1, 2, 0); /* asked before */
+    answer(&ask, NULL, 0, 0);
+    peer_wait(&rig, PAUSE_MS);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_false(look_names_the_origin(expect_question(2, 3, 0), digest_of(1, 1)));
+        peer_wait(&rig, 2 * PAUSE_MS + INTERVAL_MS);
+        ask = expect_question(1, 3, 0);
+        answer(&ask, NULL, 0, 0);
+        peer_wait(&rig, PAUSE_MS);
     }
 }
 
@@ -462,6 +516,8 @@ int main(void)
         DUE(test_all_logs_in_turn_then_a_rest),
         DUE(test_a_difference_is_told_and_looked_at),
         DUE(test_what_a_look_finds_is_told),
+        DUE(test_what_the_origin_tells_for_two_rounds_is_what_it_has),
+        DUE(test_what_another_holder_tells_is_not_what_the_origin_has),
         DUE(test_what_one_side_has_not_indexed_is_no_difference),
         DUE(test_another_holder_is_asked_when_the_origin_is_no_use),
         DUE(test_a_member_that_is_down_is_not_asked),

@@ -30,13 +30,13 @@ static void tell_segments(uint64_t from, unsigned count)
     }
 }
 
-static void add_damage(uint64_t base, uint64_t offset, bool is_accepted)
+static void add_parts(uint64_t base, uint64_t offset, bool is_accepted, bool differs)
 {
     msgpack_packer pk;
     char file[SEGMENT_NAME_MAX];
     segment_name(base, file);
     mp_packer(&pk, &damages);
-    msgpack_pack_array(&pk, 8);
+    msgpack_pack_array(&pk, differs ? 10 : 8);
     mp_pack_cstr(&pk, file);
     msgpack_pack_uint64(&pk, offset);
     msgpack_pack_uint64(&pk, 50);
@@ -45,7 +45,16 @@ static void add_damage(uint64_t base, uint64_t offset, bool is_accepted)
     msgpack_pack_uint64(&pk, 1);
     msgpack_pack_uint64(&pk, is_accepted);
     mp_pack_cstr(&pk, "");
+    if (differs) {
+        msgpack_pack_true(&pk);
+        msgpack_pack_nil(&pk); /* something newer */
+    }
     damage_count++;
+}
+
+static void add_damage(uint64_t base, uint64_t offset, bool is_accepted)
+{
+    add_parts(base, offset, is_accepted, false);
 }
 
 static int forget(void **state)
@@ -128,6 +137,22 @@ static void test_a_segment_that_there_is_none_of_is_passed_over(void **state)
     assert_int_equal(damage.bytes, 0);
 }
 
+static void test_what_differs_from_the_origins_is_told_apart(void **state)
+{
+    (void)state;
+    struct repl_ask_damage ask = {0};
+    struct repl_damage damage;
+    tell_segments(1, 5);
+    add_parts(11, 0, false, true);
+    add_damage(21, 100, false);
+    for (uint64_t base = 11; base <= 21; base += 10) {
+        assert_true(find(&ask, 0, &damage));
+        assert_int_equal(damage.segment, base);
+        assert_int_equal(damage.differs, base == 11);
+        ask.segment = damage.segment;
+    }
+}
+
 static void test_what_is_malformed_names_nothing(void **state)
 {
     (void)state;
@@ -145,6 +170,7 @@ int main(void)
         cmocka_unit_test_teardown(test_the_first_range_behind_a_place_is_taken, forget),
         cmocka_unit_test_teardown(test_segments_that_were_not_told_are_asked_for, forget),
         cmocka_unit_test_teardown(test_a_segment_that_there_is_none_of_is_passed_over, forget),
+        cmocka_unit_test_teardown(test_what_differs_from_the_origins_is_told_apart, forget),
         cmocka_unit_test_teardown(test_what_is_malformed_names_nothing, forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,28 @@ static void test_each_holder_is_asked_in_turn(void **state)
     peer_expect(&rig, REPL_ASK_DAMAGE);
 }
 
+/* Others may have the same wrong bytes, which no checksum tells. */
+static void test_what_differs_from_the_origins_comes_from_there_only(void **state)
+{
+    (void)state;
+    damage.differs = true;
+    for (unsigned i = 0; i < 2; i++) {
+        tell_damage();
+        struct repl_action fetch = expect_repair_fetch(2);
+        peer_error(&rig, &fetch, SH_CORRUPT);
+        assert_int_equal(peer_fetches(&rig, 2), 0);
+        peer_expect_notice(&rig, "cannot be had from any member");
+        peer_wait(&rig, 60000);
+        peer_expect(&rig, REPL_ASK_DAMAGE);
+        peer_clear(&rig);
+    }
+    peer_member(&rig, 2)->up = false;
+    peer_tell_members(&rig);
+    tell_damage();
+    for (size_t i = 0; i < rig.action_count; i++)
+        assert_false(rig.actions[i].kind == REPL_FETCH && rig.actions[i].fetch.repair);
+}
+
 static void test_frames_that_are_damaged_too_are_not_handed_over(void **state)
 {
     (void)state;
@@ -349,6 +371,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         DAMAGED(test_a_damaged_range_is_fetched_and_put_back),
         DAMAGED(test_each_holder_is_asked_in_turn),
+        DAMAGED(test_what_differs_from_the_origins_comes_from_there_only),
         DAMAGED(test_frames_that_are_damaged_too_are_not_handed_over),
         DAMAGED(test_frames_of_another_place_are_not_handed_over),
         DAMAGED(test_the_next_part_comes_from_the_same_holder),
