@@ -115,7 +115,10 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
     if (member < 0)
         return;
     const struct held_log *held = repl_held(core, fetch->log);
-    if (held == NULL || fetch->lsn == UINT64_MAX) {
+    if (fetch->lsn == UINT64_MAX) {
+        core->counters.malformed++;
+        refuse(core, token, SH_BAD_REQUEST, "nothing comes behind the last LSN there can be");
+    } else if (held == NULL) {
         core->counters.not_held++;
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
     } else if (is_at_end(fetch, held) && fetch->wait_ms > 0)

@@ -109,6 +109,7 @@ class Ports(Hostile):
                 (self.message(POSITION, self.fetch()), BAD_REQUEST, "malformed", "a replication message is malformed"),
                 (self.message(FETCH, self.fetch({MOST_BYTES: 1 << 40})), BAD_REQUEST, "malformed", "is malformed"),
                 (self.message(FETCH, self.fetch({WAIT_MS: LAST})), BAD_REQUEST, "malformed", "is malformed"),
+                (self.message(FETCH, self.fetch({LSN: LAST})), BAD_REQUEST, "malformed", ""),
                 (self.message(FETCH, self.fetch(), sender="n9"), NOT_MEMBER, "not_member",
                  "a fetch from who is no member of the group"),
                 (self.message(FETCH, self.fetch({FROM: other})), NOT_MEMBER, "not_member", '"detail":"n9"'),

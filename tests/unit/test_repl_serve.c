@@ -214,6 +214,20 @@ static void test_logs_that_are_not_held_are_not_found(void **state)
     assert_int_equal(peer_counters(&rig)->not_held, 1);
 }
 
+static void test_nothing_comes_behind_the_last_lsn(void **state)
+{
+    (void)state;
+    struct msg_fetch fetch = peer_fetch(2, 1, own);
+    fetch.lsn = UINT64_MAX;
+    ask(2, fetch);
+    assert_refused_with(SH_BAD_REQUEST);
+    fetch.log = peer_log(9); /* held or not */
+    ask(2, fetch);
+    assert_refused_with(SH_BAD_REQUEST);
+    assert_int_equal(peer_counters(&rig)->malformed, 2);
+    assert_int_equal(peer_counters(&rig)->not_held, 0);
+}
+
 static void test_absurd_numbers_do_no_harm(void **state)
 {
     (void)state;
@@ -298,6 +312,7 @@ int main(void)
         TEST(test_strangers_do_not_fill_the_log),
         TEST(test_each_kind_of_stranger_is_counted_and_told_once),
         TEST(test_logs_that_are_not_held_are_not_found),
+        TEST(test_nothing_comes_behind_the_last_lsn),
         TEST(test_absurd_numbers_do_no_harm),
         TEST(test_nobody_is_served_before_it_is_known_who_may_ask),
         TEST(test_who_leaves_waits_no_longer),
