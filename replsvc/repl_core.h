@@ -241,6 +241,7 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(other_version) /* of the protocol */                                                                   \
     X(other_cluster) /* messages of one */                                                                   \
     X(not_held)      /* fetches of logs that are not here */                                                 \
+    X(too_many)      /* on one connection, without reading the answers: it was closed */                     \
     X(not_member)    /* from who isn't one of the group, or with another identity */                         \
     X(not_asked_for) /* frames of another log or place than was asked for */                                 \
     X(bad_frames)    /* frames that are damaged, or do not continue the chain */                             \
@@ -260,7 +261,7 @@ struct repl_counters {
 };
 const struct repl_counters *repl_core_counters(const struct repl_core *core);
 /* The shell refused a message before it came here: counted, and told once a minute for each reason. */
-enum repl_stranger { REPL_MALFORMED, REPL_OTHER_VERSION, REPL_OTHER_CLUSTER };
+enum repl_stranger { REPL_MALFORMED, REPL_OTHER_VERSION, REPL_OTHER_CLUSTER, REPL_TOO_MANY };
 void repl_core_stranger(struct repl_core *core, int64_t now_ns, enum repl_stranger reason,
                         struct slice sender);
 

@@ -168,12 +168,14 @@ void repl_core_stranger(struct repl_core *core, int64_t now_ns, enum repl_strang
         [REPL_MALFORMED] = "a replication message is malformed: refused",
         [REPL_OTHER_VERSION] = "a replication message of another protocol version: refused",
         [REPL_OTHER_CLUSTER] = "a replication message of another cluster: refused",
+        [REPL_TOO_MANY] = "somebody asks on and on without reading the answers: the connection is closed",
     };
     struct repl_counters *c = &core->counters;
     uint64_t *const counters[] = {
         [REPL_MALFORMED] = &c->malformed,
         [REPL_OTHER_VERSION] = &c->other_version,
         [REPL_OTHER_CLUSTER] = &c->other_cluster,
+        [REPL_TOO_MANY] = &c->too_many,
     };
     ++*counters[reason];
     repl_notice_of_stranger(core, now_ns, texts[reason], sender);

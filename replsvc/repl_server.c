@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct fetch_context {
     nng_ctx ctx;
     nng_aio *aio;
     enum fetch_context_state state;
+    _Atomic uint32_t pipe; /* where what is not answered yet has come from; 0: nothing is */
 };
 
 struct arrival {
@@ -39,6 +41,7 @@ struct repl_server {
 static void receive(struct fetch_context *context)
 {
     context->state = FETCH_RECEIVING;
+    atomic_store(&context->pipe, 0);
     nng_aio_set_timeout(context->aio, NNG_DURATION_INFINITE);
     nng_ctx_recv(context->ctx, context->aio);
 }
@@ -60,12 +63,37 @@ static void on_context(void *arg)
         return;
     }
     context->state = FETCH_WAITING;
+    atomic_store(&context->pipe, (uint32_t)nng_pipe_id(nng_msg_get_pipe(nng_aio_get_msg(context->aio))));
     struct arrival *arrival = xcalloc(1, sizeof *arrival);
     arrival->context = (unsigned)(context - server->contexts);
     arrival->message = nng_aio_get_msg(context->aio);
     struct loop *loop = server->mailbox.loop;
     if (mailbox_put_turn(&server->mailbox, &arrival->mail))
         loop_turn(loop);
+}
+
+/* Answers that nobody reads are held by their contexts until they have gone out. With the connection they
+ * go. */
+static bool is_one_too_many(struct repl_server *server, struct arrival *arrival)
+{
+    uint32_t pipe = atomic_load(&server->contexts[arrival->context].pipe);
+    unsigned count = 0;
+    for (unsigned i = 0; i < server->options.contexts; i++)
+        count += atomic_load(&server->contexts[i].pipe) == pipe;
+    if (count <= server->options.each)
+        return false;
+    nng_pipe_close(nng_msg_get_pipe(arrival->message));
+    repl_server_abandon(server, arrival->context);
+    return true;
+}
+
+static void take(struct repl_server *server, struct arrival *arrival)
+{
+    struct slice message = slice_of(nng_msg_body(arrival->message), nng_msg_len(arrival->message));
+    if (is_one_too_many(server, arrival))
+        server->options.on_too_many(server->options.arg, message);
+    else
+        server->options.on_message(server->options.arg, arrival->context, message);
 }
 
 static void on_mail(void *arg, struct mail *first)
@@ -75,9 +103,7 @@ static void on_mail(void *arg, struct mail *first)
         struct arrival *arrival = (struct arrival *)mail;
         next = mail->next;
         if (!server->closing)
-            server->options.on_message(
-                server->options.arg, arrival->context,
-                slice_of(nng_msg_body(arrival->message), nng_msg_len(arrival->message)));
+            take(server, arrival);
         nng_msg_free(arrival->message);
         free(arrival);
     }

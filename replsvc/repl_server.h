@@ -12,10 +12,13 @@ struct repl_server_options {
     const char *host;
     uint16_t port;
     unsigned contexts;    /* fetches that may wait */
+    unsigned each;        /* of these, on one connection */
     size_t message_bytes; /* RECVMAXSZ of a fetch */
     /* A whole message, borrowed for the call. It must be answered, now or later, unless the server is closed.
      */
     void (*on_message)(void *arg, uint64_t token, struct slice message);
+    /* One more than may wait on one connection, which is closed, so that none of them keeps its place. */
+    void (*on_too_many)(void *arg, struct slice message);
     void *arg;
 };
 

@@ -9,6 +9,8 @@
 #include "repl_shell.h"
 
 enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 4096, CONTEXTS = 192, POSITION_MAX = 4096 };
+/* An asking end has one request under way on each of its connections (repl_fetcher.c). */
+enum { CONTEXTS_EACH = 8 };
 
 /* ---- what comes in ---- */
 
@@ -71,6 +73,15 @@ static void on_fetch(void *arg, uint64_t token, struct slice message)
     struct repl_action answer = answers[reason];
     answer.token = token;
     repl_source_serve(r, &answer);
+}
+
+static void on_too_many(void *arg, struct slice message)
+{
+    struct repl_service *r = arg;
+    struct msg_envelope envelope;
+    enum repl_stranger reason;
+    open_message(r, message, &envelope, &reason); /* whatever it is, but for who says to be its sender */
+    repl_core_stranger(r->core, clock_mono_ns(), REPL_TOO_MANY, envelope.sender);
 }
 
 static void on_position(void *arg, struct slice message)
@@ -235,8 +246,10 @@ static enum service_exit open_ports(struct repl_service *r)
         .host = self->host,
         .port = (uint16_t)(self->port + REPL_FETCH_PORT),
         .contexts = CONTEXTS,
+        .each = CONTEXTS_EACH,
         .message_bytes = FETCH_REQUEST_MAX,
         .on_message = on_fetch,
+        .on_too_many = on_too_many,
         .arg = r,
     };
     if (pipeline_in_open(&in, &r->positions_in) != SH_OK || repl_server_open(&server, &r->server) != SH_OK)

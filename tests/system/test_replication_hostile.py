@@ -23,8 +23,8 @@ REQUEST_MAX, ANSWER_MAX = 4096, (16 << 20) + 4096
 REP = 0x31
 FLIPS, RANDOM = 1500, 300
 GROWTH_MAX_KIB = (200 if "asan" in BIN or "tsan" in BIN else 48) << 10  # a window, and an answer that comes
-REASONS = ("malformed", "other_version", "other_cluster", "not_member", "not_held", "beyond", "not_asked_for",
-           "bad_frames", "forks")
+REASONS = ("malformed", "other_version", "other_cluster", "not_member", "not_held", "too_many", "beyond",
+           "not_asked_for", "bad_frames", "forks")
 SEED = int(os.environ.get("SHANGHAI_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
@@ -195,6 +195,32 @@ class Ports(Hostile):
             after = self.counters()
             return sum(after[reason] - before[reason] for reason in REASONS) >= len(sent)
         wait_for(counted, "all of them to be counted", 60)
+        self.check_unharmed()
+
+    def test_who_does_not_read_the_answers_loses_the_connection(self):
+        """Before they take up all the places for those who ask."""
+        self.node.ctl("append", "--ack", "all", "-", input=b"x" * (1 << 20))
+        before = self.counters()
+        ask = self.message(FETCH, self.fetch({MOST_BYTES: 4 << 20}))
+        lines = [Wire((self.node.host, self.node.port + 4), REQ) for _ in range(3)]
+        for line in lines:
+            self.addCleanup(line.close)
+            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for _ in range(200):
+                try:
+                    line.send(ask)
+                except OSError:  # it is closed already
+                    break
+        wait_for(lambda: self.counters()["too_many"] - before["too_many"] >= len(lines), "them to be counted")
+        self.assertEqual(self.ask(ask)[0], FETCH_REPLY)
+        self.assertTrue(self.node.log_lines("without reading the answers"))
+        for line in lines:
+            with self.assertRaises(OSError):
+                while True:
+                    line.take(1 << 16)
+        after = self.counters()
+        self.assertEqual({reason: after[reason] - before[reason] for reason in REASONS if reason != "too_many"},
+                         {reason: 0 for reason in REASONS if reason != "too_many"})
         self.check_unharmed()
 
     def test_larger_than_a_message_may_be(self):

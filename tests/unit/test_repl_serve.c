@@ -203,6 +203,7 @@ static void test_each_kind_of_stranger_is_counted_and_told_once(void **state)
                     "a replication message of another protocol version: refused");
     assert_stranger(REPL_OTHER_CLUSTER, &c->other_cluster,
                     "a replication message of another cluster: refused");
+    assert_stranger(REPL_TOO_MANY, &c->too_many, "without reading the answers: the connection is closed");
     assert_int_equal(peer_count(&rig, REPL_NOTICE), 0);
 }
 
