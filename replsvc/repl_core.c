@@ -150,12 +150,12 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bo
                     const struct held_log *logs, size_t count)
 {
     bool rebooted = !id16_equal(boot, core->wal_boot);
+    struct log_chain before = core->held[0].durable;
     core->held_count = count < REPL_LOGS_MAX ? count : REPL_LOGS_MAX;
     memcpy(core->held, logs, core->held_count * sizeof *logs);
     core->wal_boot = boot;
     core->knows_logs = true;
-    if (rebooted) /* it has forgotten what it was told, but for holds */
-        repl_quorum_reboot(core);
+    repl_quorum_own_log(core, &before, rebooted);
     repl_serve_wake(core);
     repl_follow_logs(core, now_ns, rebooted);
     repl_repair_logs(core, now_ns);
@@ -209,5 +209,5 @@ void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sen
                                 sender);
         return;
     }
-    repl_quorum_note(core, now_ns, (size_t)member, position->lsn, position->end);
+    repl_quorum_note(core, now_ns, (size_t)member, position);
 }

@@ -105,6 +105,9 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
 /* The same of digests. */
 void repl_core_asked_digests(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
                              const struct msg_digests *digests);
+/* What a REPL_SERVE found: a copy is on the chain of the log here up to the place that was asked for. by: the
+ * asking node's own log. */
+void repl_core_proved(struct repl_core *core, struct id16 log, struct id16 by, const struct log_chain *place);
 /* A position from another node. */
 void repl_core_position(struct repl_core *core, int64_t now_ns, struct slice sender,
                         const struct msg_position *position);
@@ -149,7 +152,7 @@ struct repl_store {
 
 /* A fetch to be answered now. */
 struct repl_serve {
-    struct id16 log;
+    struct id16 log, by; /* by: the asking node's own log */
     struct log_chain from, durable;
     bool anew, repair;
     size_t most_bytes;
@@ -248,7 +251,7 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(beyond)        /* positions beyond the end of the own log */                                           \
     X(failed)        /* fetches without an answer */                                                         \
     X(refused)       /* fetches answered by an error */                                                      \
-    X(forks)         /* places that are on another chain at a source */                                      \
+    X(forks)         /* places that are on another chain at a source, or positions on another one here */    \
     X(repairs)       /* damaged ranges that are whole again */                                               \
     X(compared)      /* sealed segments whose digest was compared with another member's */                   \
     X(differences)   /* of these: another digest or size */                                                  \

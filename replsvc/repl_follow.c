@@ -176,7 +176,7 @@ static void stand_at(struct repl_core *core, struct repl_follow *f, const struct
     f->trimmed_ns = 0;
 }
 
-/* A position says nothing of the chain: of a copy on another one it would acknowledge what isn't here. */
+/* Of a copy that is on another chain it would acknowledge what isn't here. */
 static void push_position(struct repl_core *core, const struct repl_follow *f)
 {
     int origin = repl_origin(core, f->log);
@@ -186,7 +186,12 @@ static void push_position(struct repl_core *core, const struct repl_follow *f)
     snprintf(action->host, sizeof action->host, "%s", core->members[origin].host);
     action->port = (uint16_t)(core->members[origin].port + 3);
     action->position = (struct msg_position){
-        .from = core->own, .log = f->log, .end = f->durable.position, .lsn = f->durable.next_lsn - 1};
+        .from = core->own,
+        .log = f->log,
+        .end = f->durable.position,
+        .lsn = f->durable.next_lsn - 1,
+        .checksum = f->durable.checksum,
+    };
 }
 
 void repl_follow_push_positions(struct repl_core *core)

@@ -19,7 +19,7 @@ static void put(struct repl_core *core, struct id16 log, const char *id, uint64_
 static uint64_t has_up_to(const struct repl_core *core, size_t member, struct id16 log)
 {
     const struct repl_member *m = &core->members[member];
-    uint64_t lsn = id16_equal(log, core->own) ? core->positions[member].lsn : 0;
+    uint64_t lsn = id16_equal(log, core->own) ? core->positions[member].reached.lsn : 0;
     for (size_t i = 0; i < m->watermark_count; i++)
         if (id16_equal(m->watermarks[i].log, log) && m->watermarks[i].lsn > lsn)
             lsn = m->watermarks[i].lsn;

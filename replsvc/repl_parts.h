@@ -58,11 +58,16 @@ struct repl_parked {
     struct msg_fetch fetch;
 };
 
-struct repl_position_of {
-    bool counts; /* for quorum and all: it has caught up once, or was there when this began */
+struct repl_reached {
     uint64_t lsn, end;
-    int64_t seen_ns;   /* 0: never */
-    uint64_t goal_end; /* where the log ended a while ago, at */
+};
+
+struct repl_position_of {
+    bool counts;                 /* for quorum and all: it has caught up once, or was there when this began */
+    struct repl_reached proved;  /* so far its copy is known to be on the own log's chain, durable or not */
+    struct repl_reached reached; /* durable, and on that chain: what counts */
+    int64_t seen_ns;             /* 0: never */
+    uint64_t goal_end;           /* where the log ended a while ago, at */
     int64_t goal_ns;
     int64_t caught_up_ns;
 };
@@ -190,10 +195,13 @@ int64_t repl_serve_due_ns(const struct repl_core *core);
 void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
 
 /* ---- repl_quorum.c ---- */
-/* walsvc was started anew: what lies beyond the end that its log has now counts no more. */
-void repl_quorum_reboot(struct repl_core *core);
+/* The own log's end was told; it was `before`. When walsvc was started anew (it has forgotten what it was
+ * told), what was known of copies holds on only when that is the same place: the log may have lost its end,
+ * and have gone on otherwise. Else, too, when it has become shorter, or ends with another frame. */
+void repl_quorum_own_log(struct repl_core *core, const struct log_chain *before, bool rebooted);
 /* What a member says of its copy of the own log. */
-void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end);
+void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
+                      const struct msg_position *position);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
 void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
 /* The same again: walsvc may have forgotten it with the session. */

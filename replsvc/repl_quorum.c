@@ -1,4 +1,9 @@
-/* How far the own log is replicated. */
+/* How far the own log is replicated.
+ *
+ * A follower's position names a place in its copy. It counts as far as that copy is known to be on the chain
+ * of the log here: an own log that has lost its end, and has gone on otherwise, has copies with another one.
+ * Known it is by a position at the very end here, with the same checksum; and by the place of a fetch, which
+ * was found in the files here: a copy that is on the chain there is on it everywhere before. */
 #include <stdlib.h>
 
 #include "log.h"
@@ -14,45 +19,85 @@ static uint64_t own_lsn(const struct repl_core *core)
 /* It has what there was up to a second ago: at the very end nobody ever is who follows a busy log. */
 static bool has_caught_up(struct repl_position_of *p, uint64_t own_end, int64_t now_ns)
 {
-    bool reached = p->goal_ns > 0 && p->end >= p->goal_end;
+    bool reached = p->goal_ns > 0 && p->reached.end >= p->goal_end;
     if (!reached && (p->goal_ns == 0 || now_ns - p->goal_ns >= CAUGHT_UP_NS)) {
         p->goal_end = own_end;
         p->goal_ns = now_ns;
     }
-    return reached || p->end >= p->goal_end;
+    return reached || p->reached.end >= p->goal_end;
+}
+
+static void advance(struct repl_reached *to, uint64_t lsn, uint64_t end)
+{
+    if (lsn >= to->lsn && end >= to->end)
+        *to = (struct repl_reached){lsn, end};
+}
+
+static bool is_beyond(const struct repl_core *core, uint64_t lsn, uint64_t end)
+{
+    return lsn > own_lsn(core) || end > core->held[0].durable.position;
 }
 
 /* A position beyond the own end is a lie, or this log has lost its end: it acknowledges nothing. */
-void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uint64_t lsn, uint64_t end)
+void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
+                      const struct msg_position *position)
 {
     struct repl_position_of *p = &core->positions[member];
+    const struct log_chain *own = &core->held[0].durable;
     if (!core->knows_logs)
         return;
-    if (lsn > own_lsn(core) || end > core->held[0].durable.position) {
+    if (is_beyond(core, position->lsn, position->end)) {
         core->counters.beyond++;
         repl_notice(core, now_ns, LOG_ERROR,
                     "a member says that it has more of this node's log than there is; not counted",
                     core->members[member].id, "");
         return;
     }
+    bool is_at_end = position->end == own->position && position->checksum != 0;
+    if (is_at_end && (position->checksum != own->checksum || position->lsn != own_lsn(core))) {
+        core->counters.forks++;
+        repl_notice(core, now_ns, LOG_ERROR,
+                    "a member's copy of this node's log ends with another frame than the log; not counted",
+                    core->members[member].id, "");
+        return;
+    }
     core->counters.positions++;
     p->seen_ns = now_ns;
-    if (lsn >= p->lsn && end >= p->end) {
-        p->lsn = lsn;
-        p->end = end;
-    }
-    if (p->end == core->held[0].durable.position)
+    if (is_at_end)
+        advance(&p->proved, position->lsn, position->end);
+    if (position->end <= p->proved.end)
+        advance(&p->reached, position->lsn, position->end);
+    else
+        advance(&p->reached, p->proved.lsn, p->proved.end);
+    if (p->reached.end == own->position)
         p->caught_up_ns = now_ns;
-    p->counts = p->counts || has_caught_up(p, core->held[0].durable.position, now_ns);
+    p->counts = p->counts || has_caught_up(p, own->position, now_ns);
     repl_quorum_tell(core, now_ns);
 }
 
-void repl_quorum_reboot(struct repl_core *core)
+/* What was fetched from there is not durable there yet: that is for the next position to say. */
+void repl_core_proved(struct repl_core *core, struct id16 log, struct id16 by, const struct log_chain *place)
 {
-    core->told = (struct msg_replicated){0};
-    for (size_t i = 0; i < core->member_count; i++)
-        if (core->positions[i].lsn > own_lsn(core))
-            core->positions[i].lsn = core->positions[i].end = 0;
+    int member = repl_origin(core, by);
+    if (member < 0 || !id16_equal(log, core->own) || is_beyond(core, place->next_lsn - 1, place->position))
+        return;
+    advance(&core->positions[member].proved, place->next_lsn - 1, place->position);
+}
+
+void repl_quorum_own_log(struct repl_core *core, const struct log_chain *before, bool rebooted)
+{
+    const struct log_chain *now = &core->held[0].durable;
+    static const struct repl_reached nothing;
+    bool same = now->position == before->position && now->next_lsn == before->next_lsn &&
+                now->checksum == before->checksum;
+    if (rebooted)
+        core->told = (struct msg_replicated){0};
+    if (same || (!rebooted && now->position > before->position))
+        return;
+    for (size_t i = 0; i < core->member_count; i++) {
+        struct repl_position_of *p = &core->positions[i];
+        p->proved = p->reached = nothing;
+    }
 }
 
 static int descending(const void *a, const void *b)
@@ -76,7 +121,7 @@ void repl_quorum_tell(struct repl_core *core, int64_t now_ns)
     lsns[count++] = own_lsn(core);
     for (size_t i = 0; i < core->member_count; i++)
         if (core->positions[i].counts)
-            lsns[count++] = core->positions[i].lsn;
+            lsns[count++] = core->positions[i].reached.lsn;
     qsort(lsns, count, sizeof lsns[0], descending);
     struct msg_replicated now = {.quorum_lsn = UINT64_MAX, .all_lsn = UINT64_MAX};
     if (core->member_count > 0) {

@@ -20,6 +20,7 @@ static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch
     repl_put(core, REPL_SERVE)->token = token;
     core->actions[core->action_count - 1].serve = (struct repl_serve){
         .log = fetch->log,
+        .by = fetch->from,
         .from = {fetch->lsn + 1, (uint32_t)fetch->checksum, fetch->position},
         .durable = held->durable,
         .anew = fetch->anew,
@@ -121,10 +122,12 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
     } else if (held == NULL) {
         core->counters.not_held++;
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
-    } else if (is_at_end(fetch, held) && fetch->wait_ms > 0)
+    } else if (is_at_end(fetch, held) && fetch->wait_ms > 0) {
+        repl_core_proved(core, fetch->log, fetch->from, &held->durable);
         park(core, now_ns, token, (size_t)member, fetch);
-    else
+    } else {
         serve(core, token, fetch, held);
+    }
 }
 
 /* Answers what can be answered now, and what has waited long enough. */

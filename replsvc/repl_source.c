@@ -60,6 +60,13 @@ static void answer(struct repl_service *r, uint64_t token, const struct repl_ser
     repl_server_answer(r->server, token, buf_slice(&r->body), reply.bytes);
 }
 
+/* Frames that follow a place, or its being the end, are only found when the frame before it is the one that
+ * the asking node has. */
+static bool proves(const struct repl_serve *serve, enum log_copy_state state)
+{
+    return !serve->anew && !serve->repair && (state == LOG_COPY_FRAMES || state == LOG_COPY_END);
+}
+
 void repl_source_serve(struct repl_service *r, const struct repl_action *action)
 {
     const struct repl_serve *serve = &action->serve;
@@ -79,6 +86,8 @@ void repl_source_serve(struct repl_service *r, const struct repl_action *action)
     r->frames.len = 0;
     enum sh_error error = log_reader_copy(source->reader, &copy, &r->frames);
     source->used_ns = loop_now_ns(r->service->loop);
+    if (error == SH_OK && proves(serve, copy.state))
+        repl_core_proved(r->core, serve->log, serve->by, &serve->from);
     source->position = copy.state == LOG_COPY_FRAMES ? copy.at.position : serve->from.position;
     if (error == SH_OK)
         answer(r, action->token, serve, &copy);

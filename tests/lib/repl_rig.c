@@ -353,10 +353,25 @@ void peer_stranger(struct repl_rig *rig, enum repl_stranger reason, const char *
     collect(rig);
 }
 
+void peer_prove(struct repl_rig *rig, unsigned node, struct log_chain place)
+{
+    repl_core_proved(rig->core, peer_log(1), peer_log(node), &place);
+    collect(rig);
+}
+
 void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end)
 {
+    peer_position_at(rig, node, (struct log_chain){.next_lsn = lsn + 1, .position = end});
+}
+
+void peer_position_at(struct repl_rig *rig, unsigned node, struct log_chain place)
+{
     char id[16];
-    const struct msg_position position = {.from = peer_log(node), .log = peer_log(1), .lsn = lsn, .end = end};
+    const struct msg_position position = {.from = peer_log(node),
+                                          .log = peer_log(1),
+                                          .lsn = place.next_lsn - 1,
+                                          .end = place.position,
+                                          .checksum = place.checksum};
     snprintf(id, sizeof id, "n%u", node);
     repl_core_position(rig->core, rig->now_ns, slice_str(id), &position);
     collect(rig);

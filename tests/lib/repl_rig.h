@@ -84,6 +84,10 @@ struct msg_fetch peer_fetch(unsigned from, unsigned log, struct log_chain at);
 /* The shell has refused his message. */
 void peer_stranger(struct repl_rig *rig, enum repl_stranger reason, const char *sender);
 void peer_position(struct repl_rig *rig, unsigned node, uint64_t lsn, uint64_t end);
+/* The same, with the checksum of the last frame. */
+void peer_position_at(struct repl_rig *rig, unsigned node, struct log_chain place);
+/* A fetch of the node's, from that place in n1's log, was answered by what follows there. */
+void peer_prove(struct repl_rig *rig, unsigned node, struct log_chain place);
 
 struct log_chain peer_place(uint64_t lsn, uint64_t position);
 const struct repl_counters *peer_counters(const struct repl_rig *rig);

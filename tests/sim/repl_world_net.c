@@ -131,6 +131,8 @@ static void serve(struct repl_world *w, uint32_t node, const struct repl_action 
     model_log_serve(&n->logs[log], &a->serve, &out, &reply);
     if (n->is_wal_up)
         world_disk_serve(n, log, &a->serve, &reply);
+    if (!a->serve.anew && !a->serve.repair && (reply.state == LOG_COPY_FRAMES || reply.state == LOG_COPY_END))
+        repl_core_proved(n->core, a->serve.log, a->serve.by, &a->serve.from);
     answer(w, node, a->token, MSG_fetch_reply, &reply);
     buf_free(&out);
 }

@@ -140,7 +140,7 @@ class Ports(Hostile):
         self.check_unharmed()
 
     def test_positions_that_are_refused(self):
-        end, lsn, _ = self.place("n1", "n1")
+        end, lsn, checksum = self.place("n1", "n1")
         other = self.rng.randbytes(16)
 
         def at(lsn, end, changes=None):
@@ -154,6 +154,7 @@ class Ports(Hostile):
                 (self.message(POSITION, at(lsn, end, {2: other})), "not_member", "a position from who is no member"),
                 (self.message(POSITION, at(lsn + 1, end)), "beyond", "has more of this node's log than there is"),
                 (self.message(POSITION, at(lsn, end + 1)), "beyond", "has more of this node's log than there is"),
+                (self.message(POSITION, at(lsn, end, {5: checksum ^ 1})), "forks", "ends with another frame than the log"),
                 (self.message(POSITION, at(LAST, LAST)), "beyond", "has more of this node's log than there is")):
             with self.subTest(counter=counter):
                 before = self.counters()

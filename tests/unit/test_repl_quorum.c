@@ -15,8 +15,10 @@ static void own_log(uint64_t lsn)
     peer_tell_logs(&rig);
 }
 
+/* Of a copy that is on the chain of n1's log, as a fetch has shown. */
 static void position(unsigned node, uint64_t lsn)
 {
+    peer_prove(&rig, node, peer_place(lsn, lsn * ENTRY_BYTES));
     peer_position(&rig, node, lsn, lsn * ENTRY_BYTES);
 }
 
@@ -162,6 +164,57 @@ static void test_positions_beyond_the_end_are_not_believed(void **state)
     close_group();
 }
 
+/* They may be of a tail that this log has lost, behind which it has gone on otherwise. */
+static void test_a_position_counts_as_far_as_the_chain_is_known_to_be_the_same(void **state)
+{
+    (void)state;
+    struct log_chain end = peer_place(100, 100 * ENTRY_BYTES), other = end;
+    open_group(3);
+    peer_position_at(&rig, 2, peer_place(90, 90 * ENTRY_BYTES));
+    assert_replicated(0, 0);
+    peer_prove(&rig, 2, peer_place(60, 60 * ENTRY_BYTES));
+    assert_replicated(0, 0); /* fetched from there; not known to be durable there */
+    peer_position_at(&rig, 2, peer_place(90, 90 * ENTRY_BYTES));
+    assert_told(60, 0);
+    peer_prove(&rig, 2, peer_place(95, 95 * ENTRY_BYTES));
+    peer_position_at(&rig, 2, peer_place(90, 90 * ENTRY_BYTES));
+    assert_told(90, 0);
+    peer_position_at(&rig, 3, end); /* the very end proves itself */
+    assert_told(100, 90);
+    other.checksum ^= 1;
+    peer_position_at(&rig, 2, other);
+    other.checksum ^= 1;
+    other.next_lsn--;
+    peer_position_at(&rig, 2, other);
+    assert_replicated(100, 90);
+    assert_int_equal(peer_counters(&rig)->forks, 2);
+    assert_int_equal(peer_expect_notice(&rig, "ends with another frame than the log").level, LOG_ERROR);
+    end.checksum = 0;
+    peer_position_at(&rig, 2, end); /* it does not say */
+    assert_replicated(100, 95);
+    close_group();
+}
+
+/* A fetch that waits at the end here. */
+static void test_a_fetch_at_the_end_proves_that_place(void **state)
+{
+    (void)state;
+    struct msg_fetch fetch = peer_fetch(2, 1, peer_place(100, 100 * ENTRY_BYTES));
+    open_group(3);
+    fetch.wait_ms = 5000;
+    peer_ask(&rig, 1, 2, &fetch);
+    own_log(110);
+    peer_position(&rig, 2, 100, 100 * ENTRY_BYTES);
+    assert_told(100, 0);
+    peer_prove(&rig, 2, peer_place(111, 111 * ENTRY_BYTES)); /* there is no such place */
+    peer_prove(&rig, 9, peer_place(110, 110 * ENTRY_BYTES)); /* nor such a member */
+    repl_core_proved(rig.core, peer_log(3), peer_log(2),
+                     &(struct log_chain){110, 1, 11000}); /* another log */
+    peer_position(&rig, 2, 110, 110 * ENTRY_BYTES);
+    assert_replicated(100, 0);
+    close_group();
+}
+
 static void test_positions_of_strangers_are_not_counted(void **state)
 {
     (void)state;
@@ -303,6 +356,46 @@ static void test_a_new_walsvc_is_told_again(void **state)
     close_group();
 }
 
+/* The log is longer than it was: what was lost before may stand there otherwise now. */
+static void test_what_was_proved_holds_on_only_for_the_same_end(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 90);
+    assert_told(90, 0);
+    rig.boot = peer_log(101);
+    own_log(120);
+    assert_int_equal(repl_core_progress(rig.core).quorum_lsn, 0);
+    peer_position(&rig, 2, 90, 90 * ENTRY_BYTES);
+    assert_replicated(0, 0);
+    position(2, 90);
+    assert_told(90, 0);
+    close_group();
+}
+
+/* Without a start of walsvc, too. */
+static void test_what_was_proved_is_dropped_with_the_end_of_the_log(void **state)
+{
+    (void)state;
+    struct log_chain other = peer_place(95, 95 * ENTRY_BYTES);
+    open_group(3);
+    for (unsigned i = 0; i < 2; i++) {
+        position(3, 90);
+        own_log(95); /* shorter; then with another end */
+        if (i == 1) {
+            other.checksum ^= 1;
+            peer_hold(&rig, 1, other, 1);
+            peer_tell_logs(&rig);
+        }
+        peer_position(&rig, 2, 92, 92 * ENTRY_BYTES);
+        peer_position(&rig, 3, 92, 92 * ENTRY_BYTES);
+        assert_replicated(90, 0);
+    }
+    position(2, 94);
+    assert_told(94, 0);
+    close_group();
+}
+
 /* What followers said of the end that was lost must not count for what is written there now. */
 static void test_positions_beyond_a_shorter_log_are_forgotten(void **state)
 {
@@ -346,6 +439,8 @@ int main(void)
         cmocka_unit_test(test_the_same_is_not_told_twice),
         cmocka_unit_test(test_late_positions_take_nothing_back),
         cmocka_unit_test(test_positions_beyond_the_end_are_not_believed),
+        cmocka_unit_test(test_a_position_counts_as_far_as_the_chain_is_known_to_be_the_same),
+        cmocka_unit_test(test_a_fetch_at_the_end_proves_that_place),
         cmocka_unit_test(test_positions_of_strangers_are_not_counted),
         cmocka_unit_test(test_a_joining_member_counts_once_it_has_caught_up),
         cmocka_unit_test(test_a_joining_member_counts_though_the_log_goes_on),
@@ -354,6 +449,8 @@ int main(void)
         cmocka_unit_test(test_who_leaves_is_not_waited_for),
         cmocka_unit_test(test_who_moves_is_the_same),
         cmocka_unit_test(test_a_new_walsvc_is_told_again),
+        cmocka_unit_test(test_what_was_proved_holds_on_only_for_the_same_end),
+        cmocka_unit_test(test_what_was_proved_is_dropped_with_the_end_of_the_log),
         cmocka_unit_test(test_positions_beyond_a_shorter_log_are_forgotten),
         cmocka_unit_test(test_nothing_is_told_before_positions_have_come_again),
     };

@@ -315,6 +315,7 @@ static void test_what_a_member_lacks_is_held(void **state)
     peer_watermark(&rig, 3, 2, place_of_frame(4));
     peer_tell_members(&rig);
     peer_tell_logs(&rig);
+    peer_prove(&rig, 2, peer_place(60, 6000));
     peer_position(&rig, 2, 60, 6000);
     peer_clear(&rig);
     peer_wait(&rig, 5000);
