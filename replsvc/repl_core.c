@@ -120,7 +120,8 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     }
     /* Who is there when this begins counts at once; who joins later when it has caught up. */
     for (size_t i = 0; i < count; i++)
-        if (members[i].is_founder || (!core->knows_members && !id16_is_zero(members[i].log)))
+        if (members[i].is_founder || members[i].is_replaced ||
+            (!core->knows_members && !id16_is_zero(members[i].log)))
             core->positions[i].counts = true;
     memcpy(core->members, members, count * sizeof *members);
     core->member_count = count;

@@ -47,7 +47,9 @@ struct repl_member {
     uint16_t port;   /* the first of its five */
     struct id16 log; /* zero: it has never come */
     bool up;         /* not down: worth asking */
-    bool is_founder; /* of the cluster: it counts for a quorum, whether it has come yet or not */
+    /* Of the cluster, or in the place of a member that was replaced: it counts for a quorum, whether it has
+     * come yet or not. */
+    bool is_founder, is_replaced;
     struct repl_watermark watermarks[REPL_LOGS_MAX];
     size_t watermark_count;
 };

@@ -55,6 +55,7 @@ static bool decode_one(struct slice bytes, const char *group, struct repl_member
     out->port = (uint16_t)member.port;
     out->log = member.log;
     out->is_founder = member.generation <= 1;
+    out->is_replaced = !id16_is_zero(member.not_log);
     out->up = member.status != STATUS_DOWN && !id16_is_zero(member.log);
     return copy_text(out->id, sizeof out->id, member.id) &&
            copy_text(out->host, sizeof out->host, member.host) && decode_watermarks(info.watermarks, out);

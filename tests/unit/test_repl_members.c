@@ -1,6 +1,8 @@
 /* replsvc's core: members come, go, move, and are not who they were. */
 #include "repl_story.h"
 
+#include "repl_shell.h"
+
 static void test_a_member_that_comes_is_followed_at_once(void **state)
 {
     (void)state;
@@ -181,6 +183,45 @@ static void test_no_event_leaves_a_tick_due_for_ever(void **state)
     assert_true(rig.ticks < 20000 * 3);
 }
 
+/* As membersvc tells one member; not_log: whom it came in the place of. */
+static struct repl_member decoded(uint64_t generation, struct id16 not_log)
+{
+    const struct msg_member m = {.id = slice_str("n2"),
+                                 .generation = generation,
+                                 .log = peer_log(2),
+                                 .host = slice_str("h2"),
+                                 .group = slice_str("default"),
+                                 .not_log = not_log};
+    struct repl_member *out = xcalloc(REPL_MEMBERS_MAX, sizeof *out), first;
+    struct buf member = {0}, info = {0}, nodes = {0};
+    msgpack_packer pk;
+    size_t count;
+    bool too_many;
+    msg_encode(MSG_member, &m, &member);
+    msg_encode(MSG_node_info, &(struct msg_node_info){.member = buf_slice(&member)}, &info);
+    mp_packer(&pk, &nodes);
+    msgpack_pack_array(&pk, 1);
+    buf_append(&nodes, info.data, info.len);
+    assert_true(repl_members_decode(buf_slice(&nodes), "default", out, &count, &too_many));
+    assert_int_equal(count, 1);
+    first = out[0];
+    buf_free(&member);
+    buf_free(&info);
+    buf_free(&nodes);
+    free(out);
+    return first;
+}
+
+static void test_who_counts_before_it_has_come(void **state)
+{
+    (void)state;
+    struct repl_member founder = decoded(1, (struct id16){{0}}), joined = decoded(2, (struct id16){{0}}),
+                       replacing = decoded(2, peer_log(22));
+    assert_true(founder.is_founder && !founder.is_replaced);
+    assert_true(!joined.is_founder && !joined.is_replaced);
+    assert_true(!replacing.is_founder && replacing.is_replaced);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +232,7 @@ int main(void)
         TEST(test_other_members_leave_and_fetches_go_on),
         TEST(test_pauses_move_with_their_members),
         TEST(test_a_member_that_moved_is_asked_at_its_new_address),
+        TEST(test_who_counts_before_it_has_come),
         TEST(test_a_wiped_member_is_another_one),
         TEST(test_members_that_are_down_are_not_asked),
         TEST(test_an_idle_group_costs_a_tick_a_second),

@@ -315,6 +315,34 @@ static void test_what_is_replicated_never_goes_back(void **state)
     close_group();
 }
 
+/* The group does not become smaller by that: of two, none is a majority alone. */
+static void test_a_member_that_is_replaced_counts_as_one_that_is_down(void **state)
+{
+    (void)state;
+    open_group(2);
+    position(2, 60);
+    assert_told(60, 60);
+    peer_member(&rig, 2)->is_founder = false;
+    peer_member(&rig, 2)->is_replaced = true;
+    peer_member(&rig, 2)->up = false;
+    peer_member(&rig, 2)->log = (struct id16){{0}}; /* it has not come yet */
+    peer_tell_members(&rig);
+    own_log(110);
+    assert_replicated(60, 60);
+    peer_member(&rig, 2)->up = true;
+    peer_member(&rig, 2)->log = peer_log(22); /* now it has */
+    peer_tell_members(&rig);
+    own_log(120);
+    assert_replicated(60, 60);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
+    repl_core_proved(rig.core, peer_log(1), peer_log(22), &(struct log_chain){71, 1, 70 * ENTRY_BYTES});
+    const struct msg_position some = {
+        .from = peer_log(22), .log = peer_log(1), .lsn = 70, .end = 70 * ENTRY_BYTES};
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &some);
+    assert_replicated(70, 70);
+    close_group();
+}
+
 static void test_who_leaves_is_not_waited_for(void **state)
 {
     (void)state;
@@ -446,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_a_joining_member_counts_though_the_log_goes_on),
         cmocka_unit_test(test_a_member_far_behind_does_not_count_for_being_behind_long),
         cmocka_unit_test(test_what_is_replicated_never_goes_back),
+        cmocka_unit_test(test_a_member_that_is_replaced_counts_as_one_that_is_down),
         cmocka_unit_test(test_who_leaves_is_not_waited_for),
         cmocka_unit_test(test_who_moves_is_the_same),
         cmocka_unit_test(test_a_new_walsvc_is_told_again),
