@@ -20,9 +20,10 @@
 #include "log.h"
 #include "wal_fatal.h"
 
-#define MARK_IDLE_NS (100 * (int64_t)NS_PER_MS)
-#define MARK_BUSY_NS NS_PER_S
-#define RETRY_NS     NS_PER_S
+#define MARK_IDLE_NS  (100 * (int64_t)NS_PER_MS)
+#define MARK_BUSY_NS  NS_PER_S
+#define RETRY_NS      NS_PER_S
+#define RETRY_MOST_NS (60 * NS_PER_S)
 enum { DIR_MODE = 0750 };
 
 struct request {
@@ -42,6 +43,7 @@ struct wal_copier {
     uint64_t new_first_lsn; /* to be told; 0: nothing is */
     int64_t marked_ns, synced_ns;
     bool was_full;
+    int64_t retry_ns;     /* the last pause before opening was tried again */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake, rests;
     struct request *first, **last; /* waiting */
@@ -416,10 +418,21 @@ static void begin_service(struct wal_copier *c, int64_t began_ns)
     answer(c, NULL, NULL, SH_OK);
 }
 
+/* A full disk is looked at each second; where a file call failed there is less hope each time. 0: never. */
+static int64_t pause_behind(struct wal_copier *c, enum sh_error error)
+{
+    bool doubles = error == SH_INTERNAL && c->retry_ns > 0;
+    int64_t next_ns = doubles ? 2 * c->retry_ns : RETRY_NS;
+    if (error != SH_DISK_FULL && error != SH_INTERNAL)
+        return 0;
+    return c->retry_ns = next_ns < RETRY_MOST_NS ? next_ns : RETRY_MOST_NS;
+}
+
 /* The copy is not served, for now or until the next start; returns whether to try again. */
 static bool refuse_service(struct wal_copier *c, enum sh_error error)
 {
-    struct timespec due = timespec_of(clock_mono_ns() + RETRY_NS);
+    int64_t pause_ns = pause_behind(c, error);
+    struct timespec due = timespec_of(clock_mono_ns() + pause_ns);
     bool tells = c->state != error;
     if (tells)
         log_error("the copy of another node's log cannot be opened, and is not served",
@@ -432,7 +445,7 @@ static bool refuse_service(struct wal_copier *c, enum sh_error error)
         wal_refuse(&r->refusal, error, 0, "the copy cannot be opened; walsvc's log says why");
     if (tells || waiting != NULL)
         answer(c, waiting, NULL, error);
-    if (error != SH_DISK_FULL)
+    if (pause_ns == 0)
         return false;
     pthread_mutex_lock(&c->lock);
     while (!c->stop && pthread_cond_timedwait(&c->wake, &c->lock, &due) != ETIMEDOUT)

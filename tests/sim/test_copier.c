@@ -467,6 +467,23 @@ static void test_a_copy_that_finds_the_disk_full_opens_later(void **state)
     check_files(origin.units[3].end);
 }
 
+/* The copy is not given up for it until walsvc is started anew. */
+static void test_a_copy_that_meets_a_failed_call_opens_later(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) { /* a new one, and one that is there */
+        sim_disk_stop_after(disk, 0);
+        start(SH_INTERNAL);
+        assert_int_equal(put(0, 1, 1, 1), SH_INTERNAL);
+        sim_disk_stop_after(disk, UINT64_MAX / 2);
+        wait_for_state(SH_OK);
+        assert_int_equal(put(2 * i, 2 * i + 2, 1, 1), SH_OK);
+        assert_int_equal(wait_for(1).code, SH_OK);
+        stop();
+    }
+    check_files(origin.units[3].end);
+}
+
 static void test_anew_with_threads(void **state)
 {
     size_t later = second_segment();
@@ -502,6 +519,7 @@ int main(void)
         CASE(test_an_idle_copy_writes_its_mark),
         CASE(test_a_copy_whose_mark_contradicts_its_segments_is_not_served),
         CASE(test_a_copy_that_finds_the_disk_full_opens_later),
+        CASE(test_a_copy_that_meets_a_failed_call_opens_later),
         CASE(test_anew_with_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
