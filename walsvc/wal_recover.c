@@ -120,7 +120,7 @@ static enum sh_error look_for_mark(struct recovery *r)
     while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME) {
         const struct log_chain claim = {h.durable_lsn + 1, h.durable_checksum, h.durable_end};
         wal_recovery_raise(r, &claim);
-        r->hlc = h.hlc > r->hlc ? h.hlc : r->hlc;
+        wal_recovery_hear(r, h.hlc);
     }
     return result == SCAN_FAILED
                ? wal_recovery_failed(r->log, "cannot read the newest segment", r->scan.error)

@@ -39,6 +39,10 @@ enum sh_error wal_recovery_failed(const struct wal_log *log, const char *what, i
 /* Raises M. */
 void wal_recovery_raise(struct recovery *r, const struct log_chain *mark);
 
+/* A valid frame tells this reading of the clock, but nothing chains it to what stands before: it may be a
+ * client's, in a payload. It is believed up to a day ahead of the wall clock. */
+void wal_recovery_hear(struct recovery *r, uint64_t hlc);
+
 /* wal_walk.c: takes in every frame that counts, enters every damaged range, finds M and the end. */
 enum sh_error wal_recovery_walk(struct recovery *r);
 

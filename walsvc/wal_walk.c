@@ -12,13 +12,22 @@
 
 #include <string.h>
 
+#include "clock.h"
 #include "hlc.h"
 #include "log.h"
+
+#define HEARD_AHEAD_NS (86400 * NS_PER_S)
 
 void wal_recovery_raise(struct recovery *r, const struct log_chain *mark)
 {
     if (mark->position > r->mark.position)
         r->mark = *mark;
+}
+
+void wal_recovery_hear(struct recovery *r, uint64_t hlc)
+{
+    uint64_t most = hlc_of_ms((clock_real_ns() + HEARD_AHEAD_NS) / NS_PER_MS);
+    r->hlc = hlc_merge(r->hlc, hlc < most ? hlc : most);
 }
 
 static uint64_t place(const struct recovery *r, uint64_t offset)
@@ -31,7 +40,6 @@ static void note_claim(struct recovery *r, const struct frame_header *h)
     const struct log_chain claim = {h->durable_lsn + 1, h->durable_checksum, h->durable_end};
     if (!r->log->is_copy)
         wal_recovery_raise(r, &claim);
-    r->hlc = h->hlc > r->hlc ? h->hlc : r->hlc;
 }
 
 static enum sh_error cannot_read(const struct recovery *r)
@@ -62,6 +70,7 @@ static bool take_frame(struct recovery *r, const struct frame_header *h, struct 
         return false;
     r->log->chain = chain;
     note_claim(r, h);
+    r->hlc = hlc_merge(r->hlc, h->hlc);
     if (first) /* it was synced before the file had its name */
         wal_recovery_raise(r, &chain);
     return true;
@@ -99,7 +108,7 @@ static enum sh_error look_behind(struct recovery *r)
     while ((result = segment_search_next(&search, r->extent, &h)) == SCAN_FRAME) {
         if (!search.gap || h.durable_end >= search.from.position)
             note_claim(r, &h);
-        r->hlc = h.hlc > r->hlc ? h.hlc : r->hlc;
+        wal_recovery_hear(r, h.hlc);
     }
     r->scan.offset = r->end;
     r->looked_behind = true;

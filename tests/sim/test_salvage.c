@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "hlc.h"
 #include "log.h"
 #include "rot.h"
 
@@ -358,6 +359,31 @@ static void test_hlc_never_goes_back_over_damage(void **state)
     assert_true(rot_rig.answers[number].reply.hlc > hlc);
 }
 
+/* A client's payload that is a frame, with the last reading of the clock that there can be, in a frame whose
+ * header is torn: the clock would begin again at 0 behind it. */
+static void test_what_a_payload_says_of_the_clock_is_believed_for_a_day(void **state)
+{
+    (void)state;
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    struct frame_header forged = {.kind = FRAME_CLOCK, .base_lsn = 5, .hlc = UINT64_MAX};
+    rot_open();
+    rot_append_noted(1, 4);
+    assert_int_equal(wal_log_write_mark(&rot_rig.log), 0);
+    frame_encode(&forged, segment_salt(rot_rig.dir.identity.log, 1), (struct slice){0}, bytes);
+    rig_append(&rot_rig, 7, 1, 5, slice_of(bytes, sizeof bytes));
+    assert_true(rig_write(&rot_rig));
+    rot_crash(SIM_LOSE_NOTHING);
+    rot_bytes(1, rot_places[4].end, FRAME_HEADER_BYTES);
+    rot_open();
+    uint64_t number = rig_append(&rot_rig, 0, 1, 0, rot_payload(5));
+    assert_true(rig_commit(&rot_rig));
+    uint64_t hlc = rot_rig.answers[number].reply.hlc;
+    assert_int_equal(rot_rig.answers[number].reply.lsn, 5);
+    assert_in_range(hlc_ms(hlc), rot_rig.now_ns / NS_PER_MS,
+                    (clock_real_ns() + 86400 * NS_PER_S) / NS_PER_MS + 1);
+    rot_assert_log(5, 1, 0);
+}
+
 #define SALVAGE_TEST(f) cmocka_unit_test_setup_teardown(f, rot_setup, rot_teardown)
 
 int main(void)
@@ -380,6 +406,7 @@ int main(void)
         SALVAGE_TEST(test_a_frame_at_the_mark_that_does_not_continue_it),
         SALVAGE_TEST(test_what_lies_above_the_mark_is_kept_aside),
         SALVAGE_TEST(test_hlc_never_goes_back_over_damage),
+        SALVAGE_TEST(test_what_a_payload_says_of_the_clock_is_believed_for_a_day),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
