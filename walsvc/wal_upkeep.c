@@ -11,6 +11,8 @@
 #include "log.h"
 
 #define RETRY_NS NS_PER_S
+#define JUMP_NS  (3600 * NS_PER_S)
+#define AHEAD_NS (86400 * NS_PER_S)
 #define LOOK_NS  (3600 * NS_PER_S) /* the wall clock is looked at so often: it may be set */
 enum { HOLD_SHARE = 2 };
 
@@ -71,7 +73,7 @@ static void forget_trimmed_damage(const struct wal_upkeep *u)
 enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_options *options,
                                   struct wal_upkeep_time now)
 {
-    *u = (struct wal_upkeep){.options = *options};
+    *u = (struct wal_upkeep){.options = *options, .looked = now};
     u->catalog = (struct wal_catalog){
         .fs = options->fs, .dir = options->dir, .log = options->log, .stop = options->stop};
     enum sh_error error = wal_holds_read(&u->holds, options->fs, options->dir, options->log);
@@ -386,6 +388,24 @@ static void tell_broken(const struct wal_upkeep *u, uint64_t most)
     }
 }
 
+/* A jump ahead would age everything at once. Within a day somebody may have set the clock right. */
+static void watch_clock(struct wal_upkeep *u, struct wal_upkeep_time now)
+{
+    int64_t jump_ns = now.real_ns - u->looked.real_ns - (now.mono_ns - u->looked.mono_ns);
+    u->looked = now;
+    if (now.mono_ns >= u->ahead_until_ns)
+        u->ahead_ns = 0;
+    if (jump_ns > JUMP_NS) {
+        u->ahead_ns += jump_ns;
+        u->ahead_until_ns = now.mono_ns + AHEAD_NS;
+    } else if (jump_ns < -JUMP_NS) {
+        u->ahead_ns = u->ahead_ns > -jump_ns ? u->ahead_ns + jump_ns : 0;
+    }
+    if (jump_ns > JUMP_NS && u->options.settings.retention_age_ns > 0)
+        log_error("the wall clock has jumped ahead: what is too old by that alone is kept for a day",
+                  log_text("dir", u->options.dir), log_uint("jump_s", (uint64_t)(jump_ns / NS_PER_S)));
+}
+
 /* Returns when to look again because of age (real time; INT64_MAX: not for that), or 0 when a call failed.
  */
 static int64_t apply_retention(struct wal_upkeep *u, struct wal_upkeep_time now)
@@ -397,7 +417,7 @@ static int64_t apply_retention(struct wal_upkeep *u, struct wal_upkeep_time now)
     if (wal_catalog_refresh(&u->catalog) != SH_OK)
         return 0;
     const struct wal_catalog *c = &u->catalog;
-    size_t due = wal_retention_due(c->all, c->count, &rules, c->mark_end, now.real_ns);
+    size_t due = wal_retention_due(c->all, c->count, &rules, c->mark_end, now.real_ns - u->ahead_ns);
     if (wal_retention_break(c->all, due, &u->holds, rules.member_hold_max) > 0)
         tell_broken(u, rules.member_hold_max);
     size_t free = wal_retention_free(c->all, due, &u->holds);
@@ -405,12 +425,13 @@ static int64_t apply_retention(struct wal_upkeep *u, struct wal_upkeep_time now)
         return 0;
     if (rules.age_ns == 0 || due > free || c->count == 0 || c->all[0].last_ns == 0)
         return INT64_MAX;
-    return c->all[0].last_ns + rules.age_ns + 1;
+    return c->all[0].last_ns + rules.age_ns + u->ahead_ns + 1;
 }
 
 int64_t wal_upkeep_tidy(struct wal_upkeep *u, struct wal_upkeep_time now)
 {
     wal_holds_expire(&u->holds, now.real_ns);
+    watch_clock(u, now);
     int64_t due_ns = apply_retention(u, now);
     if (due_ns == 0 || (u->holds.dirty && write_holds(u) < 0))
         return now.mono_ns + RETRY_NS;

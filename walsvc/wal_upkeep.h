@@ -39,16 +39,19 @@ struct wal_upkeep_options {
     void *arg;
 };
 
+struct wal_upkeep_time {
+    int64_t real_ns, mono_ns;
+};
+
 struct wal_upkeep {
     struct wal_upkeep_options options;
     struct wal_holds holds;
     struct wal_catalog catalog;
     struct wal_rounds rounds;
     enum wal_next next; /* the next segment, for those who ask; the caller keeps it up to date */
-};
-
-struct wal_upkeep_time {
-    int64_t real_ns, mono_ns;
+    /* The wall clock has jumped ahead by so much, which ages nothing until then (monotonic). */
+    int64_t ahead_ns, ahead_until_ns;
+    struct wal_upkeep_time looked; /* when it was compared with the monotonic one */
 };
 
 /* Reads the register of holds. EXIT_CONFIG: it is of another version. EXIT_FAULT: a file call failed. Both

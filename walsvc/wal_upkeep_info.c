@@ -110,7 +110,7 @@ void wal_upkeep_info(struct wal_upkeep *u, const struct msg_wal_info *ask, struc
     struct wal_retention rules = wal_upkeep_rules(u);
     const struct wal_catalog *c = &u->catalog;
     struct buf segments = {0}, holds = {0}, damages = {0};
-    size_t due = wal_retention_due(c->all, c->count, &rules, c->mark_end, now.real_ns);
+    size_t due = wal_retention_due(c->all, c->count, &rules, c->mark_end, now.real_ns - u->ahead_ns);
     wal_holds_expire(&u->holds, now.real_ns);
     struct msg_wal_info_reply reply = {
         .log = u->options.log,

@@ -490,6 +490,66 @@ static void test_retention_by_age(void **state)
     kept_teardown();
 }
 
+static void pass_time(int64_t ns)
+{
+    kept.now.real_ns += ns;
+    kept.now.mono_ns += ns;
+    wal_upkeep_tidy(&kept.upkeep, kept.now);
+}
+
+static void test_a_clock_that_jumps_ahead_ages_nothing_for_a_day(void **state)
+{
+    (void)state;
+    const int64_t hour_ns = 3600 * NS_PER_S;
+    uint64_t first;
+    kept_setup();
+    size_t count = kept_list(&first, NULL);
+    kept.settings.retention_age_ns = 100 * hour_ns;
+    wal_upkeep_set(&kept.upkeep, &kept.settings);
+    pass_time(hour_ns);
+    kept.now.real_ns += 1000 * hour_ns;
+    pass_time(0);
+    pass_time(23 * hour_ns);
+    assert_int_equal(kept_list(&first, NULL), count);
+    kept.now.real_ns -= 1000 * hour_ns; /* it was set right */
+    pass_time(0);
+    pass_time(2 * hour_ns);
+    assert_int_equal(kept_list(&first, NULL), count);
+    kept.now.real_ns += 1000 * hour_ns;
+    pass_time(23 * hour_ns);
+    kept.now.real_ns += 2 * hour_ns; /* again a bit: a day from now on */
+    pass_time(0);
+    pass_time(23 * hour_ns);
+    assert_int_equal(kept_list(&first, NULL), count);
+    assert_int_equal(upkeep_rig_info(&kept, 0), SH_OK);
+    pass_time(hour_ns); /* it is meant so */
+    assert_int_equal(kept_list(&first, NULL), 1);
+    kept_teardown();
+}
+
+/* What is old by the time that has passed since goes as it always does, whether the clock is set right or
+ * not.
+ */
+static void test_behind_a_jump_of_the_clock_time_goes_on(void **state)
+{
+    (void)state;
+    const int64_t hour_ns = 3600 * NS_PER_S;
+    uint64_t first;
+    for (unsigned set_right = 0; set_right < 2; set_right++) {
+        kept_setup();
+        kept.settings.retention_age_ns = 10 * hour_ns;
+        wal_upkeep_set(&kept.upkeep, &kept.settings);
+        kept.now.real_ns += 1000 * hour_ns;
+        pass_time(hour_ns);
+        kept.now.real_ns -= set_right * 1000 * hour_ns;
+        pass_time(8 * hour_ns);
+        assert_true(kept_list(&first, NULL) > 1);
+        pass_time(2 * hour_ns);
+        assert_int_equal(kept_list(&first, NULL), 1);
+        kept_teardown();
+    }
+}
+
 static void test_a_member_that_is_away_is_broken_and_told(void **state)
 {
     (void)state;
@@ -551,6 +611,8 @@ int main(void)
         cmocka_unit_test(test_a_register_of_another_version_is_not_touched),
         cmocka_unit_test(test_retention_by_bytes),
         cmocka_unit_test(test_retention_by_age),
+        cmocka_unit_test(test_a_clock_that_jumps_ahead_ages_nothing_for_a_day),
+        cmocka_unit_test(test_behind_a_jump_of_the_clock_time_goes_on),
         cmocka_unit_test(test_a_member_that_is_away_is_broken_and_told),
         cmocka_unit_test(test_an_expiring_hold_is_a_reason_to_look_again),
     };
