@@ -261,13 +261,14 @@ struct sh_loss {
     uint8_t log[16];
     uint64_t first_lsn, last_lsn; /* of the entries that are given up */
     uint64_t begin, end;          /* positions in the log, in bytes, between which they were */
+    int64_t accepted_ns;          /* since 1970: they were given up before, then; 0: now */
 };
 /* Gives up, for good, entries that cannot be read and that nobody has: first_lsn to last_lsn, which must be
  * all that is missing in one place. log: 16 bytes, or NULL for the node's own. On SH_OK the loss stands in
- * the log, durably; *loss (may be NULL) says what it was. Asking again is fine. SH_CONFLICT: some of it can
- * be read, or more is missing there; the detail says which. SH_TRIMMED, SH_NOT_FOUND: the log begins behind
- * it, or ends before it. SH_FORBIDDEN: connected by tcp. SH_DISK_FULL: no room for the note. Otherwise
- * sh_status's errors; after SH_TIMEOUT the outcome is unknown. */
+ * the log, durably; *loss (may be NULL) says what it was. Asking again is fine, and changes nothing.
+ * SH_CONFLICT: some of it can be read, or more is missing there; the detail says which. SH_TRIMMED,
+ * SH_NOT_FOUND: the log begins behind it, or ends before it. SH_FORBIDDEN: connected by tcp. SH_DISK_FULL: no
+ * room for the note. Otherwise sh_status's errors; after SH_TIMEOUT the outcome is unknown. */
 enum sh_error sh_accept_loss(struct sh_client *client, const uint8_t *log, uint64_t first_lsn,
                              uint64_t last_lsn, struct sh_loss *loss);
 

@@ -345,6 +345,22 @@ int wal_damage_accept(struct wal_damage *d, uint64_t first_lsn, uint64_t next_ls
 
 /* ---------------------------------------------------------------- looking */
 
+bool wal_damage_is_accepted(struct wal_damage *d, uint64_t first_lsn, uint64_t next_lsn, int64_t *when_ns)
+{
+    uint64_t lsn = first_lsn;
+    *when_ns = INT64_MAX;
+    pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < d->count && lsn < next_lsn; i++) {
+        const struct log_damage_range *r = &d->ranges[i];
+        if (r->accepted_ns == 0 || r->first_lsn > lsn || r->next_lsn <= lsn)
+            continue;
+        lsn = r->next_lsn;
+        *when_ns = r->accepted_ns < *when_ns ? r->accepted_ns : *when_ns;
+    }
+    pthread_mutex_unlock(&d->lock);
+    return lsn >= next_lsn;
+}
+
 size_t wal_damage_open_ranges(struct wal_damage *d)
 {
     size_t count = 0;

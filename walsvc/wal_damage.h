@@ -54,6 +54,11 @@ int wal_damage_trimmed(struct wal_damage *damage, uint64_t first_lsn);
 int wal_damage_accept(struct wal_damage *damage, uint64_t first_lsn, uint64_t next_lsn, int64_t now_ns,
                       size_t *count);
 
+/* Whether the loss of all entries in [first_lsn, next_lsn) was accepted; *when_ns: the first time of these.
+ */
+bool wal_damage_is_accepted(struct wal_damage *damage, uint64_t first_lsn, uint64_t next_lsn,
+                            int64_t *when_ns);
+
 /* A copy of all ranges, which the caller frees; NULL when there is none. */
 struct log_damage_range *wal_damage_list(struct wal_damage *damage, size_t *count);
 /* How many ranges are neither repaired nor accepted as lost. */

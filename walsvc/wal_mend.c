@@ -34,6 +34,7 @@ struct wal_job {
     struct msg_accept_loss accept;
     struct log_loss loss;
     struct wal_loss_place place;
+    int64_t accepted_ns; /* before, ns since 1970; 0: it wasn't */
 };
 
 struct wal_mend {
@@ -76,6 +77,9 @@ static void find_loss(struct wal_mend *m, struct wal_job *job)
     const struct wal_store *own = m->own;
     wal_loss_find(own->dir->fs, own->dir->data, own->path, own->uuid, job->accept.first, job->accept.last,
                   job->durable_lsn, &job->loss, &job->place, &job->refusal);
+    if (job->refusal.code == SH_OK &&
+        !wal_damage_is_accepted(own->damage, job->accept.first, job->accept.last + 1, &job->accepted_ns))
+        job->accepted_ns = 0;
 }
 
 /* Nobody has entered the range yet: only a reader has met it. */
@@ -222,10 +226,12 @@ static void finish_loss(struct wal_mend *m, struct wal_job *job)
         .last = job->loss.last_lsn,
         .begin = job->loss.begin,
         .end = job->loss.end,
+        .accepted = (uint64_t)job->accepted_ns,
     };
-    log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->own->path),
-             log_uint("first_lsn", reply.first), log_uint("last_lsn", reply.last),
-             log_uint("begin", reply.begin), log_uint("end", reply.end));
+    if (job->accepted_ns == 0)
+        log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->own->path),
+                 log_uint("first_lsn", reply.first), log_uint("last_lsn", reply.last),
+                 log_uint("begin", reply.begin), log_uint("end", reply.end));
     answer(m, job->token, MSG_accept_loss_reply, &reply);
     end_job(m);
 }
@@ -235,6 +241,10 @@ static void append_loss(struct wal_mend *m, struct wal_job *job)
     struct buf body = {0};
     if (m->has_ended) { /* so has the committer */
         end_job(m);
+        return;
+    }
+    if (job->accepted_ns != 0) {
+        finish_loss(m, job);
         return;
     }
     log_loss_encode(&job->loss, &body);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "settings.h"
 
 static bool parse_lsn(const struct ctl *ctl, const char *name, const char *text, uint64_t *lsn)
@@ -49,7 +50,8 @@ static bool is_confirmed(const struct ctl *ctl, uint64_t first, uint64_t last)
 
 static void print_loss(const struct ctl *ctl, const struct sh_loss *loss)
 {
-    char a[CTL_TEXT_MAX], uuid[ID_TEXT];
+    char a[CTL_TEXT_MAX], when[CTL_TEXT_MAX], uuid[ID_TEXT];
+    bool before = loss->accepted_ns != 0;
     struct id16 log;
     if (ctl->format == CTL_JSON) {
         struct ctl_json j = {0};
@@ -59,15 +61,20 @@ static void print_loss(const struct ctl *ctl, const struct sh_loss *loss)
         json_uint(&j, "last_lsn", loss->last_lsn);
         json_uint(&j, "begin", loss->begin);
         json_uint(&j, "end", loss->end);
+        if (before)
+            json_int(&j, "accepted_ms", loss->accepted_ns / NS_PER_MS);
+        else
+            json_null(&j, "accepted_ms");
         json_close(&j, '}');
         json_print(&j);
         return;
     }
     memcpy(log.bytes, loss->log, sizeof log.bytes);
     id16_format(log, uuid);
-    printf("given up: LSN %" PRIu64 " to %" PRIu64 " of log %s, positions %" PRIu64 " to %" PRIu64 " (%s)\n",
-           loss->first_lsn, loss->last_lsn, uuid, loss->begin, loss->end,
-           ctl_bytes(loss->end - loss->begin, a));
+    printf("given up%s%s: LSN %" PRIu64 " to %" PRIu64 " of log %s, positions %" PRIu64 " to %" PRIu64
+           " (%s)\n",
+           before ? " already, on " : "", before ? ctl_time(loss->accepted_ns, when) : "", loss->first_lsn,
+           loss->last_lsn, uuid, loss->begin, loss->end, ctl_bytes(loss->end - loss->begin, a));
 }
 
 static int run_accept_loss(struct ctl *ctl)

@@ -373,7 +373,12 @@ enum sh_error sh_accept_loss(struct sh_client *c, const uint8_t *log, uint64_t f
     enum sh_error e = shc_ask(c, &call, MSG_accept_loss, &ask, MSG_accept_loss_reply, &reply);
     if (e == SH_OK) {
         lost = (struct sh_loss){
-            .first_lsn = reply.first, .last_lsn = reply.last, .begin = reply.begin, .end = reply.end};
+            .first_lsn = reply.first,
+            .last_lsn = reply.last,
+            .begin = reply.begin,
+            .end = reply.end,
+            .accepted_ns = (int64_t)reply.accepted,
+        };
         memcpy(lost.log, reply.log.bytes, sizeof lost.log);
     }
     if (loss != NULL)

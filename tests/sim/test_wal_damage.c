@@ -210,6 +210,7 @@ static void test_an_accepted_loss_stays_accepted(void **state)
 {
     (void)state;
     size_t count;
+    int64_t when_ns;
     add(200, 100, segment);
     add(500, 100, segment);
     assert_int_equal(wal_damage_accept(damage, 210, 290, 77, &count), 0);
@@ -222,8 +223,14 @@ static void test_an_accepted_loss_stays_accepted(void **state)
     reopen();
     assert_int_equal(entry(0, 2).accepted_ns, 77);
     assert_int_equal(entry(1, 2).accepted_ns, 0);
+    assert_true(wal_damage_is_accepted(damage, 200, 300, &when_ns));
+    assert_int_equal(when_ns, 77);
+    assert_false(wal_damage_is_accepted(damage, 199, 300, &when_ns));
+    assert_false(wal_damage_is_accepted(damage, 200, 301, &when_ns));
+    assert_false(wal_damage_is_accepted(damage, 500, 600, &when_ns));
     add(290, 20, segment); /* more than was accepted */
     assert_int_equal(entry(0, 2).accepted_ns, 0);
+    assert_false(wal_damage_is_accepted(damage, 200, 300, &when_ns));
 }
 
 static void test_finding_a_range(void **state)

@@ -229,13 +229,14 @@ class Mending(unittest.TestCase):
             self.assertEqual(rest, self.data[last * WIDTH:])
             self.assertEqual(self.node.stop(), 0)
             self.node.start()
-        out = self.accept("--yes", first, last)  # twice is fine
+        out = self.accept("--yes", first, last)  # twice is fine, and writes nothing
         self.assertEqual(out.returncode, 0, out.stderr)
+        self.assertRegex(out.stdout, rb"given up already, on 20.*: LSN %d to %d" % (first, last))
         added = self.node.json("append", "one more")
         self.assertEqual(added["first"]["lsn"], LINES + 1)  # a loss frame takes no LSN
         kinds = [json.loads(row)["kind"] for row in self.node.ctl(
             "--format", "json", "log", "dump", "--data", self.node.data, "--from", str(LINES)).stdout.splitlines()]
-        self.assertEqual(kinds.count("loss"), 2)
+        self.assertEqual(kinds.count("loss"), 1)
 
     def test_in_json_and_for_a_log_by_name(self):
         first, last = self.lose(0, 2)
@@ -248,6 +249,8 @@ class Mending(unittest.TestCase):
         loss = json.loads(out.stdout)
         self.assertEqual((loss["log"], loss["first_lsn"], loss["last_lsn"]), (uuid, first, last))
         self.assertGreater(loss["end"], loss["begin"])
+        self.assertIsNone(loss["accepted_ms"])
+        self.assertGreater(json.loads(self.node.ctl(*words).stdout)["accepted_ms"], 0)
         out = self.accept("--yes", "--log", "00000000-0000-4000-8000-000000000001", first, last)
         self.assertEqual(out.returncode, 1)
         self.assertIn(b"not_found", out.stderr)
