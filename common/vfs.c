@@ -127,6 +127,12 @@ static int posix_mkdir(const struct vfs *fs, const char *path, mode_t mode)
     return result_of(mkdir(path, mode));
 }
 
+static int posix_rmdir(const struct vfs *fs, const char *path)
+{
+    (void)fs;
+    return result_of(rmdir(path));
+}
+
 static int posix_sync_dir(const struct vfs *fs, const char *path)
 {
     int fd = posix_open(fs, path, O_RDONLY | O_DIRECTORY, 0);
@@ -213,6 +219,7 @@ const struct vfs *vfs_posix(void)
         .rename = posix_rename,
         .unlink = posix_unlink,
         .mkdir = posix_mkdir,
+        .rmdir = posix_rmdir,
         .sync_dir = posix_sync_dir,
         .list = posix_list,
         .lock = posix_lock,

@@ -30,6 +30,8 @@ struct vfs {
     int (*rename)(const struct vfs *fs, const char *from, const char *to);
     int (*unlink)(const struct vfs *fs, const char *path);
     int (*mkdir)(const struct vfs *fs, const char *path, mode_t mode);
+    /* An empty folder. */
+    int (*rmdir)(const struct vfs *fs, const char *path);
     int (*sync_dir)(const struct vfs *fs, const char *path);
     /* Calls fn for each name but "." and ".."; stops when fn returns false. */
     int (*list)(const struct vfs *fs, const char *path, bool (*fn)(void *arg, const char *name), void *arg);

@@ -372,6 +372,20 @@ static int sim_mkdir(const struct vfs *fs, const char *path, mode_t mode)
     return unlock_disk(d, 0);
 }
 
+static int sim_rmdir(const struct vfs *fs, const char *path)
+{
+    struct sim_disk *d = lock_disk(fs);
+    if (sim_find_name(&d->now, path) == NULL)
+        return unlock_disk(d, -ENOENT);
+    for (size_t i = 0; i < d->now.count; i++)
+        if (is_in(d->now.all[i].path, path))
+            return unlock_disk(d, -ENOTEMPTY);
+    if (!may_change(d))
+        return unlock_disk(d, -EIO);
+    change_name(d, path, NULL, "");
+    return unlock_disk(d, 0);
+}
+
 static int sim_sync_dir(const struct vfs *fs, const char *path)
 {
     struct sim_disk *d = lock_disk(fs);
@@ -446,6 +460,7 @@ struct sim_disk *sim_disk_open(void)
         .rename = sim_rename,
         .unlink = sim_unlink,
         .mkdir = sim_mkdir,
+        .rmdir = sim_rmdir,
         .sync_dir = sim_sync_dir,
         .list = sim_list,
         .lock = sim_lock,

@@ -118,12 +118,28 @@ static void test_errors_are_negative_errno(void **state)
     assert_int_equal(fs->unlink(fs, path), -ENOENT);
     assert_int_equal(fs->rename(fs, path, path), -ENOENT);
     assert_int_equal(fs->mkdir(fs, dir, 0700), -EEXIST);
+    assert_int_equal(fs->rmdir(fs, path), -ENOENT);
     assert_int_equal(fs->list(fs, path, note_name, names), -ENOENT);
     assert_int_equal(fs->sync_dir(fs, path), -ENOENT);
     assert_int_equal(fs->size(fs, -1, &size), -EBADF);
     assert_int_equal(fs->fdatasync(fs, -1), -EBADF);
     assert_int_equal(fs->close(fs, -1), -EBADF);
     assert_string_equal(names, "");
+}
+
+static void test_only_an_empty_folder_is_removed(void **state)
+{
+    (void)state;
+    const struct vfs *fs = vfs_posix();
+    char folder[PATH_MAX], file[PATH_MAX], names[256] = "";
+    vfs_path(folder, dir, "folder");
+    assert_int_equal(fs->mkdir(fs, folder, 0700), 0);
+    assert_int_equal(vfs_replace_file(fs, folder, "f", "value", 5), 0);
+    assert_int_equal(fs->rmdir(fs, folder), -ENOTEMPTY);
+    vfs_path(file, folder, "f");
+    assert_int_equal(fs->unlink(fs, file), 0);
+    assert_int_equal(fs->rmdir(fs, folder), 0);
+    assert_int_equal(fs->list(fs, folder, note_name, names), -ENOENT);
 }
 
 static void test_a_file_is_replaced_as_a_whole(void **state)
@@ -232,6 +248,7 @@ int main(void)
         VFS_TEST(test_a_write_that_makes_no_progress_is_an_error),
         VFS_TEST(test_more_vectors_than_a_call_takes),
         VFS_TEST(test_errors_are_negative_errno),
+        VFS_TEST(test_only_an_empty_folder_is_removed),
         VFS_TEST(test_a_file_is_replaced_as_a_whole),
         VFS_TEST(test_a_lock_is_held_once),
         VFS_TEST(test_a_data_directory_in_use_is_refused),
