@@ -2,7 +2,7 @@
  *
  *   opening --(full: each second)--> serving --put--> writing --> synced: on_news --> serving
  *                 |                   idle for 100 ms, or busy for a second: the durable mark
- *                 v
+ *                 v                                            --drop--> dropped, or serving as before
  *            cannot be served
  *
  * A frame of a copy carries the origin's durable end, not the copy's: so a busy copy writes its mark too, or
@@ -18,6 +18,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "wal_drop.h"
 #include "wal_fatal.h"
 
 #define MARK_IDLE_NS  (100 * (int64_t)NS_PER_MS)
@@ -52,6 +53,7 @@ struct wal_copier {
     bool several;                  /* those that wait or are in use may be of others, too */
     bool stalls;                   /* the first one waits for the next segment */
     bool stop, runs;               /* runs: the store's threads do */
+    bool drops;                    /* the copy is to go, if it may */
     enum sh_error state;
     enum wal_next next;
     struct wal_upkeep_settings settings;
@@ -304,7 +306,7 @@ static void put_back(struct wal_copier *c, struct request *first)
 /* Waits for requests that can be dealt with; false: the end. */
 static bool wait_for_work(struct wal_copier *c)
 {
-    while ((c->first == NULL || c->stalls) && !c->stop) {
+    while ((c->first == NULL || c->stalls) && !c->stop && !(c->drops && c->first == NULL)) {
         int64_t due_ns = mark_due_ns(c);
         struct timespec due = timespec_of(due_ns);
         if (due_ns == INT64_MAX) {
@@ -336,6 +338,99 @@ static void serve(struct wal_copier *c)
     }
     pthread_mutex_unlock(&c->lock);
     put_mark(c);
+}
+
+/* ---------------------------------------------------------------- dropping */
+
+struct decision {
+    struct wal_task task;
+    struct wal_copier *copier;
+    struct wal_gone gone;
+    bool done, may;
+};
+
+/* On the janitor's thread, behind all that was asked of it: a hold that was answered counts. */
+static void decide(struct wal_task *task)
+{
+    struct decision *d = (struct decision *)task;
+    struct wal_copier *c = d->copier;
+    struct wal_upkeep_time now = {clock_real_ns(), clock_mono_ns()};
+    bool may = wal_upkeep_may_drop(&c->store.upkeep, now);
+    pthread_mutex_lock(&c->lock);
+    d->gone = c->store.upkeep.gone;
+    d->may = may;
+    d->done = true;
+    pthread_cond_broadcast(&c->rests);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static bool may_drop(struct wal_copier *c, struct wal_gone *gone)
+{
+    const struct wal_durable *durable = &c->store.log.durable;
+    struct decision d = {.task.work = decide, .copier = c};
+    wal_janitor_do(c->store.janitor, &d.task);
+    pthread_mutex_lock(&c->lock);
+    while (!d.done)
+        pthread_cond_wait(&c->rests, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+    *gone = d.gone;
+    return d.may && durable->end == gone->end && durable->checksum == gone->checksum;
+}
+
+/* From here on the copy goes, after a crash too. */
+static bool enter_closed(struct wal_copier *c, const struct wal_gone *gone)
+{
+    const struct wal_closed_log log = {.log = c->store.uuid,
+                                       .end = gone->end,
+                                       .lsn = gone->lsn,
+                                       .checksum = gone->checksum,
+                                       .dropped_ns = clock_real_ns()};
+    int result = wal_closed_add(c->options.closed, &log);
+    if (wal_is_full(result)) {
+        log_warn("no room for the register of closed logs: the copy stays", log_text("dir", c->store.path));
+        return false;
+    }
+    must(c, result, "cannot write the register of closed logs; ending at once");
+    log_warn("a closed log is past its retention: its copy is dropped", log_text("dir", c->store.path),
+             log_uint("lsn", gone->lsn), log_uint("end", gone->end));
+    return true;
+}
+
+static void close_store(struct wal_copier *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->runs = false;
+    pthread_mutex_unlock(&c->lock);
+    wal_store_stop(&c->store);
+    if (c->next_fd >= 0)
+        c->options.dir->fs->close(c->options.dir->fs, c->next_fd);
+    c->next_fd = -1;
+    wal_store_close(&c->store);
+    wal_damage_close(c->store.damage);
+    c->store.damage = NULL;
+}
+
+/* True: there is no copy any more. */
+static bool drop(struct wal_copier *c)
+{
+    struct wal_gone gone;
+    bool must_end, drops = may_drop(c, &gone) && enter_closed(c, &gone);
+    if (drops) {
+        close_store(c);
+        int result = wal_drop_folder(c->options.dir->fs, c->store.path, &must_end);
+        if (must_end)
+            must(c, result, "cannot sync the folder of a copy that is dropped; ending at once");
+        if (result < 0)
+            log_error("the folder of a dropped copy cannot be removed; the next start tries again",
+                      log_text("dir", c->store.path), log_text("error", strerror(-result)));
+    }
+    pthread_mutex_lock(&c->lock);
+    c->drops = false;
+    pthread_mutex_unlock(&c->lock);
+    struct wal_copy_news news = {
+        .state = drops ? SH_NOT_FOUND : SH_OK, .durable = c->store.log.durable, .stays = !drops};
+    c->options.on_news(c->options.arg, &news);
+    return drops;
 }
 
 /* ---------------------------------------------------------------- opening */
@@ -428,6 +523,14 @@ static int64_t pause_behind(struct wal_copier *c, enum sh_error error)
     return c->retry_ns = next_ns < RETRY_MOST_NS ? next_ns : RETRY_MOST_NS;
 }
 
+static bool is_to_drop(struct wal_copier *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool is = c->drops && !c->stop;
+    pthread_mutex_unlock(&c->lock);
+    return is;
+}
+
 /* The copy is not served, for now or until the next start; returns whether to try again. */
 static bool refuse_service(struct wal_copier *c, enum sh_error error)
 {
@@ -466,7 +569,9 @@ static void *run(void *arg)
     } while (error != SH_OK && refuse_service(c, error));
     if (error == SH_OK) {
         begin_service(c, began_ns);
-        serve(c);
+        do
+            serve(c);
+        while (is_to_drop(c) && !drop(c));
     }
     return NULL;
 }
@@ -544,6 +649,19 @@ void wal_copier_set(struct wal_copier *c, const struct wal_upkeep_settings *sett
     c->settings = *settings;
     if (c->runs)
         wal_store_set(&c->store, settings);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void wal_copier_gone(struct wal_copier *c, const struct wal_gone *gone)
+{
+    wal_janitor_gone(c->store.janitor, gone);
+}
+
+void wal_copier_drop(struct wal_copier *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->drops = true;
+    pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -6,6 +6,7 @@
 #ifndef WAL_COPIER_H
 #define WAL_COPIER_H
 
+#include "wal_closed.h"
 #include "wal_copy_check.h"
 #include "wal_store.h"
 
@@ -19,15 +20,17 @@ struct wal_copy_answer {
 
 /* What a copier has to tell. */
 struct wal_copy_news {
-    enum sh_error state;        /* SH_OK: the copy is served; else why not */
+    enum sh_error state;        /* SH_OK: the copy is served; else why not. SH_NOT_FOUND: it was dropped */
     struct wal_durable durable; /* with SH_OK: how far */
     uint64_t first_lsn;         /* that is left; 0: nothing new of that */
     struct wal_copy_answer *answers;
     size_t count;
+    bool stays; /* it was asked to drop the copy, and there is a reason not to */
 };
 
 struct wal_copier_options {
     const struct wal_dir *dir; /* borrowed */
+    struct wal_closed *closed; /* the register; borrowed */
     struct id16 log;
     struct wal_store_options store;
     /* On the copier's thread: the first time when the copy is open, or cannot be opened. news->answers is
@@ -47,6 +50,12 @@ enum sh_error wal_copier_put(struct wal_copier *copier, struct link_token token,
 void wal_copier_detach(struct wal_copier *copier, uint64_t session);
 /* The settings have changed. */
 void wal_copier_set(struct wal_copier *copier, const struct wal_upkeep_settings *settings);
+/* The log is closed, or not any more. The copy is served. */
+void wal_copier_gone(struct wal_copier *copier, const struct wal_gone *gone);
+/* Drops the copy of a closed log, if it may (wal_upkeep_may_drop) and still ends where the log is closed:
+ * threads end, the register gets the log, its folder goes. on_news tells what became of it. Until then
+ * nothing more may be asked of the copy, its janitor included. */
+void wal_copier_drop(struct wal_copier *copier);
 /* The copy's files and threads; only once on_news has told that it is served. */
 struct wal_store *wal_copier_store(struct wal_copier *copier);
 /* Ends the threads: writes what waits, as far as there is a segment for it, and the mark. */

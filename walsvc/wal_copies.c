@@ -1,5 +1,5 @@
 /* The set of copies. Nothing here is fatal but a broken invariant. */
-#include "wal_copies.h"
+#include "wal_copies_parts.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -8,23 +8,6 @@
 #include "log.h"
 
 enum { RETRY_MS = 1000 };
-
-struct copy {
-    struct wal_copies *set;
-    struct id16 log;
-    struct wal_copier *copier;
-    size_t index; /* in logs */
-    bool told;    /* it has told once how it is */
-    enum sh_error state;
-};
-
-struct wal_copies {
-    struct wal_copies_options options;
-    struct mailbox mailbox;
-    struct copy all[WAL_COPIES_MAX];
-    size_t count;
-    bool has_stopped;
-};
 
 struct copy_mail {
     struct mail mail;
@@ -42,7 +25,7 @@ static void post_news(void *arg, const struct wal_copy_news *news)
     mailbox_put(&copy->set->mailbox, &mail->mail);
 }
 
-static void refuse(const struct wal_copies *s, struct link_token token, const struct wal_refusal *refusal)
+void wal_copies_refuse(const struct wal_copies *s, struct link_token token, const struct wal_refusal *refusal)
 {
     struct msg_error error = {
         .code = refusal->code,
@@ -60,7 +43,7 @@ static void answer(const struct copy *copy, const struct wal_copy_answer *answer
     struct msg_copy_append_reply reply = {
         .log = copy->log, .end = durable->end, .lsn = durable->lsn, .checksum = durable->checksum};
     if (answer->refusal.code != SH_OK) {
-        refuse(copy->set, answer->token, &answer->refusal);
+        wal_copies_refuse(copy->set, answer->token, &answer->refusal);
         return;
     }
     msg_encode(MSG_copy_append_reply, &reply, &body);
@@ -74,11 +57,15 @@ static void take_news(struct copy *copy, const struct wal_copy_news *news)
     struct wal_log_place *place = &logs->all[copy->index];
     for (size_t i = 0; i < news->count; i++)
         answer(copy, &news->answers[i], &news->durable);
+    if (news->stays || news->state == SH_NOT_FOUND) {
+        wal_copies_dropped(copy, news);
+        return;
+    }
     bool was_told = copy->told, changes = news->state != copy->state || news->first_lsn != 0;
     copy->told = true;
     copy->state = news->state;
     place->is_hidden = news->state != SH_OK;
-    place->damage = news->state == SH_OK ? wal_copier_store(copy->copier)->damage : NULL;
+    place->damage = news->state == SH_OK && !copy->drops ? wal_copier_store(copy->copier)->damage : NULL;
     if (news->first_lsn > place->first_lsn) /* else the janitor has told of a later trim before */
         place->first_lsn = news->first_lsn;
     if (!was_told)
@@ -102,22 +89,32 @@ static void on_mail(void *arg, struct mail *first)
 
 /* ---------------------------------------------------------------- finding and making them */
 
-static struct copy *find(struct wal_copies *s, struct id16 log)
+struct copy *wal_copies_copy(struct wal_copies *s, struct id16 log)
 {
-    for (size_t i = 0; i < s->count; i++)
-        if (id16_equal(s->all[i].log, log))
+    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+        if (s->all[i].copier != NULL && id16_equal(s->all[i].log, log))
+            return &s->all[i];
+    return NULL;
+}
+
+/* NULL: there are as many copies as may be. */
+static struct copy *free_slot(struct wal_copies *s)
+{
+    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+        if (s->all[i].copier == NULL)
             return &s->all[i];
     return NULL;
 }
 
 static struct copy *add(struct wal_copies *s, struct id16 log)
 {
-    assert(s->count < WAL_COPIES_MAX);
-    struct copy *copy = &s->all[s->count++];
+    struct copy *copy = free_slot(s);
+    assert(copy != NULL);
     struct wal_copier_options options = {
         .dir = s->options.dir,
         .log = log,
         .store = s->options.store,
+        .closed = s->options.closed,
         .on_news = post_news,
         .arg = copy,
     };
@@ -130,9 +127,10 @@ static bool on_name(void *arg, const char *name)
 {
     struct wal_copies *s = arg;
     struct id16 log;
-    if (!id16_parse(name, &log) || id16_equal(log, s->options.dir->identity.log))
+    if (!id16_parse(name, &log) || id16_equal(log, s->options.dir->identity.log) ||
+        wal_copies_drop_rest(s, log))
         return true;
-    if (s->count < WAL_COPIES_MAX)
+    if (free_slot(s) != NULL)
         add(s, log);
     else
         log_error("there are more copies of logs than walsvc keeps; this one is not served",
@@ -147,12 +145,14 @@ static struct copy *begin(struct wal_copies *s, struct link_token token, const s
     const struct wal_log nothing = {.fs = s->options.dir->fs, .uuid = m->log, .fd = -1, .chain.next_lsn = 1};
     struct wal_copy_piece piece;
     struct wal_refusal refusal;
+    if (!wal_copies_may_begin(s, token, m->log))
+        return NULL;
     enum wal_copy_verdict verdict = wal_copy_check(&nothing, m, &piece, &refusal);
-    if (verdict != WAL_COPY_REFUSED && s->count < WAL_COPIES_MAX)
+    if (verdict != WAL_COPY_REFUSED && free_slot(s) != NULL)
         return add(s, m->log);
     if (verdict != WAL_COPY_REFUSED)
         wal_refuse(&refusal, SH_OVERLOADED, 0, "walsvc keeps 64 copies at most");
-    refuse(s, token, &refusal);
+    wal_copies_refuse(s, token, &refusal);
     return NULL;
 }
 
@@ -166,38 +166,45 @@ void wal_copies_on_append(struct wal_copies *s, const struct link_request *reque
     else if (id16_is_zero(m.log) || id16_equal(m.log, s->options.dir->identity.log))
         wal_refuse(&refusal, SH_BAD_REQUEST, 0, "not the log of another node");
     if (refusal.code != SH_OK) {
-        refuse(s, request->token, &refusal);
+        wal_copies_refuse(s, request->token, &refusal);
         return;
     }
-    struct copy *copy = find(s, m.log);
+    struct copy *copy = wal_copies_copy(s, m.log);
     if (copy == NULL)
         copy = begin(s, request->token, &m);
     if (copy == NULL)
         return;
+    if (copy->drops) {
+        wal_refuse(&refusal, SH_UNAVAILABLE, 0, "the copy of a closed log is being dropped");
+        wal_copies_refuse(s, request->token, &refusal);
+        return;
+    }
     error = wal_copier_put(copy->copier, request->token, &m);
     if (error == SH_OK)
         return;
     wal_refuse(&refusal, error, 0, "the copy cannot be opened; walsvc's log says why");
-    refuse(s, request->token, &refusal);
+    wal_copies_refuse(s, request->token, &refusal);
 }
 
 enum sh_error wal_copies_find(struct wal_copies *s, struct id16 log, struct wal_store **store,
                               uint64_t *durable_end)
 {
-    struct copy *copy = find(s, log);
+    struct copy *copy = wal_copies_copy(s, log);
     if (copy == NULL)
         return SH_NOT_FOUND;
-    if (!copy->told || s->has_stopped)
+    if (!copy->told || copy->drops || s->has_stopped)
         return SH_UNAVAILABLE;
     *store = wal_copier_store(copy->copier);
     *durable_end = s->options.logs->all[copy->index].durable.end;
     return copy->state;
 }
 
-void wal_copies_trimmed(struct wal_copies *s, const struct wal_store *store, uint64_t first_lsn)
+void wal_copies_index_lost(struct wal_copies *s, struct id16 log)
 {
-    const struct copy *copy = find(s, store->uuid);
-    wal_logs_trimmed(s->options.logs, copy->index, first_lsn);
+    struct wal_store *store;
+    uint64_t durable_end;
+    if (wal_copies_find(s, log, &store, &durable_end) == SH_OK)
+        wal_prepare_look(store->prepare);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -208,6 +215,7 @@ struct wal_copies *wal_copies_open(const struct wal_copies_options *o)
     char logs[PATH_MAX];
     s->options = *o;
     vfs_parent(o->dir->log, logs);
+    wal_logs_closed(o->logs, wal_closed_version(o->closed));
     mailbox_open(&s->mailbox, o->loop, on_mail, s);
     int result = o->dir->fs->list(o->dir->fs, logs, on_name, s);
     if (result < 0)
@@ -218,28 +226,32 @@ struct wal_copies *wal_copies_open(const struct wal_copies_options *o)
 
 void wal_copies_drop(struct wal_copies *s, uint64_t session)
 {
-    for (size_t i = 0; i < s->count && !s->has_stopped; i++)
-        wal_copier_detach(s->all[i].copier, session);
+    for (size_t i = 0; i < WAL_COPIES_MAX && !s->has_stopped; i++)
+        if (s->all[i].copier != NULL)
+            wal_copier_detach(s->all[i].copier, session);
 }
 
 void wal_copies_set(struct wal_copies *s, const struct wal_upkeep_settings *settings)
 {
     s->options.store.settings = *settings;
-    for (size_t i = 0; i < s->count; i++)
-        wal_copier_set(s->all[i].copier, settings);
+    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+        if (s->all[i].copier != NULL)
+            wal_copier_set(s->all[i].copier, settings);
 }
 
 void wal_copies_stop(struct wal_copies *s)
 {
-    for (size_t i = 0; i < s->count; i++)
-        wal_copier_stop(s->all[i].copier);
+    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+        if (s->all[i].copier != NULL)
+            wal_copier_stop(s->all[i].copier);
     s->has_stopped = true;
     mailbox_close(&s->mailbox);
 }
 
 void wal_copies_close(struct wal_copies *s)
 {
-    for (size_t i = 0; i < s->count; i++)
-        wal_copier_free(s->all[i].copier);
+    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+        if (s->all[i].copier != NULL)
+            wal_copier_free(s->all[i].copier);
     free(s);
 }

@@ -5,6 +5,7 @@
 
 #include "wal_copier.h"
 #include "wal_logs.h"
+#include "wal_mend.h"
 
 struct wal_copies;
 
@@ -14,7 +15,9 @@ struct wal_copies_options {
     struct wal_store_options store;
     struct link_server *link;
     struct wal_logs *logs;        /* gets the copies' places; holds the own log's */
+    struct wal_closed *closed;    /* the register of closed logs; borrowed */
     void (*on_change)(void *arg); /* logs has changed by itself */
+    struct wal_mend **mend;       /* where it is, or NULL is; may be at work on a copy */
     void *arg;
 };
 
@@ -25,7 +28,16 @@ void wal_copies_on_append(struct wal_copies *copies, const struct link_request *
  * being opened. Else why it is not served. */
 enum sh_error wal_copies_find(struct wal_copies *copies, struct id16 log, struct wal_store **store,
                               uint64_t *durable_end);
-void wal_copies_trimmed(struct wal_copies *copies, const struct wal_store *store, uint64_t first_lsn);
+/* An index of that copy was removed, to be made again. */
+void wal_copies_index_lost(struct wal_copies *copies, struct id16 log);
+/* ---- closed logs: wal_copies_gone.c ---- */
+/* log_gone and closed_logs; false: it is another request. */
+bool wal_copies_on_closed(struct wal_copies *copies, const struct link_request *request);
+/* False, and refused (trimmed): the log was closed and dropped here, and does not live again. */
+bool wal_copies_may_begin(struct wal_copies *copies, struct link_token token, struct id16 log);
+/* The janitor says that the copy of a closed log may go: it is dropped in the background, if that is so. */
+void wal_copies_drop_copy(struct wal_copies *copies, struct id16 log);
+/* ---- */
 void wal_copies_drop(struct wal_copies *copies, uint64_t session);
 void wal_copies_set(struct wal_copies *copies, const struct wal_upkeep_settings *settings);
 /* Ends their threads; what they have done is answered. */

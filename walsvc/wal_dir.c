@@ -180,6 +180,8 @@ enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint6
     enum service_exit code = d->is_new ? write_identity(d, state) : sync_identity(d);
     if (code == EXIT_DONE) /* now that what a killed process may have written is synced */
         code = wal_permit_open(&d->permit, d->fs, d->data, d->identity.log);
+    if (code == EXIT_DONE)
+        code = wal_closed_open(&d->closed, d->fs, d->data);
     if (code != EXIT_DONE)
         wal_log_close(log);
     return code;
@@ -189,6 +191,7 @@ void wal_dir_close(struct wal_dir *d)
 {
     wal_damage_close(d->damage);
     d->damage = NULL;
+    wal_closed_close(&d->closed);
     if (d->lock_fd >= 0)
         d->fs->close(d->fs, d->lock_fd);
     d->lock_fd = -1;

@@ -4,6 +4,7 @@
 
 #include "exit_code.h"
 #include "log_reader.h"
+#include "wal_closed.h"
 #include "wal_log.h"
 #include "wal_permit.h"
 
@@ -16,6 +17,7 @@ struct wal_dir {
     bool is_new;               /* no identity is written yet: its log holds no entry */
     struct wal_damage *damage; /* of its log; open while the log is */
     struct wal_permit permit;  /* read with the log */
+    struct wal_closed closed;  /* the same */
     uint64_t reserve_bytes;    /* of the disk: no copy of damage is made below that. 0 after wal_dir_open; the
                                   caller's to set */
     int lock_fd;

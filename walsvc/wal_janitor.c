@@ -31,6 +31,8 @@ struct wal_janitor {
     bool poked, changed;
     enum wal_next next;
     struct wal_upkeep_settings settings; /* when changed */
+    bool gone_changed;
+    struct wal_gone gone; /* the same */
 };
 
 static struct wal_upkeep_time now(void)
@@ -110,9 +112,11 @@ static void take_news(struct wal_janitor *j)
         wal_upkeep_set(j->upkeep, &j->settings);
         j->tidy_due_ns = j->scrub_due_ns = 0;
     }
-    if (j->poked)
+    if (j->gone_changed)
+        wal_upkeep_gone(j->upkeep, &j->gone);
+    if (j->poked || j->gone_changed)
         j->tidy_due_ns = 0;
-    j->changed = j->poked = false;
+    j->changed = j->poked = j->gone_changed = false;
 }
 
 static void wait_until_due(struct wal_janitor *j)
@@ -140,7 +144,7 @@ static void *run(void *arg)
             do_what_is_due(j);
         }
         pthread_mutex_lock(&j->lock);
-        if (!atomic_load(j->stop) && j->first == NULL && !j->poked && !j->changed)
+        if (!atomic_load(j->stop) && j->first == NULL && !j->poked && !j->changed && !j->gone_changed)
             wait_until_due(j);
     }
     pthread_mutex_unlock(&j->lock);
@@ -220,6 +224,15 @@ void wal_janitor_set(struct wal_janitor *j, const struct wal_upkeep_settings *se
     pthread_mutex_lock(&j->lock);
     j->settings = *settings;
     j->changed = true;
+    pthread_cond_signal(&j->wake);
+    pthread_mutex_unlock(&j->lock);
+}
+
+void wal_janitor_gone(struct wal_janitor *j, const struct wal_gone *gone)
+{
+    pthread_mutex_lock(&j->lock);
+    j->gone = *gone;
+    j->gone_changed = true;
     pthread_cond_signal(&j->wake);
     pthread_mutex_unlock(&j->lock);
 }

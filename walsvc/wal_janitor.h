@@ -43,6 +43,8 @@ void wal_janitor_look(struct wal_janitor *janitor, uint64_t base_lsn);
  * thread. */
 void wal_janitor_next(struct wal_janitor *janitor, enum wal_next next);
 void wal_janitor_set(struct wal_janitor *janitor, const struct wal_upkeep_settings *settings);
+/* Whether the log is closed; see wal_upkeep_gone. */
+void wal_janitor_gone(struct wal_janitor *janitor, const struct wal_gone *gone);
 /* Ends the thread within one step: a quarter MiB read, a segment removed, a task. What waits is not done. */
 void wal_janitor_stop(struct wal_janitor *janitor);
 

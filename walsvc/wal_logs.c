@@ -31,8 +31,11 @@ static void answer(struct wal_logs *l, struct link_token token)
         };
         held_log_pack(&pk, &held);
     }
-    struct msg_logs_reply reply = {
-        .boot = l->boot, .version = l->version, .waits = l->waits, .logs = buf_slice(&places)};
+    struct msg_logs_reply reply = {.boot = l->boot,
+                                   .version = l->version,
+                                   .waits = l->waits,
+                                   .closed = l->closed,
+                                   .logs = buf_slice(&places)};
     l->reply(l->arg, token, &reply);
     buf_free(&places);
 }
@@ -74,10 +77,28 @@ void wal_logs_ask(struct wal_logs *l, struct link_token token, const struct msg_
 
 size_t wal_logs_add(struct wal_logs *l, struct id16 log)
 {
-    assert(l->count < WAL_LOGS_MAX);
-    l->all[l->count] = (struct wal_log_place){.log = log, .first_lsn = 1, .is_hidden = true};
+    size_t at = 1;
+    while (at < l->count && !l->all[at].is_free)
+        at++;
+    assert(at < WAL_LOGS_MAX);
+    l->all[at] = (struct wal_log_place){.log = log, .first_lsn = 1, .is_hidden = true};
+    l->count += at == l->count;
     l->opening++;
-    return l->count++;
+    return at;
+}
+
+void wal_logs_remove(struct wal_logs *l, size_t index)
+{
+    l->all[index] = (struct wal_log_place){.is_hidden = true, .is_free = true};
+    changed(l);
+}
+
+void wal_logs_closed(struct wal_logs *l, uint64_t version)
+{
+    if (version == l->closed)
+        return;
+    l->closed = version;
+    changed(l);
 }
 
 void wal_logs_opened(struct wal_logs *l)
@@ -92,12 +113,14 @@ void wal_logs_moved(struct wal_logs *l, size_t index, const struct wal_durable *
     changed(l);
 }
 
-void wal_logs_trimmed(struct wal_logs *l, size_t index, uint64_t first_lsn)
+void wal_logs_trimmed(struct wal_logs *l, struct id16 log, uint64_t first_lsn)
 {
-    if (first_lsn <= l->all[index].first_lsn)
-        return;
-    l->all[index].first_lsn = first_lsn;
-    changed(l);
+    for (size_t i = 0; i < l->count; i++) {
+        if (!id16_equal(l->all[i].log, log) || first_lsn <= l->all[i].first_lsn)
+            continue;
+        l->all[i].first_lsn = first_lsn;
+        changed(l);
+    }
 }
 
 void wal_logs_proved(struct wal_logs *l)

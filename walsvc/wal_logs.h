@@ -15,12 +15,14 @@ struct wal_log_place {
     struct wal_durable durable;
     uint64_t first_lsn;        /* that is left */
     bool is_hidden;            /* a copy that is not served */
+    bool is_free;              /* hidden, and no log's: the next one's */
     struct wal_damage *damage; /* its register; NULL: none is open */
 };
 
 struct wal_logs {
     struct id16 boot;
     uint64_t version;
+    uint64_t closed;                        /* version of the register of closed logs */
     bool waits;                             /* for `own_log` */
     struct wal_log_place all[WAL_LOGS_MAX]; /* the own one first */
     size_t count;
@@ -39,10 +41,14 @@ size_t wal_logs_add(struct wal_logs *logs, struct id16 log);
 void wal_logs_opened(struct wal_logs *logs);
 /* How far it is durable has changed, or what else its place says. */
 void wal_logs_moved(struct wal_logs *logs, size_t index, const struct wal_durable *durable);
+/* The copy is gone. */
+void wal_logs_remove(struct wal_logs *logs, size_t index);
+/* The register of closed logs has another version. */
+void wal_logs_closed(struct wal_logs *logs, uint64_t version);
 /* The own log waits no longer. */
 void wal_logs_proved(struct wal_logs *logs);
-/* What is lower than what was told says nothing. */
-void wal_logs_trimmed(struct wal_logs *logs, size_t index, uint64_t first_lsn);
+/* What is lower than what was told says nothing, nor does what is told of a copy that is gone. */
+void wal_logs_trimmed(struct wal_logs *logs, struct id16 log, uint64_t first_lsn);
 void wal_logs_drop(struct wal_logs *logs, uint64_t session);
 /* Answers what has waited long enough. */
 void wal_logs_tick(struct wal_logs *logs, int64_t now_ns);

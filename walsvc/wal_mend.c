@@ -284,6 +284,15 @@ struct wal_mend *wal_mend_open(const struct wal_mend_options *o)
     return m;
 }
 
+bool wal_mend_forget(struct wal_mend *m, const struct wal_store *store)
+{
+    if (m->job != NULL) /* m->repair is the janitor's */
+        return false;
+    if (m->repair.dir == store->path)
+        m->repair = (struct wal_repair){0};
+    return true;
+}
+
 void wal_mend_close(struct wal_mend *m)
 {
     m->has_ended = true;

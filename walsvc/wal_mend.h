@@ -32,6 +32,8 @@ void wal_mend_on_accept_loss(struct wal_mend *mend, const struct link_request *r
 /* What the core says of the loss frame: it is durable, or will not be. */
 void wal_mend_accepted(struct wal_mend *mend);
 void wal_mend_refused(struct wal_mend *mend, enum sh_error error, const char *text);
+/* A copy's store is about to go. False: not now, a request is in work. */
+bool wal_mend_forget(struct wal_mend *mend, const struct wal_store *store);
 /* The committer and all janitors have ended, the core and the link have not. What is not done is not
  * answered. */
 void wal_mend_close(struct wal_mend *mend);

@@ -27,8 +27,9 @@ struct wal_service {
     struct wal_core *core;
     struct wal_commit *commit; /* NULL when it has ended */
     struct wal_logs logs;
-    struct wal_copies *copies; /* NULL while there is no link */
-    struct wal_mend *mend;     /* NULL while there is no link, and when the janitors have ended */
+    struct wal_copies *copies;  /* NULL while there is no link */
+    _Atomic int64_t horizon_ns; /* see wal_upkeep.h */
+    struct wal_mend *mend;      /* NULL while there is no link, and when the janitors have ended */
     struct link_server *link;
     char endpoint[LINK_ENDPOINT_MAX];
     struct mailbox mailbox;
@@ -43,8 +44,8 @@ struct wal_service {
 /* From the committer, a preparer or a janitor. */
 struct wal_mail {
     struct mail mail;
-    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER, MAIL_INDEX_LOST, MAIL_TRIMMED } kind;
-    struct wal_store *store; /* of the last two */
+    enum { MAIL_DURABLE, MAIL_NEXT, MAIL_ANSWER, MAIL_INDEX_LOST, MAIL_TRIMMED, MAIL_DROP } kind;
+    struct id16 log; /* of the last three: a copy may be gone when the mail is read */
     uint64_t first_lsn;
     struct wal_durable durable;
     enum wal_next next;
@@ -75,20 +76,26 @@ static void post_next(void *arg, enum wal_next next)
     mailbox_put(&w->mailbox, &mail->mail);
 }
 
+static void post_of(struct wal_service *w, int kind, const struct wal_store *store, uint64_t first_lsn)
+{
+    struct wal_mail *mail = xmalloc(sizeof *mail);
+    *mail = (struct wal_mail){.kind = kind, .log = store->uuid, .first_lsn = first_lsn};
+    mailbox_put(&w->mailbox, &mail->mail);
+}
+
 static void post_index_lost(void *arg, struct wal_store *store)
 {
-    struct wal_service *w = arg;
-    struct wal_mail *mail = xmalloc(sizeof *mail);
-    *mail = (struct wal_mail){.kind = MAIL_INDEX_LOST, .store = store};
-    mailbox_put(&w->mailbox, &mail->mail);
+    post_of(arg, MAIL_INDEX_LOST, store, 0);
 }
 
 static void post_trimmed(void *arg, struct wal_store *store, uint64_t first_lsn)
 {
-    struct wal_service *w = arg;
-    struct wal_mail *mail = xmalloc(sizeof *mail);
-    *mail = (struct wal_mail){.kind = MAIL_TRIMMED, .store = store, .first_lsn = first_lsn};
-    mailbox_put(&w->mailbox, &mail->mail);
+    post_of(arg, MAIL_TRIMMED, store, first_lsn);
+}
+
+static void post_drop(void *arg, struct wal_store *store)
+{
+    post_of(arg, MAIL_DROP, store, 0);
 }
 
 static void post_answer(void *arg, struct link_token token, uint32_t type, struct buf *body)
@@ -122,12 +129,18 @@ static void take_durable(struct wal_service *w, const struct wal_durable *durabl
         wal_logs_moved(&w->logs, 0, durable);
 }
 
-static void take_trimmed(struct wal_service *w, const struct wal_store *store, uint64_t first_lsn)
+/* Of the own log, or of a copy, which may be gone by now. */
+static void take_of_store(struct wal_service *w, const struct wal_mail *mail)
 {
-    if (store == &w->own)
-        wal_logs_trimmed(&w->logs, 0, first_lsn);
-    else
-        wal_copies_trimmed(w->copies, store, first_lsn);
+    bool own = id16_equal(mail->log, w->own.uuid);
+    if (mail->kind == MAIL_DROP)
+        wal_copies_drop_copy(w->copies, mail->log);
+    else if (mail->kind == MAIL_TRIMMED)
+        wal_logs_trimmed(&w->logs, mail->log, mail->first_lsn);
+    else if (!own)
+        wal_copies_index_lost(w->copies, mail->log);
+    else if (w->own.prepare != NULL) /* else the next start makes it */
+        wal_prepare_look(w->own.prepare);
 }
 
 static void take_mail(struct wal_service *w, struct wal_mail *mail)
@@ -140,11 +153,9 @@ static void take_mail(struct wal_service *w, struct wal_mail *mail)
         take_durable(w, &mail->durable);
         break;
     case MAIL_INDEX_LOST:
-        if (mail->store->prepare != NULL) /* else the next start makes it */
-            wal_prepare_look(mail->store->prepare);
-        break;
     case MAIL_TRIMMED:
-        take_trimmed(w, mail->store, mail->first_lsn);
+    case MAIL_DROP:
+        take_of_store(w, mail);
         break;
     case MAIL_NEXT:
         if (w->commit != NULL) /* at the end nothing new is taken in */
@@ -317,9 +328,9 @@ static bool find_store(struct wal_service *w, const struct link_request *request
     if (id16_is_zero(log) || id16_equal(log, w->own.uuid))
         return true;
     enum sh_error error = wal_copies_find(w->copies, log, store, durable_end);
-    if (error == SH_NOT_FOUND)
+    if (error == SH_NOT_FOUND && wal_copies_may_begin(w->copies, request->token, log))
         refuse(w, request, error, "walsvc does not hold that log");
-    else if (error != SH_OK)
+    else if (error != SH_NOT_FOUND && error != SH_OK)
         refuse(w, request, error, "the copy of that log is not served; walsvc's log says why");
     return error == SH_OK;
 }
@@ -513,6 +524,8 @@ static void on_request(void *arg, const struct link_request *request)
         on_watermark(w, request);
     else if (request->type == MSG_copy_append)
         wal_copies_on_append(w->copies, request);
+    else if (wal_copies_on_closed(w->copies, request))
+        return;
     else if (request->type == MSG_logs)
         on_logs(w, request);
     else if (request->type == MSG_log_trim || request->type == MSG_hold || request->type == MSG_wal_info ||
@@ -611,6 +624,8 @@ static struct wal_store_options store_options(struct wal_service *w)
         .on_answer = post_answer,
         .on_index_lost = post_index_lost,
         .on_trimmed = post_trimmed,
+        .on_drop = post_drop,
+        .horizon_ns = &w->horizon_ns,
         .arg = w,
     };
 }
@@ -639,7 +654,9 @@ static void open_behind_link(struct wal_service *w)
         .store = store_options(w),
         .link = w->link,
         .logs = &w->logs,
+        .closed = &w->dir.closed,
         .on_change = on_copies_change,
+        .mend = &w->mend,
         .arg = w,
     };
     w->mend = wal_mend_open(&mend);
@@ -691,6 +708,7 @@ static enum service_exit open_store(struct wal_service *w)
     w->own.dir = &w->dir;
     w->own.uuid = w->dir.identity.log;
     w->own.damage = w->dir.damage;
+    options.tells_horizon = true;
     memcpy(w->own.path, w->dir.log, sizeof w->own.path);
     return wal_store_open(&w->own, &options);
 }

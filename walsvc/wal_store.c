@@ -10,6 +10,13 @@ static void on_trimmed(void *arg, uint64_t first_lsn, uint64_t position)
     store->options.on_trimmed(store->options.arg, store, first_lsn);
 }
 
+static void on_drop(void *arg)
+{
+    struct wal_store *store = arg;
+    if (store->options.on_drop != NULL)
+        store->options.on_drop(store->options.arg, store);
+}
+
 static void on_index_lost(void *arg)
 {
     struct wal_store *store = arg;
@@ -34,6 +41,9 @@ enum service_exit wal_store_open(struct wal_store *store, const struct wal_store
         .damage = store->damage,
         .on_index_lost = on_index_lost,
         .on_trimmed = on_trimmed,
+        .on_drop = on_drop,
+        .horizon_ns = options->horizon_ns,
+        .tells_horizon = options->tells_horizon,
         .on_fatal = on_fatal,
         .arg = store,
     };

@@ -17,6 +17,9 @@ struct wal_store_options {
     void (*on_answer)(void *arg, struct link_token token, uint32_t type, struct buf *body);
     void (*on_index_lost)(void *arg, struct wal_store *store);
     void (*on_trimmed)(void *arg, struct wal_store *store, uint64_t first_lsn);
+    void (*on_drop)(void *arg, struct wal_store *store); /* see wal_upkeep.h */
+    _Atomic int64_t *horizon_ns;                         /* the same */
+    bool tells_horizon;
     void *arg;
 };
 

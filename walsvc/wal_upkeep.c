@@ -274,18 +274,18 @@ void wal_upkeep_give_up(struct wal_upkeep *u, uint64_t next_lsn)
         u->options.on_index_lost(u->options.arg);
 }
 
-/* What keeps segment `at` from going, by name. */
-static void pack_holders(const struct wal_upkeep *u, size_t at, struct buf *out)
+/* What keeps entries below next_lsn from going, by name. */
+static void pack_holders(const struct wal_upkeep *u, uint64_t next_lsn, struct buf *out)
 {
     msgpack_packer pk;
     char text[WAL_HOLD_TEXT];
     size_t count = 0;
     mp_packer(&pk, out);
     for (size_t i = 0; i < u->holds.count; i++)
-        count += wal_hold_keeps(&u->holds.all[i], u->catalog.all[at].next_lsn);
+        count += wal_hold_keeps(&u->holds.all[i], next_lsn);
     msgpack_pack_array(&pk, count);
     for (size_t i = 0; i < u->holds.count; i++) {
-        if (!wal_hold_keeps(&u->holds.all[i], u->catalog.all[at].next_lsn))
+        if (!wal_hold_keeps(&u->holds.all[i], next_lsn))
             continue;
         wal_hold_text(&u->holds.all[i], text);
         mp_pack_cstr(&pk, text);
@@ -301,18 +301,25 @@ static void pack_one(const char *text, struct buf *out)
         mp_pack_cstr(&pk, text);
 }
 
+static bool reaches_closed_end(const struct wal_upkeep *u, uint64_t before)
+{
+    return u->gone.is_gone && before > u->gone.lsn;
+}
+
 /* What holds back the segment behind those that went, when it lies below `before`. */
 static void pack_held_by(const struct wal_upkeep *u, size_t at, uint64_t before, struct buf *out)
 {
     const struct wal_segment *s = at < u->catalog.count ? &u->catalog.all[at] : NULL;
-    if (s == NULL || s->next_lsn == 0 || s->next_lsn > before)
+    if (s != NULL && s->next_lsn == 0 && reaches_closed_end(u, before))
+        pack_holders(u, u->gone.lsn + 1, out);
+    else if (s == NULL || s->next_lsn == 0 || s->next_lsn > before)
         pack_one(NULL, out);
     else if (s->damaged)
         pack_one("a damaged segment header", out);
     else if (!wal_segment_is_marked(s, u->catalog.mark_end))
         pack_one("the durable mark", out);
     else
-        pack_holders(u, at, out);
+        pack_holders(u, s->next_lsn, out);
 }
 
 /* Gives up all holds of that name. */
@@ -350,8 +357,11 @@ static void on_log_trim(struct wal_upkeep *u, const struct msg_log_trim *m, stru
     size_t below = wal_retention_below(u->catalog.all, u->catalog.count, m->before, u->catalog.mark_end);
     size_t free = wal_retention_free(u->catalog.all, below, &u->holds);
     pack_held_by(u, free, m->before, &held);
+    bool drops =
+        reaches_closed_end(u, m->before) && free + 1 >= u->catalog.count && !wal_upkeep_gone_is_kept(u);
     if (!m->dry_run) {
         result = trim(u, free, &trimmed);
+        u->drop_by_hand = drops && result == 0; /* the janitor tidies up next */
     } else {
         trimmed.segments = free;
         for (size_t i = 0; i < free; i++)
@@ -364,6 +374,7 @@ static void on_log_trim(struct wal_upkeep *u, const struct msg_log_trim *m, stru
         .segments = trimmed.segments,
         .bytes = trimmed.bytes,
         .held_by = buf_slice(&held),
+        .drops = drops,
     };
     *type = MSG_log_trim_reply;
     msg_encode(MSG_log_trim_reply, &reply, answer);
@@ -423,6 +434,7 @@ static int64_t apply_retention(struct wal_upkeep *u, struct wal_upkeep_time now)
     size_t free = wal_retention_free(c->all, due, &u->holds);
     if (free > 0 && trim(u, free, &trimmed) < 0)
         return 0;
+    wal_upkeep_tell_horizon(u, rules.bytes);
     if (rules.age_ns == 0 || due > free || c->count == 0 || c->all[0].last_ns == 0)
         return INT64_MAX;
     return c->all[0].last_ns + rules.age_ns + u->ahead_ns + 1;
@@ -435,7 +447,8 @@ int64_t wal_upkeep_tidy(struct wal_upkeep *u, struct wal_upkeep_time now)
     int64_t due_ns = apply_retention(u, now);
     if (due_ns == 0 || (u->holds.dirty && write_holds(u) < 0))
         return now.mono_ns + RETRY_NS;
-    int64_t expiry_ns = wal_holds_due_ns(&u->holds);
+    int64_t expiry_ns = wal_holds_due_ns(&u->holds), drop_ns = wal_upkeep_ask_drop(u, now);
+    due_ns = drop_ns < due_ns ? drop_ns : due_ns;
     due_ns = expiry_ns < due_ns ? expiry_ns : due_ns;
     if (due_ns == INT64_MAX)
         return INT64_MAX;

@@ -33,6 +33,13 @@ struct wal_upkeep_options {
     void (*on_index_lost)(void *arg);
     /* Everything below the LSN, and the position, is gone. May be NULL. */
     void (*on_trimmed)(void *arg, uint64_t first_lsn, uint64_t position);
+    /* The copy of a closed log may be dropped, see wal_upkeep_may_drop. Told again while it is there. May be
+     * NULL. */
+    void (*on_drop)(void *arg);
+    /* Real time: of what is older nothing is left in the node's own log, by its limit of bytes; 0: not known.
+     * That log tells it, its copies of others' go by it. May be NULL. */
+    _Atomic int64_t *horizon_ns;
+    bool tells_horizon;
     /* A sync failed: the process must end. When this returns all the same, nothing more may be called but
      * wal_upkeep_close. */
     void (*on_fatal)(void *arg, const char *what, int result);
@@ -41,6 +48,13 @@ struct wal_upkeep_options {
 
 struct wal_upkeep_time {
     int64_t real_ns, mono_ns;
+};
+
+/* Whether the log is closed, and where (`log_gone`). */
+struct wal_gone {
+    bool is_gone;
+    uint64_t end, lsn;
+    uint32_t checksum;
 };
 
 struct wal_upkeep {
@@ -52,6 +66,12 @@ struct wal_upkeep {
     /* The wall clock has jumped ahead by so much, which ages nothing until then (monotonic). */
     int64_t ahead_ns, ahead_until_ns;
     struct wal_upkeep_time looked; /* when it was compared with the monotonic one */
+    struct wal_gone gone;
+    bool drop_by_hand;
+    struct {
+        uint64_t end; /* of the log, when it was looked at; 0: it was not */
+        int64_t ns;
+    } gone_last; /* real time of its last frame */
 };
 
 /* Reads the register of holds. EXIT_CONFIG: it is of another version. EXIT_FAULT: a file call failed. Both
@@ -70,6 +90,20 @@ void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings 
 
 /* Removes every segment, the oldest first: a copy gives up what it has, since it goes on at next_lsn. */
 void wal_upkeep_give_up(struct wal_upkeep *upkeep, uint64_t next_lsn);
+
+/* ---- wal_upkeep_drop.c ---- */
+/* A copy's log is closed, or is not any more. */
+void wal_upkeep_gone(struct wal_upkeep *upkeep, const struct wal_gone *gone);
+/* Whether all of a closed copy may go now: no more than its newest segment is left, it is past its retention,
+ * or was trimmed by hand up to its end, and nothing holds it. */
+bool wal_upkeep_may_drop(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+/* Calls on_drop when that is so. Returns when to look again (real time; INT64_MAX: when something changes).
+ * The catalogue is up to date. */
+int64_t wal_upkeep_ask_drop(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
+/* Something holds the last segment of a closed copy. */
+bool wal_upkeep_gone_is_kept(const struct wal_upkeep *upkeep);
+/* After the own log was trimmed by its limit of bytes, if it has one. */
+void wal_upkeep_tell_horizon(const struct wal_upkeep *upkeep, uint64_t retention_bytes);
 
 /* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */

@@ -118,6 +118,7 @@ void wal_upkeep_info(struct wal_upkeep *u, const struct msg_wal_info *ask, struc
         .retention_bytes = rules.bytes,
         .retention_age = (uint64_t)rules.age_ns,
         .member_hold_max = rules.member_hold_max,
+        .closed = u->gone.is_gone,
     };
     pack_holds(&u->holds, &holds);
     pack_damages(u, &damages);

@@ -12,7 +12,7 @@ static const struct id16 own = {{1}}, copy = {{2}}, boot = {{3}};
 static struct wal_logs logs;
 static struct {
     unsigned count;
-    uint64_t number, version;
+    uint64_t number, version, closed;
     uint32_t logs;
     struct wal_log_place places[WAL_LOGS_MAX];
 } last;
@@ -24,6 +24,7 @@ static void on_reply(void *arg, struct link_token token, const struct msg_logs_r
     last.count++;
     last.number = token.number;
     last.version = reply->version;
+    last.closed = reply->closed;
     assert_true(id16_equal(reply->boot, boot));
     assert_true(mp_array(&m, &last.logs));
     for (uint32_t i = 0; i < last.logs; i++) {
@@ -80,7 +81,7 @@ static void test_a_poll_is_answered_by_the_next_change(void **state)
     assert_int_equal(last.places[0].durable.lsn, 7);
     assert_int_equal(last.places[0].durable.checksum, 99);
     ask(3, last.version, 1000);
-    wal_logs_trimmed(&logs, 0, 5);
+    wal_logs_trimmed(&logs, own, 5);
     assert_int_equal(last.number, 3);
     assert_int_equal(last.places[0].first_lsn, 5);
 }
@@ -133,6 +134,53 @@ static void test_polls_wait_until_every_copy_is_known(void **state)
     assert_int_equal(last.places[1].durable.end, 40);
 }
 
+static void serve(size_t index, uint64_t end)
+{
+    const struct wal_durable durable = {.end = end, .lsn = 1};
+    wal_logs_opened(&logs);
+    logs.all[index].is_hidden = false;
+    wal_logs_moved(&logs, index, &durable);
+}
+
+static void test_a_copy_that_goes_leaves_its_place_to_another(void **state)
+{
+    struct id16 log = {{9}};
+    (void)state;
+    for (uint8_t i = 0; i < WAL_COPIES_MAX; i++) {
+        log.bytes[1] = i;
+        serve(wal_logs_add(&logs, log), i);
+    }
+    ask(1, 0, 0);
+    assert_int_equal(last.logs, WAL_LOGS_MAX);
+    for (uint8_t i = 0; i < 3 * WAL_COPIES_MAX; i++) { /* all of them, again and again */
+        size_t gone = 1 + i % WAL_COPIES_MAX;
+        ask(2, last.version, 1000);
+        wal_logs_remove(&logs, gone);
+        assert_int_equal(last.number, 2);
+        assert_int_equal(last.logs, WAL_LOGS_MAX - 1);
+        log.bytes[1] = (uint8_t)(100 + i);
+        assert_int_equal(wal_logs_add(&logs, log), gone);
+        serve(gone, 1000);
+        ask(3, 0, 0);
+        assert_int_equal(last.logs, WAL_LOGS_MAX);
+        assert_true(id16_equal(last.places[gone].log, log));
+    }
+}
+
+static void test_another_register_of_closed_logs_answers_polls(void **state)
+{
+    (void)state;
+    wal_logs_closed(&logs, 4);
+    ask(1, 0, 0);
+    assert_int_equal(last.closed, 4);
+    ask(2, last.version, 1000);
+    wal_logs_closed(&logs, 4);
+    assert_int_equal(last.count, 1);
+    wal_logs_closed(&logs, 5);
+    assert_int_equal(last.count, 2);
+    assert_int_equal(last.closed, 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +188,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_another_boot_is_answered_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_poll_ends_when_its_wait_is_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_polls_wait_until_every_copy_is_known, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_copy_that_goes_leaves_its_place_to_another, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_register_of_closed_logs_answers_polls, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
