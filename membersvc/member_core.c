@@ -158,6 +158,30 @@ void member_core_watermark(struct member_core *core, struct member_time now,
     core_leave(core);
 }
 
+static bool is_among(struct id16 log, const struct id16 *logs, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (id16_equal(logs[i], log))
+            return true;
+    return false;
+}
+
+void member_core_holdings(struct member_core *core, struct member_time now, const struct id16 *logs,
+                          size_t count)
+{
+    core_enter(core, now);
+    size_t kept = 0;
+    for (size_t i = 0; i < core->mark_count; i++)
+        if (is_among(core->marks[i].log, logs, count))
+            core->marks[kept++] = core->marks[i];
+    if (kept < core->mark_count || core->holdings == 0) {
+        core->holdings++;
+        core->marks_moved = core_is_member(core);
+    }
+    core->mark_count = kept;
+    core_leave(core);
+}
+
 /* ------------------------------------------------------------ open and close */
 
 static void take_options(struct member_core *core, const struct member_options *o, struct member_time now)

@@ -54,6 +54,10 @@ int64_t member_core_due_ns(const struct member_core *core);
 void member_core_watermark(struct member_core *core, struct member_time now,
                            const struct member_watermark *mark);
 
+/* These are all logs that it holds: the watermarks of others go. */
+void member_core_holdings(struct member_core *core, struct member_time now, const struct id16 *logs,
+                          size_t count);
+
 /* node join and node leave. On an error *text says why in a sentence; see the messages for the errors.
  * Done: *generation of the id. */
 enum sh_error member_core_join(struct member_core *core, struct member_time now,

@@ -294,7 +294,7 @@ static void on_guest(struct member_core *core, uint32_t type, const struct speak
 
 static void on_heartbeat(struct member_core *core, struct member *m, const struct msg_heartbeat *h)
 {
-    gossip_take_marks(core, m, h->watermarks);
+    gossip_take_marks(core, m, h->watermarks, h->holdings);
     struct address to = address_of(core, m);
     if (h->answer && wire_may_answer(core, m, ANSWER_HEARTBEAT))
         wire_send_heartbeat(core, &to, false, true);

@@ -108,6 +108,7 @@ static void send_marks(struct member_core *core)
         return;
     struct msg_gossip m = {.from = buf_slice(&core->own_bytes), .wall_ms = wire_wall_ms(core)};
     m.watermarks = wire_marks(core);
+    m.holdings = core->holdings;
     wire_begin(core, MSG_gossip);
     msg_encode(MSG_gossip, &m, &core->message);
     uint32_t most = mates->count <= MATES_MAX ? mates->count : FANOUT;
@@ -133,12 +134,28 @@ static void take_mark(struct member *m, const struct member_watermark *mark)
     m->marks[m->mark_count++] = *mark;
 }
 
-void gossip_take_marks(struct member_core *core, struct member *m, struct slice marks)
+/* What it said before it gave a log up does not bring that back, however late it comes. False: this is such.
+ */
+static bool take_holdings(struct member *m, uint64_t holdings)
+{
+    uint64_t known = id16_equal(m->boot, m->holdings_boot) ? m->holdings : 0;
+    if (holdings < known)
+        return false;
+    if (holdings > known)
+        m->mark_count = 0;
+    m->holdings = holdings;
+    m->holdings_boot = m->boot;
+    return true;
+}
+
+void gossip_take_marks(struct member_core *core, struct member *m, struct slice marks, uint64_t holdings)
 {
     struct mp p = mp_of(marks);
     uint32_t count, parts;
-    bool good = marks.len == 0 || mp_array(&p, &count);
-    for (uint32_t i = 0; good && marks.len > 0 && i < count; i++) {
+    if (marks.len == 0 || !take_holdings(m, holdings))
+        return;
+    bool good = mp_array(&p, &count);
+    for (uint32_t i = 0; good && i < count; i++) {
         struct member_watermark mark;
         struct slice log;
         good = mp_array(&p, &parts) && parts == 3 && mp_bin(&p, &log) && log.len == sizeof mark.log &&
@@ -249,7 +266,7 @@ void gossip_on_gossip(struct member_core *core, struct member *from, const struc
         return;
     }
     if (!from->drifting)
-        gossip_take_marks(core, from, gossip->watermarks);
+        gossip_take_marks(core, from, gossip->watermarks, gossip->holdings);
     if (!core_is_member(core))
         return;
     struct address to = address_of(core, from);

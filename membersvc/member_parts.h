@@ -55,6 +55,8 @@ struct member {
     int64_t ahead_ms;
     int64_t answered_ns[ANSWERS];
     struct member_watermark *marks;
+    uint64_t holdings; /* of the last watermarks that came, within the boot: */
+    struct id16 holdings_boot;
     struct member *news_before, *news_behind;
     char id[];
 };
@@ -129,6 +131,7 @@ struct member_core {
     struct member *news_first, *news_last;
     struct member_watermark marks[MEMBER_WATERMARKS_MAX];
     size_t mark_count;
+    uint64_t holdings; /* counts on when one goes; 0: walsvc has not said yet which there are */
     bool marks_moved;
     char sync_with[CONFIG_ID_MAX + 1]; /* whose summary is awaited */
 
@@ -234,7 +237,8 @@ void gossip_drop(struct member_core *core, struct member *m);
 /* Its record came from another, as it is here: counts as sent. When many have it, it soon ends. */
 void gossip_seen(struct member_core *core, struct member *m);
 void gossip_tick(struct member_core *core);
-void gossip_take_marks(struct member_core *core, struct member *m, struct slice marks);
+/* holdings: as in heartbeat. */
+void gossip_take_marks(struct member_core *core, struct member *m, struct slice marks, uint64_t holdings);
 void gossip_heartbeats(struct member_core *core);
 void gossip_on_gossip(struct member_core *core, struct member *from, const struct msg_gossip *gossip);
 /* Records that were asked for, with ids as in gossip.want. */

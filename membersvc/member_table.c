@@ -119,6 +119,7 @@ static void forget_past(struct member *m)
     free(m->marks);
     m->marks = NULL;
     m->mark_count = 0;
+    m->holdings = 0;
     m->unreachable = m->drifting = false;
 }
 

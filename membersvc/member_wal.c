@@ -74,6 +74,8 @@ static void take_logs(struct member_service *m, struct slice logs)
 {
     struct mp p = mp_of(logs);
     struct held_log held;
+    struct id16 all[MEMBER_WATERMARKS_MAX];
+    size_t all_count = 0;
     uint32_t count;
     bool good = mp_array(&p, &count);
     for (uint32_t i = 0; good && i < count && (good = held_log_next(&p, &held)); i++) {
@@ -85,8 +87,12 @@ static void take_logs(struct member_service *m, struct slice logs)
             return;
         }
         member_core_watermark(m->core, member_now(), &mark);
+        if (all_count < MEMBER_WATERMARKS_MAX)
+            all[all_count++] = mark.log;
     }
-    if (!good)
+    if (good)
+        member_core_holdings(m->core, member_now(), all, all_count);
+    else
         log_warn("walsvc tells its logs in a way that membersvc does not know");
 }
 

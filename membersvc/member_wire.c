@@ -52,8 +52,10 @@ struct slice wire_heartbeat(struct member_core *core, bool answer, bool news)
                               .founded = core->founded,
                               .list = core->founded ? 0 : core->list,
                               .answer = answer};
-    if (news)
+    if (news) {
         m.watermarks = wire_marks(core);
+        m.holdings = core->holdings;
+    }
     wire_begin(core, MSG_heartbeat);
     msg_encode(MSG_heartbeat, &m, &core->message);
     return buf_slice(&core->message);

@@ -196,6 +196,100 @@ static void test_each_log_has_a_watermark_of_its_own(void **state)
     cores_close(&rig);
 }
 
+static void tell_holdings(struct member_rig *rig, uint32_t node, uint32_t logs)
+{
+    struct id16 held[4];
+    for (uint32_t i = 0; i < logs; i++) {
+        struct member_watermark mark = {rig->nodes[i].log, 10 + i, 1000 + i};
+        member_core_watermark(rig->nodes[node].core, cores_time(rig, node), &mark);
+        held[i] = mark.log;
+    }
+    member_core_holdings(rig->nodes[node].core, cores_time(rig, node), held, logs);
+}
+
+static size_t marks_of_first(struct member_rig *rig, uint32_t at)
+{
+    return cores_view(rig, at, 0).watermark_count;
+}
+
+static void test_a_log_that_is_dropped_leaves_the_vectors(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 3, 21);
+    tell_holdings(&rig, 0, 3);
+    cores_run(&rig, 300);
+    assert_int_equal(marks_of_first(&rig, 1), 3);
+    tell_holdings(&rig, 0, 2);
+    assert_int_equal(marks_of_first(&rig, 0), 2);
+    cores_run(&rig, 300); /* by gossip */
+    assert_int_equal(marks_of_first(&rig, 1), 2);
+    rig.cut[0][2] = true;
+    tell_holdings(&rig, 0, 1);
+    cores_run(&rig, 300);
+    assert_int_equal(marks_of_first(&rig, 1), 1);
+    assert_int_equal(marks_of_first(&rig, 2), 2);
+    rig.cut[0][2] = false;
+    cores_run(&rig, 6000); /* by heartbeat */
+    assert_int_equal(marks_of_first(&rig, 2), 1);
+    tell_holdings(&rig, 0, 3); /* it lives again */
+    cores_run(&rig, 300);
+    assert_int_equal(marks_of_first(&rig, 1), 3);
+    cores_close(&rig);
+}
+
+/* As an older version of the software sends them, or one that has not heard its walsvc yet. */
+static void test_watermarks_that_do_not_say_what_is_held_take_nothing_away(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 2, 22);
+    tell_holdings(&rig, 0, 2);
+    cores_run(&rig, 300);
+    cores_stop(&rig, 0);
+    cores_start(&rig, 0); /* another boot, which knows nothing yet */
+    cores_run(&rig, 6000);
+    assert_int_equal(marks_of_first(&rig, 1), 2);
+    struct member_watermark mark = {rig.nodes[0].log, 20, 2000};
+    member_core_watermark(rig.nodes[0].core, cores_time(&rig, 0), &mark);
+    cores_run(&rig, 300);
+    assert_int_equal(marks_of_first(&rig, 1), 2);
+    tell_holdings(&rig, 0, 1);
+    cores_run(&rig, 300);
+    assert_int_equal(marks_of_first(&rig, 1), 1);
+    cores_close(&rig);
+}
+
+static void test_a_late_message_brings_nothing_back(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 2, 23);
+    tell_holdings(&rig, 1, 2);
+    tell_holdings(&rig, 1, 1);
+    cores_run(&rig, 300);
+    assert_int_equal(cores_view(&rig, 0, 1).watermark_count, 1);
+    struct buf from = record_of_second(&rig);
+    struct member_record r = cores_record(&rig, 0, 1);
+    static const char late[] = "\x91\x93\xc4\x10late-late-late-!\x05\x07";
+    struct msg_gossip g = {.from = buf_slice(&from),
+                           .wall_ms = (uint64_t)cores_time(&rig, 0).wall_ms,
+                           .watermarks = slice_of(late, sizeof late - 1),
+                           .holdings = 1};
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(cores_view(&rig, 0, 1).watermark_count, 1);
+    assert_true(id16_equal(cores_view(&rig, 0, 1).watermarks[0].log, rig.nodes[0].log));
+    g.holdings = 0; /* nor one from before it knew what it holds */
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(cores_view(&rig, 0, 1).watermark_count, 1);
+    g.holdings = 3; /* what comes later counts */
+    cores_inject(&rig, 0, MSG_gossip, &g, "n2", r.boot, 1, NULL);
+    assert_int_equal(cores_view(&rig, 0, 1).watermark_count, 1);
+    assert_int_equal(cores_view(&rig, 0, 1).watermarks[0].lsn, 5);
+    buf_free(&from);
+    cores_close(&rig);
+}
+
 /* A cluster of 1,024 with ids and hosts as long as they may be: nothing is larger than a message may be, and
  * records come in parts. */
 static void test_the_largest_cluster_fits_into_messages(void **state)
@@ -270,6 +364,9 @@ int main(void)
         cmocka_unit_test(test_equal_views_are_compared_by_one_small_message),
         cmocka_unit_test(test_watermarks_reach_the_group),
         cmocka_unit_test(test_each_log_has_a_watermark_of_its_own),
+        cmocka_unit_test(test_a_log_that_is_dropped_leaves_the_vectors),
+        cmocka_unit_test(test_watermarks_that_do_not_say_what_is_held_take_nothing_away),
+        cmocka_unit_test(test_a_late_message_brings_nothing_back),
         cmocka_unit_test(test_the_largest_cluster_fits_into_messages),
         cmocka_unit_test(test_a_silent_cluster_sends_little),
     };
