@@ -20,6 +20,8 @@ struct repl_core *repl_core_open(const struct repl_options *options)
     core->members = xcalloc(REPL_MEMBERS_MAX, sizeof *core->members);
     core->follows = xcalloc(REPL_LOGS_MAX, sizeof *core->follows);
     core->holds = xcalloc(REPL_MEMBERS_MAX, sizeof *core->holds);
+    core->gone.logs = xcalloc(REPL_LOGS_MAX, sizeof *core->gone.logs);
+    core->gone.closed = xcalloc(REPL_CLOSED_MAX, sizeof *core->gone.closed);
     return core;
 }
 
@@ -28,6 +30,8 @@ void repl_core_close(struct repl_core *core)
     free(core->members);
     free(core->follows);
     free(core->holds);
+    free(core->gone.logs);
+    free(core->gone.closed);
     free(core->actions);
     free(core);
 }
@@ -126,6 +130,7 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     memcpy(core->members, members, count * sizeof *members);
     core->member_count = count;
     core->knows_members = true;
+    repl_gone_members(core, now_ns);
     repl_follow_members(core, now_ns);
     repl_quorum_tell(core, now_ns);
     repl_proof_go(core, now_ns);
@@ -158,6 +163,7 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bo
     core->knows_logs = true;
     repl_quorum_own_log(core, &before, rebooted);
     repl_serve_wake(core);
+    repl_gone_logs(core, now_ns, rebooted);
     repl_follow_logs(core, now_ns, rebooted);
     repl_repair_logs(core, now_ns);
     repl_proof_begin(core, waits);
@@ -180,6 +186,7 @@ void repl_core_tick(struct repl_core *core, int64_t now_ns)
         repl_follow_push_positions(core);
         repl_quorum_tell_again(core);
     }
+    repl_gone_tick(core, now_ns);
     repl_holds_tick(core, now_ns);
     repl_follow_go(core, now_ns);
 }
@@ -188,7 +195,8 @@ int64_t repl_core_due_ns(const struct repl_core *core)
 {
     int64_t due_ns = core->positions_due_ns;
     const int64_t others[] = {core->holds_due_ns,      repl_repair_due_ns(core), repl_proof_due_ns(core),
-                              repl_serve_due_ns(core), repl_follow_due_ns(core), repl_compare_due_ns(core)};
+                              repl_serve_due_ns(core), repl_follow_due_ns(core), repl_compare_due_ns(core),
+                              repl_gone_due_ns(core)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         due_ns = others[i] < due_ns ? others[i] : due_ns;
     return due_ns;

@@ -17,10 +17,12 @@ enum {
     REPL_FETCH_BYTES = 4 << 20,                              /* asked for at a time */
     REPL_BYTES_MAX = SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, /* that ever come at a time */
     REPL_TEXT_MAX = 256,
-    /* of fetches: one for each log, one for repairs, one for the own log, one for digests */
-    REPL_SLOTS = REPL_LOGS_MAX + 3,
+    /* of fetches: one for each log, one for repairs, one for the own log, one for digests, one for logs that
+       nobody extends any more */
+    REPL_SLOTS = REPL_LOGS_MAX + 4,
     REPL_WAIT_MS = 5000,   /* how long a source may hold a fetch */
     REPL_DIGESTS_MAX = 64, /* in a digests_reply */
+    REPL_CLOSED_MAX = 1024 /* as many as walsvc's register has */
 };
 
 struct repl_core;
@@ -56,6 +58,22 @@ struct repl_member {
 /* All of them; those beyond REPL_MEMBERS_MAX are left out by the caller, who tells. Copied. */
 void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
                        size_t count);
+
+/* Before repl_core_members: whether this node is a member, and all others of its group are among them. Until
+ * then no log is closed. */
+void repl_core_standing(struct repl_core *core, bool is_certain);
+
+/* A closed log whose copy was dropped here. */
+struct repl_closed_log {
+    struct id16 log;
+    struct log_chain end;
+    int64_t dropped_ns; /* real time */
+    bool lives;         /* the core's: walsvc was told that it does */
+};
+/* walsvc's register of them, before the repl_core_logs that goes with it. Copied. */
+void repl_core_closed(struct repl_core *core, const struct repl_closed_log *closed, size_t count);
+/* walsvc's answer to a REPL_GONE; taken: no error. */
+void repl_core_gone_told(struct repl_core *core, int64_t now_ns, bool taken);
 
 /* What walsvc holds, the own log first. boot: of walsvc. */
 /* waits: the own log is not extended before REPL_OWN_LOG says what others have of it. */
@@ -142,6 +160,8 @@ enum repl_action_kind {
     REPL_COMPARE,       /* read the own digests of the segments of `compare`, for repl_core_digests */
     REPL_LOOK,          /* have walsvc read the segment that `look` names */
     REPL_SERVE_DIGESTS, /* read the digests that `digests` asks for and answer the token */
+    REPL_GONE,          /* tell walsvc `gone` */
+    REPL_TELL,          /* answer the token with `reply` */
     REPL_NOTICE,        /* for the log */
 };
 
@@ -183,7 +203,7 @@ struct repl_action {
     enum repl_action_kind kind;
     unsigned slot;   /* FETCH, ASK_DIGESTS, CANCEL, STORE */
     uint64_t serial; /* FETCH, ASK_DIGESTS */
-    uint64_t token;  /* SERVE, SERVE_DIGESTS, REFUSE */
+    uint64_t token;  /* SERVE, SERVE_DIGESTS, REFUSE, TELL */
     char host[256],
         id[CONFIG_ID_MAX + 1];  /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom */
     uint16_t port;              /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
@@ -204,6 +224,8 @@ struct repl_action {
         struct msg_digests digests;
         struct repl_compare_digests compare;
         struct msg_look look;
+        struct msg_log_gone gone;
+        struct msg_fetch_reply reply;
     };
 };
 /* Takes the oldest one. */
@@ -225,9 +247,10 @@ enum repl_state {
     REPL_FORKED,
 };
 
-/* The arrays `followed` and `followers` of replicas_reply, appended. */
+/* The arrays `followed`, `followers` and `closed` of replicas_reply, appended. */
 void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf *out);
 void repl_core_followers(const struct repl_core *core, int64_t now_ns, struct buf *out);
+void repl_core_closed_logs(const struct repl_core *core, struct buf *out);
 
 /* Of the own log. */
 struct repl_progress {

@@ -73,7 +73,7 @@ static void note_caught_up(struct repl_follow *f, int64_t now_ns)
 
 static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log)
 {
-    if (id16_is_zero(log) || id16_equal(log, core->own))
+    if (id16_is_zero(log) || id16_equal(log, core->own) || repl_gone_is_closed(core, log))
         return;
     struct repl_follow *f = find_or_add(core, now_ns, log);
     if (f != NULL && !f->placed && core->knows_logs)
@@ -110,12 +110,17 @@ static bool is_known(const struct repl_core *core, struct id16 log)
     return known;
 }
 
-/* Nobody has it any more, and there is no copy here. */
+/* There is no copy here, and nobody has it any more, or it was dropped here. */
+static bool is_done_with(const struct repl_core *core, const struct repl_follow *f)
+{
+    return repl_gone_is_closed(core, f->log) || (!f->held && !is_known(core, f->log));
+}
+
 static void forget_gone(struct repl_core *core)
 {
     for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
         struct repl_follow *f = &core->follows[i];
-        if (!f->used || f->held || f->stores > 0 || is_known(core, f->log))
+        if (!f->used || f->stores > 0 || !is_done_with(core, f))
             continue;
         cancel(core, f);
         f->used = false;
@@ -211,6 +216,11 @@ void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted)
         if (!f->used || f->stores > 0)
             continue;
         const struct held_log *held = repl_held(core, f->log);
+        if (held == NULL && repl_gone_is_closed(core, f->log)) {
+            cancel(core, f);
+            f->used = false;
+            continue;
+        }
         if (!f->placed || f->lost || rebooted)
             stand_at(core, f, held);
         else if (held != NULL)
@@ -346,6 +356,10 @@ void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slo
     }
     if (slot == REPL_COMPARE_SLOT) {
         repl_compare_fetch_failed(core, now_ns, serial);
+        return;
+    }
+    if (slot == REPL_GONE_SLOT) {
+        repl_gone_fetch_failed(core, now_ns, serial);
         return;
     }
     struct repl_follow *f = &core->follows[slot];
@@ -546,6 +560,10 @@ bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, ui
     }
     if (slot == REPL_COMPARE_SLOT) {
         repl_compare_fetched(core, now_ns, serial, type, body);
+        return false;
+    }
+    if (slot == REPL_GONE_SLOT) {
+        repl_gone_fetched(core, now_ns, serial, type, body);
         return false;
     }
     struct repl_follow *f = &core->follows[slot];

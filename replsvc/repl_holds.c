@@ -26,16 +26,21 @@ static uint64_t has_up_to(const struct repl_core *core, size_t member, struct id
     return lsn;
 }
 
-/* The hold that was told for this member and log; NULL: none, and no room for one. */
+/* The hold that was told for this member and log; logs that are not held any more make room. NULL: no room.
+ */
 static struct repl_told_hold *told_of(struct repl_core *core, size_t member, struct id16 log)
 {
     struct repl_told_hold *holds = core->holds[member];
-    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
-        if (id16_is_zero(holds[i].log) || id16_equal(holds[i].log, log)) {
-            holds[i].log = log;
+    struct repl_told_hold *room = NULL;
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        if (!id16_is_zero(holds[i].log) && id16_equal(holds[i].log, log))
             return &holds[i];
-        }
-    return NULL;
+        if (room == NULL && (id16_is_zero(holds[i].log) || repl_held(core, holds[i].log) == NULL))
+            room = &holds[i];
+    }
+    if (room != NULL)
+        *room = (struct repl_told_hold){.log = log};
+    return room;
 }
 
 /* Its own log a member needs from nobody, unless it has lost its end: then what is held here is all there is.
@@ -44,6 +49,8 @@ static void hold_for(struct repl_core *core, size_t member, const struct held_lo
 {
     struct repl_told_hold *told = told_of(core, member, held->log);
     uint64_t lsn = has_up_to(core, member, held->log) + 1;
+    if (repl_gone_has(core, member, held)) /* perhaps it has dropped its copy */
+        lsn = held->durable.next_lsn;
     if (told == NULL || id16_equal(core->members[member].log, held->log))
         return;
     lsn = lsn > held->first_lsn ? lsn : held->first_lsn;

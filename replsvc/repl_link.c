@@ -17,12 +17,13 @@ static void pack_counters(const struct repl_service *r, struct buf *out)
 
 static void on_replicas(struct repl_service *r, struct link_token token)
 {
-    struct buf followed = {0}, followers = {0}, counters = {0};
+    struct buf followed = {0}, followers = {0}, counters = {0}, closed = {0};
     struct repl_progress progress = repl_core_progress(r->core);
     int64_t now_ns = clock_mono_ns();
     repl_core_followed(r->core, now_ns, &followed);
     repl_core_followers(r->core, now_ns, &followers);
     pack_counters(r, &counters);
+    repl_core_closed_logs(r->core, &closed);
     const struct msg_replicas_reply reply = {
         .node = slice_str(r->service->config->self->id),
         .log = r->identity.log,
@@ -32,6 +33,7 @@ static void on_replicas(struct repl_service *r, struct link_token token)
         .followed = buf_slice(&followed),
         .followers = buf_slice(&followers),
         .counters = buf_slice(&counters),
+        .closed = buf_slice(&closed),
     };
     r->body.len = 0;
     msg_encode(MSG_replicas_reply, &reply, &r->body);
@@ -39,6 +41,7 @@ static void on_replicas(struct repl_service *r, struct link_token token)
     buf_free(&followed);
     buf_free(&followers);
     buf_free(&counters);
+    buf_free(&closed);
 }
 
 static void on_request(void *arg, const struct link_request *request)

@@ -9,6 +9,7 @@
 /* Watermarks make no event: they are looked at again after so long. */
 enum { NODES_WAIT_MS = 1000, NODES_AGAIN_MS = 100 };
 enum { STATUS_DOWN = 3, STATUS_LEFT = 5 }; /* of `member` */
+enum { STATE_MEMBER = 1 };                 /* of nodes_reply */
 
 /* ---- what it says ---- */
 
@@ -127,6 +128,7 @@ static void take_nodes(struct repl_service *r, const struct msg_nodes_reply *rep
     else if (reply->state != 0) {
         r->nodes_told.len = 0;
         buf_append(&r->nodes_told, reply->nodes.data, reply->nodes.len);
+        repl_core_standing(r->core, reply->state == STATE_MEMBER && !too_many);
         repl_core_members(r->core, clock_mono_ns(), members, count);
     }
     if (too_many)

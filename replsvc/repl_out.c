@@ -118,9 +118,26 @@ void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf
             .lag_ms = lag_bytes > 0 ? age_ms(f->caught_up_ns, now_ns) : 0,
             .credit = repl_follow_credit(f),
             .retries = f->retries,
+            .closed = repl_gone_is_gone(core, f->log),
             .seen_ms = f->progress_ns > 0 ? 1 + age_ms(f->progress_ns, now_ns) : 0,
         };
         msg_encode(MSG_replica_info, &info, out);
+    }
+}
+
+void repl_core_closed_logs(const struct repl_core *core, struct buf *out)
+{
+    msgpack_packer pk;
+    mp_packer(&pk, out);
+    msgpack_pack_array(&pk, core->gone.closed_count);
+    for (size_t i = 0; i < core->gone.closed_count; i++) {
+        const struct repl_closed_log *closed = &core->gone.closed[i];
+        msgpack_pack_array(&pk, 5);
+        mp_pack_bin(&pk, slice_of(closed->log.bytes, sizeof closed->log.bytes));
+        msgpack_pack_uint64(&pk, closed->end.position);
+        msgpack_pack_uint64(&pk, closed->end.next_lsn - 1);
+        msgpack_pack_uint32(&pk, closed->end.checksum);
+        msgpack_pack_uint64(&pk, (uint64_t)closed->dropped_ns);
     }
 }
 

@@ -9,6 +9,7 @@
  *   repl_proof.c   whether others have more of the own log than there is here
  *   repl_compare.c sealed segments are compared with those of others
  *   repl_holds.c   what others still need is not trimmed
+ *   repl_gone.c    logs that nobody extends any more, and all hold to their end
  *   repl_out.c     actions, notices, and what is told of all this */
 #ifndef REPL_PARTS_H
 #define REPL_PARTS_H
@@ -122,9 +123,34 @@ struct repl_told_hold {
     uint64_t lsn;
 };
 
+/* A copy, and who has the log up to the same end. */
+struct repl_gone_log {
+    struct id16 log; /* zero: none */
+    struct log_chain end;
+    struct id16 has[REPL_MEMBERS_MAX]; /* members, by their own logs */
+    size_t has_count;
+    enum { REPL_TOLD_NOTHING, REPL_TOLD_NOT, REPL_TOLD_GONE } told; /* to walsvc */
+};
+
+struct repl_gone {
+    bool is_certain;
+    struct repl_gone_log *logs;     /* REPL_LOGS_MAX */
+    struct repl_closed_log *closed; /* REPL_CLOSED_MAX */
+    size_t closed_count;
+    size_t at_log, at_member; /* that comes next */
+    bool is_asking;
+    uint64_t serial;
+    struct held_log asked; /* of what log, with what end, */
+    struct id16 asked_member;
+    int64_t due_ns; /* the answer is given up, or the next pass begins */
+    bool is_telling;
+    struct msg_log_gone telling;
+    int64_t tell_ns; /* not before */
+};
+
 /* Of fetches, behind those of the logs. */
-enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_PROOF_SLOT, REPL_COMPARE_SLOT };
-_Static_assert((int)REPL_COMPARE_SLOT + 1 == (int)REPL_SLOTS, "each has its socket");
+enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_PROOF_SLOT, REPL_COMPARE_SLOT, REPL_GONE_SLOT };
+_Static_assert((int)REPL_GONE_SLOT + 1 == (int)REPL_SLOTS, "each has its socket");
 
 enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
 
@@ -148,6 +174,7 @@ struct repl_core {
     struct repl_mending mending;
     struct repl_proof proof;
     struct repl_compare compare;
+    struct repl_gone gone;
     struct repl_told_hold (*holds)[REPL_LOGS_MAX]; /* of each member: what walsvc was told */
     struct repl_action *actions;
     size_t action_first, action_count, action_cap;
@@ -245,6 +272,24 @@ void repl_compare_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t 
 void repl_holds_tick(struct repl_core *core, int64_t now_ns);
 /* A member is gone. */
 void repl_holds_release(struct repl_core *core, const char *id);
+
+/* ---- repl_gone.c ---- */
+/* It was closed, and its copy dropped here: it isn't followed. */
+bool repl_gone_is_closed(const struct repl_core *core, struct id16 log);
+/* walsvc was told that it is closed. */
+bool repl_gone_is_gone(const struct repl_core *core, struct id16 log);
+/* The member has said that it has the log up to just the end that it has here. */
+bool repl_gone_has(const struct repl_core *core, size_t member, const struct held_log *held);
+void repl_gone_members(struct repl_core *core, int64_t now_ns);
+void repl_gone_logs(struct repl_core *core, int64_t now_ns, bool rebooted);
+void repl_gone_tick(struct repl_core *core, int64_t now_ns);
+int64_t repl_gone_due_ns(const struct repl_core *core);
+void repl_gone_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
+                       struct slice body);
+void repl_gone_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
+/* Answers a fetch of a log that isn't held by the register, as if its end alone were left of it. False: it
+ * isn't there. */
+bool repl_gone_serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch);
 
 /* ---- repl_out.c ---- */
 struct repl_action *repl_put(struct repl_core *core, enum repl_action_kind kind);

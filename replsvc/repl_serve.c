@@ -120,6 +120,8 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
         core->counters.malformed++;
         refuse(core, token, SH_BAD_REQUEST, "nothing comes behind the last LSN there can be");
     } else if (held == NULL) {
+        if (repl_gone_serve(core, token, fetch))
+            return;
         core->counters.not_held++;
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
     } else if (is_at_end(fetch, held) && fetch->wait_ms > 0) {

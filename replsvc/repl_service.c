@@ -190,6 +190,12 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_LOOK:
         repl_wal_look(r, &a->look);
         break;
+    case REPL_GONE:
+        repl_wal_gone(r, &a->gone);
+        break;
+    case REPL_TELL:
+        repl_server_answer(r->server, a->token, repl_pack(r, MSG_fetch_reply, &a->reply), (struct slice){0});
+        break;
     case REPL_SERVE_DIGESTS:
         repl_digests_serve(r, a);
         break;

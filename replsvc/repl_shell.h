@@ -7,6 +7,7 @@
  *   repl_digests.c  reading digests of sealed segments, for others and to compare them with theirs
  *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies
  *   repl_damage.c   what walsvc says of damage
+ *   repl_closed.c   what walsvc is told, and says, of closed logs
  *   repl_members.c  the link to membersvc: who is in the group
  *   repl_link.c     its own link: replicas */
 #ifndef REPL_SHELL_H
@@ -64,6 +65,10 @@ struct repl_service {
     bool is_to_tell;
     struct id16 wal_boot;
     uint64_t logs_version;
+    struct id16 closed_boot;
+    uint64_t closed_version; /* of the register that the core knows, of that boot; 0: none */
+    uint64_t closed_asked;   /* number of the request that is out */
+    uint64_t gone;           /* the same */
     struct loop_timer logs_timer;
     int64_t logs_asked_ns;
     struct repl_store_out *stores;
@@ -114,6 +119,8 @@ void repl_digests_compare(struct repl_service *r, const struct repl_action *acti
 /* ---- repl_wal.c ---- */
 enum sh_error repl_wal_open(struct repl_service *r);
 void repl_wal_close(struct repl_service *r);
+/* Sends walsvc a request; returns its number. */
+uint64_t repl_wal_ask(struct repl_service *r, uint32_t type, const void *message);
 /* Takes r->fetched over. */
 void repl_wal_store(struct repl_service *r, const struct repl_action *action);
 void repl_wal_replicated(struct repl_service *r, const struct msg_replicated *replicated);
@@ -124,6 +131,14 @@ void repl_wal_ask_damage(struct repl_service *r, const struct repl_action *actio
 void repl_wal_own_log(struct repl_service *r, const struct repl_action *action);
 void repl_wal_hold(struct repl_service *r, const struct repl_action *action);
 void repl_wal_look(struct repl_service *r, const struct msg_look *look);
+
+/* ---- repl_closed.c ---- */
+void repl_wal_gone(struct repl_service *r, const struct msg_log_gone *gone);
+/* False: the core knows another version of the register of closed logs than logs_reply tells; it is asked
+ * for, and then the logs again. */
+bool repl_closed_is_known(struct repl_service *r, const struct msg_logs_reply *logs);
+/* An answer to one of these; false: it is not. */
+bool repl_closed_on_answer(struct repl_service *r, uint64_t number, uint32_t type, struct slice body);
 
 /* ---- repl_damage.c ---- */
 /* The range that is asked for, of an answer that tells of segments from that base LSN on: in *out, all zero

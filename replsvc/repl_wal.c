@@ -29,6 +29,11 @@ static uint64_t ask(struct repl_service *r, uint32_t type, const void *message)
     return number;
 }
 
+uint64_t repl_wal_ask(struct repl_service *r, uint32_t type, const void *message)
+{
+    return ask(r, type, message);
+}
+
 /* ---- the own log after a start of the machine ---- */
 
 void repl_wal_own_log(struct repl_service *r, const struct repl_action *action)
@@ -152,6 +157,8 @@ static bool on_logs(struct repl_service *r, uint32_t type, struct slice body)
     }
     if (id16_equal(reply.boot, r->wal_boot) && reply.version < r->logs_version)
         return true; /* the other one was faster */
+    if (!repl_closed_is_known(r, &reply))
+        return false;
     r->wal_boot = reply.boot;
     r->logs_version = reply.version;
     repl_core_logs(r->core, clock_mono_ns(), reply.boot, reply.waits, logs, count);
@@ -302,7 +309,7 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         on_repair(r, type, body);
     } else if (number == r->look) {
         on_look(r, type, body);
-    } else if (!on_store(r, number, type, body)) {
+    } else if (!repl_closed_on_answer(r, number, type, body) && !on_store(r, number, type, body)) {
         if (type == MSG_wal_info_reply)
             on_wal_info(r, body);
         else if (type == MSG_error)

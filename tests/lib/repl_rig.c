@@ -130,6 +130,18 @@ void peer_tell_logs(struct repl_rig *rig)
     collect(rig);
 }
 
+void peer_tell_closed(struct repl_rig *rig, const struct repl_closed_log *closed, size_t count)
+{
+    repl_core_closed(rig->core, closed, count);
+    peer_tell_logs(rig);
+}
+
+void peer_gone_told(struct repl_rig *rig, bool taken)
+{
+    repl_core_gone_told(rig->core, rig->now_ns, taken);
+    collect(rig);
+}
+
 void peer_wait(struct repl_rig *rig, int64_t ms)
 {
     int64_t end_ns = rig->now_ns + ms * NS_PER_MS, due_ns;

@@ -42,6 +42,10 @@ void peer_hold(struct repl_rig *rig, unsigned log, struct log_chain durable, uin
 /* Tells the core. */
 void peer_tell_members(struct repl_rig *rig);
 void peer_tell_logs(struct repl_rig *rig);
+/* walsvc's register of closed logs. */
+void peer_tell_closed(struct repl_rig *rig, const struct repl_closed_log *closed, size_t count);
+/* walsvc's answer to REPL_GONE. */
+void peer_gone_told(struct repl_rig *rig, bool taken);
 /* Time goes on; each tick that is due on the way happens, and must move the due time on. */
 void peer_wait(struct repl_rig *rig, int64_t ms);
 
