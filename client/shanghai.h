@@ -190,16 +190,20 @@ struct sh_trim_options {
     uint64_t before_lsn; /* the first LSN that is to stay */
     bool dry_run;        /* only say what would be done */
     const char *release; /* name of holds that are given up first, at most 64 bytes; NULL for none */
+    const uint8_t *log;  /* 16 bytes, or NULL for the node's own */
 };
 struct sh_trim_result {
     uint64_t first_lsn;       /* that is left */
     uint64_t segments, bytes; /* deleted, or that would be */
     char **held_by;           /* what holds back the next segment below before_lsn: "member n2" */
     size_t held_by_count;
+    bool
+        drops; /* the log is closed, and before_lsn behind its end: all of the copy goes, in the background */
 };
 /* Deletes whole sealed segments below an LSN, the oldest first, that nothing holds; result is the caller's,
  * what it points to is freed with sh_log_trim_free, and it is all zero after an error. SH_NOT_FOUND: there is
- * no hold of the name to release. SH_FORBIDDEN: connected by tcp. SH_TIMEOUT, SH_UNAVAILABLE: it may have
+ * no hold of the name to release, or no such log. SH_TRIMMED: the log is closed, and was dropped.
+ * SH_FORBIDDEN: connected by tcp. SH_TIMEOUT, SH_UNAVAILABLE: it may have
  * been done. Otherwise sh_status's errors. */
 enum sh_error sh_log_trim(struct sh_client *client, const struct sh_trim_options *options,
                           struct sh_trim_result *result);
@@ -249,10 +253,12 @@ struct sh_wal_info {
     uint64_t scrub_interval_ns, scrub_done, scrub_total, scrub_damages;
     int64_t scrub_last_ns; /* end of the last full pass, ns since 1970; 0: none yet */
     bool scrubbing;
+    bool closed; /* nobody extends the log any more, and all of the group hold it up to its end */
 };
 /* What walsvc knows of a log. log: 16 bytes, or NULL for the node's own; info is the caller's, what it points
  * to is freed with sh_wal_info_free, and it is all zero after an error. SH_UNAVAILABLE at once while walsvc
- * is away. SH_NOT_FOUND: it keeps no such record of that log. Otherwise sh_status's errors. */
+ * is away. SH_NOT_FOUND: it keeps no such record of that log. SH_TRIMMED: the log is closed, and was dropped
+ * here. Otherwise sh_status's errors. */
 enum sh_error sh_wal_info(struct sh_client *client, const uint8_t *log, struct sh_wal_info *info);
 /* Frees the lists, not info itself; does nothing the second time, or after an error. */
 void sh_wal_info_free(struct sh_wal_info *info);
@@ -366,6 +372,14 @@ struct sh_replica {
     uint64_t credit;                 /* bytes that it would take now; of a followed log */
     uint64_t retries; /* fetches that failed or led to nothing, since replsvc started; of a followed log */
     int64_t seen_ms;  /* age of the last word of it; -1: none yet */
+    bool closed;      /* nobody extends the log any more, and all of the group hold it up to its end */
+};
+/* A log that was closed, and whose copy the node has dropped. */
+struct sh_closed_log {
+    uint8_t log[16];
+    uint64_t lsn, end;  /* where it ended: LSN, position in bytes, */
+    uint32_t checksum;  /* of the last frame */
+    int64_t dropped_ns; /* since 1970 */
 };
 struct sh_replicas {
     char node[65];                             /* that answers, */
@@ -378,6 +392,8 @@ struct sh_replicas {
     size_t follower_count;
     struct sh_counter *counters; /* of replsvc, since it started */
     size_t counter_count;
+    struct sh_closed_log *closed; /* the oldest first */
+    size_t closed_count;
 };
 /* Which logs a node follows, who follows its own, and how far each copy is. replicas is the caller's, what it
  * points to is freed with sh_replicas_free, and it is all zero after an error. SH_UNAVAILABLE at once while

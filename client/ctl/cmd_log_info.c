@@ -201,6 +201,7 @@ static void print_json(const struct info *info)
     for (size_t i = 0; i < info->log.segment_count; i++)
         print_segment_json(&j, info, i);
     json_close(&j, ']');
+    json_bool(&j, "closed", info->wal.closed);
     json_bool(&j, "walsvc", info->has_wal);
     if (info->has_wal)
         print_wal_json(&j, &info->wal);
@@ -365,6 +366,9 @@ static void print_text(const struct ctl *ctl, const struct info *info)
     ctl_line(ctl, "entries", "LSN %s to %s", ctl_grouped(info->log.first_lsn, a),
              ctl_grouped(info->log.durable_lsn, b));
     ctl_line(ctl, "durable", "%s", ctl_bytes(info->log.durable_end, a));
+    if (info->wal.closed)
+        ctl_line(ctl, "closed", "at LSN %s: nobody extends it, and all of the group hold it up to there",
+                 ctl_grouped(info->log.durable_lsn, a));
     if (info->has_wal) {
         print_retention(ctl, &info->wal);
         print_disk(ctl, &info->wal);
@@ -443,6 +447,8 @@ static int info_of_data(const struct ctl *ctl, const char *data)
 static enum sh_error ask_node(struct sh_client *client, const uint8_t *log, struct info *info)
 {
     enum sh_error e = sh_log_info(client, log, &info->log);
+    if (e == SH_NOT_FOUND && log != NULL && sh_wal_info(client, log, &info->wal) == SH_TRIMMED)
+        return SH_TRIMMED; /* it was closed, and dropped here: the detail says so */
     if (e != SH_OK)
         return e;
     e = sh_wal_info(client, log, &info->wal);

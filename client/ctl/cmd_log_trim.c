@@ -15,6 +15,7 @@ static void print_json(const struct sh_trim_result *r, bool dry_run)
     for (size_t i = 0; i < r->held_by_count; i++)
         json_text(&j, NULL, r->held_by[i]);
     json_close(&j, ']');
+    json_bool(&j, "drops", r->drops);
     json_close(&j, '}');
     json_print(&j);
 }
@@ -30,6 +31,8 @@ static void print_text(const struct ctl *ctl, const struct sh_trim_result *r, bo
     ctl_line(ctl, dry_run ? "would delete" : "deleted", "%" PRIu64 " segment%s, %s", r->segments,
              r->segments == 1 ? "" : "s", ctl_bytes(r->bytes, bytes));
     ctl_line(ctl, "first LSN", "%" PRIu64, r->first_lsn);
+    if (r->drops)
+        ctl_line(ctl, "closed", "all of the copy %s", dry_run ? "would be dropped" : "is being dropped");
     if (names.len > 0)
         ctl_line(ctl, "held by", "%s", buf_cstr(&names));
     buf_free(&names);
@@ -39,6 +42,7 @@ static int run_trim(struct ctl *ctl)
 {
     struct sh_client *client;
     struct sh_trim_result result;
+    uint8_t log[16];
     struct sh_trim_options options = {
         .before_lsn = ctl_number(ctl, "before", 0),
         .dry_run = ctl_has(ctl, "dry-run"),
@@ -48,9 +52,10 @@ static int run_trim(struct ctl *ctl)
         return ctl_usage(ctl, "--before LSN is needed");
     if (options.dry_run && options.release != NULL)
         return ctl_usage(ctl, "--release does something: not with --dry-run");
-    int code = ctl_open(ctl, &client);
+    int code = ctl_open_log(ctl, &client, log);
     if (code != CTL_DONE)
         return code;
+    options.log = ctl_other_log(log);
     enum sh_error e = sh_log_trim(client, &options, &result);
     if (e != SH_OK) {
         code = ctl_fail_node(ctl, "log trim", e, sh_last_error_detail());
@@ -59,7 +64,7 @@ static int run_trim(struct ctl *ctl)
             print_json(&result, options.dry_run);
         else
             print_text(ctl, &result, options.dry_run);
-        code = result.segments == 0 && result.held_by_count > 0 ? CTL_NO : CTL_DONE;
+        code = result.segments == 0 && result.held_by_count > 0 && !result.drops ? CTL_NO : CTL_DONE;
         sh_log_trim_free(&result);
     }
     sh_close(client);
@@ -70,6 +75,7 @@ static const struct ctl_option trim_options[] = {
     {"before", 'b', CTL_NUMBER, "LSN", "the first entry that is to stay", 0, UINT64_MAX},
     {"dry-run", 'n', CTL_FLAG, NULL, "only say what would be deleted", 0, 0},
     {"release", 'r', CTL_WORD, "NAME", "give up all holds of this name first", 0, 0},
+    LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -81,7 +87,9 @@ const struct ctl_command cmd_log_trim = {
         "Whole sealed segments go, the oldest first, when all their entries lie below the LSN and no hold\n"
         "needs them. Says which LSN is the first one left, what was freed, and what holds back more, by\n"
         "name. Exit 1 when nothing could be deleted because of a hold. A hold whose holder will not come\n"
-        "back can be released; the holder then has to begin anew.",
+        "back can be released; the holder then has to begin anew. Of a copy whose log is closed (see\n"
+        "`replicas`) an LSN behind its end drops all of it.",
     .options = trim_options,
+    .of_log = true,
     .run = run_trim,
 };

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { CLOSED_SHOWN = 20 };
+
 /* ---------------------------------------------------------------- JSON */
 
 static void json_lsn(struct ctl_json *j, const char *key, uint64_t lsn)
@@ -45,6 +47,7 @@ static void json_followed(struct ctl_json *j, const struct sh_replica *r)
     json_place(j, r);
     json_uint(j, "credit", r->credit);
     json_uint(j, "retries", r->retries);
+    json_bool(j, "closed", r->closed);
     json_close(j, '}');
 }
 
@@ -53,6 +56,18 @@ static void json_follower(struct ctl_json *j, const struct sh_replica *r)
     json_open(j, NULL, '{');
     json_text(j, "follower", r->peer);
     json_place(j, r);
+    json_close(j, '}');
+}
+
+static void json_closed(struct ctl_json *j, const struct sh_closed_log *c)
+{
+    char when[CTL_TEXT_MAX];
+    json_open(j, NULL, '{');
+    json_uuid(j, "log", c->log);
+    json_uint(j, "lsn", c->lsn);
+    json_uint(j, "end", c->end);
+    json_uint(j, "checksum", c->checksum);
+    json_text(j, "dropped", ctl_time(c->dropped_ns, when));
     json_close(j, '}');
 }
 
@@ -72,6 +87,10 @@ static void print_json(const struct sh_replicas *r)
     json_open(&j, "followers", '[');
     for (size_t i = 0; i < r->follower_count; i++)
         json_follower(&j, &r->followers[i]);
+    json_close(&j, ']');
+    json_open(&j, "closed", '[');
+    for (size_t i = 0; i < r->closed_count; i++)
+        json_closed(&j, &r->closed[i]);
     json_close(&j, ']');
     json_open(&j, "counters", '{');
     for (size_t i = 0; i < r->counter_count; i++)
@@ -113,8 +132,11 @@ static void log_cell(struct ctl_table *table, const struct sh_replica *r)
 static void place_cells(const struct ctl *ctl, struct ctl_table *table, const struct sh_replica *r)
 {
     char text[CTL_TEXT_MAX];
-    ctl_table_cell(table, "%s%s%s", style_of(ctl, r->state), sh_replica_state_name(r->state),
-                   ctl_style(ctl, CTL_PLAIN));
+    if (r->closed)
+        ctl_table_cell(table, "closed");
+    else
+        ctl_table_cell(table, "%s%s%s", style_of(ctl, r->state), sh_replica_state_name(r->state),
+                       ctl_style(ctl, CTL_PLAIN));
     ctl_table_cell(table, "%" PRIu64, r->lsn);
     ctl_table_cell(table, "%" PRIu64, r->end);
     ctl_table_cell(table, "%" PRIu64, r->lag_entries);
@@ -146,6 +168,30 @@ static void add_follower(const struct ctl *ctl, struct ctl_table *table, const s
     ctl_table_cell(table, "-");
 }
 
+/* The last ones; JSON has all. */
+static void print_closed(const struct ctl *ctl, const struct sh_replicas *r)
+{
+    static const char *const heads[] = {"closed log", ">LSN", ">position", "dropped here"};
+    struct ctl_table table;
+    size_t first = r->closed_count > CLOSED_SHOWN ? r->closed_count - CLOSED_SHOWN : 0;
+    if (r->closed_count == 0)
+        return;
+    puts("");
+    ctl_table_head(&table, sizeof heads / sizeof heads[0], heads);
+    for (size_t i = first; i < r->closed_count; i++) {
+        const struct sh_closed_log *c = &r->closed[i];
+        struct id16 log;
+        char uuid[ID_TEXT], when[CTL_TEXT_MAX];
+        memcpy(log.bytes, c->log, sizeof log.bytes);
+        id16_format(log, uuid);
+        ctl_table_cell(&table, "%s", uuid);
+        ctl_table_cell(&table, "%" PRIu64, c->lsn);
+        ctl_table_cell(&table, "%" PRIu64, c->end);
+        ctl_table_cell(&table, "%s", ctl_time(c->dropped_ns, when));
+    }
+    ctl_table_print(ctl, &table);
+}
+
 static void print_text(const struct ctl *ctl, const struct sh_replicas *r)
 {
     static const char *const heads[] = {"log of",    "follower",        "from",   "state", ">LSN",
@@ -174,8 +220,10 @@ void ctl_print_replicas(const struct ctl *ctl, const struct sh_replicas *replica
 {
     if (ctl->format == CTL_JSON)
         print_json(replicas);
-    else
+    else {
         print_text(ctl, replicas);
+        print_closed(ctl, replicas);
+    }
 }
 
 static int run_replicas(struct ctl *ctl)
@@ -204,6 +252,7 @@ const struct ctl_command cmd_replicas = {
             "copies that it keeps. Columns: the member whose log it is, who has the copy and from whom,\n"
             "state, durable LSN and position (bytes) of the copy, entries and bytes that it is behind and\n"
             "since when it was not caught up, the last word of it, credit (bytes that it would take now),\n"
-            "and fetches that failed or led to nothing.",
+            "and fetches that failed or led to nothing. A log that nobody extends any more, and that all of\n"
+            "the group hold to its end, is closed; those that were dropped since are listed below.",
     .run = run_replicas,
 };

@@ -32,12 +32,15 @@ enum sh_error sh_log_trim(struct sh_client *c, const struct sh_trim_options *opt
     struct msg_log_trim_reply reply;
     if (options->release != NULL)
         ask.release = slice_str(options->release);
+    if (options->log != NULL)
+        memcpy(ask.log.bytes, options->log, sizeof ask.log.bytes);
     memset(result, 0, sizeof *result);
     enum sh_error e = shc_ask(c, &call, MSG_log_trim, &ask, MSG_log_trim_reply, &reply);
     if (e == SH_OK) {
         result->first_lsn = reply.first_lsn;
         result->segments = reply.segments;
         result->bytes = reply.bytes;
+        result->drops = reply.drops;
         e = decode_held_by(reply.held_by, result);
     }
     if (e != SH_OK) {
@@ -179,6 +182,7 @@ static bool take_rest(const struct msg_wal_info_reply *reply, struct sh_wal_info
     info->scrub_damages = reply->scrub_damages;
     info->scrub_last_ns = (int64_t)reply->scrub_last;
     info->scrubbing = reply->scrubbing;
+    info->closed = reply->closed;
     return decode_holds(reply->holds, info) && decode_damages(reply->damages, info);
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CLOSED_PARTS = 5 };
+
 const char *sh_replica_state_name(enum sh_replica_state state)
 {
     static const char *const names[] = {
@@ -35,6 +37,7 @@ static bool decode_replica(struct slice bytes, struct sh_replica *out)
     out->credit = info.credit;
     out->retries = info.retries;
     out->seen_ms = (int64_t)info.seen_ms - 1;
+    out->closed = info.closed;
     return true;
 }
 
@@ -52,6 +55,40 @@ static bool decode_list(struct slice list, struct sh_replica **out, size_t *out_
     return true;
 }
 
+static bool decode_closed(struct mp *m, struct sh_closed_log *out)
+{
+    uint32_t parts;
+    uint64_t checksum, dropped_ns;
+    struct slice id;
+    if (!mp_array(m, &parts) || parts < CLOSED_PARTS || !mp_bin(m, &id) || id.len != sizeof out->log ||
+        !mp_uint(m, &out->end) || !mp_uint(m, &out->lsn) || !mp_uint(m, &checksum) ||
+        !mp_uint(m, &dropped_ns))
+        return false;
+    memcpy(out->log, id.data, id.len);
+    out->checksum = (uint32_t)checksum;
+    out->dropped_ns = (int64_t)dropped_ns;
+    for (uint32_t i = CLOSED_PARTS; i < parts; i++)
+        if (!mp_skip(m))
+            return false;
+    return true;
+}
+
+/* An older node tells of none. */
+static bool decode_closed_logs(struct slice list, struct sh_replicas *out)
+{
+    struct mp m = mp_of(list);
+    uint32_t count;
+    if (list.len == 0)
+        return true;
+    if (!mp_array(&m, &count))
+        return false;
+    out->closed = xcalloc((size_t)count + 1, sizeof *out->closed); /* count: at most the bytes that came */
+    for (uint32_t i = 0; i < count; i++)
+        if (!decode_closed(&m, &out->closed[out->closed_count++]))
+            return false;
+    return true;
+}
+
 static bool take_replicas(const struct msg_replicas_reply *reply, struct sh_replicas *out)
 {
     memcpy(out->log, reply->log.bytes, sizeof out->log);
@@ -61,7 +98,8 @@ static bool take_replicas(const struct msg_replicas_reply *reply, struct sh_repl
     return shc_copy(out->node, sizeof out->node, reply->node) &&
            decode_list(reply->followed, &out->followed, &out->followed_count) &&
            decode_list(reply->followers, &out->followers, &out->follower_count) &&
-           shc_counters(reply->counters, &out->counters, &out->counter_count);
+           shc_counters(reply->counters, &out->counters, &out->counter_count) &&
+           decode_closed_logs(reply->closed, out);
 }
 
 enum sh_error sh_replicas(struct sh_client *c, struct sh_replicas *replicas)
@@ -86,5 +124,6 @@ void sh_replicas_free(struct sh_replicas *replicas)
     free(replicas->followed);
     free(replicas->followers);
     free(replicas->counters);
+    free(replicas->closed);
     memset(replicas, 0, sizeof *replicas);
 }

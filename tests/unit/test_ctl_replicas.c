@@ -102,10 +102,42 @@ static void test_json_has_all_that_is_known(void **state)
         "\"followed\":[{\"log\":\"00000000-0000-0000-0000-000000000000\",\"origin\":\"n2\",\"source\":\"n3\","
         "\"state\":\"waiting_for_follower\",\"lsn\":20,\"end\":2000,\"lag_entries\":3,\"lag_bytes\":3145728,"
         "\"lag_ms\":1500,"
-        "\"heard_ms\":40,\"credit\":4096,\"retries\":2}],"
+        "\"heard_ms\":40,\"credit\":4096,\"retries\":2,\"closed\":false}],"
         "\"followers\":[{\"follower\":\"n2\",\"state\":\"streaming\",\"lsn\":12345,\"end\":99,\"lag_"
         "entries\":0,\"lag_bytes\":0,"
-        "\"lag_ms\":0,\"heard_ms\":300}],\"counters\":{}}\n");
+        "\"lag_ms\":0,\"heard_ms\":300}],\"closed\":[],\"counters\":{}}\n");
+}
+
+static void test_closed_logs_are_told_those_that_were_dropped_too(void **state)
+{
+    static struct sh_closed_log closed[25];
+    (void)state;
+    for (unsigned i = 0; i < 25; i++)
+        closed[i] = (struct sh_closed_log){.log = {(uint8_t)i},
+                                           .lsn = 100 + i,
+                                           .end = 5000 + i,
+                                           .checksum = 9,
+                                           .dropped_ns = 1700000000000000000};
+    replicas.closed = closed;
+    replicas.closed_count = 25;
+    replicas.followed_count = replicas.follower_count = 1;
+    replicas.followed[0].closed = true;
+    char *text = printed(CTL_TEXT, false);
+    assert_non_null(strstr(text, "n2      n1        n3    closed "));
+    assert_null(strstr(text, "waiting_for_follower"));
+    assert_non_null(strstr(text, "closed log                            LSN  position  dropped here\n"));
+    assert_non_null(strstr(text, "18000000-0000-0000-0000-000000000000  124      5024  2023-11-14"));
+    assert_null(strstr(text, "04000000-0000-0000-0000-000000000000")); /* the last 20 */
+    assert_non_null(strstr(text, "05000000-0000-0000-0000-000000000000"));
+    free(text);
+    text = printed(CTL_JSON, false);
+    assert_non_null(strstr(text, "\"retries\":2,\"closed\":true}"));
+    assert_non_null(strstr(text, "\"closed\":[{\"log\":\"00000000-0000-0000-0000-000000000000\",\"lsn\":100,"
+                                 "\"end\":5000,\"checksum\":9,\"dropped\":\"2023-11-14"));
+    free(text);
+    replicas.closed = NULL;
+    replicas.closed_count = 0;
+    replicas.followed[0].closed = false;
 }
 
 static void test_a_node_alone_has_no_table(void **state)
@@ -121,6 +153,7 @@ int main(void)
         cmocka_unit_test_setup(test_each_copy_has_a_line_in_aligned_columns, setup),
         cmocka_unit_test_setup(test_a_state_has_its_colour_on_a_terminal, setup),
         cmocka_unit_test_setup(test_json_has_all_that_is_known, setup),
+        cmocka_unit_test_setup(test_closed_logs_are_told_those_that_were_dropped_too, setup),
         cmocka_unit_test_setup(test_a_node_alone_has_no_table, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
