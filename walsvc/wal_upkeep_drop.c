@@ -80,7 +80,7 @@ static int64_t due_ns(struct wal_upkeep *u, struct wal_upkeep_time now)
         return now.real_ns;
     int64_t last = last_ns(u), due = INT64_MAX;
     if (last > 0 && rules.age_ns > 0)
-        due = last + rules.age_ns + 1;
+        due = last + rules.age_ns + u->ahead_ns + 1;
     if (rules.bytes > 0) {
         bool is_over = last > 0 && u->options.horizon_ns != NULL && atomic_load(u->options.horizon_ns) > last;
         int64_t look_ns = is_over ? now.real_ns : now.real_ns + LOOK_NS;
