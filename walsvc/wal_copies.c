@@ -21,7 +21,7 @@ struct copy {
 struct wal_copies {
     struct wal_copies_options options;
     struct mailbox mailbox;
-    struct copy all[WAL_COPIES_MAX];
+    struct copy all[WAL_LOGS_MAX];
     size_t count;
     bool has_stopped;
 };
@@ -68,12 +68,30 @@ static void answer(const struct copy *copy, const struct wal_copy_answer *answer
     buf_free(&body);
 }
 
+static bool is_own(const struct wal_copies *s, struct id16 log)
+{
+    return id16_equal(log, s->options.dir->identity.log);
+}
+
+/* Of the own log nothing is told before it is served: who asks takes the first log for the own one. */
+static void take_own(struct copy *copy, const struct wal_copy_news *news)
+{
+    struct wal_copies *s = copy->set;
+    s->options.logs->given_up = news->given_up;
+    s->options.on_own(s->options.arg, news->state, &news->durable);
+}
+
 static void take_news(struct copy *copy, const struct wal_copy_news *news)
 {
     struct wal_logs *logs = copy->set->options.logs;
     struct wal_log_place *place = &logs->all[copy->index];
     for (size_t i = 0; i < news->count; i++)
         answer(copy, &news->answers[i], &news->durable);
+    if (is_own(copy->set, copy->log))
+        take_own(copy, news);
+    if (is_own(copy->set, copy->log) && news->state != SH_OK)
+        return;
+    wal_copier_store(copy->copier)->cuts_told = news->cuts;
     bool was_told = copy->told, changes = news->state != copy->state || news->first_lsn != 0;
     copy->told = true;
     copy->state = news->state;
@@ -112,7 +130,7 @@ static struct copy *find(struct wal_copies *s, struct id16 log)
 
 static struct copy *add(struct wal_copies *s, struct id16 log)
 {
-    assert(s->count < WAL_COPIES_MAX);
+    assert(s->count < WAL_LOGS_MAX);
     struct copy *copy = &s->all[s->count++];
     struct wal_copier_options options = {
         .dir = s->options.dir,
@@ -126,13 +144,19 @@ static struct copy *add(struct wal_copies *s, struct id16 log)
     return copy;
 }
 
+/* For one more copy of another node's log. */
+static bool has_room(const struct wal_copies *s)
+{
+    return s->count < (s->options.own ? WAL_LOGS_MAX : WAL_COPIES_MAX);
+}
+
 static bool on_name(void *arg, const char *name)
 {
     struct wal_copies *s = arg;
     struct id16 log;
-    if (!id16_parse(name, &log) || id16_equal(log, s->options.dir->identity.log))
+    if (!id16_parse(name, &log) || is_own(s, log))
         return true;
-    if (s->count < WAL_COPIES_MAX)
+    if (has_room(s))
         add(s, log);
     else
         log_error("there are more copies of logs than walsvc keeps; this one is not served",
@@ -148,7 +172,7 @@ static struct copy *begin(struct wal_copies *s, struct link_token token, const s
     struct wal_copy_piece piece;
     struct wal_refusal refusal;
     enum wal_copy_verdict verdict = wal_copy_check(&nothing, m, &piece, &refusal);
-    if (verdict != WAL_COPY_REFUSED && s->count < WAL_COPIES_MAX)
+    if (verdict != WAL_COPY_REFUSED && has_room(s))
         return add(s, m->log);
     if (verdict != WAL_COPY_REFUSED)
         wal_refuse(&refusal, SH_OVERLOADED, 0, "walsvc keeps 64 copies at most");
@@ -163,8 +187,11 @@ void wal_copies_on_append(struct wal_copies *s, const struct link_request *reque
     enum sh_error error = msg_decode(MSG_copy_append, request->body, &m);
     if (error != SH_OK)
         wal_refuse(&refusal, error, 0, "not a well-formed copy_append");
-    else if (id16_is_zero(m.log) || id16_equal(m.log, s->options.dir->identity.log))
+    else if (id16_is_zero(m.log) || (!s->options.own && is_own(s, m.log)))
         wal_refuse(&refusal, SH_BAD_REQUEST, 0, "not the log of another node");
+    else if (m.anew && (m.over || is_own(s, m.log)))
+        wal_refuse(&refusal, SH_BAD_REQUEST, 0,
+                   "the node's own log never begins anew, nor does one whose frames are replaced");
     if (refusal.code != SH_OK) {
         refuse(s, request->token, &refusal);
         return;
@@ -209,6 +236,8 @@ struct wal_copies *wal_copies_open(const struct wal_copies_options *o)
     s->options = *o;
     vfs_parent(o->dir->log, logs);
     mailbox_open(&s->mailbox, o->loop, on_mail, s);
+    if (o->own)
+        add(s, o->dir->identity.log);
     int result = o->dir->fs->list(o->dir->fs, logs, on_name, s);
     if (result < 0)
         log_error("cannot list the logs: no copy is served", log_text("dir", logs),

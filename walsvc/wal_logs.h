@@ -5,6 +5,7 @@
 
 #include "wal_core.h"
 #include "wal_damage.h"
+#include "wal_given_up.h"
 #include "wal_queue.h"
 
 /* The node's own log and so many copies. */
@@ -22,6 +23,8 @@ struct wal_logs {
     struct id16 boot;
     uint64_t version;
     bool waits;                             /* for `own_log` */
+    bool own_copy;                          /* the own log is open as a copy */
+    struct wal_given_up given_up;           /* of the own log */
     struct wal_log_place all[WAL_LOGS_MAX]; /* the own one first */
     size_t count;
     size_t opening; /* copies of which nothing is known yet: polls wait for them, however long that takes */

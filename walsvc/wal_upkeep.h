@@ -68,6 +68,10 @@ void wal_upkeep_set(struct wal_upkeep *upkeep, const struct wal_upkeep_settings 
 /* Removes every segment, the oldest first: a copy gives up what it has, since it goes on at next_lsn. */
 void wal_upkeep_give_up(struct wal_upkeep *upkeep, uint64_t next_lsn);
 
+/* Segments are about to change, or to go, from the newest on: nothing that is known of them holds any more.
+ */
+void wal_upkeep_forget(struct wal_upkeep *upkeep);
+
 /* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */
 int64_t wal_upkeep_scrub(struct wal_upkeep *upkeep, struct wal_upkeep_time now);
