@@ -272,6 +272,10 @@ static void on_watermark(struct wal_service *w, const struct link_request *reque
         wal_service_refuse(w, request, error, "not a well-formed watermark request");
         return;
     }
+    if (w->is_copy && !w->own_is_open) { /* how far it goes is not known yet */
+        wal_service_refuse(w, request, SH_UNAVAILABLE, "the node's own log is being opened");
+        return;
+    }
     wal_core_watermark(w->core, request->token, &watermark, loop_now_ns(w->service->loop));
     wal_service_set_timer(w);
 }
@@ -612,11 +616,14 @@ static void tell_opened(const struct wal_service *w, int64_t started_ns)
     char uuid[ID_TEXT], status[160];
     id16_format(w->dir.identity.log, uuid);
     uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
-    log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
-             log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
-    snprintf(status, sizeof status, "log %s, %s LSN %llu", uuid,
-             w->is_copy ? "is fetched back; here up to" : "recovered up to",
-             (unsigned long long)w->own.log.durable.lsn);
+    if (!w->is_copy)
+        log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
+                 log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
+    if (w->is_copy)
+        snprintf(status, sizeof status, "log %s is fetched back from its copies", uuid);
+    else
+        snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
+                 (unsigned long long)w->own.log.durable.lsn);
     service_status(status);
 }
 

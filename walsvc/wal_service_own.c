@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "log.h"
-#include "log_mark.h"
 #include "wal_fatal.h"
 
 /* ---------------------------------------------------------------- what was cut off comes back */
@@ -150,21 +149,10 @@ void wal_service_on_own_log(struct wal_service *w, const struct link_request *re
 
 /* ---------------------------------------------------------------- life */
 
-/* Until the copy is open its mark says how far it goes at least. */
-static void read_mark(struct wal_service *w)
-{
-    struct log_mark mark;
-    if (log_mark_read(w->dir.fs, w->dir.log, w->own.uuid, &mark) == SH_OK)
-        w->own.log.durable =
-            (struct wal_durable){.end = mark.durable_end, .lsn = mark.durable_lsn, .checksum = mark.checksum};
-}
-
 void wal_service_open_own(struct wal_service *w, bool is_new)
 {
     wal_proof_open(&w->proof, w->dir.fs, w->dir.data, is_new);
     w->is_copy = w->proof.is_copy;
-    if (w->is_copy)
-        read_mark(w);
 }
 
 void wal_service_start_own(struct wal_service *w)
