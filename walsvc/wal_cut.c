@@ -185,13 +185,13 @@ static int remove_file(const struct wal_log *log, const char *name)
     return result == -ENOENT ? 0 : result;
 }
 
-/* An index goes before its segment: none must be there when another segment gets its name. */
+/* None must be there when another segment gets its name, or this one goes on. The folder is still to be
+ * synced. */
 static int remove_index(const struct wal_log *log, const struct part *part)
 {
     char name[SEGMENT_NAME_MAX];
     segment_index_name(part->base_lsn, name);
-    int result = remove_file(log, name);
-    return result == 0 ? log->fs->sync_dir(log->fs, log->dir) : result;
+    return remove_file(log, name);
 }
 
 static int remove_part(const struct wal_cut *cut, const struct part *part, const struct wal_fork *fork)
@@ -252,8 +252,8 @@ static int open_again(const struct wal_cut *cut, const struct part *part, const 
             wal_is_full(result) ? 0 : result; /* it ends where it ended; more is asked for when it comes */
     }
     if (result == 0)
-        result = log->fs->fsync(log->fs, fd);
-    return failpoint_step("cut_zeroed", result);
+        result = log->fs->sync_dir(log->fs, log->dir);
+    return failpoint_step("cut_zeroed", result); /* the zeros are synced with the next frames */
 }
 
 static void tell(const struct wal_cut *cut, const struct wal_fork *fork, uint64_t end, const char *kept)

@@ -6,7 +6,7 @@
  *   2. named: of the node's own log, in the register given-up
  *   3. the durable mark is set back, so that it never says more than there is
  *   4. the later segments go, the newest first
- *   5. what is left behind the place is overwritten with zeros, and synced
+ *   5. what is left behind the place is overwritten with zeros; frames that come are synced with it
  *
  * Before 3 nothing has changed. A crash afterwards leaves a copy that ends somewhere behind the place, on the
  * old chain: the next message does all of it again. */
