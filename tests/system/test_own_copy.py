@@ -8,7 +8,7 @@ import unittest
 import uuid
 
 from caller import Caller
-from first_life import FirstLife, MANY_RESTARTS
+from first_life import MANY_RESTARTS, FirstLife
 from segments import read_segments
 from shanghai import BIN, Node, wait_for
 
@@ -200,6 +200,64 @@ class OwnCopy(unittest.TestCase):
         pid = self.node.pid("walsvc")
         self.assertEqual(self.caller().ask(OWN_LOG, {1: GOES_ON})[0], OWN_LOG_REPLY)
         self.assertEqual(self.node.pid("walsvc"), pid)
+
+    # Where walsvc is killed, and in which life: while it ends for the other mode, as a copy, or as the own log again.
+    POINTS = {"own_copy_begun": "ends", "cut_kept": "copy", "cut_named": "copy", "cut_marked": "copy", "cut_removed": "copy",
+              "cut_zeroed": "copy", "own_copy_ended": "comes back", "regain_progress": "own", "regain_done": "own"}
+
+    def test_a_kill_at_each_step_loses_and_doubles_nothing(self):
+        if not has_failpoints():
+            self.skipTest("a build without failpoints")
+        for point, life in self.POINTS.items():
+            with self.subTest(point=point), FirstLife(SETTINGS) as node:
+                self.go_through(node, point, life)
+        print(f"\ncount: kills at a step {len(self.POINTS)}", flush=True)
+
+    def go_through(self, node, point, life):
+        self.begin(node)
+        self.fork()
+        prefix = ["env", f"SHANGHAI_FAILPOINT={point}=kill@1"]
+        if life == "ends":
+            self.restart_with(prefix)
+        elif life == "copy":
+            node.arm(prefix)
+        self.tell(FORKED)
+        if life == "ends":  # nothing was written down, or all of it was
+            if 5 not in self.logs():
+                self.tell(FORKED)
+        self.bring_through(self.others)
+        if life == "comes back":
+            self.restart_with(prefix)
+        elif life == "own":
+            node.arm(prefix)
+        self.tell(GOES_ON)
+        if life == "comes back" and 5 in self.logs():
+            self.tell(GOES_ON)
+        self.take_appends()
+        self.check_both()
+        self.assertFalse(os.path.isdir(node.marker), "the fault was met")
+        shutil.rmtree(self.saved)
+
+    def is_copy(self):
+        try:
+            return self.logs().get(5)
+        except OSError:
+            return False  # it isn't there yet
+
+    def restart_with(self, prefix):
+        """This life of walsvc has the fault."""
+        self.node.arm(prefix)
+        pid = self.node.kill("walsvc")
+        wait_for(lambda: self.node.pid("walsvc") != pid, "walsvc to come back")
+
+    def bring_through(self, segments):
+        """Again when walsvc ends on the way: the same messages do the rest."""
+        for _ in range(3):
+            try:
+                return self.bring(segments, over=True)
+            except OSError:
+                wait_for(self.is_copy, "walsvc to come back as a copy")
+        raise AssertionError("walsvc ends again and again")
 
 
 if __name__ == "__main__":
