@@ -30,7 +30,8 @@ static void on_reply(void *arg, struct link_token token, const struct msg_logs_r
     last.version = reply->version;
     last.own_copy = reply->own_copy;
     assert_true(reply->given_up.len < sizeof given_up);
-    memcpy(given_up, reply->given_up.data, reply->given_up.len);
+    if (reply->given_up.len > 0)
+        memcpy(given_up, reply->given_up.data, reply->given_up.len);
     last.given_up = slice_of(given_up, reply->given_up.len);
     assert_true(id16_equal(reply->boot, boot));
     assert_true(mp_array(&m, &last.logs));
