@@ -154,6 +154,7 @@ struct query {
     struct link_client *watch; /* durable ends: for the own log and for the copies each one long poll, and at
                                   most one probe */
     struct query_log own;
+    struct id16 wal_boot; /* walsvc's, when it was heard last */
     uint64_t commits;
     uint64_t writes; /* whether walsvc takes appends, as in watermark_reply */
     bool heard;      /* from walsvc; until then the durable end is what the files show, which may be less */

@@ -21,10 +21,19 @@ void reader_pool_dir(const struct reader_pool *pool, struct id16 log, char out[P
     snprintf(out, PATH_MAX, "%.*s/%s", CONFIG_PATH_MAX, pool->root, uuid);
 }
 
+static void open_reader(struct reader_pool *pool, struct reader_slot *slot, struct id16 log)
+{
+    char dir[PATH_MAX];
+    if (slot->reader != NULL)
+        log_reader_close(slot->reader);
+    reader_pool_dir(pool, log, dir);
+    slot->reader = log_reader_open(pool->fs, dir, log);
+    slot->log = log;
+}
+
 static struct reader_slot *choose(struct reader_pool *pool, struct id16 log, uint64_t from)
 {
     struct reader_slot *oldest = &pool->slots[0];
-    char dir[PATH_MAX];
     for (size_t i = 0; i < pool->slot_count; i++) {
         struct reader_slot *slot = &pool->slots[i];
         if (slot->reader != NULL && slot->next == from && id16_equal(slot->log, log))
@@ -32,13 +41,8 @@ static struct reader_slot *choose(struct reader_pool *pool, struct id16 log, uin
         if (slot->used < oldest->used)
             oldest = slot;
     }
-    if (oldest->reader != NULL && id16_equal(oldest->log, log))
-        return oldest;
-    if (oldest->reader != NULL)
-        log_reader_close(oldest->reader);
-    reader_pool_dir(pool, log, dir);
-    oldest->reader = log_reader_open(pool->fs, dir, log);
-    oldest->log = log;
+    if (oldest->reader == NULL || !id16_equal(oldest->log, log))
+        open_reader(pool, oldest, log);
     return oldest;
 }
 
@@ -53,7 +57,16 @@ enum sh_error reader_pool_read(struct reader_pool *pool, struct id16 log, struct
                                struct buf *out)
 {
     struct reader_slot *slot = choose(pool, log, read->from);
+    bool stood_there = slot->next == read->from;
+    const struct log_read asked = *read;
+    const size_t before = out->len;
     enum sh_error e = log_reader_read(slot->reader, read, out);
+    if (e == SH_CORRUPT && stood_there) { /* walsvc may have replaced frames by those that others have */
+        *read = asked;
+        out->len = before;
+        open_reader(pool, slot, log);
+        e = log_reader_read(slot->reader, read, out);
+    }
     put_back(pool, slot, e == SH_OK ? read->next : 0);
     return e;
 }

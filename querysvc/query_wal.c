@@ -67,6 +67,12 @@ void query_probe_done(struct query *q, struct query_probes *probes)
 
 /* ---- answers ---- */
 
+/* Two answers may come in either order. The log ends earlier than before only when walsvc has cut it. */
+static bool is_newer(const struct query *q, const struct msg_watermark_reply *reply)
+{
+    return !id16_equal(reply->boot, q->wal_boot) || reply->commits > q->commits;
+}
+
 /* Returns false when the answer shows that the data directory is another one now. */
 static bool take_watermark(struct query *q, uint32_t type, struct slice body)
 {
@@ -75,10 +81,11 @@ static bool take_watermark(struct query *q, uint32_t type, struct slice body)
         return true; /* an error: asked again by the caller */
     if (!id16_equal(reply.log, q->own.id))
         return false;
-    if (reply.durable_end > q->own.durable_end) {
+    if (reply.durable_end > q->own.durable_end || is_newer(q, &reply)) {
         q->own.durable_end = reply.durable_end;
         q->own.durable_lsn = reply.durable_lsn;
     }
+    q->wal_boot = reply.boot;
     q->commits = reply.commits;
     q->writes = reply.writes;
     q->heard = true;

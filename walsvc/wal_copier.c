@@ -18,6 +18,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "wal_cut.h"
 #include "wal_drop.h"
 #include "wal_fatal.h"
 
@@ -42,6 +43,7 @@ struct wal_copier {
     int next_fd;            /* the prepared segment, once it is taken; or -1 */
     uint64_t next_limit;    /* its size */
     uint64_t new_first_lsn; /* to be told; 0: nothing is */
+    struct wal_given_up given_up;
     int64_t marked_ns, synced_ns;
     bool was_full;
     int64_t retry_ns;     /* the last pause before opening was tried again */
@@ -69,6 +71,8 @@ static void tell(struct wal_copier *c, enum sh_error state, struct wal_copy_answ
     struct wal_copy_news news = {.state = state,
                                  .durable = c->store.log.durable,
                                  .first_lsn = c->new_first_lsn,
+                                 .cuts = c->store.cuts,
+                                 .given_up = c->given_up,
                                  .answers = answers,
                                  .count = count};
     c->new_first_lsn = 0;
@@ -168,22 +172,40 @@ static int take_next(struct wal_copier *c)
     return 0;
 }
 
-struct give_up {
+/* What the janitor does for the copier, which waits: so nobody else is at the segments. */
+struct removal {
     struct wal_task task;
     struct wal_copier *copier;
-    uint64_t next_lsn;
+    uint64_t next_lsn;           /* of the copy that begins anew */
+    const struct wal_fork *fork; /* or where it is cut */
+    int result;
     bool done;
 };
 
-static void give_up(struct wal_task *task)
+static void end_removal(struct removal *r)
 {
-    struct give_up *g = (struct give_up *)task;
-    struct wal_copier *c = g->copier;
-    wal_upkeep_give_up(&c->store.upkeep, g->next_lsn);
+    struct wal_copier *c = r->copier;
     pthread_mutex_lock(&c->lock);
-    g->done = true;
+    r->done = true;
     pthread_cond_broadcast(&c->rests);
     pthread_mutex_unlock(&c->lock);
+}
+
+static void have_removed(struct removal *r)
+{
+    struct wal_copier *c = r->copier;
+    wal_janitor_do(c->store.janitor, &r->task);
+    pthread_mutex_lock(&c->lock);
+    while (!r->done)
+        pthread_cond_wait(&c->rests, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void give_up(struct wal_task *task)
+{
+    struct removal *r = (struct removal *)task;
+    wal_upkeep_give_up(&r->copier->store.upkeep, r->next_lsn);
+    end_removal(r);
 }
 
 /* First the mark forgets the segments, then they go: after a crash the copy is one that begins later, or
@@ -191,7 +213,7 @@ static void give_up(struct wal_task *task)
 static void begin_anew(struct wal_copier *c, const struct segment_header *header)
 {
     struct wal_log *log = &c->store.log;
-    struct give_up task = {.task.work = give_up, .copier = c, .next_lsn = header->base_lsn};
+    struct removal removal = {.task.work = give_up, .copier = c, .next_lsn = header->base_lsn};
     uint64_t *bases = NULL;
     size_t count = 0;
     segment_list(log->fs, log->dir, &bases, &count);
@@ -205,11 +227,66 @@ static void begin_anew(struct wal_copier *c, const struct segment_header *header
     int result = wal_log_forget(log);
     if (!wal_is_full(result)) /* else the old one stays, which is true of what is left after a crash */
         must(c, result, "cannot write the durable mark of a copy; ending at once");
-    wal_janitor_do(c->store.janitor, &task.task);
-    pthread_mutex_lock(&c->lock);
-    while (!task.done)
-        pthread_cond_wait(&c->rests, &c->lock);
-    pthread_mutex_unlock(&c->lock);
+    have_removed(&removal);
+}
+
+static bool is_own(const struct wal_copier *c)
+{
+    return id16_equal(c->store.uuid, c->options.dir->identity.log);
+}
+
+static void cut(struct wal_task *task)
+{
+    struct removal *r = (struct removal *)task;
+    struct wal_copier *c = r->copier;
+    const struct wal_cut how = {
+        .data = c->options.dir->data,
+        .log = &c->store.log,
+        .damage = c->store.damage,
+        .given_up = is_own(c) ? &c->given_up : NULL,
+        .reserve_bytes = reserve_of(c),
+    };
+    wal_upkeep_forget(&c->store.upkeep);
+    r->result = wal_cut(&how, r->fork);
+    c->store.cuts += r->result == 0;
+    end_removal(r);
+}
+
+/* Whether what stands at the fork may be replaced by what comes. */
+static bool may_replace(struct wal_copier *c, struct request *r, const struct wal_fork *fork)
+{
+    bool listed;
+    const uint64_t expected = c->store.log.chain.position;
+    if (!wal_given_up_lists(r->message.given_up, fork->goes, &listed))
+        wal_refuse(&r->refusal, SH_BAD_REQUEST, 0, "given_up is no array of at most 16 checksums");
+    else if (is_own(c) && wal_given_up_has(&c->given_up, fork->comes))
+        wal_refuse(
+            &r->refusal, SH_CONFLICT, expected,
+            "these frames were given up here, since others held something else; they are not taken back");
+    else if (!is_own(c) && (!listed || fork->goes == 0))
+        wal_refuse(&r->refusal, SH_CONFLICT, expected,
+                   "what stands there in the copy was not given up by the node whose log it is");
+    return r->refusal.code == SH_OK;
+}
+
+/* The message may replace what stands there. False: it was refused; else what it brings goes to the end. */
+static bool replace(struct wal_copier *c, struct request *r)
+{
+    struct wal_fork fork;
+    enum wal_fork_verdict verdict = wal_copy_fork(&c->store.log, &r->message, &fork, &r->refusal);
+    struct removal removal = {.task.work = cut, .copier = c, .fork = &fork};
+    if (verdict != WAL_FORK_FOUND)
+        return verdict == WAL_FORK_NONE;
+    if (!may_replace(c, r, &fork))
+        return false;
+    wal_prepare_hold(c->store.prepare);
+    have_removed(&removal);
+    wal_prepare_release(c->store.prepare);
+    if (wal_is_full(removal.result))
+        wal_refuse(&r->refusal, SH_DISK_FULL, 0, "no room to keep aside what is to be replaced");
+    else
+        must(c, removal.result, "cannot cut a copy; ending at once");
+    return removal.result == 0;
 }
 
 /* The piece begins a segment. 0, -EAGAIN, -ENOSPC, -EDQUOT. */
@@ -254,21 +331,31 @@ static int add_piece(struct wal_copier *c, const struct wal_copy_piece *piece, u
     return 0;
 }
 
+/* A request's bytes, as far as they are new. 0, -EAGAIN, -ENOSPC, -EDQUOT. */
+static int take_request(struct wal_copier *c, struct request *r, unsigned *used)
+{
+    struct wal_copy_piece piece;
+    if (r->message.over && r->message.position < c->store.log.chain.position) {
+        sync_all(c, used); /* the files say all there is to compare */
+        if (!replace(c, r))
+            return 0;
+    }
+    enum wal_copy_verdict verdict = wal_copy_check(&c->store.log, &r->message, &piece, &r->refusal);
+    if (verdict == WAL_COPY_APPENDS)
+        return add_piece(c, &piece, used);
+    if (verdict != WAL_COPY_ROLLS && verdict != WAL_COPY_ANEW)
+        return 0;
+    sync_all(c, used);
+    return roll(c, &piece, verdict == WAL_COPY_ANEW);
+}
+
 /* Returns the first request that must wait for the next segment; NULL: all are done. */
 static struct request *write_group(struct wal_copier *c, struct request *first)
 {
-    struct wal_copy_piece piece;
     struct request *r;
     unsigned used = 0;
     for (r = first; r != NULL; r = r->next) {
-        enum wal_copy_verdict verdict = wal_copy_check(&c->store.log, &r->message, &piece, &r->refusal);
-        int result = 0;
-        if (verdict == WAL_COPY_APPENDS) {
-            result = add_piece(c, &piece, &used);
-        } else if (verdict == WAL_COPY_ROLLS || verdict == WAL_COPY_ANEW) {
-            sync_all(c, &used);
-            result = roll(c, &piece, verdict == WAL_COPY_ANEW);
-        }
+        int result = take_request(c, r, &used);
         if (result == -EAGAIN)
             break;
         if (result < 0)
@@ -465,6 +552,8 @@ static enum sh_error open_copy(struct wal_copier *c)
     const struct wal_dir *dir = c->options.dir;
     struct wal_store *store = &c->store;
     enum sh_error error = make_dir(c);
+    if (error == SH_OK && is_own(c))
+        error = wal_given_up_read(&c->given_up, dir->fs, store->path, store->uuid);
     if (error == SH_OK)
         error = wal_damage_open(dir->fs, store->path, store->uuid, dir->quarantine, dir->reserve_bytes,
                                 &store->damage);

@@ -1,4 +1,5 @@
-/* The copier: the thread that keeps the copy of one other node's log. It opens the copy, checks what comes
+/* The copier: the thread that keeps the copy of one other node's log, or of the node's own while that is
+ * fetched back. It opens the copy, checks what comes
  * against it (wal_copy_check.h), writes all that waits in one go, syncs it once, and tells how far the copy
  * is durable. Each copy has its own, so that none ever delays an acknowledgement of the node's own log.
  *
@@ -8,6 +9,7 @@
 
 #include "wal_closed.h"
 #include "wal_copy_check.h"
+#include "wal_given_up.h"
 #include "wal_store.h"
 
 struct wal_copier;
@@ -23,13 +25,16 @@ struct wal_copy_news {
     enum sh_error state;        /* SH_OK: the copy is served; else why not. SH_NOT_FOUND: it was dropped */
     struct wal_durable durable; /* with SH_OK: how far */
     uint64_t first_lsn;         /* that is left; 0: nothing new of that */
+    unsigned cuts;              /* how often it was cut since the start */
+    /* Of the node's own log: what was given up of it. */
+    struct wal_given_up given_up;
     struct wal_copy_answer *answers;
     size_t count;
     bool stays; /* it was asked to drop the copy, and there is a reason not to */
 };
 
 struct wal_copier_options {
-    const struct wal_dir *dir; /* borrowed */
+    const struct wal_dir *dir; /* borrowed; the own log is the one that it names */
     struct wal_closed *closed; /* the register; borrowed */
     struct id16 log;
     struct wal_store_options store;

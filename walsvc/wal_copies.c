@@ -51,6 +51,19 @@ static void answer(const struct copy *copy, const struct wal_copy_answer *answer
     buf_free(&body);
 }
 
+static bool is_own(const struct wal_copies *s, struct id16 log)
+{
+    return id16_equal(log, s->options.dir->identity.log);
+}
+
+/* Of the own log nothing is told before it is served: who asks takes the first log for the own one. */
+static void take_own(struct copy *copy, const struct wal_copy_news *news)
+{
+    struct wal_copies *s = copy->set;
+    s->options.logs->given_up = news->given_up;
+    s->options.on_own(s->options.arg, news->state, &news->durable);
+}
+
 static void take_news(struct copy *copy, const struct wal_copy_news *news)
 {
     struct wal_logs *logs = copy->set->options.logs;
@@ -61,6 +74,11 @@ static void take_news(struct copy *copy, const struct wal_copy_news *news)
         wal_copies_dropped(copy, news);
         return;
     }
+    if (is_own(copy->set, copy->log))
+        take_own(copy, news);
+    if (is_own(copy->set, copy->log) && news->state != SH_OK)
+        return;
+    wal_copier_store(copy->copier)->cuts_told = news->cuts;
     bool was_told = copy->told, changes = news->state != copy->state || news->first_lsn != 0;
     copy->told = true;
     copy->state = news->state;
@@ -91,7 +109,7 @@ static void on_mail(void *arg, struct mail *first)
 
 struct copy *wal_copies_copy(struct wal_copies *s, struct id16 log)
 {
-    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+    for (size_t i = 0; i < WAL_LOGS_MAX; i++)
         if (s->all[i].copier != NULL && id16_equal(s->all[i].log, log))
             return &s->all[i];
     return NULL;
@@ -100,7 +118,8 @@ struct copy *wal_copies_copy(struct wal_copies *s, struct id16 log)
 /* NULL: there are as many copies as may be. */
 static struct copy *free_slot(struct wal_copies *s)
 {
-    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+    size_t most = s->options.own ? WAL_LOGS_MAX : WAL_COPIES_MAX; /* the own one takes none from others */
+    for (size_t i = 0; i < most; i++)
         if (s->all[i].copier == NULL)
             return &s->all[i];
     return NULL;
@@ -127,8 +146,7 @@ static bool on_name(void *arg, const char *name)
 {
     struct wal_copies *s = arg;
     struct id16 log;
-    if (!id16_parse(name, &log) || id16_equal(log, s->options.dir->identity.log) ||
-        wal_copies_drop_rest(s, log))
+    if (!id16_parse(name, &log) || is_own(s, log) || wal_copies_drop_rest(s, log))
         return true;
     if (free_slot(s) != NULL)
         add(s, log);
@@ -163,8 +181,11 @@ void wal_copies_on_append(struct wal_copies *s, const struct link_request *reque
     enum sh_error error = msg_decode(MSG_copy_append, request->body, &m);
     if (error != SH_OK)
         wal_refuse(&refusal, error, 0, "not a well-formed copy_append");
-    else if (id16_is_zero(m.log) || id16_equal(m.log, s->options.dir->identity.log))
+    else if (id16_is_zero(m.log) || (!s->options.own && is_own(s, m.log)))
         wal_refuse(&refusal, SH_BAD_REQUEST, 0, "not the log of another node");
+    else if (m.anew && (m.over || is_own(s, m.log)))
+        wal_refuse(&refusal, SH_BAD_REQUEST, 0,
+                   "the node's own log never begins anew, nor does one whose frames are replaced");
     if (refusal.code != SH_OK) {
         wal_copies_refuse(s, request->token, &refusal);
         return;
@@ -217,6 +238,8 @@ struct wal_copies *wal_copies_open(const struct wal_copies_options *o)
     vfs_parent(o->dir->log, logs);
     wal_logs_closed(o->logs, wal_closed_version(o->closed));
     mailbox_open(&s->mailbox, o->loop, on_mail, s);
+    if (o->own)
+        add(s, o->dir->identity.log);
     int result = o->dir->fs->list(o->dir->fs, logs, on_name, s);
     if (result < 0)
         log_error("cannot list the logs: no copy is served", log_text("dir", logs),
@@ -234,14 +257,14 @@ void wal_copies_drop(struct wal_copies *s, uint64_t session)
 void wal_copies_set(struct wal_copies *s, const struct wal_upkeep_settings *settings)
 {
     s->options.store.settings = *settings;
-    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+    for (size_t i = 0; i < WAL_LOGS_MAX; i++)
         if (s->all[i].copier != NULL)
             wal_copier_set(s->all[i].copier, settings);
 }
 
 void wal_copies_stop(struct wal_copies *s)
 {
-    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+    for (size_t i = 0; i < WAL_LOGS_MAX; i++)
         if (s->all[i].copier != NULL)
             wal_copier_stop(s->all[i].copier);
     s->has_stopped = true;
@@ -250,7 +273,7 @@ void wal_copies_stop(struct wal_copies *s)
 
 void wal_copies_close(struct wal_copies *s)
 {
-    for (size_t i = 0; i < WAL_COPIES_MAX; i++)
+    for (size_t i = 0; i < WAL_LOGS_MAX; i++)
         if (s->all[i].copier != NULL)
             wal_copier_free(s->all[i].copier);
     free(s);

@@ -1,5 +1,6 @@
-/* All copies that walsvc keeps, as the loop sees them: finds them at the start, makes new ones, hands over
- * what comes for them, answers. Everything with the loop's turn. */
+/* All copies that walsvc keeps, the node's own log among them while it is fetched back, as the loop sees
+ * them: finds them at the start, makes new ones, hands over what comes for them, answers. Everything with the
+ * loop's turn. */
 #ifndef WAL_COPIES_H
 #define WAL_COPIES_H
 
@@ -14,10 +15,13 @@ struct wal_copies_options {
     const struct wal_dir *dir; /* borrowed */
     struct wal_store_options store;
     struct link_server *link;
-    struct wal_logs *logs;        /* gets the copies' places; holds the own log's */
+    struct wal_logs *logs; /* gets the copies' places; holds the own log's, */
+    bool own;              /* unless that is open as a copy: then it is the first copy, and logs is empty */
     struct wal_closed *closed;    /* the register of closed logs; borrowed */
     void (*on_change)(void *arg); /* logs has changed by itself */
-    struct wal_mend **mend;       /* where it is, or NULL is; may be at work on a copy */
+    /* The own log as a copy: how far it is durable, or why it cannot be served. */
+    void (*on_own)(void *arg, enum sh_error state, const struct wal_durable *durable);
+    struct wal_mend **mend; /* where it is, or NULL is; may be at work on a copy */
     void *arg;
 };
 

@@ -17,7 +17,7 @@ struct copy {
 struct wal_copies {
     struct wal_copies_options options;
     struct mailbox mailbox;
-    struct copy all[WAL_COPIES_MAX];
+    struct copy all[WAL_LOGS_MAX];
     bool has_stopped;
 };
 

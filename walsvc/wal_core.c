@@ -20,8 +20,9 @@ struct wal_core {
     enum wal_next next;
     bool was_full; /* an append was refused because there was no room for that one */
     bool read_only;
-    bool given_up;               /* for good */
+    bool given_up;               /* for good: the log is open as a copy */
     bool held_back;              /* appends wait */
+    bool back_waits;             /* an entry that comes back needs the next segment */
     char reason[WAL_REASON_MAX]; /* with read_only */
     enum wal_writes writes;      /* as the polls were told last */
     struct wal_state state;
@@ -243,6 +244,34 @@ static void answer_poll(struct wal_core *c, struct link_token token)
     c->actions.watermark(c->actions.arg, token, &r);
 }
 
+/* Answers those whose frames are durable. */
+static void settle(struct wal_core *c)
+{
+    for (size_t i = 0; i < c->settling.count;) {
+        struct wal_poll poll = c->settling.all[i];
+        if (poll.newer_than > c->durable.end) {
+            i++;
+            continue;
+        }
+        wal_polls_remove(&c->settling, i);
+        c->actions.settled(c->actions.arg, poll.token, c->durable.lsn);
+    }
+}
+
+/* Those that wait for less than there is now; or all. */
+static void answer_polls(struct wal_core *c, bool all)
+{
+    for (size_t i = 0; i < c->polls.count;) {
+        struct wal_poll poll = c->polls.all[i];
+        if (!all && poll.newer_than >= c->durable.end) {
+            i++;
+            continue;
+        }
+        wal_polls_remove(&c->polls, i);
+        answer_poll(c, poll.token);
+    }
+}
+
 /* Appends may be taken from now on, or not any more: whoever waits hears of it. */
 static void note_writes(struct wal_core *c)
 {
@@ -252,11 +281,14 @@ static void note_writes(struct wal_core *c)
     if (writes == c->writes)
         return;
     c->writes = writes;
-    while (c->polls.count > 0) {
-        struct link_token token = c->polls.all[0].token;
-        wal_polls_remove(&c->polls, 0);
-        answer_poll(c, token);
-    }
+    answer_polls(c, true);
+}
+
+static void refuse_full(struct wal_core *c, struct link_token token)
+{
+    refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
+    c->was_full = true;
+    note_writes(c);
 }
 
 /* Takes or answers the request; false: it needs the next segment, which is not there yet, or is held back. */
@@ -267,14 +299,12 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
     bool needs_roll = !fits(c, a->entries.len);
     if (judge(c, token, a, due_ns, &count) != SH_OK)
         return true;
-    if (c->held_back || (needs_roll && c->next == WAL_NEXT_PREPARING))
-        return false;
-    if (needs_roll && c->next == WAL_NEXT_DISK_FULL) {
-        refuse(c, token, SH_DISK_FULL, "no room for another segment", 0);
-        c->was_full = true;
-        note_writes(c);
+    if (c->next == WAL_NEXT_DISK_FULL && (c->held_back ? c->back_waits : needs_roll)) {
+        refuse_full(c, token);
         return true;
     }
+    if (c->held_back || (needs_roll && c->next == WAL_NEXT_PREPARING))
+        return false;
     if (needs_roll)
         roll(c, now_real_ns);
     admit(c, token, a, due_ns, count, now_real_ns);
@@ -291,6 +321,10 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
                      int64_t now_real_ns, int64_t now_ns)
 {
     int64_t due_ns = a->timeout_ms > 0 ? now_ns + (int64_t)a->timeout_ms * NS_PER_MS : 0;
+    if (c->given_up) {
+        refuse(c, token, SH_READ_ONLY, c->reason, 0);
+        return;
+    }
     if (a->entries.len > frame_body_most(c->segment_size)) {
         refuse(c, token, SH_TOO_LARGE, "more bytes than a frame can hold", 0);
         return;
@@ -388,6 +422,54 @@ void wal_core_give_up_writes(struct wal_core *c, const char *reason)
     c->given_up = true;
 }
 
+/* Who waits for more than there is now hears of it: what it has read behind that is old. */
+void wal_core_moved(struct wal_core *c, const struct wal_durable *durable)
+{
+    bool all = durable->end < c->durable.end;
+    assert(c->given_up && c->waiters.count == 0);
+    c->durable = *durable;
+    c->position = durable->end;
+    settle(c);
+    answer_polls(c, all);
+}
+
+enum wal_back wal_core_judge_back(const struct wal_core *c, struct id16 producer, uint32_t epoch,
+                                  uint64_t sequence)
+{
+    struct wal_answer answer;
+    uint64_t expected;
+    if (wal_producers_landed(c->state.producers, producer, epoch, sequence))
+        return WAL_BACK_THERE;
+    return wal_producers_judge(c->state.producers, producer, epoch, sequence, &answer, &expected) == WAL_NEW
+               ? WAL_BACK_NEW
+               : WAL_BACK_OTHER;
+}
+
+bool wal_core_append_back(struct wal_core *c, const struct frame_header *header, struct slice body,
+                          int64_t now_real_ns)
+{
+    bool needs_roll = !fits(c, body.len);
+    assert(c->held_back && body.len <= frame_body_most(c->segment_size));
+    c->back_waits = needs_roll && c->next != WAL_NEXT_READY;
+    if (c->back_waits)
+        go_on(c, now_real_ns); /* on a full disk nobody waits for this */
+    if (c->back_waits || c->read_only)
+        return false;
+    if (needs_roll)
+        roll(c, now_real_ns);
+    uint8_t *bytes = xmalloc(body.len + 1);
+    memcpy(bytes, body.data, body.len);
+    struct wal_frame *frame = new_frame(c, FRAME_DATA, slice_of(bytes, body.len), now_real_ns);
+    frame->owned = bytes;
+    frame->header.count = header->count;
+    frame->header.producer = header->producer;
+    frame->header.epoch = header->epoch;
+    frame->header.sequence = header->sequence;
+    wal_state_apply(&c->state, &frame->header, frame->body);
+    hand_out(c, frame);
+    return true;
+}
+
 void wal_core_hold_back(struct wal_core *c)
 {
     c->held_back = true;
@@ -395,22 +477,8 @@ void wal_core_hold_back(struct wal_core *c)
 
 void wal_core_let_go(struct wal_core *c, int64_t now_real_ns)
 {
-    c->held_back = false;
+    c->held_back = c->back_waits = false;
     go_on(c, now_real_ns);
-}
-
-/* Answers those whose frames are durable. */
-static void settle(struct wal_core *c)
-{
-    for (size_t i = 0; i < c->settling.count;) {
-        struct wal_poll poll = c->settling.all[i];
-        if (poll.newer_than > c->durable.end) {
-            i++;
-            continue;
-        }
-        wal_polls_remove(&c->settling, i);
-        c->actions.settled(c->actions.arg, poll.token, c->durable.lsn);
-    }
 }
 
 void wal_core_when_settled(struct wal_core *c, struct link_token token)
@@ -436,15 +504,7 @@ void wal_core_durable(struct wal_core *c, const struct wal_durable *durable)
         c->actions.accepted(c->actions.arg);
     }
     settle(c);
-    for (size_t i = 0; i < c->polls.count;) {
-        struct wal_poll poll = c->polls.all[i];
-        if (poll.newer_than >= durable->end) {
-            i++;
-            continue;
-        }
-        wal_polls_remove(&c->polls, i);
-        answer_poll(c, poll.token);
-    }
+    answer_polls(c, false);
 }
 
 const char *wal_core_replicated(struct wal_core *c, uint64_t session, const struct msg_replicated *told)
@@ -514,6 +574,7 @@ struct wal_core_stats wal_core_stats(const struct wal_core *c)
         .frames = c->state.frames,
         .durable_end = c->durable.end,
         .durable_lsn = c->durable.lsn,
+        .position = c->position,
         .queued_bytes = c->written_bytes + c->stalled_bytes,
         .waiting = c->waiters.count,
         .stalled = c->stalls.count,

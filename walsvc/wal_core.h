@@ -93,11 +93,27 @@ void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t no
  * WAL_REASON_MAX, which is copied. */
 void wal_core_refuse_writes(struct wal_core *core, const char *reason);
 void wal_core_allow_writes(struct wal_core *core);
-/* The same as a refusal, until the end: nothing allows writes again. */
+/* The own log is open as a copy, or is about to be: until the end no append gets another answer, not even a
+ * repeated one, since nothing is known of the producers. */
 void wal_core_give_up_writes(struct wal_core *core, const char *reason);
+/* Then, how far the log is durable: it may be less than before. */
+void wal_core_moved(struct wal_core *core, const struct wal_durable *durable);
 /* From the start: appends wait until it is let go. */
 void wal_core_hold_back(struct wal_core *core);
 void wal_core_let_go(struct wal_core *core, int64_t now_real_ns);
+/* ---- entries that were kept aside come back (wal_regain.h), while appends are held back ---- */
+enum wal_back {
+    WAL_BACK_NEW,   /* it is to be appended */
+    WAL_BACK_THERE, /* the log has it */
+    WAL_BACK_OTHER, /* neither: nothing is known of it, or it cannot come under this producer any more */
+};
+enum wal_back wal_core_judge_back(const struct wal_core *core, struct id16 producer, uint32_t epoch,
+                                  uint64_t sequence);
+/* Appends a data frame, with a new LSN and HLC; the body is copied and fits into a segment. Of the header
+ * count, producer, epoch and sequence are taken. False: not now: there is no next segment yet, or no writes
+ * are taken. */
+bool wal_core_append_back(struct wal_core *core, const struct frame_header *header, struct slice body,
+                          int64_t now_real_ns);
 /* `settled` answers when every frame that has been handed out is durable; maybe in here. */
 void wal_core_when_settled(struct wal_core *core, struct link_token token);
 /* The session's requests that wait here are forgotten; frames that were handed out stay. */
@@ -112,6 +128,7 @@ struct wal_core_stats {
     uint64_t durable_end, durable_lsn;
     size_t queued_bytes, waiting, stalled, producers;
     size_t waiting_for_others; /* durable here */
+    uint64_t position;         /* behind the last frame that was handed out */
     enum wal_next next;
     enum wal_writes writes;
 };

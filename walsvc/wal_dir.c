@@ -187,6 +187,12 @@ enum service_exit wal_dir_open_log(struct wal_dir *d, struct wal_log *log, uint6
     return code;
 }
 
+enum service_exit wal_dir_open_copy(struct wal_dir *d)
+{
+    enum service_exit code = sync_identity(d);
+    return code == EXIT_DONE ? wal_permit_open(&d->permit, d->fs, d->data, d->identity.log) : code;
+}
+
 void wal_dir_close(struct wal_dir *d)
 {
     wal_damage_close(d->damage);

@@ -32,6 +32,8 @@ enum service_exit wal_dir_open(struct wal_dir *dir, const struct vfs *fs, const 
  * that a log that is gone can be told from one that was never there. */
 enum service_exit wal_dir_open_log(struct wal_dir *dir, struct wal_log *log, uint64_t segment_size,
                                    struct wal_state *state);
+/* What else there is to read and sync, when the log is opened as a copy. */
+enum service_exit wal_dir_open_copy(struct wal_dir *dir);
 void wal_dir_close(struct wal_dir *dir);
 
 #endif

@@ -68,10 +68,16 @@ static void stop_looking(struct wal_index *w)
     w->left = 0;
 }
 
-void wal_index_close(struct wal_index *w)
+void wal_index_forget(struct wal_index *w)
 {
     stop_making(w);
     stop_looking(w);
+    w->sealed_count = 0;
+}
+
+void wal_index_close(struct wal_index *w)
+{
+    wal_index_forget(w);
     free(w);
 }
 

@@ -19,6 +19,8 @@ void wal_index_on_damage(struct wal_index *index, void (*fn)(void *arg, uint64_t
 void wal_index_close(struct wal_index *index);
 /* A segment has been sealed; the one behind it is there. */
 void wal_index_sealed(struct wal_index *index, uint64_t base_lsn, uint64_t next_base_lsn);
+/* Nothing is made any more, until it is asked for again: segments are about to change. */
+void wal_index_forget(struct wal_index *index);
 /* Looks through the folder: removes indexes without a segment and temporary files, then makes what is
  * missing, step by step. */
 void wal_index_look(struct wal_index *index);

@@ -12,7 +12,7 @@ void wal_logs_free(struct wal_logs *l)
 
 static void answer(struct wal_logs *l, struct link_token token)
 {
-    struct buf places = {0};
+    struct buf places = {0}, given_up = {0};
     msgpack_packer pk;
     uint32_t served = 0;
     for (size_t i = 0; i < l->count; i++)
@@ -31,13 +31,20 @@ static void answer(struct wal_logs *l, struct link_token token)
         };
         held_log_pack(&pk, &held);
     }
-    struct msg_logs_reply reply = {.boot = l->boot,
-                                   .version = l->version,
-                                   .waits = l->waits,
-                                   .closed = l->closed,
-                                   .logs = buf_slice(&places)};
+    if (l->given_up.count > 0)
+        wal_given_up_pack(&l->given_up, &given_up);
+    struct msg_logs_reply reply = {
+        .boot = l->boot,
+        .version = l->version,
+        .waits = l->waits,
+        .closed = l->closed,
+        .own_copy = l->own_copy,
+        .given_up = buf_slice(&given_up),
+        .logs = buf_slice(&places),
+    };
     l->reply(l->arg, token, &reply);
     buf_free(&places);
+    buf_free(&given_up);
 }
 
 /* Answers those who wait for a later version, or whose time is over. */

@@ -5,6 +5,7 @@
 
 #include "wal_core.h"
 #include "wal_damage.h"
+#include "wal_given_up.h"
 #include "wal_queue.h"
 
 /* The node's own log and so many copies. */
@@ -24,6 +25,8 @@ struct wal_logs {
     uint64_t version;
     uint64_t closed;                        /* version of the register of closed logs */
     bool waits;                             /* for `own_log` */
+    bool own_copy;                          /* the own log is open as a copy */
+    struct wal_given_up given_up;           /* of the own log */
     struct wal_log_place all[WAL_LOGS_MAX]; /* the own one first */
     size_t count;
     size_t opening; /* copies of which nothing is known yet: polls wait for them, however long that takes */

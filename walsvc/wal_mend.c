@@ -24,6 +24,7 @@ struct wal_job {
     void (*work)(struct wal_mend *mend, struct wal_job *job);   /* on the janitor's thread */
     void (*finish)(struct wal_mend *mend, struct wal_job *job); /* with the loop's turn */
     uint64_t durable_end;
+    unsigned cuts;              /* of the copy, when it was durable so far */
     struct wal_refusal refusal; /* code SH_OK: done */
     /* repair */
     struct msg_repair repair; /* its bytes are owned: */
@@ -45,6 +46,7 @@ struct wal_mend {
     bool has_ended;           /* the janitors have */
     struct wal_job *job;      /* NULL: nothing is in work */
     struct wal_repair repair; /* of the log that was repaired last; the janitor's that has the job */
+    unsigned cuts;            /* of that log then */
 };
 
 /* ---------------------------------------------------------------- on the janitor's thread */
@@ -59,12 +61,17 @@ static void work(struct wal_task *task)
 static void repair(struct wal_mend *m, struct wal_job *job)
 {
     struct wal_store *store = job->store;
-    if (m->repair.dir != store->path)
+    if (job->cuts != store->cuts) { /* so it ends elsewhere */
+        wal_refuse(&job->refusal, SH_OVERLOADED, 0, "the copy was cut meanwhile");
+        return;
+    }
+    if (m->repair.dir != store->path || m->cuts != store->cuts)
         m->repair = (struct wal_repair){.fs = store->dir->fs,
                                         .dir = store->path,
                                         .quarantine = store->dir->quarantine,
                                         .log = store->uuid,
                                         .damage = store->damage};
+    m->cuts = store->cuts;
     wal_repair(&m->repair, &job->repair, job->durable_end, &job->repaired, &job->refusal);
     if (m->repair.failed < 0)
         wal_fatal("cannot write a repair; ending at once", store->path, m->repair.failed);
@@ -211,6 +218,7 @@ void wal_mend_on_repair(struct wal_mend *m, const struct link_request *request, 
     if (job == NULL)
         return;
     job->durable_end = durable_end;
+    job->cuts = store->cuts_told;
     job->repair = *message;
     job->bytes = xmalloc(message->bytes.len + 1);
     memcpy(job->bytes, message->bytes.data, message->bytes.len);

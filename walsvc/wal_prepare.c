@@ -37,6 +37,9 @@ struct wal_prepare {
     struct wal_index *index;
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
+    pthread_cond_t rests;
+    bool holds;      /* no index is to be made, */
+    bool lets_go;    /* and none is */
     int64_t look_ns; /* when missing indexes are looked for; 0: that was done */
     uint64_t disk_reserve;
     bool stop, wanted;
@@ -52,12 +55,20 @@ int wal_prepare_seal(const struct vfs *fs, int fd, uint64_t end)
     return result;
 }
 
-/* Waits until the end comes, a segment is to be sealed, or the time is over. With the lock. */
+/* Whether somebody waits until no index is being made. With the lock. */
+static bool must_let_go(const struct wal_prepare *p)
+{
+    return p->holds && !p->lets_go;
+}
+
+/* Waits until the end comes, a segment is to be sealed or has become wanted, or the time is over. With the
+ * lock. */
 static void pause_for(struct wal_prepare *p, int64_t pause_ns)
 {
     int64_t due_ns = clock_mono_ns() + pause_ns;
     struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
-    while (!p->stop && p->old.fd < 0 && !p->wanted &&
+    bool was_wanted = p->wanted;
+    while (!p->stop && p->old.fd < 0 && p->wanted == was_wanted && !must_let_go(p) &&
            pthread_cond_timedwait(&p->wake, &p->lock, &due) != ETIMEDOUT)
         continue;
 }
@@ -145,13 +156,21 @@ static void make_indexes(struct wal_prepare *p)
         pause_for(p, OLD_INDEX_PAUSE_NS);
 }
 
+/* With the lock. */
+static void let_go(struct wal_prepare *p)
+{
+    wal_index_forget(p->index);
+    p->lets_go = true;
+    pthread_cond_signal(&p->rests);
+}
+
 /* Nothing is urgent. Called with the lock, returns with it. */
 static void idle(struct wal_prepare *p)
 {
     int64_t left_ns = p->look_ns - clock_mono_ns();
     if (wal_index_work(p->index) != WAL_INDEX_NONE) {
         make_indexes(p);
-    } else if (p->look_ns == 0) {
+    } else if (p->look_ns == 0 || p->holds) {
         pthread_cond_wait(&p->wake, &p->lock);
     } else if (left_ns > 0) {
         pause_for(p, left_ns);
@@ -170,6 +189,8 @@ static void *run(void *arg)
     for (;;) {
         if (p->old.fd >= 0)
             seal_old(p);
+        else if (must_let_go(p))
+            let_go(p);
         else if (p->stop)
             break;
         else if (p->wanted)
@@ -205,6 +226,7 @@ struct wal_prepare *wal_prepare_start(const struct wal_prepare_options *o)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&p->wake, &attr);
+    pthread_cond_init(&p->rests, &attr);
     pthread_condattr_destroy(&attr);
     int result = pthread_create(&p->thread, NULL, run, p);
     if (result != 0)
@@ -247,6 +269,25 @@ void wal_prepare_look(struct wal_prepare *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+void wal_prepare_hold(struct wal_prepare *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->holds = true;
+    pthread_cond_signal(&p->wake);
+    while (!p->lets_go)
+        pthread_cond_wait(&p->rests, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void wal_prepare_release(struct wal_prepare *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->holds = p->lets_go = false;
+    p->look_ns = clock_mono_ns();
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
 void wal_prepare_stop(struct wal_prepare *p)
 {
     pthread_mutex_lock(&p->lock);
@@ -258,6 +299,7 @@ void wal_prepare_stop(struct wal_prepare *p)
         p->fs->close(p->fs, p->ready);
     wal_index_close(p->index);
     pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->rests);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -43,6 +43,10 @@ void wal_prepare_next(struct wal_prepare *prepare, const struct wal_sealed *old)
 void wal_prepare_set_reserve(struct wal_prepare *prepare, uint64_t disk_reserve);
 /* An index has been removed: looks for missing ones, when nothing else is to be done. From any thread. */
 void wal_prepare_look(struct wal_prepare *prepare);
+/* What was to be sealed is, and from now on no index is made: the caller changes segments that were. Until
+ * wal_prepare_release, which looks for missing indexes. */
+void wal_prepare_hold(struct wal_prepare *prepare);
+void wal_prepare_release(struct wal_prepare *prepare);
 /* Finishes a seal; a half-prepared file stays behind and is made anew by the next start, as is an index. */
 void wal_prepare_stop(struct wal_prepare *prepare);
 

@@ -169,6 +169,12 @@ enum wal_verdict wal_producers_judge(const struct wal_producers *t, struct id16 
     return WAL_REPEATED;
 }
 
+bool wal_producers_landed(const struct wal_producers *t, struct id16 id, uint32_t epoch, uint64_t sequence)
+{
+    uint16_t at = find(t, id);
+    return at != NONE && t->pool[at].epoch == epoch && sequence <= t->pool[at].last_sequence;
+}
+
 void wal_producers_record(struct wal_producers *t, struct id16 id, uint32_t epoch, uint64_t sequence,
                           struct wal_answer answer)
 {

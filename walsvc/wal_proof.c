@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "checked_text.h"
+#include "failpoint.h"
 #include "log.h"
 #include "wal_quarantine.h"
 
@@ -23,37 +24,65 @@ static void read_kernel(char kernel[WAL_KERNEL_TEXT])
 }
 
 /* Without the kernel's word every start counts as one of the machine. */
-static bool is_same_boot(const struct wal_proof *proof)
+static void read_file(struct wal_proof *proof)
 {
     struct checked_text text;
-    char *kernel;
-    return proof->kernel[0] != 0 &&
-           checked_text_read(&text, proof->fs, proof->data, name, first_line) == SH_OK &&
-           checked_text_take(&text, "kernel", &kernel) && checked_text_at_end(&text) &&
-           strcmp(kernel, proof->kernel) == 0;
+    char *kernel, *copy;
+    proof->waits = true;
+    if (checked_text_read(&text, proof->fs, proof->data, name, first_line) != SH_OK ||
+        !checked_text_take(&text, "kernel", &kernel))
+        return;
+    if (checked_text_take(&text, "copy", &copy)) {
+        proof->forked = strcmp(copy, "forked") == 0;
+        proof->is_copy = checked_text_at_end(&text) && (proof->forked || strcmp(copy, "behind") == 0);
+        proof->waits = !proof->is_copy;
+        return;
+    }
+    proof->waits = !checked_text_at_end(&text) || proof->kernel[0] == 0 || strcmp(kernel, proof->kernel) != 0;
 }
 
 void wal_proof_open(struct wal_proof *proof, const struct vfs *fs, const char *data, bool is_new)
 {
     *proof = (struct wal_proof){.fs = fs, .data = data};
     read_kernel(proof->kernel);
-    proof->waits = is_new || !is_same_boot(proof);
+    proof->waits = is_new;
     if (is_new)
         wal_proof_settle(proof);
+    else
+        read_file(proof);
+}
+
+/* copy: "" for no such line. 0 or -errno. */
+static int write_file(const struct wal_proof *proof, const char *copy)
+{
+    struct buf lines = {0};
+    buf_printf(&lines, "%skernel %s\n%s", first_line, proof->kernel, copy);
+    int result = checked_text_write(&lines, proof->fs, proof->data, name);
+    buf_free(&lines);
+    return result;
 }
 
 int wal_proof_settle(struct wal_proof *proof)
 {
-    struct buf lines = {0};
     if (!proof->waits)
         return 0;
     proof->waits = false;
-    buf_printf(&lines, "%skernel %s\n", first_line, proof->kernel);
-    int result = checked_text_write(&lines, proof->fs, proof->data, name);
-    buf_free(&lines);
+    int result = write_file(proof, "");
     if (!wal_is_full(result))
         return result;
     log_warn("the disk is full: the next start of this node asks the others again",
              log_text("dir", proof->data));
     return 0;
+}
+
+int wal_proof_begin_copy(struct wal_proof *proof, bool forked)
+{
+    int result = write_file(proof, forked ? "copy forked\n" : "copy behind\n");
+    return failpoint_step("own_copy_begun", result);
+}
+
+int wal_proof_end_copy(struct wal_proof *proof)
+{
+    int result = write_file(proof, "");
+    return failpoint_step("own_copy_ended", result);
 }

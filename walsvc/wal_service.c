@@ -1,45 +1,21 @@
 /* walsvc's shell. Requests come from the link into the core, frames go from the core to the committer (once a
  * turn of the loop; a single small one is committed in the turn itself), what the committer and the preparer
  * report comes back by mail, and so do the janitors' answers. What concerns the copies of other nodes' logs
- * goes to wal_copies.c. Bad requests are refused; what is fatal stands in wal_commit.c, wal_copier.c,
+ * goes to wal_copies.c; whether the own log is extended, or is open as a copy itself, is dealt with in
+ * wal_service_own.c. Bad requests are refused; what is fatal stands in wal_commit.c, wal_copier.c,
  * wal_prepare.c and wal_upkeep.c. */
-#include "wal_service.h"
+#include "wal_service_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
-#include "wal_commit.h"
-#include "wal_copies.h"
 #include "wal_core.h"
 #include "wal_fatal.h"
 #include "wal_levels.h"
-#include "wal_mend.h"
-#include "wal_proof.h"
 
 enum { LINK_SLACK_BYTES = 16 << 20, AGAIN_MS = 100 };
-
-struct wal_service {
-    struct service *service;
-    struct wal_dir dir;
-    struct wal_store own; /* the node's own log */
-    struct wal_core *core;
-    struct wal_commit *commit; /* NULL when it has ended */
-    struct wal_logs logs;
-    struct wal_copies *copies;  /* NULL while there is no link */
-    _Atomic int64_t horizon_ns; /* see wal_upkeep.h */
-    struct wal_mend *mend;      /* NULL while there is no link, and when the janitors have ended */
-    struct link_server *link;
-    char endpoint[LINK_ENDPOINT_MAX];
-    struct mailbox mailbox;
-    struct loop_hook flush;
-    struct loop_timer timer;
-    struct wal_proof proof;
-    struct loop_timer proof_timer;   /* it is over */
-    struct wal_frame *first, **last; /* for the committer, at the end of the turn */
-    struct buf body;                 /* of the answer being written */
-};
 
 /* From the committer, a preparer or a janitor. */
 struct wal_mail {
@@ -106,7 +82,7 @@ static void post_answer(void *arg, struct link_token token, uint32_t type, struc
     mailbox_put(&w->mailbox, &mail->mail);
 }
 
-static void set_timer(struct wal_service *w)
+void wal_service_set_timer(struct wal_service *w)
 {
     int64_t due_ns = wal_core_due_ns(w->core), logs_ns = wal_logs_due_ns(&w->logs);
     due_ns = logs_ns < due_ns ? logs_ns : due_ns;
@@ -118,7 +94,7 @@ static void set_timer(struct wal_service *w)
 
 static void on_copies_change(void *arg)
 {
-    set_timer(arg);
+    wal_service_set_timer(arg);
 }
 
 /* Two threads may tell in either order. */
@@ -127,6 +103,7 @@ static void take_durable(struct wal_service *w, const struct wal_durable *durabl
     wal_core_durable(w->core, durable);
     if (durable->end > w->logs.all[0].durable.end)
         wal_logs_moved(&w->logs, 0, durable);
+    wal_service_regain(w);
 }
 
 /* Of the own log, or of a copy, which may be gone by now. */
@@ -137,7 +114,7 @@ static void take_of_store(struct wal_service *w, const struct wal_mail *mail)
         wal_copies_drop_copy(w->copies, mail->log);
     else if (mail->kind == MAIL_TRIMMED)
         wal_logs_trimmed(&w->logs, mail->log, mail->first_lsn);
-    else if (!own)
+    else if (!own || w->is_copy)
         wal_copies_index_lost(w->copies, mail->log);
     else if (w->own.prepare != NULL) /* else the next start makes it */
         wal_prepare_look(w->own.prepare);
@@ -158,8 +135,10 @@ static void take_mail(struct wal_service *w, struct wal_mail *mail)
         take_of_store(w, mail);
         break;
     case MAIL_NEXT:
-        if (w->commit != NULL) /* at the end nothing new is taken in */
+        if (w->commit != NULL) { /* at the end nothing new is taken in */
             wal_core_next_segment(w->core, mail->next, clock_real_ns());
+            wal_service_regain(w);
+        }
         break;
     }
 }
@@ -174,7 +153,7 @@ static void on_mail(void *arg, struct mail *first)
         buf_free(&mail->body);
         free(mail);
     }
-    set_timer(w);
+    wal_service_set_timer(w);
 }
 
 /* ---------------------------------------------------------------- from the core */
@@ -203,7 +182,7 @@ static void flush(void *arg)
         return;
     if (wal_commit_now(w->commit, first, &durable)) {
         take_durable(w, &durable);
-        set_timer(w);
+        wal_service_set_timer(w);
     } else {
         wal_commit_put(w->commit, first);
     }
@@ -271,8 +250,8 @@ static void send_permit_reply(void *arg, struct link_token token, uint64_t durab
 
 /* ---------------------------------------------------------------- from the link */
 
-static void refuse(struct wal_service *w, const struct link_request *request, enum sh_error code,
-                   const char *text)
+void wal_service_refuse(struct wal_service *w, const struct link_request *request, enum sh_error code,
+                        const char *text)
 {
     struct msg_error refusal = {.code = code, .text = slice_str(text)};
     if (code == SH_OVERLOADED || code == SH_UNAVAILABLE)
@@ -287,12 +266,12 @@ static void on_append(struct wal_service *w, const struct link_request *request)
     log_for(LOG_DEBUG, request->correlation, "append", log_uint("sequence", append.sequence),
             log_uint("bytes", request->body.len));
     if (error != SH_OK) {
-        refuse(w, request, error, "not a well-formed append");
+        wal_service_refuse(w, request, error, "not a well-formed append");
         return;
     }
     wal_core_append(w->core, request->token, &append, clock_real_ns(), loop_now_ns(w->service->loop));
     if (append.ack != WAL_LOCAL)
-        set_timer(w); /* one that is repeated may wait already */
+        wal_service_set_timer(w); /* one that is repeated may wait already */
 }
 
 static void on_watermark(struct wal_service *w, const struct link_request *request)
@@ -300,11 +279,15 @@ static void on_watermark(struct wal_service *w, const struct link_request *reque
     struct msg_watermark watermark;
     enum sh_error error = msg_decode(MSG_watermark, request->body, &watermark);
     if (error != SH_OK) {
-        refuse(w, request, error, "not a well-formed watermark request");
+        wal_service_refuse(w, request, error, "not a well-formed watermark request");
+        return;
+    }
+    if (w->is_copy && !w->own_is_open) { /* how far it goes is not known yet */
+        wal_service_refuse(w, request, SH_UNAVAILABLE, "the node's own log is being opened");
         return;
     }
     wal_core_watermark(w->core, request->token, &watermark, loop_now_ns(w->service->loop));
-    set_timer(w);
+    wal_service_set_timer(w);
 }
 
 static void on_logs(struct wal_service *w, const struct link_request *request)
@@ -312,11 +295,11 @@ static void on_logs(struct wal_service *w, const struct link_request *request)
     struct msg_logs logs;
     enum sh_error error = msg_decode(MSG_logs, request->body, &logs);
     if (error != SH_OK) {
-        refuse(w, request, error, "not a well-formed logs request");
+        wal_service_refuse(w, request, error, "not a well-formed logs request");
         return;
     }
     wal_logs_ask(&w->logs, request->token, &logs, loop_now_ns(w->service->loop));
-    set_timer(w);
+    wal_service_set_timer(w);
 }
 
 /* The log that a request names; zero is the own one. False, and refused: it isn't served here. */
@@ -325,13 +308,15 @@ static bool find_store(struct wal_service *w, const struct link_request *request
 {
     *store = &w->own;
     *durable_end = wal_core_stats(w->core).durable_end;
-    if (id16_is_zero(log) || id16_equal(log, w->own.uuid))
+    if (id16_is_zero(log))
+        log = w->own.uuid;
+    if (!w->is_copy && id16_equal(log, w->own.uuid))
         return true;
     enum sh_error error = wal_copies_find(w->copies, log, store, durable_end);
     if (error == SH_NOT_FOUND && wal_copies_may_begin(w->copies, request->token, log))
-        refuse(w, request, error, "walsvc does not hold that log");
+        wal_service_refuse(w, request, error, "walsvc does not hold that log");
     else if (error != SH_NOT_FOUND && error != SH_OK)
-        refuse(w, request, error, "the copy of that log is not served; walsvc's log says why");
+        wal_service_refuse(w, request, error, "the copy of that log is not served; walsvc's log says why");
     return error == SH_OK;
 }
 
@@ -357,16 +342,20 @@ static void on_replicated(struct wal_service *w, const struct link_request *requ
 {
     struct msg_replicated told;
     if (!request->local) {
-        refuse(w, request, SH_FORBIDDEN, "only on the node itself");
+        wal_service_refuse(w, request, SH_FORBIDDEN, "only on the node itself");
         return;
     }
     enum sh_error error = msg_decode(MSG_replicated, request->body, &told);
     if (error != SH_OK) {
-        refuse(w, request, error, "not a well-formed replicated");
+        wal_service_refuse(w, request, error, "not a well-formed replicated");
+        return;
+    }
+    if (w->is_copy) {
+        wal_service_refuse(w, request, SH_READ_ONLY, w->copy_reason);
         return;
     }
     const char *why = wal_core_replicated(w->core, request->token.session, &told);
-    set_timer(w);
+    wal_service_set_timer(w);
     if (why == NULL) {
         w->body.len = 0;
         msg_encode(MSG_replicated_reply, &(struct msg_replicated_reply){0}, &w->body);
@@ -376,7 +365,7 @@ static void on_replicated(struct wal_service *w, const struct link_request *requ
     log_error("replicated LSNs that cannot be; ignored", log_text("why", why),
               log_uint("quorum_lsn", told.quorum_lsn), log_uint("all_lsn", told.all_lsn),
               log_uint("durable_lsn", wal_core_stats(w->core).durable_lsn));
-    refuse(w, request, SH_BAD_REQUEST, why);
+    wal_service_refuse(w, request, SH_BAD_REQUEST, why);
 }
 
 /* A well-formed request, in which another node is said to be the log's origin. */
@@ -394,22 +383,26 @@ static void on_slow_request(struct wal_service *w, const struct link_request *re
     uint64_t durable_end;
     enum sh_error error = log_of(request, &log);
     if (error != SH_OK) {
-        refuse(w, request, error, "the message is not well-formed");
+        wal_service_refuse(w, request, error, "the message is not well-formed");
         return;
     }
     if (request->type == MSG_look && !request->local) {
-        refuse(w, request, SH_FORBIDDEN, "not from this node");
+        wal_service_refuse(w, request, SH_FORBIDDEN, "not from this node");
+        return;
+    }
+    if (request->type == MSG_log_trim && wal_service_is_fetched_back(w, log)) {
+        wal_service_refuse(w, request, SH_READ_ONLY, w->copy_reason);
         return;
     }
     if (!find_store(w, request, log, &store, &durable_end))
         return;
-    if (store == &w->own && is_about_a_copy(request)) {
-        refuse(w, request, SH_BAD_REQUEST, "this node is that log's origin");
+    if (id16_equal(store->uuid, w->own.uuid) && is_about_a_copy(request)) {
+        wal_service_refuse(w, request, SH_BAD_REQUEST, "this node is that log's origin");
         return;
     }
     error = wal_janitor_ask(store->janitor, request->token, request->type, request->body);
     if (error != SH_OK)
-        refuse(w, request, error, sh_error_text(error));
+        wal_service_refuse(w, request, error, sh_error_text(error));
 }
 
 static void on_repair(struct wal_service *w, const struct link_request *request)
@@ -419,7 +412,7 @@ static void on_repair(struct wal_service *w, const struct link_request *request)
     uint64_t durable_end;
     enum sh_error error = msg_decode(MSG_repair, request->body, &repair);
     if (error != SH_OK)
-        refuse(w, request, error, "not a well-formed repair");
+        wal_service_refuse(w, request, error, "not a well-formed repair");
     else if (find_store(w, request, repair.log, &store, &durable_end))
         wal_mend_on_repair(w->mend, request, store, durable_end, &repair);
 }
@@ -431,11 +424,13 @@ static void on_accept_loss(struct wal_service *w, const struct link_request *req
     uint64_t durable_end;
     enum sh_error error = msg_decode(MSG_accept_loss, request->body, &loss);
     if (error != SH_OK)
-        refuse(w, request, error, "not a well-formed accept_loss");
+        wal_service_refuse(w, request, error, "not a well-formed accept_loss");
+    else if (wal_service_is_fetched_back(w, loss.log))
+        wal_service_refuse(w, request, SH_READ_ONLY, w->copy_reason);
     else if (!find_store(w, request, loss.log, &store, &durable_end))
         return;
     else if (store != &w->own)
-        refuse(w, request, SH_BAD_REQUEST, "a loss is accepted by the node whose log it is");
+        wal_service_refuse(w, request, SH_BAD_REQUEST, "a loss is accepted by the node whose log it is");
     else
         wal_mend_on_accept_loss(w->mend, request, &loss);
 }
@@ -450,69 +445,20 @@ static void on_write_permit(struct wal_service *w, const struct link_request *re
         link_server_refuse(w->link, request->token, &refusal);
         return;
     }
+    if (w->is_copy && !permit.allowed) { /* nobody knows yet how far the log goes */
+        wal_service_refuse(w, request, SH_UNAVAILABLE, w->copy_reason);
+        return;
+    }
     int result = wal_permit_take(&w->dir.permit, w->core, request->token, &permit);
     if (result < 0 && !wal_is_full(result))
         wal_fatal("cannot write the write permit; ending at once", w->dir.data, result);
-    if (result == 0)
+    if (result == 0) {
+        wal_service_regain(w);
         return;
+    }
     refusal.code = SH_DISK_FULL;
     refusal.text = slice_str("no room to write the permit down");
     link_server_refuse(w->link, request->token, &refusal);
-}
-
-/* ---- the own log after a start of the machine ---- */
-
-static void go_on(struct wal_service *w)
-{
-    int result = wal_proof_settle(&w->proof);
-    if (result < 0)
-        wal_fatal("cannot write down that the log goes on; ending at once", w->dir.data, result);
-    loop_timer_cancel(w->service->loop, &w->proof_timer);
-    wal_logs_proved(&w->logs);
-    wal_core_let_go(w->core, clock_real_ns());
-    set_timer(w);
-}
-
-static void on_proof_over(void *arg)
-{
-    log_warn("the machine was started anew, and no other member says in time how far it has this node's log; "
-             "it goes on as it is");
-    go_on(arg);
-}
-
-/* The file of the start stays as it was: the next start asks again. */
-static void give_up(struct wal_service *w, const struct msg_own_log *told)
-{
-    char reason[WAL_REASON_MAX];
-    snprintf(reason, sizeof reason,
-             "this node's log is %s: %.*s. It is not extended any more; let the node begin anew: stop it, "
-             "move its "
-             "data directory away, start it, and `node join --replace` it on another member",
-             told->verdict == 1 ? "behind its copies" : "on another chain than its copies",
-             (int)told->text.len, (const char *)told->text.data);
-    log_error(reason);
-    loop_timer_cancel(w->service->loop, &w->proof_timer);
-    w->proof.waits = false;
-    wal_logs_proved(&w->logs);
-    wal_core_give_up_writes(w->core, reason);
-    set_timer(w);
-}
-
-static void on_own_log(struct wal_service *w, const struct link_request *request)
-{
-    struct msg_own_log told;
-    enum sh_error error = request->local ? msg_decode(MSG_own_log, request->body, &told) : SH_FORBIDDEN;
-    if (error != SH_OK) {
-        refuse(w, request, error, "not a well-formed own_log, or not from this node");
-        return;
-    }
-    if (w->proof.waits && told.verdict == 0)
-        go_on(w);
-    else if (w->proof.waits)
-        give_up(w, &told);
-    w->body.len = 0;
-    msg_encode(MSG_own_log_reply, &(struct msg_own_log_reply){0}, &w->body);
-    link_server_answer(w->link, request->token, MSG_own_log_reply, buf_slice(&w->body));
 }
 
 static void on_request(void *arg, const struct link_request *request)
@@ -540,9 +486,9 @@ static void on_request(void *arg, const struct link_request *request)
     else if (request->type == MSG_replicated)
         on_replicated(w, request);
     else if (request->type == MSG_own_log)
-        on_own_log(w, request);
+        wal_service_on_own_log(w, request);
     else
-        refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
+        wal_service_refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
 }
 
 static void on_drop(void *arg, uint64_t session)
@@ -565,7 +511,7 @@ static void on_timer(void *arg)
     struct wal_service *w = arg;
     wal_core_tick(w->core, loop_now_ns(w->service->loop));
     wal_logs_tick(&w->logs, loop_now_ns(w->service->loop));
-    set_timer(w);
+    wal_service_set_timer(w);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -587,17 +533,17 @@ static void open_core(struct wal_service *w, struct wal_state *state)
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);
-    if (w->proof.waits)
-        wal_core_hold_back(w->core);
     w->logs = (struct wal_logs){
         .boot = w->service->boot,
         .version = 1,
         .waits = w->proof.waits,
+        .own_copy = w->is_copy,
+        .given_up = w->given_up,
         .all = {{.log = w->own.uuid,
                  .durable = w->own.log.durable,
                  .first_lsn = w->own.log.first_lsn,
                  .damage = w->own.damage}},
-        .count = 1,
+        .count = w->is_copy ? 0 : 1, /* then it comes with the copies */
         .reply = send_logs,
         .arg = w,
     };
@@ -655,7 +601,9 @@ static void open_behind_link(struct wal_service *w)
         .link = w->link,
         .logs = &w->logs,
         .closed = &w->dir.closed,
+        .own = w->is_copy,
         .on_change = on_copies_change,
+        .on_own = wal_service_on_own_copy,
         .mend = &w->mend,
         .arg = w,
     };
@@ -695,22 +643,34 @@ static void tell_opened(const struct wal_service *w, int64_t started_ns)
     char uuid[ID_TEXT], status[160];
     id16_format(w->dir.identity.log, uuid);
     uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
-    log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
-             log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
-    snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
-             (unsigned long long)w->own.log.durable.lsn);
+    if (!w->is_copy)
+        log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
+                 log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
+    if (w->is_copy)
+        snprintf(status, sizeof status, "log %s is fetched back from its copies", uuid);
+    else
+        snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
+                 (unsigned long long)w->own.log.durable.lsn);
     service_status(status);
 }
 
-static enum service_exit open_store(struct wal_service *w)
+/* The own log, recovered. */
+static enum service_exit open_own_log(struct wal_service *w, struct wal_state *state)
 {
     struct wal_store_options options = store_options(w);
-    w->own.dir = &w->dir;
-    w->own.uuid = w->dir.identity.log;
+    enum service_exit code =
+        wal_dir_open_log(&w->dir, &w->own.log, w->service->config->settings.wal_segment_size, state);
+    if (code != EXIT_DONE)
+        return code;
     w->own.damage = w->dir.damage;
     options.tells_horizon = true;
-    memcpy(w->own.path, w->dir.log, sizeof w->own.path);
-    return wal_store_open(&w->own, &options);
+    if (wal_given_up_read(&w->given_up, w->dir.fs, w->own.path, w->own.uuid) != SH_OK)
+        code = EXIT_CONFIG;
+    if (code == EXIT_DONE)
+        code = wal_store_open(&w->own, &options);
+    if (code != EXIT_DONE)
+        wal_log_close(&w->own.log);
+    return code;
 }
 
 static enum service_exit open_log(struct wal_service *w)
@@ -723,19 +683,20 @@ static enum service_exit open_log(struct wal_service *w)
         return code;
     w->dir.reserve_bytes = wal_disk_reserve(w->dir.fs, w->dir.data, config->settings.wal_disk_reserve);
     wal_state_init(&state);
+    w->own.dir = &w->dir;
+    w->own.uuid = w->dir.identity.log;
+    memcpy(w->own.path, w->dir.log, sizeof w->own.path);
     bool is_new = w->dir.is_new;
-    code = wal_dir_open_log(&w->dir, &w->own.log, config->settings.wal_segment_size, &state);
-    if (code == EXIT_DONE) {
-        code = open_store(w);
-        if (code != EXIT_DONE)
-            wal_log_close(&w->own.log);
-    }
+    if (!is_new)
+        wal_service_open_own(w, false);
+    code = w->is_copy ? wal_dir_open_copy(&w->dir) : open_own_log(w, &state);
     if (code != EXIT_DONE) {
         wal_state_free(&state);
         wal_dir_close(&w->dir);
         return code;
     }
-    wal_proof_open(&w->proof, w->dir.fs, w->dir.data, is_new);
+    if (is_new)
+        wal_service_open_own(w, true);
     open_core(w, &state);
     tell_opened(w, started_ns);
     return EXIT_DONE;
@@ -756,10 +717,9 @@ enum service_exit wal_open(struct service *service)
     w->timer = (struct loop_timer){.fn = on_timer, .arg = w};
     mailbox_open(&w->mailbox, service->loop, on_mail, w);
     loop_hook_add(service->loop, &w->flush);
-    w->proof_timer = (struct loop_timer){.fn = on_proof_over, .arg = w};
-    if (w->proof.waits)
-        loop_timer_after(service->loop, &w->proof_timer, WAL_PROOF_NS);
-    start_threads(w);
+    if (!w->is_copy)
+        start_threads(w);
+    wal_service_start_own(w);
     code = start_link(w);
     if (code != EXIT_DONE)
         wal_close(service);
@@ -771,8 +731,10 @@ void wal_reload(struct service *service)
     struct wal_service *w = service->state;
     const struct settings *settings = &service->config->settings;
     struct wal_upkeep_settings upkeep = upkeep_settings(settings);
-    wal_commit_set_delay(w->commit, (int64_t)settings->wal_commit_delay);
-    wal_store_set(&w->own, &upkeep);
+    if (!w->is_copy) {
+        wal_commit_set_delay(w->commit, (int64_t)settings->wal_commit_delay);
+        wal_store_set(&w->own, &upkeep);
+    }
     wal_copies_set(w->copies, &upkeep);
 }
 
@@ -781,22 +743,25 @@ void wal_close(struct service *service)
 {
     struct wal_service *w = service->state;
     flush(w);
-    wal_commit_stop(w->commit);
-    w->commit = NULL;
-    wal_store_stop(&w->own);
+    if (!w->is_copy) {
+        wal_commit_stop(w->commit);
+        w->commit = NULL;
+        wal_store_stop(&w->own);
+    }
     wal_copies_stop(w->copies);
     wal_mend_close(w->mend);
     w->mend = NULL;
     mailbox_close(&w->mailbox);
     wal_core_end_waits(w->core);
+    wal_service_close_own(w);
     loop_hook_remove(service->loop, &w->flush);
     loop_timer_cancel(service->loop, &w->timer);
-    loop_timer_cancel(service->loop, &w->proof_timer);
     link_server_close(w->link);
     wal_core_close(w->core);
     wal_copies_close(w->copies);
     wal_logs_free(&w->logs);
-    wal_store_close(&w->own);
+    if (!w->is_copy)
+        wal_store_close(&w->own);
     wal_dir_close(&w->dir);
     buf_free(&w->body);
     free(w);

@@ -34,6 +34,8 @@ struct wal_store {
     struct wal_store_options options;
     struct wal_upkeep upkeep; /* the janitor's while it runs */
     atomic_bool stop_janitor;
+    unsigned cuts;      /* of a copy: how often it was cut (wal_cut.h); the janitor's while it runs */
+    unsigned cuts_told; /* those that the loop has heard of */
     struct wal_janitor *janitor; /* NULL: the threads don't run */
     struct wal_prepare *prepare;
     void (*on_next)(void *arg, enum wal_next next);

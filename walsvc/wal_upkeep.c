@@ -261,9 +261,15 @@ static int remove_all(const struct wal_upkeep *u)
     return result;
 }
 
-void wal_upkeep_give_up(struct wal_upkeep *u, uint64_t next_lsn)
+void wal_upkeep_forget(struct wal_upkeep *u)
 {
     wal_upkeep_repaired(u, u->rounds.scrub.base_lsn); /* the scrubber stands in no segment any more */
+    wal_catalog_free(&u->catalog);
+}
+
+void wal_upkeep_give_up(struct wal_upkeep *u, uint64_t next_lsn)
+{
+    wal_upkeep_forget(u);
     int result = remove_all(u);
     if (result < 0) {
         u->options.on_fatal(u->options.arg, "cannot remove the segments of a copy", result);

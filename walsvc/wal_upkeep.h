@@ -104,6 +104,9 @@ int64_t wal_upkeep_ask_drop(struct wal_upkeep *upkeep, struct wal_upkeep_time no
 bool wal_upkeep_gone_is_kept(const struct wal_upkeep *upkeep);
 /* After the own log was trimmed by its limit of bytes, if it has one. */
 void wal_upkeep_tell_horizon(const struct wal_upkeep *upkeep, uint64_t retention_bytes);
+/* Segments are about to change, or to go, from the newest on: nothing that is known of them holds any more.
+ */
+void wal_upkeep_forget(struct wal_upkeep *upkeep);
 
 /* ---- wal_upkeep_scrub.c ---- */
 /* A step of the scrubber; returns when the next one is due. */

@@ -1,6 +1,7 @@
 /* Bytes for the copy of another node's log: raw ones, or a header and frames that the input describes, with
  * checksums that are right, and damage at a place of its choice. What is judged good must be whole frames
- * that continue what the copy holds; nothing is written. */
+ * that continue what the copy holds; with `over`, whole frames that continue each other, and leave the copy's
+ * chain where they are said to. Nothing is written. */
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,6 +9,8 @@
 
 #include "copy_rig.h"
 #include "log.h"
+#include "wal_copy_fork.h"
+#include "wal_given_up.h"
 
 enum { FRAMES_MAX = 8, HELD_FRAMES = 4, SEGMENT_BYTES = 16 << 10 };
 
@@ -139,6 +142,37 @@ static void check(const struct msg_copy_append *m)
     }
 }
 
+/* The frames of the message from the fork on continue what the copy has before it, and the first is another
+ * one than the copy's. */
+static void check_over(const struct msg_copy_append *m)
+{
+    const struct log_chain end = rig.files.chain;
+    struct wal_fork fork;
+    struct wal_refusal refusal;
+    bool listed;
+    wal_given_up_lists(m->bytes, 1, &listed);
+    enum wal_fork_verdict verdict = wal_copy_fork(&rig.files, m, &fork, &refusal);
+    if (verdict == WAL_FORK_REFUSED) {
+        assert(refusal.code == SH_BAD_REQUEST || refusal.code == SH_CONFLICT);
+        assert(refusal.expected == (refusal.code == SH_CONFLICT ? end.position : 0));
+    } else if (verdict == WAL_FORK_FOUND) {
+        uint64_t at = fork.at.position - m->position;
+        struct frame_header h;
+        size_t size;
+        assert(fork.base_lsn == 1 && fork.at.position >= m->position && fork.at.position < end.position);
+        assert(fork.goes != fork.comes && at < m->bytes.len);
+        uint32_t salt = rig.files.segment.salt;
+        struct slice bytes = slice_of(m->bytes.data + at, m->bytes.len - at);
+        if (memcmp(bytes.data, "SHANGA", sizeof "SHANGA" - 1) == 0) {
+            salt = segment_salt(log_id, fork.at.next_lsn);
+            bytes = slice_of(bytes.data + SEGMENT_HEADER_BYTES, bytes.len - SEGMENT_HEADER_BYTES);
+        }
+        enum sh_error error = frame_verify(bytes, salt, FRAME_BYTES_MAX, &h, &size);
+        assert(error == SH_OK && h.checksum == fork.comes);
+        assert(h.previous_checksum == fork.at.checksum && h.base_lsn == fork.at.next_lsn);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice input = slice_of(data, size);
@@ -159,7 +193,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (bytes.len > 0)
         bytes.data[at % bytes.len] ^= flip;
     m.bytes = buf_slice(&bytes);
-    check(&m);
+    m.over = (flags & 32) != 0;
+    if (m.over && m.bytes.len > 0 && m.position < rig.files.chain.position)
+        check_over(&m);
+    else
+        check(&m);
     buf_free(&bytes);
     return 0;
 }

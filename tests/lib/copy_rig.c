@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wal_cut.h"
 #include "wal_prepare.h"
 #include "wal_upkeep.h"
 
@@ -60,29 +61,86 @@ static void take_files(struct origin *o, const struct wal_rig *rig)
     free(bases);
 }
 
+static struct wal_rig life;
+
+static void open_life(struct sim_disk *disk)
+{
+    enum service_exit code = rig_open(&life, sim_disk_vfs(disk), ORIGIN_DATA, ORIGIN_SEGMENT);
+    assert(code == EXIT_DONE);
+}
+
+void origin_read(struct origin *o, struct sim_disk *disk)
+{
+    memset(o, 0, sizeof *o);
+    open_life(disk);
+    o->log = life.dir.identity.log;
+    take_files(o, &life);
+    rig_close(&life);
+}
+
 void origin_make(struct origin *o, unsigned entries, uint64_t seed)
 {
-    static struct wal_rig rig;
     static uint8_t payload[900];
     struct sim_disk *disk = sim_disk_open();
     uint64_t random = seed * 2654435761u + 1;
-    enum service_exit code = rig_open(&rig, sim_disk_vfs(disk), "/origin", ORIGIN_SEGMENT);
-    assert(code == EXIT_DONE);
-    memset(o, 0, sizeof *o);
-    o->log = rig.dir.identity.log;
-    rig_prepare(&rig);
+    open_life(disk);
+    rig_prepare(&life);
     for (unsigned i = 0; i < entries; i++) {
         memset(payload, (int)next_random(&random), sizeof payload);
-        rig_append(&rig, 0, 1, 0, slice_of(payload, next_random(&random) % sizeof payload));
-        bool good = next_random(&random) % 3 > 0 || rig_commit(&rig);
+        rig_append(&life, 0, 1, 0, slice_of(payload, next_random(&random) % sizeof payload));
+        bool good = next_random(&random) % 3 > 0 || rig_commit(&life);
         assert(good);
     }
-    rig_close(&rig);
-    code = rig_open(&rig, sim_disk_vfs(disk), "/origin", ORIGIN_SEGMENT);
-    assert(code == EXIT_DONE);
-    take_files(o, &rig);
-    rig_close(&rig);
+    rig_close(&life);
+    origin_read(o, disk);
     sim_disk_close(disk);
+}
+
+/* first: bytes of the payload of the first entry; 0: any. sequences: of the two producers, the next ones. */
+static void append_some(unsigned entries, size_t first, uint64_t *random, uint64_t sequences[2])
+{
+    static uint8_t payload[4000];
+    rig_prepare(&life);
+    for (unsigned i = 0; i < entries; i++) {
+        unsigned producer = i % 3;
+        size_t size = next_random(random) % 900;
+        memset(payload, (int)next_random(random), sizeof payload);
+        rig_append(&life, producer, 1, producer > 0 ? sequences[producer - 1]++ : 0,
+                   slice_of(payload, i == 0 && first > 0 ? first : size));
+        bool good = next_random(random) % 3 > 0 || rig_commit(&life);
+        assert(good);
+    }
+    bool good = rig_commit(&life);
+    assert(good);
+}
+
+void origin_make_two(struct origin *a, struct origin *b, const struct origin_fork *how,
+                     struct log_chain *fork, struct sim_disk **kept)
+{
+    struct sim_disk *disk = sim_disk_open();
+    static const uint32_t none[1024];
+    uint64_t random = how->seed * 2654435761u + 1, random_b = random + 1;
+    uint64_t sequences_a[2] = {1, 1}, sequences_b[2];
+    open_life(disk);
+    append_some(how->common, 0, &random, sequences_a);
+    *fork = life.log.chain;
+    memcpy(sequences_b, sequences_a, sizeof sequences_b);
+    rig_close(&life);
+    struct sim_disk *other = sim_disk_image(disk, none);
+    open_life(disk);
+    append_some(how->tail_a, how->first_a, &random, sequences_a);
+    rig_close(&life);
+    origin_read(a, disk);
+    open_life(other);
+    life.now_ns += NS_PER_S; /* no two frames are the same */
+    append_some(how->tail_b, how->first_b, &random_b, sequences_b);
+    rig_close(&life);
+    origin_read(b, other);
+    sim_disk_close(other);
+    if (kept != NULL)
+        *kept = disk;
+    else
+        sim_disk_close(disk);
 }
 
 void origin_free(struct origin *o)
@@ -216,12 +274,35 @@ static int roll(struct copy_rig *rig, const struct wal_copy_piece *piece, bool a
     return result;
 }
 
+/* False: it was refused, or *good says that a file call failed. */
+static bool replace(struct copy_rig *rig, const struct msg_copy_append *m, bool *good)
+{
+    struct wal_log *log = &rig->files;
+    struct wal_fork fork;
+    const struct wal_cut cut = {
+        .data = rig->data, .log = log, .damage = rig->damage, .given_up = rig->given_up};
+    int result = wal_log_sync(log);
+    if (result == 0) {
+        enum wal_fork_verdict verdict = wal_copy_fork(log, m, &fork, &rig->refusal);
+        if (verdict != WAL_FORK_FOUND)
+            return verdict == WAL_FORK_NONE;
+        result = wal_cut(&cut, &fork);
+    }
+    rig->was_full = wal_is_full(result);
+    *good = result == 0 || rig->was_full;
+    return result == 0;
+}
+
 enum wal_copy_verdict copy_rig_write(struct copy_rig *rig, uint64_t position, struct slice bytes, bool anew,
                                      bool *good)
 {
     struct wal_log *log = &rig->files;
     struct wal_copy_piece piece;
-    const struct msg_copy_append m = {.log = rig->log, .position = position, .bytes = bytes, .anew = anew};
+    const struct msg_copy_append m = {
+        .log = rig->log, .position = position, .bytes = bytes, .anew = anew, .over = rig->over};
+    *good = true;
+    if (rig->over && position < log->chain.position && !replace(rig, &m, good))
+        return WAL_COPY_REFUSED;
     enum wal_copy_verdict verdict = wal_copy_check(log, &m, &piece, &rig->refusal);
     int result = 0;
     if (verdict == WAL_COPY_APPENDS) {

@@ -5,6 +5,7 @@
 
 #include "sim_disk.h"
 #include "wal_copy_check.h"
+#include "wal_given_up.h"
 #include "wal_rig.h"
 
 enum { ORIGIN_SEGMENT = 16 << 10, ORIGIN_UNITS_MAX = 4096 };
@@ -16,6 +17,8 @@ struct origin_unit {
     uint64_t base_lsn;
 };
 
+#define ORIGIN_DATA "/origin"
+
 /* A log, all of it: a position is an offset in its bytes. */
 struct origin {
     struct id16 log;
@@ -26,6 +29,18 @@ struct origin {
 
 /* Some 20 KB each entry's payload at most; several segments, LSNs from 1 on. Each seed makes another one. */
 void origin_make(struct origin *origin, unsigned entries, uint64_t seed);
+/* Two logs with the same uuid, and the same frames up to *fork, the place behind `common` entries: two lives
+ * of one disk. Entries have producers: each third one none, the others two, whose sequences go on in both. */
+struct origin_fork {
+    unsigned common, tail_a, tail_b; /* entries */
+    size_t first_a, first_b;         /* bytes of the payload of the first entry behind the fork; 0: any */
+    uint64_t seed;
+};
+/* *disk: with the data directory ORIGIN_DATA of the first life; NULL: nobody wants it. */
+void origin_make_two(struct origin *a, struct origin *b, const struct origin_fork *how,
+                     struct log_chain *fork, struct sim_disk **disk);
+/* What the data directory ORIGIN_DATA of a node that has stopped holds. */
+void origin_read(struct origin *origin, struct sim_disk *disk);
 void origin_free(struct origin *origin);
 /* The bytes of the units [first, behind). */
 struct slice origin_bytes(const struct origin *origin, size_t first, size_t behind);
@@ -41,8 +56,11 @@ struct copy_rig {
     struct wal_damage *damage;
     struct wal_log files;
     uint64_t segment_size;
-    struct wal_refusal refusal; /* of the last append */
-    int fatal;                  /* -errno of what would have ended walsvc */
+    struct wal_refusal refusal;    /* of the last append */
+    int fatal;                     /* -errno of what would have ended walsvc */
+    bool over;                     /* the next appends replace what is other */
+    struct wal_given_up *given_up; /* with that: the register; NULL: of another node's log */
+    bool was_full;                 /* the last cut found no room */
 };
 
 /* Opens the copy in <data>/log, whose folders are made. On anything but SH_OK there is nothing to close. */

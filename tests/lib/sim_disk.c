@@ -85,6 +85,20 @@ void sim_set_name(struct names *names, const char *path, struct inode *inode)
     name->inode = inode;
 }
 
+/* What is in a folder goes with it. */
+static void move_contents(struct names *names, const char *from, const char *to)
+{
+    size_t len = strlen(from);
+    for (size_t i = 0; i < names->count; i++) {
+        char rest[PATH_BYTES];
+        if (strncmp(names->all[i].path, from, len) != 0 || names->all[i].path[len] != '/')
+            continue;
+        snprintf(rest, sizeof rest, "%s", names->all[i].path + len);
+        int size = snprintf(names->all[i].path, PATH_BYTES, "%s%s", to, rest);
+        assert(size < PATH_BYTES);
+    }
+}
+
 /* A name changes now, and durably once its folder is synced. */
 static void change_name(struct sim_disk *d, const char *path, struct inode *inode, const char *gone)
 {
@@ -93,14 +107,15 @@ static void change_name(struct sim_disk *d, const char *path, struct inode *inod
     *op = (struct name_op){.inode = inode};
     snprintf(op->path, sizeof op->path, "%s", path);
     snprintf(op->gone, sizeof op->gone, "%s", gone);
-    sim_set_name(&d->now, path, inode);
-    sim_set_name(&d->now, gone, NULL);
+    sim_apply_op(&d->now, op);
 }
 
 void sim_apply_op(struct names *names, const struct name_op *op)
 {
     sim_set_name(names, op->path, op->inode);
     sim_set_name(names, op->gone, NULL);
+    if (op->inode != NULL && op->inode->is_dir && op->gone[0] != 0)
+        move_contents(names, op->gone, op->path);
 }
 
 static bool is_in(const char *path, const char *dir)
@@ -343,6 +358,8 @@ static int sim_rename(const struct vfs *fs, const char *from, const char *to)
         return unlock_disk(d, -ENOENT);
     if (!may_change(d))
         return unlock_disk(d, -EIO);
+    for (size_t i = 0; name->inode->is_dir && i < d->op_count; i++)
+        assert(!is_in(d->ops[i].path, from)); /* a folder is synced before it gets another name */
     change_name(d, to, name->inode, from);
     return unlock_disk(d, 0);
 }

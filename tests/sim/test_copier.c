@@ -33,6 +33,7 @@ static struct {
     enum sh_error state;
     struct wal_durable durable;
     uint64_t first_lsn;
+    struct wal_given_up given_up;
     struct wal_refusal answers[TOKENS_MAX]; /* by the request's number */
     bool answered[TOKENS_MAX];
 } told = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
@@ -44,6 +45,7 @@ static void on_news(void *arg, const struct wal_copy_news *news)
     told.news++;
     told.state = news->state;
     told.durable = news->durable;
+    told.given_up = news->given_up;
     told.first_lsn = news->first_lsn != 0 ? news->first_lsn : told.first_lsn;
     for (size_t i = 0; i < news->count; i++) {
         assert_false(told.answered[news->answers[i].token.number]);
@@ -416,6 +418,149 @@ static void test_an_idle_copy_writes_its_mark(void **state)
         assert_true(clock_mono_ns() < until);
 }
 
+/* ---- frames of another chain ---- */
+
+static struct origin other;
+static struct log_chain fork_at;
+
+/* The copy holds all of one chain; `other` is the one that comes. */
+static void begin_fork(bool is_own)
+{
+    const struct origin_fork how = {.common = 30, .tail_a = 60, .tail_b = 50, .seed = 7};
+    origin_free(&origin);
+    origin_make_two(&origin, &other, &how, &fork_at, NULL);
+    if (is_own)
+        dir.identity.log = origin.log;
+    start(SH_OK);
+    for (size_t i = 0; i < origin.count; i++) {
+        assert_int_equal(put(i, i + 1, 1, i + 1), SH_OK);
+        assert_int_equal(wait_for(i + 1).code, SH_OK);
+    }
+    memset(told.answered, 0, sizeof told.answered);
+}
+
+static uint32_t checksum_behind_fork(const struct origin *o)
+{
+    struct frame_header h;
+    size_t unit = origin_find(o, fork_at.position);
+    uint64_t at = fork_at.position + (o->units[unit].opens_segment ? SEGMENT_HEADER_BYTES : 0);
+    assert_int_equal(
+        frame_header_decode(slice_of(o->bytes.data + at, FRAME_HEADER_BYTES), FRAME_BYTES_MAX, &h), SH_OK);
+    return h.checksum;
+}
+
+/* Brings a message of the chain that holds the fork, `over` what stands there. */
+static struct wal_refusal put_over(const struct origin *chain, uint64_t number, struct slice given_up)
+{
+    size_t unit = 0;
+    for (size_t i = 0; i < chain->count && chain->units[i].begin < fork_at.position; i++)
+        if (chain->units[i].opens_segment)
+            unit = i;
+    const struct msg_copy_append m = {.log = chain->log,
+                                      .position = chain->units[unit].begin,
+                                      .bytes = origin_bytes(chain, unit, origin_cut(chain, unit, 100)),
+                                      .over = true,
+                                      .given_up = given_up};
+    assert_int_equal(wal_copier_put(copier, (struct link_token){1, number}, &m), SH_OK);
+    return wait_for(number);
+}
+
+/* The other chain, to its end, in pieces that begin where the copy ends. */
+static void bring_rest(void)
+{
+    uint64_t end, number = 100;
+    while ((end = told.durable.end) < other.bytes.len) {
+        size_t unit = origin_find(&other, end);
+        const struct msg_copy_append m = {.log = other.log,
+                                          .position = end,
+                                          .bytes = origin_bytes(&other, unit, origin_cut(&other, unit, 7)),
+                                          .over = true};
+        assert_int_equal(wal_copier_put(copier, (struct link_token){1, ++number}, &m), SH_OK);
+        assert_int_equal(wait_for(number).code, SH_OK);
+    }
+}
+
+static void check_other(void)
+{
+    struct origin held = origin;
+    uint64_t end = told.durable.end;
+    stop();
+    sim_disk_crash(disk, SIM_LOSE_ALL, 1);
+    origin = other;
+    check_files(end);
+    origin = held;
+}
+
+static struct slice list_of(struct buf *list, const uint32_t *sums, uint32_t count)
+{
+    msgpack_packer pk;
+    list->len = 0;
+    mp_packer(&pk, list);
+    msgpack_pack_array(&pk, count);
+    for (uint32_t i = 0; i < count; i++)
+        msgpack_pack_uint32(&pk, sums[i]);
+    return buf_slice(list);
+}
+
+static void test_a_copy_takes_other_frames_for_those_only_that_its_node_gave_up(void **state)
+{
+    struct buf list = {0};
+    (void)state;
+    begin_fork(false);
+    uint64_t end = told.durable.end;
+    uint32_t sums[17] = {1, checksum_behind_fork(&other), 3};
+    assert_int_equal(put_over(&other, 1, (struct slice){0}).code, SH_CONFLICT);
+    assert_int_equal(told.answers[1].expected, end);
+    assert_int_equal(put_over(&other, 2, list_of(&list, sums, 3)).code, SH_CONFLICT);
+    sums[16] = checksum_behind_fork(&origin);
+    assert_int_equal(put_over(&other, 3, list_of(&list, sums, 17)).code, SH_BAD_REQUEST);
+    assert_int_equal(put_over(&other, 4, slice_str("\x91\xc0")).code, SH_BAD_REQUEST);
+    assert_int_equal(told.durable.end, end);
+    sums[15] = sums[16];
+    assert_int_equal(put_over(&other, 5, list_of(&list, sums, 16)).code, SH_OK);
+    assert_true(told.durable.end > fork_at.position);
+    bring_rest();
+    check_other();
+    origin_free(&other);
+    buf_free(&list);
+}
+
+static void test_the_own_log_takes_other_frames_but_none_that_it_gave_up(void **state)
+{
+    (void)state;
+    begin_fork(true);
+    assert_int_equal(told.given_up.count, 0);
+    assert_int_equal(put_over(&other, 1, (struct slice){0}).code, SH_OK);
+    assert_int_equal(told.given_up.count, 1);
+    assert_int_equal(told.given_up.all[0].position, fork_at.position);
+    assert_int_equal(told.given_up.all[0].checksum, checksum_behind_fork(&origin));
+    bring_rest();
+    uint64_t end = told.durable.end;
+    assert_int_equal(put_over(&origin, 2, (struct slice){0}).code, SH_CONFLICT);
+    assert_int_equal(told.durable.end, end);
+    stop();
+    start(SH_OK);
+    assert_int_equal(told.given_up.count, 1); /* it is remembered */
+    assert_int_equal(put_over(&origin, 3, (struct slice){0}).code, SH_CONFLICT);
+    check_other();
+    origin_free(&other);
+}
+
+static void test_what_goes_waits_for_room_to_be_kept(void **state)
+{
+    (void)state;
+    begin_fork(true);
+    uint64_t end = told.durable.end;
+    sim_disk_set_full(disk, true);
+    assert_int_equal(put_over(&other, 1, (struct slice){0}).code, SH_DISK_FULL);
+    assert_int_equal(told.durable.end, end);
+    sim_disk_set_full(disk, false);
+    assert_int_equal(put_over(&other, 2, (struct slice){0}).code, SH_OK);
+    bring_rest();
+    check_other();
+    origin_free(&other);
+}
+
 /* Somebody has put files together that are not of one copy. */
 static void test_a_copy_whose_mark_contradicts_its_segments_is_not_served(void **state)
 {
@@ -521,6 +666,9 @@ int main(void)
         CASE(test_a_copy_that_finds_the_disk_full_opens_later),
         CASE(test_a_copy_that_meets_a_failed_call_opens_later),
         CASE(test_anew_with_threads),
+        CASE(test_a_copy_takes_other_frames_for_those_only_that_its_node_gave_up),
+        CASE(test_the_own_log_takes_other_frames_but_none_that_it_gave_up),
+        CASE(test_what_goes_waits_for_room_to_be_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

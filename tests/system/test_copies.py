@@ -10,12 +10,12 @@ import uuid
 
 from caller import Caller
 from first_life import FirstLife, wait_restarted
+from segments import read_segments
 from shanghai import BIN, Node, wait_for
 
 ERROR, HOLD, HOLD_REPLY, LOG_TRIM, LOG_TRIM_REPLY, WAL_INFO, WAL_INFO_REPLY = 3, 22, 23, 20, 21, 28, 29
 REPAIR, REPAIR_REPLY, ACCEPT_LOSS, LOGS, LOGS_REPLY, COPY_APPEND, COPY_APPEND_REPLY = 24, 25, 26, 48, 49, 50, 51
 BAD_REQUEST, CONFLICT, NOT_FOUND = 1, 6, 8
-SEGMENT_HEADER, FRAME_HEADER = 64, 88
 SETTINGS = "wal:\n  segment_size: 4MiB"
 LINES = 120000
 
@@ -23,33 +23,6 @@ LINES = 120000
 def has_failpoints():
     out = subprocess.run([os.path.join(BIN, "shanghaictl"), "--format", "json", "version"], capture_output=True, check=True)
     return json.loads(out.stdout).get("failpoints", False)
-
-
-def integer(data, at, size):
-    return int.from_bytes(data[at:at + size], "little")
-
-
-class Segment:
-    """Of a node that has stopped: its bytes up to the last frame, and where frames begin."""
-
-    def __init__(self, path):
-        self.name = os.path.basename(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        self.base, self.position = integer(data, 32, 8), integer(data, 40, 8)
-        self.starts, at = [], SEGMENT_HEADER
-        while data[at:at + 4] == b"SHFR":
-            self.starts.append(at)
-            at += FRAME_HEADER + integer(data, at + 8, 4)
-        self.data = data[:at]
-
-    def pieces(self, most):
-        """(position, bytes) of whole frames, the header before the first one."""
-        begin = 0
-        for start in self.starts[1:] + [len(self.data)]:
-            if start - begin >= most or start == len(self.data):
-                yield self.position + begin, self.data[begin:start]
-                begin = start
 
 
 class CopyTest(unittest.TestCase):
@@ -63,8 +36,7 @@ class CopyTest(unittest.TestCase):
             directory = origin.log_dir()
             origin.stop()
             cls.uuid = os.path.basename(directory)
-            names = sorted(name for name in os.listdir(directory) if name.endswith(".seg"))
-            cls.segments = [Segment(os.path.join(directory, name)) for name in names]
+            cls.segments = read_segments(directory)
         assert len(cls.segments) >= 4
         cls.log = uuid.UUID(cls.uuid).bytes
         cls.end = cls.segments[-1].position + len(cls.segments[-1].data)

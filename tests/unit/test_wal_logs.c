@@ -14,8 +14,12 @@ static struct {
     unsigned count;
     uint64_t number, version, closed;
     uint32_t logs;
+    bool own_copy;
+    struct slice given_up;
     struct wal_log_place places[WAL_LOGS_MAX];
 } last;
+
+static uint8_t given_up[1024];
 
 static void on_reply(void *arg, struct link_token token, const struct msg_logs_reply *reply)
 {
@@ -25,6 +29,11 @@ static void on_reply(void *arg, struct link_token token, const struct msg_logs_r
     last.number = token.number;
     last.version = reply->version;
     last.closed = reply->closed;
+    last.own_copy = reply->own_copy;
+    assert_true(reply->given_up.len < sizeof given_up);
+    if (reply->given_up.len > 0)
+        memcpy(given_up, reply->given_up.data, reply->given_up.len);
+    last.given_up = slice_of(given_up, reply->given_up.len);
     assert_true(id16_equal(reply->boot, boot));
     assert_true(mp_array(&m, &last.logs));
     for (uint32_t i = 0; i < last.logs; i++) {
@@ -62,6 +71,28 @@ static int teardown(void **state)
     (void)state;
     wal_logs_free(&logs);
     return 0;
+}
+
+static void test_it_tells_of_a_log_that_is_fetched_back(void **state)
+{
+    (void)state;
+    ask(1, 0, 0);
+    assert_false(last.own_copy);
+    assert_int_equal(last.given_up.len, 0);
+    logs.own_copy = true;
+    logs.given_up = (struct wal_given_up){{{500, 0xfedcba98}, {700, 3}}, 2};
+    ask(2, 0, 0);
+    assert_true(last.own_copy);
+    struct mp m = mp_of(last.given_up);
+    uint32_t count, parts;
+    uint64_t position, checksum;
+    assert_true(mp_array(&m, &count) && count == 2);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(mp_array(&m, &parts) && parts == 2 && mp_uint(&m, &position) && mp_uint(&m, &checksum));
+        assert_int_equal(position, i == 0 ? 500 : 700);
+        assert_int_equal(checksum, i == 0 ? 0xfedcba98 : 3);
+    }
+    assert_true(mp_at_end(&m));
 }
 
 static void test_a_poll_is_answered_by_the_next_change(void **state)
@@ -184,6 +215,7 @@ static void test_another_register_of_closed_logs_answers_polls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_it_tells_of_a_log_that_is_fetched_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_poll_is_answered_by_the_next_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_boot_is_answered_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_poll_ends_when_its_wait_is_over, setup, teardown),
