@@ -10,9 +10,6 @@
  *
  * That all have the same end is asked for, by `fetch`, not taken from watermarks: the answer compares the
  * checksum as well, and who has dropped its copy already answers by its register. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "log_reader_copy.h"
 #include "repl_parts.h"
 
@@ -243,7 +240,8 @@ void repl_core_standing(struct repl_core *core, bool is_certain)
 void repl_core_closed(struct repl_core *core, const struct repl_closed_log *closed, size_t count)
 {
     core->gone.closed_count = count < REPL_CLOSED_MAX ? count : REPL_CLOSED_MAX;
-    memcpy(core->gone.closed, closed, core->gone.closed_count * sizeof *closed);
+    for (size_t i = 0; i < core->gone.closed_count; i++)
+        core->gone.closed[i] = closed[i];
 }
 
 /* Who has what of a log is known by identity; those that are gone make room. */

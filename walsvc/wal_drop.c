@@ -48,10 +48,6 @@ int wal_drop_folder(const struct vfs *fs, const char *dir, bool *must_end)
     do
         result = remove_some(fs, dir, &count);
     while (result == 0 && count == BATCH_MAX);
-    if (result < 0)
-        return result;
-    result = fs->sync_dir(fs, dir); /* or a folder of this name, made later, may show them again */
-    *must_end = result < 0;
     if (result == 0)
         result = fs->rmdir(fs, dir);
     if (result < 0)

@@ -310,6 +310,19 @@ static void test_without_retention_it_stays(void **state)
     assert_int_equal(told.asked, 0);
 }
 
+/* What was never filled has no time. */
+static void test_an_empty_copy_goes_if_there_is_a_retention(void **state)
+{
+    (void)state;
+    struct wal_gone gone = {.is_gone = true};
+    start(&for_ever);
+    tell_gone(&gone);
+    expect_stays();
+    wal_copier_set(copier, &short_age);
+    wait_beyond(&told.asked, 0);
+    expect_drops(&gone);
+}
+
 static void test_a_hold_that_was_answered_keeps_it(void **state)
 {
     (void)state;
@@ -574,6 +587,7 @@ int main(void)
         TEST(test_a_copy_that_is_not_closed_stays),
         TEST(test_a_copy_that_has_grown_since_stays),
         TEST(test_without_retention_it_stays),
+        TEST(test_an_empty_copy_goes_if_there_is_a_retention),
         TEST(test_a_hold_that_was_answered_keeps_it),
         TEST(test_by_bytes_it_goes_when_nothing_as_old_is_left_of_the_own_log),
         TEST(test_a_trim_by_hand_up_to_its_end_drops_it),

@@ -200,6 +200,16 @@ static void test_a_member_that_has_not_come_yet_keeps_it_open(void **state)
     expect_told(true);
 }
 
+static void test_the_log_of_a_member_is_never_closed(void **state)
+{
+    (void)state;
+    peer_add_member(&rig, GONE);
+    hold_gone();
+    expect_told(false);
+    assert_int_equal(pass(), 0);
+    expect_open();
+}
+
 static void test_who_does_not_know_all_members_closes_nothing(void **state)
 {
     (void)state;
@@ -430,6 +440,7 @@ int main(void)
         TEST(test_a_member_with_another_end_keeps_it_open),
         TEST(test_a_member_that_is_down_keeps_it_open_until_it_was_asked),
         TEST(test_a_member_that_has_not_come_yet_keeps_it_open),
+        TEST(test_the_log_of_a_member_is_never_closed),
         TEST(test_who_does_not_know_all_members_closes_nothing),
         TEST(test_who_gives_no_answer_does_not_stop_the_others),
         TEST(test_it_is_open_again_when_its_node_comes_back),
