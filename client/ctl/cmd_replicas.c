@@ -4,6 +4,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* The node's own log, while it is fetched back; NULL: it isn't. */
+static const struct sh_replica *own_of(const struct sh_replicas *r)
+{
+    for (size_t i = 0; i < r->followed_count; i++)
+        if (memcmp(r->followed[i].log, r->log, sizeof r->log) == 0)
+            return &r->followed[i];
+    return NULL;
+}
+
 /* ---------------------------------------------------------------- JSON */
 
 static void json_lsn(struct ctl_json *j, const char *key, uint64_t lsn)
@@ -65,6 +74,7 @@ static void print_json(const struct sh_replicas *r)
     json_uint(&j, "durable_lsn", r->durable_lsn);
     json_lsn(&j, "quorum_lsn", r->quorum_lsn);
     json_lsn(&j, "all_lsn", r->all_lsn);
+    json_bool(&j, "fetched_back", own_of(r) != NULL);
     json_open(&j, "followed", '[');
     for (size_t i = 0; i < r->followed_count; i++)
         json_followed(&j, &r->followed[i]);
@@ -160,6 +170,11 @@ static void print_text(const struct ctl *ctl, const struct sh_replicas *r)
         printf("the log of %s: durable here to LSN %s, on a majority to %s, on all to %s\n", r->node,
                ctl_grouped(r->durable_lsn, durable), ctl_grouped(r->quorum_lsn, quorum),
                ctl_grouped(r->all_lsn, all));
+    if (own_of(r) != NULL)
+        printf(
+            "the log of %s is behind its copies, or on another chain: it is fetched back (%s), and goes on "
+            "by itself\n",
+            r->node, sh_replica_state_name(own_of(r)->state));
     if (r->follower_count + r->followed_count == 0)
         return;
     ctl_table_head(&table, sizeof heads / sizeof heads[0], heads);
@@ -204,6 +219,7 @@ const struct ctl_command cmd_replicas = {
             "copies that it keeps. Columns: the member whose log it is, who has the copy and from whom,\n"
             "state, durable LSN and position (bytes) of the copy, entries and bytes that it is behind and\n"
             "since when it was not caught up, the last word of it, credit (bytes that it would take now),\n"
-            "and fetches that failed or led to nothing.",
+            "and fetches that failed or led to nothing. While the node's own log is fetched back, it is one\n"
+            "of these copies.",
     .run = run_replicas,
 };
