@@ -28,6 +28,11 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uin
     struct repl_position_of *p = &core->positions[member];
     if (!core->knows_logs)
         return;
+    if (core->own_copy) { /* what it has may well be more, and says nothing of what will be appended */
+        p->seen_ns = now_ns;
+        core->counters.positions++;
+        return;
+    }
     if (lsn > own_lsn(core) || end > core->held[0].durable.position) {
         core->counters.beyond++;
         repl_notice(core, now_ns, LOG_ERROR,
@@ -47,12 +52,27 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member, uin
     repl_quorum_tell(core, now_ns);
 }
 
+/* Which chain a member's copy is a part of its next fetch shows; one that waits at the end has shown it. */
 void repl_quorum_reboot(struct repl_core *core)
 {
     core->told = (struct msg_replicated){0};
-    for (size_t i = 0; i < core->member_count; i++)
-        if (core->positions[i].lsn > own_lsn(core))
-            core->positions[i].lsn = core->positions[i].end = 0;
+    for (size_t i = 0; i < core->member_count; i++) {
+        struct repl_position_of *p = &core->positions[i];
+        p->on_chain = !core->own_copy && repl_serve_is_at_end(core, i);
+        if (core->own_copy || p->lsn > own_lsn(core))
+            p->lsn = p->end = 0;
+    }
+}
+
+void repl_quorum_served(struct repl_core *core, int64_t now_ns, size_t member, bool on_chain)
+{
+    struct repl_position_of *p = &core->positions[member];
+    bool is_news = on_chain != p->on_chain;
+    p->on_chain = on_chain;
+    if (!on_chain)
+        p->lsn = p->end = 0;
+    if (is_news)
+        repl_quorum_tell(core, now_ns);
 }
 
 static int descending(const void *a, const void *b)
@@ -71,12 +91,12 @@ void repl_quorum_tell(struct repl_core *core, int64_t now_ns)
     uint64_t lsns[REPL_MEMBERS_MAX + 1];
     size_t count = 0;
     (void)now_ns;
-    if (!core->knows_members || !core->knows_logs)
+    if (!core->knows_members || !core->knows_logs || core->own_copy)
         return;
     lsns[count++] = own_lsn(core);
     for (size_t i = 0; i < core->member_count; i++)
         if (core->positions[i].counts)
-            lsns[count++] = core->positions[i].lsn;
+            lsns[count++] = core->positions[i].on_chain ? core->positions[i].lsn : 0;
     qsort(lsns, count, sizeof lsns[0], descending);
     struct msg_replicated now = {.quorum_lsn = UINT64_MAX, .all_lsn = UINT64_MAX};
     if (core->member_count > 0) {

@@ -13,12 +13,14 @@ static void refuse(struct repl_core *core, uint64_t token, enum sh_error error, 
     action->text = text;
 }
 
-static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch,
+static void serve(struct repl_core *core, uint64_t token, size_t member, const struct msg_fetch *fetch,
                   const struct held_log *held)
 {
     core->counters.served++;
-    repl_put(core, REPL_SERVE)->token = token;
-    core->actions[core->action_count - 1].serve = (struct repl_serve){
+    struct repl_action *action = repl_put(core, REPL_SERVE);
+    action->token = token;
+    snprintf(action->id, sizeof action->id, "%s", core->members[member].id);
+    action->serve = (struct repl_serve){
         .log = fetch->log,
         .from = {fetch->lsn + 1, (uint32_t)fetch->checksum, fetch->position},
         .durable = held->durable,
@@ -118,10 +120,36 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
     if (held == NULL || fetch->lsn == UINT64_MAX) {
         core->counters.not_held++;
         refuse(core, token, SH_NOT_FOUND, "that log is not held here");
-    } else if (is_at_end(fetch, held) && fetch->wait_ms > 0)
+    } else if (is_at_end(fetch, held) && fetch->wait_ms > 0) {
         park(core, now_ns, token, (size_t)member, fetch);
-    else
-        serve(core, token, fetch, held);
+        if (id16_equal(fetch->log, core->own))
+            repl_quorum_served(core, now_ns, (size_t)member, true);
+    } else {
+        serve(core, token, (size_t)member, fetch, held);
+    }
+}
+
+void repl_core_served(struct repl_core *core, int64_t now_ns, struct slice asker, struct id16 log,
+                      enum log_copy_state state)
+{
+    int member = repl_member_of(core, asker);
+    if (member < 0 || !id16_equal(log, core->own))
+        return;
+    bool on_chain = state == LOG_COPY_FRAMES || state == LOG_COPY_END;
+    if (state == LOG_COPY_TRIMMED)
+        return;
+    repl_quorum_served(core, now_ns, (size_t)member, on_chain);
+    if (!on_chain)
+        repl_proof_suspect(core, now_ns, (size_t)member);
+}
+
+bool repl_serve_is_at_end(const struct repl_core *core, size_t member)
+{
+    for (size_t i = 0; i < core->parked_count; i++)
+        if (core->parked[i].member == member && id16_equal(core->parked[i].fetch.log, core->own) &&
+            is_at_end(&core->parked[i].fetch, &core->held[0]))
+            return true;
+    return false;
 }
 
 /* Answers what can be answered now, and what has waited long enough. */
@@ -133,7 +161,7 @@ static void answer(struct repl_core *core, int64_t now_ns)
         if (held == NULL)
             refuse(core, p->token, SH_NOT_FOUND, "that log is not held here any more");
         else if (held->durable.position != p->fetch.position || p->due_ns <= now_ns)
-            serve(core, p->token, &p->fetch, held);
+            serve(core, p->token, p->member, &p->fetch, held);
         else
             continue;
         unpark(core, i);
