@@ -386,7 +386,8 @@ struct sh_replicas {
     uint8_t log[16];                           /* and its own log: */
     uint64_t durable_lsn, quorum_lsn, all_lsn; /* durable on it, on a majority of its group, on all of the
                                                   group; UINT64_MAX: the node is alone */
-    struct sh_replica *followed;               /* copies that the node keeps */
+    struct sh_replica *followed;               /* copies that the node keeps; its own log, too, while that is
+                                                  fetched back from the others */
     size_t followed_count;
     struct sh_replica *followers; /* the other members of its group, and the node's own log at them */
     size_t follower_count;

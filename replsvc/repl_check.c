@@ -1,4 +1,5 @@
-/* Whether bytes are the frames that were asked for. Whatever they are, nothing here is fatal. */
+/* Whether bytes are the frames that were asked for, and where they part from those that are here. Whatever
+ * they are, nothing here is fatal. */
 #include "repl_parts.h"
 
 static bool begins_segment(struct slice bytes)
@@ -72,4 +73,47 @@ bool repl_check_bytes(struct id16 log, uint64_t segment, struct slice bytes, boo
     }
     *chain = at;
     return true;
+}
+
+/* ---- where frames part ---- */
+
+/* A segment's header, if there is one, and the frame behind it; *frame gets its place. 0: no whole one. */
+static size_t one_frame(struct slice bytes, size_t *frame, struct frame_header *h)
+{
+    *frame = begins_segment(bytes) ? SEGMENT_HEADER_BYTES : 0;
+    if (bytes.len < *frame + FRAME_HEADER_BYTES)
+        return 0;
+    struct slice rest = slice_of(bytes.data + *frame, bytes.len - *frame);
+    if (frame_header_decode(rest, FRAME_BYTES_MAX - FRAME_HEADER_BYTES, h) != SH_OK ||
+        rest.len < FRAME_HEADER_BYTES + (size_t)h->body_bytes)
+        return 0;
+    return *frame + FRAME_HEADER_BYTES + h->body_bytes;
+}
+
+static void step_over(struct log_chain *chain, size_t bytes, const struct frame_header *h)
+{
+    chain->position += bytes;
+    chain->next_lsn = h->base_lsn + h->count;
+    chain->checksum = h->checksum;
+}
+
+void repl_fork_compare(struct slice theirs, struct slice own, struct repl_fork *fork)
+{
+    struct frame_header h;
+    size_t frame, size;
+    while ((size = one_frame(theirs, &frame, &h)) > 0 && own.len >= size &&
+           memcmp(theirs.data, own.data, size) == 0) {
+        step_over(&fork->at, size, &h);
+        theirs = slice_of(theirs.data + size, theirs.len - size);
+        own = slice_of(own.data + size, own.len - size);
+    }
+    fork->all_same = theirs.len == 0;
+    fork->theirs = repl_fork_first(theirs);
+}
+
+uint32_t repl_fork_first(struct slice frames)
+{
+    struct frame_header h;
+    size_t frame;
+    return one_frame(frames, &frame, &h) > 0 ? h.checksum : 0;
 }

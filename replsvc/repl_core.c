@@ -104,6 +104,7 @@ static void move_members(struct repl_core *core, const struct repl_member *membe
                 sources[map[i]] = f->sources[i];
         memcpy(f->sources, sources, sizeof sources);
         f->source = f->used && f->source >= 0 ? map[f->source] : -1;
+        f->lead = f->used && f->lead >= 0 ? map[f->lead] : -1;
     }
     repl_serve_remap(core, map);
     repl_repair_remap(core, map);
@@ -152,21 +153,43 @@ const struct held_log *repl_held(const struct repl_core *core, struct id16 log)
     return NULL;
 }
 
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bool waits,
-                    const struct held_log *logs, size_t count)
+void repl_cut_held(struct repl_core *core, struct id16 log, const struct log_chain *durable)
 {
-    bool rebooted = !id16_equal(boot, core->wal_boot);
-    struct log_chain before = core->held[0].durable;
-    core->held_count = count < REPL_LOGS_MAX ? count : REPL_LOGS_MAX;
-    memcpy(core->held, logs, core->held_count * sizeof *logs);
-    core->wal_boot = boot;
+    for (size_t i = 0; i < core->held_count; i++)
+        if (id16_equal(core->held[i].log, log) && core->held[i].durable.position > durable->position)
+            core->held[i].durable = *durable;
+}
+
+const struct log_chain *repl_end_here(struct repl_core *core, struct id16 log)
+{
+    if (id16_equal(log, core->own) && !core->own_copy)
+        return &core->held[0].durable;
+    const struct repl_follow *f = repl_follow_of(core, log);
+    return f != NULL && f->placed && f->held && !f->lost ? &f->durable : NULL;
+}
+
+static void note_logs(struct repl_core *core, const struct repl_logs *logs)
+{
+    core->held_count = logs->count < REPL_LOGS_MAX ? logs->count : REPL_LOGS_MAX;
+    memcpy(core->held, logs->held, core->held_count * sizeof *logs->held);
+    core->wal_boot = logs->boot;
+    core->own_copy = logs->own_copy;
+    core->given_up_count = logs->given_up_count;
+    memcpy(core->given_up, logs->given_up, sizeof core->given_up);
     core->knows_logs = true;
+}
+
+void repl_core_logs(struct repl_core *core, int64_t now_ns, const struct repl_logs *logs)
+{
+    bool rebooted = !id16_equal(logs->boot, core->wal_boot) || logs->own_copy != core->own_copy;
+    struct log_chain before = core->held[0].durable;
+    note_logs(core, logs);
     repl_quorum_own_log(core, &before, rebooted);
     repl_serve_wake(core);
     repl_gone_logs(core, now_ns, rebooted);
     repl_follow_logs(core, now_ns, rebooted);
     repl_repair_logs(core, now_ns);
-    repl_proof_begin(core, waits);
+    repl_proof_begin(core, logs->waits, rebooted);
     repl_proof_go(core, now_ns);
     repl_quorum_tell(core, now_ns);
     repl_follow_go(core, now_ns);

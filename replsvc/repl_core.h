@@ -9,6 +9,7 @@
 #include "config.h"
 #include "digest.h"
 #include "held_log.h"
+#include "log_reader_copy.h"
 
 enum {
     REPL_MEMBERS_MAX = 32,                                   /* of the group, besides this node */
@@ -17,9 +18,10 @@ enum {
     REPL_FETCH_BYTES = 4 << 20,                              /* asked for at a time */
     REPL_BYTES_MAX = SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, /* that ever come at a time */
     REPL_TEXT_MAX = 256,
-    /* of fetches: one for each log, one for repairs, one for the own log, one for digests, one for logs that
-       nobody extends any more */
+    /* of fetches: one for each log, one for repairs, one for what members have, one for digests, one for logs
+       that nobody extends any more */
     REPL_SLOTS = REPL_LOGS_MAX + 4,
+    REPL_GIVEN_UP_MAX = 16,
     REPL_WAIT_MS = 5000,   /* how long a source may hold a fetch */
     REPL_DIGESTS_MAX = 64, /* in a digests_reply */
     REPL_CLOSED_MAX = 1024 /* as many as walsvc's register has */
@@ -75,10 +77,46 @@ void repl_core_closed(struct repl_core *core, const struct repl_closed_log *clos
 /* walsvc's answer to a REPL_GONE; taken: no error. */
 void repl_core_gone_told(struct repl_core *core, int64_t now_ns, bool taken);
 
-/* What walsvc holds, the own log first. boot: of walsvc. */
-/* waits: the own log is not extended before REPL_OWN_LOG says what others have of it. */
-void repl_core_logs(struct repl_core *core, int64_t now_ns, struct id16 boot, bool waits,
-                    const struct held_log *logs, size_t count);
+/* What walsvc says of its logs. */
+struct repl_logs {
+    struct id16 boot;            /* of walsvc */
+    bool waits;                  /* the own log isn't extended before REPL_OWN_LOG says what others have */
+    bool own_copy;               /* nor is it: it's open as a copy, and is fetched back */
+    const struct held_log *held; /* that are held, the own one first */
+    size_t count;
+    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* of the own log: checksums of the first frames of what was */
+    size_t given_up_count;
+};
+void repl_core_logs(struct repl_core *core, int64_t now_ns, const struct repl_logs *logs);
+
+/* walsvc has refused a REPL_OWN_LOG. */
+void repl_core_not_told(struct repl_core *core, int64_t now_ns);
+
+/* The answer to REPL_LOOK_BACK: where that segment begins; NULL: there is none. */
+void repl_core_begins(struct repl_core *core, int64_t now_ns, uint64_t serial,
+                      const struct log_chain *begins);
+
+/* Where a member's frames and those here part. */
+struct repl_fork {
+    struct log_chain at; /* up to here they are the same; when all are, behind them */
+    bool all_same;
+    bool has_own;         /* there is another frame here; else the log ends there */
+    uint32_t theirs, own; /* checksums of the first frames that are not the same */
+};
+/* Compares whole frames (a segment's header before them) that a member sent, and that continue fork->at, with
+ * those that are here from there on: moves fork->at, and sets all_same and theirs. */
+void repl_fork_compare(struct slice theirs, struct slice own, struct repl_fork *fork);
+/* The checksum of the first of whole frames; 0: there is none. */
+uint32_t repl_fork_first(struct slice frames);
+/* The answer to REPL_FIND_FORK; NULL: the frames here can't be read. */
+void repl_core_parted(struct repl_core *core, int64_t now_ns, uint64_t serial, const struct repl_fork *fork);
+
+/* Checksums of first frames that were given up, as in fetch_reply and copy_append; false: malformed. */
+void repl_given_up_pack(const uint32_t *checksums, size_t count, struct buf *out);
+bool repl_given_up_unpack(struct slice array, uint32_t out[REPL_GIVEN_UP_MAX], size_t *count);
+/* What is to be told with an answer of that state about a log; appended, nothing when there is nothing. */
+void repl_core_given_up(const struct repl_core *core, struct id16 log, enum log_copy_state state,
+                        struct buf *out);
 
 /* What is asked for with REPL_ASK_DAMAGE: the log's first damaged range that begins behind this place. */
 struct repl_ask_damage {
@@ -110,7 +148,7 @@ void repl_core_digests(struct repl_core *core, int64_t now_ns, const struct repl
 void repl_core_looked(struct repl_core *core, int64_t now_ns, uint32_t type, struct slice body);
 
 /* The answer to a fetch, or to REPL_ASK_DIGESTS: the body of the reply or an error. True: an action
- * REPL_STORE or REPL_REPAIR holds on to the body, until repl_core_stored or repl_core_repaired. */
+ * REPL_STORE, REPL_REPAIR or REPL_FIND_FORK holds on to the body, until it is answered. */
 bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial, uint32_t type,
                        struct slice body);
 /* There will be no answer: the connection broke, or none came about. */
@@ -122,7 +160,10 @@ void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, siz
 /* A fetch from another node; token: the caller's, for the answer. */
 void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
                      const struct msg_fetch *fetch);
-/* The same of digests. */
+/* A REPL_SERVE was answered with that state; asker: its id. */
+void repl_core_served(struct repl_core *core, int64_t now_ns, struct slice asker, struct id16 log,
+                      enum log_copy_state state);
+/* A question for digests. */
 void repl_core_asked_digests(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
                              const struct msg_digests *digests);
 /* What a REPL_SERVE found: a copy is on the chain of the log here up to the place that was asked for. by: the
@@ -162,6 +203,8 @@ enum repl_action_kind {
     REPL_SERVE_DIGESTS, /* read the digests that `digests` asks for and answer the token */
     REPL_GONE,          /* tell walsvc `gone` */
     REPL_TELL,          /* answer the token with `reply` */
+    REPL_LOOK_BACK,     /* find the newest segment that `back` asks for: repl_core_begins */
+    REPL_FIND_FORK,     /* compare what `parts` has with what is here: repl_core_parted */
     REPL_NOTICE,        /* for the log */
 };
 
@@ -170,6 +213,22 @@ struct repl_store {
     uint64_t position;
     struct slice bytes; /* of the body that repl_core_fetched got */
     bool anew;
+    bool over; /* other frames that stand there are replaced; of another node's log: those with one of */
+    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    size_t given_up_count;
+};
+
+/* The newest segment whose header is good and that begins at or before that position. */
+struct repl_look_back {
+    struct id16 log;
+    uint64_t position;
+};
+
+struct repl_find_fork {
+    struct id16 log;
+    struct log_chain from; /* what the bytes continue, and what is here */
+    uint64_t durable_end;  /* of what is here: a position that isn't passed */
+    struct slice bytes;    /* of the body that repl_core_fetched got */
 };
 
 /* A fetch to be answered now. */
@@ -201,16 +260,16 @@ struct repl_compare_digests {
 
 struct repl_action {
     enum repl_action_kind kind;
-    unsigned slot;   /* FETCH, ASK_DIGESTS, CANCEL, STORE */
-    uint64_t serial; /* FETCH, ASK_DIGESTS */
-    uint64_t token;  /* SERVE, SERVE_DIGESTS, REFUSE, TELL */
-    char host[256],
-        id[CONFIG_ID_MAX + 1];  /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom */
-    uint16_t port;              /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
-    enum sh_error error;        /* REFUSE */
-    int level;                  /* NOTICE: enum log_level */
-    const char *text;           /* REFUSE, NOTICE: a constant */
-    char detail[REPL_TEXT_MAX]; /* NOTICE, OWN_LOG */
+    unsigned slot;                         /* FETCH, ASK_DIGESTS, CANCEL, STORE */
+    uint64_t serial;                       /* FETCH, ASK_DIGESTS; of LOOK_BACK, FIND_FORK: for the answer */
+    uint64_t token;                        /* SERVE, SERVE_DIGESTS, REFUSE, TELL */
+    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom.
+                                              SERVE: who asks */
+    uint16_t port;                         /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
+    enum sh_error error;                   /* REFUSE */
+    int level;                             /* NOTICE: enum log_level */
+    const char *text;                      /* REFUSE, NOTICE: a constant */
+    char detail[REPL_TEXT_MAX];            /* NOTICE, OWN_LOG */
     union {
         struct msg_fetch fetch;
         struct repl_store store;
@@ -226,6 +285,8 @@ struct repl_action {
         struct msg_look look;
         struct msg_log_gone gone;
         struct msg_fetch_reply reply;
+        struct repl_look_back back;
+        struct repl_find_fork parts;
     };
 };
 /* Takes the oldest one. */
@@ -280,7 +341,10 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(repairs)       /* damaged ranges that are whole again */                                               \
     X(compared)      /* sealed segments whose digest was compared with another member's */                   \
     X(differences)   /* of these: another digest or size */                                                  \
-    X(gaps)          /* copies that were begun anew, behind what is trimmed everywhere */
+    X(gaps)          /* copies that were begun anew, behind what is trimmed everywhere */                    \
+    X(checks)        /* members that were looked at for what they say of a chain */                          \
+    X(unproved)      /* of these: they had no frames to show for it */                                       \
+    X(replaced)      /* forked copies whose frames were fetched anew, from where they fork */
 
 struct repl_counters {
 #define REPL_COUNTER(name) uint64_t name;

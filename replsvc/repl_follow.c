@@ -27,7 +27,7 @@ enum { CREDIT_LEAST = 64 << 10, STREAMING_BYTES = 1 << 20, FAILURES_MOST = 7, PA
 
 /* ---- which logs ---- */
 
-static struct repl_follow *find(struct repl_core *core, struct id16 log)
+struct repl_follow *repl_follow_of(struct repl_core *core, struct id16 log)
 {
     for (size_t i = 0; i < REPL_LOGS_MAX; i++)
         if (core->follows[i].used && id16_equal(core->follows[i].log, log))
@@ -37,7 +37,7 @@ static struct repl_follow *find(struct repl_core *core, struct id16 log)
 
 static struct repl_follow *find_or_add(struct repl_core *core, int64_t now_ns, struct id16 log)
 {
-    struct repl_follow *f = find(core, log);
+    struct repl_follow *f = repl_follow_of(core, log);
     for (size_t i = 0; i < REPL_LOGS_MAX && f == NULL; i++) {
         if (core->follows[i].used)
             continue;
@@ -45,6 +45,7 @@ static struct repl_follow *find_or_add(struct repl_core *core, int64_t now_ns, s
         *f = (struct repl_follow){.log = log,
                                   .used = true,
                                   .source = -1,
+                                  .lead = -1,
                                   .head = {.next_lsn = 1},
                                   .durable = {.next_lsn = 1},
                                   .caught_up_ns = now_ns};
@@ -73,7 +74,8 @@ static void note_caught_up(struct repl_follow *f, int64_t now_ns)
 
 static void follow_one(struct repl_core *core, int64_t now_ns, struct id16 log)
 {
-    if (id16_is_zero(log) || id16_equal(log, core->own) || repl_gone_is_closed(core, log))
+    if (id16_is_zero(log) || (id16_equal(log, core->own) && !core->own_copy) ||
+        repl_gone_is_closed(core, log))
         return;
     struct repl_follow *f = find_or_add(core, now_ns, log);
     if (f != NULL && !f->placed && core->knows_logs)
@@ -94,8 +96,7 @@ uint64_t repl_watermark_end(const struct repl_member *m, struct id16 log)
     return w != NULL ? w->end : 0;
 }
 
-/* The answer to the fetch is wanted no more. */
-static void cancel(struct repl_core *core, struct repl_follow *f)
+void repl_follow_cancel(struct repl_core *core, struct repl_follow *f)
 {
     if (f->fetching)
         repl_put(core, REPL_CANCEL)->slot = (unsigned)(f - core->follows);
@@ -122,17 +123,33 @@ static void forget_gone(struct repl_core *core)
         struct repl_follow *f = &core->follows[i];
         if (!f->used || f->stores > 0 || !is_done_with(core, f))
             continue;
-        cancel(core, f);
+        repl_follow_cancel(core, f);
         f->used = false;
     }
 }
 
-/* Who was asked may be no member any more. */
+/* Who was asked may be no member any more; of whom another chain was taken, may be down. */
 static void leave_gone(struct repl_core *core)
 {
-    for (size_t i = 0; i < REPL_LOGS_MAX; i++)
-        if (core->follows[i].used && core->follows[i].source < 0)
-            cancel(core, &core->follows[i]);
+    for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
+        struct repl_follow *f = &core->follows[i];
+        if (f->used && f->source < 0)
+            repl_follow_cancel(core, f);
+        if (f->used && f->over && (f->lead < 0 || !core->members[f->lead].up)) {
+            repl_follow_cancel(core, f);
+            repl_over_end(f);
+        }
+    }
+}
+
+/* The own log is followed while it is fetched back. */
+static void leave_own(struct repl_core *core)
+{
+    struct repl_follow *f = core->own_copy ? NULL : repl_follow_of(core, core->own);
+    if (f == NULL || f->stores > 0)
+        return;
+    repl_follow_cancel(core, f);
+    f->used = false;
 }
 
 /* By what members say now: what one of them has taken back counts no more. */
@@ -172,20 +189,24 @@ void repl_follow_members(struct repl_core *core, int64_t now_ns)
 static void stand_at(struct repl_core *core, struct repl_follow *f, const struct held_log *held)
 {
     static const struct log_chain start = {.next_lsn = 1};
-    cancel(core, f);
+    repl_follow_cancel(core, f);
     f->held = held != NULL;
     f->durable = f->head = held != NULL ? held->durable : start;
     f->first_lsn = held != NULL ? held->first_lsn : 0;
     f->placed = true;
-    f->lost = f->anew = false;
+    f->confirmed = f->confirmed < f->durable.position ? f->confirmed : f->durable.position;
+    f->lost = f->anew = f->over = false;
+    f->lead = -1;
     f->trimmed_ns = 0;
 }
 
-/* Of a copy that is on another chain it would acknowledge what isn't here. */
+/* A position says nothing of the chain: of a copy on another one it would acknowledge what isn't here. So of
+ * frames that another holder has sent the origin hears once it has answered a fetch behind them. */
 static void push_position(struct repl_core *core, const struct repl_follow *f)
 {
     int origin = repl_origin(core, f->log);
-    if (origin < 0 || !core->members[origin].up || !f->held || f->forked)
+    if (origin < 0 || !core->members[origin].up || !f->held || f->forked || f->off_chain || f->over ||
+        f->durable.position > f->confirmed)
         return;
     struct repl_action *action = repl_put(core, REPL_POSITION);
     snprintf(action->host, sizeof action->host, "%s", core->members[origin].host);
@@ -209,7 +230,8 @@ void repl_follow_push_positions(struct repl_core *core)
 /* What was handed over since stands in walsvc's queue: its answers say more than this. */
 void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted)
 {
-    for (size_t i = 1; i < core->held_count; i++)
+    leave_own(core);
+    for (size_t i = core->own_copy ? 0 : 1; i < core->held_count; i++)
         find_or_add(core, now_ns, core->held[i].log);
     for (size_t i = 0; i < REPL_LOGS_MAX; i++) {
         struct repl_follow *f = &core->follows[i];
@@ -217,7 +239,7 @@ void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted)
             continue;
         const struct held_log *held = repl_held(core, f->log);
         if (held == NULL && repl_gone_is_closed(core, f->log)) {
-            cancel(core, f);
+            repl_follow_cancel(core, f);
             f->used = false;
             continue;
         }
@@ -238,11 +260,15 @@ static bool may_ask(const struct repl_core *core, const struct repl_follow *f, s
            (id16_equal(m->log, f->log) || repl_watermark_end(m, f->log) > 0);
 }
 
-/* The origin; else who is known to have most, when that is more than is here. */
+/* While frames are replaced, whose they are. The origin; else who is known to have most, when that is more
+ * than is here. */
 static int choose(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
 {
     int origin = repl_origin(core, f->log), best = -1;
     uint64_t best_end = f->head.position;
+    bool may_lead = f->lead >= 0 && core->members[f->lead].up && f->sources[f->lead].avoid_until_ns <= now_ns;
+    if (f->over)
+        return may_lead ? f->lead : -1;
     if (origin >= 0 && may_ask(core, f, (size_t)origin, now_ns))
         return origin;
     for (size_t i = 0; i < core->member_count; i++) {
@@ -252,7 +278,7 @@ static int choose(const struct repl_core *core, const struct repl_follow *f, int
             best_end = end;
         }
     }
-    return best;
+    return best < 0 && may_lead ? f->lead : best;
 }
 
 uint64_t repl_follow_credit(const struct repl_follow *f)
@@ -300,8 +326,9 @@ static void send_fetch(struct repl_core *core, struct repl_follow *f, int64_t no
 
 static bool may_fetch(const struct repl_core *core, const struct repl_follow *f, int64_t now_ns)
 {
-    return f->used && core->knows_members && f->placed && !f->fetching && !f->lost && now_ns >= f->retry_ns &&
-           repl_follow_credit(f) >= CREDIT_LEAST && !(f->anew && f->stores > 0);
+    bool is_followed = f->used && (core->own_copy || !id16_equal(f->log, core->own));
+    return is_followed && core->knows_members && f->placed && !f->fetching && !f->lost &&
+           now_ns >= f->retry_ns && repl_follow_credit(f) >= CREDIT_LEAST && !(f->anew && f->stores > 0);
 }
 
 void repl_follow_go(struct repl_core *core, int64_t now_ns)
@@ -350,8 +377,8 @@ void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slo
         repl_repair_fetch_failed(core, now_ns, serial);
         return;
     }
-    if (slot == REPL_PROOF_SLOT) {
-        repl_proof_fetch_failed(core, now_ns, serial);
+    if (slot == REPL_FORK_SLOT) {
+        repl_fork_fetch_failed(core, now_ns, serial);
         return;
     }
     if (slot == REPL_COMPARE_SLOT) {
@@ -463,7 +490,8 @@ static void on_trimmed(struct repl_core *core, struct repl_follow *f, int64_t no
         give_up_anew(f); /* there is more left than was said */
     if (f->trimmed_ns == 0)
         f->trimmed_ns = now_ns;
-    if (f->stores == 0 && now_ns - f->trimmed_ns >= GAP_AFTER_NS)
+    bool is_own = id16_equal(f->log, core->own); /* of which nothing is given up that is here */
+    if (f->stores == 0 && !is_own && now_ns - f->trimmed_ns >= GAP_AFTER_NS)
         begin_anew(core, f, now_ns);
 }
 
@@ -482,12 +510,23 @@ static bool on_frames(struct repl_core *core, struct repl_follow *f, int64_t now
                      "a member sends frames that are damaged, or do not continue the log; ignored");
         return false;
     }
+    if (id16_equal(f->log, core->own) &&
+        repl_has_checksum(core->given_up, core->given_up_count, repl_fork_first(reply->bytes))) {
+        avoid(f, now_ns + AVOID_LONG_NS); /* cut off here, and not to come back so */
+        return false;
+    }
     struct repl_action *action = repl_put(core, REPL_STORE);
     action->slot = (unsigned)(f - core->follows);
     action->store = (struct repl_store){
-        .log = f->log, .position = f->head.position, .bytes = reply->bytes, .anew = f->anew};
+        .log = f->log, .position = f->head.position, .bytes = reply->bytes, .anew = f->anew, .over = f->over};
+    if (f->over && !id16_equal(f->log, core->own)) {
+        action->store.given_up_count = f->given_up_count;
+        memcpy(action->store.given_up, f->given_up, sizeof f->given_up);
+    }
     core->counters.fetched_bytes += reply->bytes.len;
     f->head = chain;
+    if (f->source >= 0 && f->source == repl_origin(core, f->log))
+        f->confirmed = chain.position;
     f->anew = false;
     f->trimmed_ns = 0;
     f->stores++;
@@ -504,13 +543,36 @@ static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now
         give_up_anew(f);
         return;
     }
+    if (f->over) {
+        repl_over_end(f);
+        return;
+    }
     core->counters.forks++;
     f->forked = true;
+    repl_over_note(core, f, now_ns, reply);
     snprintf(detail, sizeof detail, "at LSN %llu, position %llu: here %08x, there %08x",
              (unsigned long long)f->head.next_lsn - 1, (unsigned long long)f->head.position, f->head.checksum,
              (uint32_t)reply->checksum);
     repl_notice(core, now_ns, LOG_ERROR, "the copy of a log and its source are on different chains",
                 source_id(core, f), detail);
+}
+
+/* A copy whose place it knows is a part of its log. */
+static void note_origin(struct repl_core *core, struct repl_follow *f, enum log_copy_state state)
+{
+    bool was_confirmed = f->durable.position <= f->confirmed && !f->off_chain;
+    f->off_chain = state == LOG_COPY_FORKED || state == LOG_COPY_BEHIND;
+    if ((state == LOG_COPY_FRAMES || state == LOG_COPY_END) && !f->anew && f->head.position > f->confirmed)
+        f->confirmed = f->head.position;
+    if (!was_confirmed)
+        push_position(core, f);
+}
+
+static bool leave_over(struct repl_follow *f, int64_t now_ns)
+{
+    avoid(f, now_ns + NS_PER_S);
+    repl_over_end(f);
+    return false;
 }
 
 static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
@@ -521,6 +583,12 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
         f->sources[f->source].is_trimmed = false;
     }
     f->forked = false;
+    if (f->source >= 0 && f->source == repl_origin(core, f->log))
+        note_origin(core, f, (enum log_copy_state)reply->state);
+    if (reply->state != LOG_COPY_FRAMES && f->stores == 0 && f->over)
+        return leave_over(f, now_ns); /* it has no more that replaces anything */
+    if (reply->state != LOG_COPY_FRAMES && f->source == f->lead && !f->over)
+        f->lead = -1;
     note_best(f, now_ns, reply->durable_lsn, reply->durable_end);
     switch ((enum log_copy_state)reply->state) {
     case LOG_COPY_FRAMES:
@@ -541,6 +609,7 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
         break;
     case LOG_COPY_BEHIND:
         avoid(f, now_ns + NS_PER_S);
+        repl_over_note(core, f, now_ns, reply);
         if (f->source >= 0 && f->source == repl_origin(core, f->log) && f->stores == 0)
             repl_notice(core, now_ns, LOG_ERROR, "a member has less of its own log than its copy here",
                         source_id(core, f), "");
@@ -554,10 +623,8 @@ bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, ui
 {
     if (slot == REPL_REPAIR_SLOT)
         return repl_repair_fetched(core, now_ns, serial, type, body);
-    if (slot == REPL_PROOF_SLOT) {
-        repl_proof_fetched(core, now_ns, serial, type, body);
-        return false;
-    }
+    if (slot == REPL_FORK_SLOT)
+        return repl_fork_fetched(core, now_ns, serial, type, body);
     if (slot == REPL_COMPARE_SLOT) {
         repl_compare_fetched(core, now_ns, serial, type, body);
         return false;
@@ -582,6 +649,7 @@ bool repl_core_fetched(struct repl_core *core, int64_t now_ns, unsigned slot, ui
     else
         stores = on_reply(core, f, now_ns, &reply);
     repl_follow_go(core, now_ns);
+    repl_proof_go(core, now_ns); /* the origin may be one to be looked at */
     return stores;
 }
 
@@ -597,11 +665,28 @@ static void on_store_refused(struct repl_core *core, struct repl_follow *f, int6
     if (is_news)
         f->retry_ns = now_ns + STORE_AGAIN_NS;
     f->refused = f->lost = true;
-    cancel(core, f);
+    repl_follow_cancel(core, f);
     char detail[REPL_TEXT_MAX];
     snprintf(detail, sizeof detail, "%s: %.*s", sh_error_name((enum sh_error)error.code), (int)error.text.len,
              (const char *)error.text.data);
     repl_notice(core, now_ns, LOG_WARN, "walsvc does not take frames of a copy; fetched again", "", detail);
+}
+
+/* What is durable now. A copy whose frames were replaced may end before where it did. */
+static void on_stored(struct repl_core *core, struct repl_follow *f, int64_t now_ns, size_t bytes,
+                      const struct msg_copy_append_reply *reply)
+{
+    bool moved = reply->end != f->durable.position;
+    f->held = true;
+    f->refused = false;
+    f->durable = (struct log_chain){reply->lsn + 1, (uint32_t)reply->checksum, reply->end};
+    if (f->over && reply->end == f->head.position - f->unsynced)
+        f->over = false; /* it ends where these bytes do: all of it is there */
+    repl_cut_held(core, f->log, &f->durable);
+    core->counters.stored_bytes += bytes;
+    note_caught_up(f, now_ns);
+    if (moved)
+        push_position(core, f);
 }
 
 void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, size_t bytes, uint32_t type,
@@ -612,23 +697,17 @@ void repl_core_stored(struct repl_core *core, int64_t now_ns, unsigned slot, siz
     assert(f->used && f->stores > 0 && f->unsynced >= bytes);
     f->stores--;
     f->unsynced -= bytes;
-    if (type == MSG_copy_append_reply && msg_decode(type, body, &reply) == SH_OK) {
-        bool moved = reply.end != f->durable.position;
-        f->held = true;
-        f->refused = false;
-        f->durable = (struct log_chain){reply.lsn + 1, (uint32_t)reply.checksum, reply.end};
-        core->counters.stored_bytes += bytes;
-        note_caught_up(f, now_ns);
-        if (moved)
-            push_position(core, f);
-    } else {
+    if (type == MSG_copy_append_reply && msg_decode(type, body, &reply) == SH_OK)
+        on_stored(core, f, now_ns, bytes, &reply);
+    else
         on_store_refused(core, f, now_ns, body);
-    }
     if (f->lost && f->stores == 0) {
         f->placed = false;
         repl_put(core, REPL_ASK_LOGS);
     }
+    leave_own(core);
     repl_follow_go(core, now_ns);
+    repl_proof_go(core, now_ns);
 }
 
 /* ---- time ---- */
@@ -679,7 +758,7 @@ void repl_follow_tick(struct repl_core *core, int64_t now_ns)
             now_ns >= f->fetch_due_ns || (now_ns >= stalled_ns(f) && another_has_more(core, f, now_ns));
         if (!failed && !is_away_from_origin(core, f, now_ns))
             continue;
-        cancel(core, f);
+        repl_follow_cancel(core, f);
         if (failed)
             note_failure(core, f, now_ns);
     }

@@ -105,10 +105,13 @@ void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf
         if (!f->used)
             continue;
         int origin = repl_origin(core, f->log);
+        bool is_own = id16_equal(f->log, core->own);
         uint64_t lag_bytes = behind(f->best_end, f->durable.position);
         struct msg_replica_info info = {
             .log = f->log,
-            .origin = slice_str(origin >= 0 ? core->members[origin].id : ""),
+            .origin = slice_str(origin >= 0 ? core->members[origin].id
+                                : is_own    ? core->node
+                                            : ""),
             .peer = slice_str(f->source >= 0 ? core->members[f->source].id : ""),
             .state = repl_follow_state(core, f),
             .lsn = f->durable.next_lsn - 1,

@@ -2,11 +2,13 @@
  *
  *   repl_core.c    opening, membership, what walsvc holds, time
  *   repl_follow.c  a followed log: whom to ask, what comes, what is stored
- *   repl_check.c   whether bytes are what was asked for
+ *   repl_check.c   whether bytes are what was asked for, and where they part from those here
  *   repl_serve.c   fetches of others that wait for something to be sent
  *   repl_quorum.c  how far the own log is replicated
  *   repl_repair.c  damaged ranges are fetched and put back
- *   repl_proof.c   whether others have more of the own log than there is here
+ *   repl_proof.c   whether others have more of the own log than there is here, or other frames
+ *   repl_fork.c    what one member has of a log, and where that parts from what is here
+ *   repl_over.c    a forked copy gets the frames of a member, from where they part
  *   repl_compare.c sealed segments are compared with those of others
  *   repl_holds.c   what others still need is not trimmed
  *   repl_gone.c    logs that nobody extends any more, and all hold to their end
@@ -49,6 +51,15 @@ struct repl_follow {
     uint64_t retries;
     int64_t trimmed_ns; /* since when what comes next was found to be trimmed; 0: it was not */
     bool forked;
+    uint64_t confirmed; /* up to here it is a part of what the origin has, by what that answered */
+    bool off_chain;     /* the origin has said last that the copy is longer, or another one */
+    bool parts;         /* the origin has given up a chain that this may be: to be looked at, */
+    uint64_t parts_end; /* from there back */
+    int64_t parts_ns;   /* when it was found to be behind last */
+    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* by the origin */
+    size_t given_up_count;
+    bool over; /* frames are fetched that replace what is here, from `lead` alone */
+    int lead;  /* a member that was found to have what comes next, whatever it is heard to hold; -1: none */
     struct repl_source sources[REPL_MEMBERS_MAX];
 };
 
@@ -67,6 +78,9 @@ struct repl_position_of {
     bool counts;                 /* for quorum and all: it has caught up once, or was there when this began */
     struct repl_reached proved;  /* so far its copy is known to be on the own log's chain, durable or not */
     struct repl_reached reached; /* durable, and on that chain: what counts */
+    bool suspect;                /* it says that its copy is longer, or another one: to be looked at, */
+    int64_t look_due_ns;         /* not before then */
+    unsigned silences;           /* in a row: it was looked at, and did not answer */
     int64_t seen_ns;             /* 0: never */
     uint64_t goal_end;           /* where the log ended a while ago, at */
     int64_t goal_ns;
@@ -85,14 +99,40 @@ struct repl_mending {
     int64_t due_ns; /* MEND_WAITING: to be tried again; MEND_FETCHING: the source is given up */
 };
 
-/* All members are asked for what follows the end of the own log, one after the other. */
+/* One member is looked at: what it has of a log, from the end of what is here, or from further back. */
+struct repl_look_at {
+    enum { LOOK_NONE, LOOK_ASKING, LOOK_BACK, LOOK_COMPARING } step;
+    enum { FROM_END, FROM_SEGMENT, FROM_BEHIND } where;
+    struct id16 log;
+    size_t member;
+    uint64_t serial;
+    int64_t due_ns;      /* ASKING: it is given up */
+    struct log_chain at; /* that is asked for */
+    uint64_t its_lsn;    /* how far it has the log, by its word */
+    bool says_behind;    /* and nothing of another chain */
+};
+
+enum repl_finding {
+    FOUND_SILENT,  /* it doesn't answer */
+    FOUND_NOTHING, /* nothing of use */
+    FOUND_SAME,    /* a part of what is here */
+    FOUND_MORE,    /* frames that continue what is here */
+    FOUND_OTHER,   /* other frames than here, from where they part */
+    FOUND_TRIMMED, /* what follows the end here, and more, is gone there */
+    FOUND_STUCK,   /* another chain, by its word, and no segment is left from which it could be shown */
+};
+
+/* Who is looked at: all members for the own log, one after the other; one that says that it has more of it
+ * than there is; the origin of a forked copy. */
 struct repl_proof {
     bool waits; /* walsvc does */
-    bool fetching;
-    size_t member; /* that is asked, or comes next */
+    enum { PROOF_NONE, PROOF_ROUND, PROOF_SUSPECT, PROOF_ORIGIN } looks;
+    size_t member; /* of the round: that is looked at, or comes next */
     unsigned answers;
-    uint64_t serial;
-    int64_t due_ns; /* the fetch is given up, or the round begins anew; 0: nothing is due */
+    bool is_awaited; /* a member of this round has what is not here */
+    int64_t due_ns;  /* the round begins anew; 0: nothing is due */
+    int64_t told_ns; /* walsvc was told a verdict; 0: it was not */
+    struct repl_look_at look;
 };
 
 /* One log after the other is compared with that of one member. */
@@ -149,7 +189,7 @@ struct repl_gone {
 };
 
 /* Of fetches, behind those of the logs. */
-enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_PROOF_SLOT, REPL_COMPARE_SLOT, REPL_GONE_SLOT };
+enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_FORK_SLOT, REPL_COMPARE_SLOT, REPL_GONE_SLOT };
 _Static_assert((int)REPL_GONE_SLOT + 1 == (int)REPL_SLOTS, "each has its socket");
 
 enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
@@ -162,7 +202,9 @@ struct repl_core {
     struct repl_position_of positions[REPL_MEMBERS_MAX]; /* of the own log at each */
     size_t member_count;
     struct id16 wal_boot;
-    bool knows_logs;
+    bool knows_logs, own_copy;
+    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* of the own log */
+    size_t given_up_count;
     struct held_log held[REPL_LOGS_MAX]; /* [0]: the own one */
     size_t held_count;
     struct repl_follow *follows; /* REPL_LOGS_MAX slots */
@@ -191,6 +233,10 @@ int repl_member_of(const struct repl_core *core, struct slice id); /* -1: none *
 /* The member whose own log it is; -1: none. */
 int repl_origin(const struct repl_core *core, struct id16 log);
 const struct held_log *repl_held(const struct repl_core *core, struct id16 log);
+/* A copy ends before where walsvc last said that it does: nothing is served from behind there. */
+void repl_cut_held(struct repl_core *core, struct id16 log, const struct log_chain *durable);
+/* How far a log is durable here. NULL: it isn't held, or its place is asked for. */
+const struct log_chain *repl_end_here(struct repl_core *core, struct id16 log);
 
 /* ---- repl_follow.c ---- */
 /* Looks which logs there are to follow, and how far others are. */
@@ -201,6 +247,9 @@ void repl_follow_go(struct repl_core *core, int64_t now_ns);
 void repl_follow_tick(struct repl_core *core, int64_t now_ns);
 int64_t repl_follow_due_ns(const struct repl_core *core);
 void repl_follow_push_positions(struct repl_core *core);
+struct repl_follow *repl_follow_of(struct repl_core *core, struct id16 log); /* NULL: it isn't followed */
+/* The answer to its fetch is wanted no more. */
+void repl_follow_cancel(struct repl_core *core, struct repl_follow *follow);
 /* Bytes that may still be asked for. */
 uint64_t repl_follow_credit(const struct repl_follow *follow);
 enum repl_state repl_follow_state(const struct repl_core *core, const struct repl_follow *follow);
@@ -226,6 +275,8 @@ void repl_serve_remap(struct repl_core *core, const int map[REPL_MEMBERS_MAX]);
  * told), what was known of copies holds on only when that is the same place: the log may have lost its end,
  * and have gone on otherwise. Else, too, when it has become shorter, or ends with another frame. */
 void repl_quorum_own_log(struct repl_core *core, const struct log_chain *before, bool rebooted);
+/* What a member has fetched, or would fetch, is not on the chain here. */
+void repl_quorum_off_chain(struct repl_core *core, size_t member);
 /* What a member says of its copy of the own log. */
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
                       const struct msg_position *position);
@@ -249,15 +300,39 @@ const struct repl_watermark *repl_watermark_of(const struct repl_member *member,
 uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
 
 /* ---- repl_proof.c ---- */
-void repl_proof_begin(struct repl_core *core, bool waits);
+/* rebooted: walsvc was started anew. */
+void repl_proof_begin(struct repl_core *core, bool waits, bool rebooted);
 /* The members are others now: all are asked. */
 void repl_proof_members(struct repl_core *core);
 void repl_proof_go(struct repl_core *core, int64_t now_ns);
 void repl_proof_tick(struct repl_core *core, int64_t now_ns);
 int64_t repl_proof_due_ns(const struct repl_core *core);
-void repl_proof_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
-                        struct slice body);
-void repl_proof_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
+/* A member says that it has more of the own log than there is here, or other frames. */
+void repl_proof_suspect(struct repl_core *core, int64_t now_ns, size_t member);
+/* What the look at a member has come to; fork: with MORE and OTHER. */
+void repl_proof_found(struct repl_core *core, int64_t now_ns, enum repl_finding finding,
+                      const struct repl_fork *fork);
+
+/* ---- repl_fork.c ---- */
+/* Looks at what a member has of a log: from its end here on, or from a segment at or before that position. */
+void repl_fork_look(struct repl_core *core, int64_t now_ns, struct id16 log, size_t member);
+void repl_fork_look_back(struct repl_core *core, struct id16 log, size_t member, uint64_t position);
+void repl_fork_stop(struct repl_core *core);
+void repl_fork_tick(struct repl_core *core, int64_t now_ns);
+bool repl_fork_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, uint32_t type,
+                       struct slice body);
+void repl_fork_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
+
+/* ---- repl_over.c ---- */
+/* What comes next replaces what is here from the fork on. Nothing may be outstanding. */
+void repl_over_begin(struct repl_core *core, struct repl_follow *follow, size_t member,
+                     const struct log_chain *fork);
+/* There is no more of it: the copy is followed from its end again. */
+void repl_over_end(struct repl_follow *follow);
+/* The origin of a copy answers that it is forked, or behind: notes whether the origin gave up that chain. */
+void repl_over_note(struct repl_core *core, struct repl_follow *follow, int64_t now_ns,
+                    const struct msg_fetch_reply *reply);
+bool repl_has_checksum(const uint32_t *checksums, size_t count, uint32_t checksum);
 
 /* ---- repl_compare.c ---- */
 /* The members are others now. */

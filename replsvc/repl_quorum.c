@@ -46,6 +46,11 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
     const struct log_chain *own = &core->held[0].durable;
     if (!core->knows_logs)
         return;
+    if (core->own_copy) { /* what it has may well be more, and says nothing of what will be appended */
+        p->seen_ns = now_ns;
+        core->counters.positions++;
+        return;
+    }
     if (is_beyond(core, position->lsn, position->end)) {
         core->counters.beyond++;
         repl_notice(core, now_ns, LOG_ERROR,
@@ -84,20 +89,23 @@ void repl_core_proved(struct repl_core *core, struct id16 log, struct id16 by, c
     advance(&core->positions[member].proved, place->next_lsn - 1, place->position);
 }
 
+void repl_quorum_off_chain(struct repl_core *core, size_t member)
+{
+    struct repl_position_of *p = &core->positions[member];
+    p->proved = p->reached = (struct repl_reached){0};
+}
+
 void repl_quorum_own_log(struct repl_core *core, const struct log_chain *before, bool rebooted)
 {
     const struct log_chain *now = &core->held[0].durable;
-    static const struct repl_reached nothing;
     bool same = now->position == before->position && now->next_lsn == before->next_lsn &&
                 now->checksum == before->checksum;
     if (rebooted)
         core->told = (struct msg_replicated){0};
-    if (same || (!rebooted && now->position > before->position))
+    if (!core->own_copy && (same || (!rebooted && now->position > before->position)))
         return;
-    for (size_t i = 0; i < core->member_count; i++) {
-        struct repl_position_of *p = &core->positions[i];
-        p->proved = p->reached = nothing;
-    }
+    for (size_t i = 0; i < core->member_count; i++)
+        repl_quorum_off_chain(core, i);
 }
 
 static int descending(const void *a, const void *b)
@@ -116,7 +124,7 @@ void repl_quorum_tell(struct repl_core *core, int64_t now_ns)
     uint64_t lsns[REPL_MEMBERS_MAX + 1];
     size_t count = 0;
     (void)now_ns;
-    if (!core->knows_members || !core->knows_logs)
+    if (!core->knows_members || !core->knows_logs || core->own_copy)
         return;
     lsns[count++] = own_lsn(core);
     for (size_t i = 0; i < core->member_count; i++)

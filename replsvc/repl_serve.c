@@ -13,12 +13,14 @@ static void refuse(struct repl_core *core, uint64_t token, enum sh_error error, 
     action->text = text;
 }
 
-static void serve(struct repl_core *core, uint64_t token, const struct msg_fetch *fetch,
+static void serve(struct repl_core *core, uint64_t token, size_t member, const struct msg_fetch *fetch,
                   const struct held_log *held)
 {
     core->counters.served++;
-    repl_put(core, REPL_SERVE)->token = token;
-    core->actions[core->action_count - 1].serve = (struct repl_serve){
+    struct repl_action *action = repl_put(core, REPL_SERVE);
+    action->token = token;
+    snprintf(action->id, sizeof action->id, "%s", core->members[member].id);
+    action->serve = (struct repl_serve){
         .log = fetch->log,
         .by = fetch->from,
         .from = {fetch->lsn + 1, (uint32_t)fetch->checksum, fetch->position},
@@ -128,8 +130,18 @@ void repl_core_asked(struct repl_core *core, int64_t now_ns, uint64_t token, str
         repl_core_proved(core, fetch->log, fetch->from, &held->durable);
         park(core, now_ns, token, (size_t)member, fetch);
     } else {
-        serve(core, token, fetch, held);
+        serve(core, token, (size_t)member, fetch, held);
     }
+}
+
+void repl_core_served(struct repl_core *core, int64_t now_ns, struct slice asker, struct id16 log,
+                      enum log_copy_state state)
+{
+    int member = repl_member_of(core, asker);
+    if (member < 0 || !id16_equal(log, core->own) || (state != LOG_COPY_FORKED && state != LOG_COPY_BEHIND))
+        return;
+    repl_quorum_off_chain(core, (size_t)member);
+    repl_proof_suspect(core, now_ns, (size_t)member);
 }
 
 /* Answers what can be answered now, and what has waited long enough. */
@@ -141,7 +153,7 @@ static void answer(struct repl_core *core, int64_t now_ns)
         if (held == NULL)
             refuse(core, p->token, SH_NOT_FOUND, "that log is not held here any more");
         else if (held->durable.position != p->fetch.position || p->due_ns <= now_ns)
-            serve(core, p->token, &p->fetch, held);
+            serve(core, p->token, p->member, &p->fetch, held);
         else
             continue;
         unpark(core, i);

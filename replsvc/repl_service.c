@@ -199,6 +199,12 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_SERVE_DIGESTS:
         repl_digests_serve(r, a);
         break;
+    case REPL_LOOK_BACK:
+        repl_back_look(r, a);
+        break;
+    case REPL_FIND_FORK:
+        repl_back_compare(r, a);
+        break;
     case REPL_NOTICE:
         log_line((enum log_level)a->level, 0, a->text,
                  LOG_FIELDS(log_text("member", a->id), log_text("detail", a->detail)));

@@ -4,6 +4,7 @@
  *   repl_fetcher.c  fetches: a REQ socket for each followed log
  *   repl_server.c   fetches of others: a REP socket
  *   repl_source.c   reading the frames that others are sent
+ *   repl_back.c     reading the own frames, to find where others part from them
  *   repl_digests.c  reading digests of sealed segments, for others and to compare them with theirs
  *   repl_wal.c      the link to walsvc: how far its logs are, frames of copies
  *   repl_damage.c   what walsvc says of damage
@@ -40,6 +41,8 @@ struct repl_store_out {
     struct repl_store_out *next;
     uint64_t number;
     unsigned slot;
+    struct id16 log;
+    bool over;
     size_t bytes;
     struct repl_fetched *fetched;
 };
@@ -78,7 +81,7 @@ struct repl_service {
         struct repl_ask_damage ask;
         uint64_t number, from; /* from: base LSN of the first segment that is told */
     } damage;                  /* the question that is out */
-    uint64_t look;             /* the request that is out */
+    uint64_t look, own_log;    /* the requests that are out */
     bool holds_looked_at;      /* those that are left from before were looked for */
 
     struct link_client *members;
@@ -103,9 +106,25 @@ struct slice repl_pack(struct repl_service *r, uint32_t type, const void *messag
 /* ---- repl_source.c ---- */
 /* Reads what an action asks for, and answers. */
 void repl_source_serve(struct repl_service *r, const struct repl_action *action);
+/* A reader that stands at the place, or that is to be put there. */
+struct repl_open_source *repl_source_of(struct repl_service *r, struct id16 log, uint64_t position);
+/* What readers of a log know of it is true no more. */
+void repl_source_forget(struct repl_service *r, struct id16 log);
 /* Files of segments that were trimmed are let go of. */
 void repl_source_tidy(struct repl_service *r);
 void repl_source_close(struct repl_service *r);
+
+/* ---- repl_back.c ---- */
+/* The newest segment in a log's folder whose header is good and that begins at or before the position. */
+bool repl_back_find(const struct vfs *fs, const char *dir, struct id16 log, uint64_t position,
+                    struct log_chain *begins);
+/* Compares frames of a member with those here; false: those can't be read. frames: scratch. */
+bool repl_back_parts(struct log_reader *reader, const struct repl_find_fork *parts, struct buf *frames,
+                     struct repl_fork *fork);
+/* Finds what an action asks for, and tells the core. */
+void repl_back_look(struct repl_service *r, const struct repl_action *action);
+/* The same; frees r->fetched. */
+void repl_back_compare(struct repl_service *r, const struct repl_action *action);
 
 /* ---- repl_digests.c ---- */
 /* What is told to who asks: the count, and *next as in digests_reply. */

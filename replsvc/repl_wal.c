@@ -13,7 +13,7 @@
 #define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
 #define LOGS_ALONE_NS                                                                                        \
     (100 * (int64_t)NS_PER_MS) /* nobody waits for what is appended: it isn't to cost an append */
-enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 64 };
+enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 192 };
 
 /* What the core lets through, walsvc's link takes. */
 _Static_assert(HEAD_MAX + REPL_BYTES_MAX + MSG_ENVELOPE_MAX <= REPL_MESSAGE_MAX,
@@ -34,12 +34,24 @@ uint64_t repl_wal_ask(struct repl_service *r, uint32_t type, const void *message
     return ask(r, type, message);
 }
 
-/* ---- the own log after a start of the machine ---- */
+/* ---- what others have of the own log ---- */
 
 void repl_wal_own_log(struct repl_service *r, const struct repl_action *action)
 {
     const struct msg_own_log message = {.verdict = action->verdict, .text = slice_str(action->detail)};
-    ask(r, MSG_own_log, &message);
+    r->own_log = ask(r, MSG_own_log, &message);
+}
+
+static void on_own_log(struct repl_service *r, uint32_t type, struct slice body)
+{
+    struct msg_error error;
+    r->own_log = 0;
+    if (type == MSG_own_log_reply)
+        return;
+    if (msg_decode(MSG_error, body, &error) == SH_OK)
+        log_warn("walsvc does not take what others have of its log; told again later",
+                 log_text("error", sh_error_name((enum sh_error)error.code)), log_slice("text", error.text));
+    repl_core_not_told(r->core, clock_mono_ns());
 }
 
 /* ---- holds ---- */
@@ -139,14 +151,35 @@ static bool decode_logs(struct slice bytes, struct held_log logs[REPL_LOGS_MAX],
     return true;
 }
 
+/* Of [position, checksum] each, only the checksums are compared. */
+static bool decode_given_up(struct slice bytes, struct repl_logs *out)
+{
+    struct mp m = mp_of(bytes);
+    uint32_t entries = 0, parts;
+    uint64_t position, checksum;
+    if (bytes.len > 0 && (!mp_array(&m, &entries) || entries > REPL_GIVEN_UP_MAX))
+        return false;
+    for (uint32_t i = 0; i < entries; i++) {
+        if (!mp_array(&m, &parts) || parts != 2 || !mp_uint(&m, &position) || !mp_uint(&m, &checksum) ||
+            checksum > UINT32_MAX)
+            return false;
+        out->given_up[out->given_up_count++] = (uint32_t)checksum;
+    }
+    return true;
+}
+
 /* False: it makes no sense; asked again later. */
 static bool on_logs(struct repl_service *r, uint32_t type, struct slice body)
 {
     struct msg_logs_reply reply;
     struct held_log logs[REPL_LOGS_MAX];
+    struct repl_logs told = {.held = logs};
     size_t count;
-    if (type != MSG_logs_reply || msg_decode(type, body, &reply) != SH_OK ||
-        !decode_logs(reply.logs, logs, &count)) {
+    bool is_read = type == MSG_logs_reply && msg_decode(type, body, &reply) == SH_OK;
+    bool good = is_read && decode_logs(reply.logs, logs, &count) && decode_given_up(reply.given_up, &told);
+    if (is_read && reply.own_copy && (!good || !id16_equal(logs[0].log, r->identity.log)))
+        return false; /* the own log's copy is being opened */
+    if (!good) {
         log_warn("walsvc does not say how far its logs are");
         return false;
     }
@@ -161,7 +194,11 @@ static bool on_logs(struct repl_service *r, uint32_t type, struct slice body)
         return false;
     r->wal_boot = reply.boot;
     r->logs_version = reply.version;
-    repl_core_logs(r->core, clock_mono_ns(), reply.boot, reply.waits, logs, count);
+    told.count = count;
+    told.boot = reply.boot;
+    told.waits = reply.waits;
+    told.own_copy = reply.own_copy;
+    repl_core_logs(r->core, clock_mono_ns(), &told);
     look_at_holds(r, logs, count);
     return true;
 }
@@ -232,11 +269,16 @@ static void on_look(struct repl_service *r, uint32_t type, struct slice body)
 
 void repl_wal_store(struct repl_service *r, const struct repl_action *action)
 {
+    struct buf given_up = {0};
+    if (action->store.given_up_count > 0)
+        repl_given_up_pack(action->store.given_up, action->store.given_up_count, &given_up);
     const struct msg_copy_append message = {
         .log = action->store.log,
         .position = action->store.position,
         .bytes = action->store.bytes,
         .anew = action->store.anew,
+        .over = action->store.over,
+        .given_up = buf_slice(&given_up),
     };
     struct repl_store_out *store = xcalloc(1, sizeof *store);
     r->body.len = 0;
@@ -245,6 +287,9 @@ void repl_wal_store(struct repl_service *r, const struct repl_action *action)
         link_client_send(r->wal, MSG_copy_append, 0, buf_slice(&r->body), message.bytes, &store->number);
     assert(e == SH_OK);
     store->slot = action->slot;
+    buf_free(&given_up);
+    store->log = action->store.log;
+    store->over = action->store.over;
     store->bytes = message.bytes.len;
     store->fetched = r->fetched;
     store->next = r->stores;
@@ -259,6 +304,8 @@ static bool on_store(struct repl_service *r, uint64_t number, uint32_t type, str
         if (store->number != number)
             continue;
         *at = store->next;
+        if (store->over) /* what was read before may have been replaced */
+            repl_source_forget(r, store->log);
         repl_core_stored(r->core, clock_mono_ns(), store->slot, store->bytes, type, body);
         repl_fetched_free(store->fetched);
         free(store);
@@ -309,6 +356,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
         on_repair(r, type, body);
     } else if (number == r->look) {
         on_look(r, type, body);
+    } else if (number == r->own_log) {
+        on_own_log(r, type, body);
     } else if (!repl_closed_on_answer(r, number, type, body) && !on_store(r, number, type, body)) {
         if (type == MSG_wal_info_reply)
             on_wal_info(r, body);

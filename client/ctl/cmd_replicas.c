@@ -6,6 +6,15 @@
 
 enum { CLOSED_SHOWN = 20 };
 
+/* The node's own log, while it is fetched back; NULL: it isn't. */
+static const struct sh_replica *own_of(const struct sh_replicas *r)
+{
+    for (size_t i = 0; i < r->followed_count; i++)
+        if (memcmp(r->followed[i].log, r->log, sizeof r->log) == 0)
+            return &r->followed[i];
+    return NULL;
+}
+
 /* ---------------------------------------------------------------- JSON */
 
 static void json_lsn(struct ctl_json *j, const char *key, uint64_t lsn)
@@ -80,6 +89,7 @@ static void print_json(const struct sh_replicas *r)
     json_uint(&j, "durable_lsn", r->durable_lsn);
     json_lsn(&j, "quorum_lsn", r->quorum_lsn);
     json_lsn(&j, "all_lsn", r->all_lsn);
+    json_bool(&j, "fetched_back", own_of(r) != NULL);
     json_open(&j, "followed", '[');
     for (size_t i = 0; i < r->followed_count; i++)
         json_followed(&j, &r->followed[i]);
@@ -206,6 +216,11 @@ static void print_text(const struct ctl *ctl, const struct sh_replicas *r)
         printf("the log of %s: durable here to LSN %s, on a majority to %s, on all to %s\n", r->node,
                ctl_grouped(r->durable_lsn, durable), ctl_grouped(r->quorum_lsn, quorum),
                ctl_grouped(r->all_lsn, all));
+    if (own_of(r) != NULL)
+        printf(
+            "the log of %s is behind its copies, or on another chain: it is fetched back (%s), and goes on "
+            "by itself\n",
+            r->node, sh_replica_state_name(own_of(r)->state));
     if (r->follower_count + r->followed_count == 0)
         return;
     ctl_table_head(&table, sizeof heads / sizeof heads[0], heads);
@@ -253,6 +268,7 @@ const struct ctl_command cmd_replicas = {
             "state, durable LSN and position (bytes) of the copy, entries and bytes that it is behind and\n"
             "since when it was not caught up, the last word of it, credit (bytes that it would take now),\n"
             "and fetches that failed or led to nothing. A log that nobody extends any more, and that all of\n"
-            "the group hold to its end, is closed; those that were dropped since are listed below.",
+            "the group hold to its end, is closed; those that were dropped since are listed below. While\n"
+            "the node's own log is fetched back, it is one of these copies.",
     .run = run_replicas,
 };

@@ -104,8 +104,13 @@ static void of_replicas(struct sh_health *h, const struct sh_replicas *replicas,
         add(h, SH_HEALTH_DEGRADED, "replsvc does not answer: logs are not copied");
         return;
     }
-    for (size_t i = 0; i < replicas->followed_count; i++)
-        of_followed(h, &replicas->followed[i]);
+    for (size_t i = 0; i < replicas->followed_count; i++) {
+        const struct sh_replica *r = &replicas->followed[i];
+        if (memcmp(r->log, replicas->log, sizeof r->log) == 0)
+            add(h, SH_HEALTH_DEGRADED, "the log of %s is fetched back from its copies", replicas->node);
+        else
+            of_followed(h, r);
+    }
     for (size_t i = 0; i < replicas->follower_count; i++)
         of_follower(h, &replicas->followers[i], nodes);
 }

@@ -26,6 +26,9 @@ struct pending {
     bool is_comparing;
     struct repl_compare_digests compare;
     bool is_looking;
+    bool is_looking_back, is_parting;
+    struct repl_action back, parts;
+    struct buf parts_body;
 };
 
 struct story {
@@ -34,6 +37,9 @@ struct story {
     struct repl_member members[NODES];
     struct held_log held[NODES];
     struct model_log log; /* of n2 */
+    struct model_log own; /* of n1, as others have it */
+    size_t own_frames;    /* of these, here */
+    bool is_own_copy;
     struct pending pending;
     struct buf body; /* that the core looks at */
     uint64_t token, unanswered;
@@ -66,17 +72,25 @@ static struct id16 log_of(unsigned node)
 
 /* ---- what comes out ---- */
 
-/* No input makes frames that are good, but those that n2 has. */
+/* The log that has this uuid. */
+static struct model_log *log_named(struct story *s, struct id16 log)
+{
+    return id16_equal(log, log_of(1)) ? &s->own : &s->log;
+}
+
+/* No input makes frames that are good, but those that n2 has of its log, and others of n1's. */
 static void check_store(struct story *s, const struct repl_action *a)
 {
     struct pending *p = &s->pending;
     const struct repl_store *store = &a->store;
+    const struct model_log *log = log_named(s, store->log);
     assert(p->store_count < STORES_MAX && a->slot < REPL_LOGS_MAX);
     assert(store->bytes.data >= s->body.data &&
            store->bytes.data + store->bytes.len <= s->body.data + s->body.len);
-    assert(id16_equal(store->log, log_of(2)));
-    assert(slice_equal(store->bytes,
-                       model_log_bytes(&s->log, store->position, store->position + store->bytes.len)));
+    assert(id16_equal(store->log, log->id) && !(store->over && store->anew));
+    assert(
+        slice_equal(store->bytes, model_log_bytes(log, store->position, store->position + store->bytes.len)));
+    assert(store->given_up_count == 0 || (store->over && log != &s->own));
     assert(s->core->follows[a->slot].unsynced <= REPL_WINDOW_BYTES);
     p->stores[p->store_count].action = *a;
     p->stores[p->store_count++].body = s->body;
@@ -100,6 +114,17 @@ static void take_actions(struct story *s)
             buf_free(&p->repair_body);
             p->repair_body = s->body;
             s->body = (struct buf){0};
+        } else if (a.kind == REPL_LOOK_BACK) {
+            p->is_looking_back = true;
+            p->back = a;
+        } else if (a.kind == REPL_FIND_FORK) {
+            p->is_parting = true;
+            p->parts = a;
+            buf_free(&p->parts_body);
+            p->parts_body = s->body;
+            s->body = (struct buf){0};
+        } else if (a.kind == REPL_OWN_LOG) {
+            assert(a.verdict <= 2 && !(s->is_own_copy && a.verdict > 0));
         } else if (a.kind == REPL_COMPARE) {
             assert(a.compare.count > 0 && a.compare.count <= REPL_DIGESTS_MAX);
             p->is_comparing = true;
@@ -132,12 +157,13 @@ static void give_body(struct story *s, unsigned slot, uint32_t type)
     uint64_t serial = p->fetch[slot].serial;
     p->is_out[slot] = false;
     size_t stores = p->store_count;
-    bool was_repairing = p->is_repairing;
+    bool was_repairing = p->is_repairing, was_parting = p->is_parting;
     bool holds = repl_core_fetched(s->core, s->now_ns, slot, serial, type, buf_slice(&s->body));
-    p->is_repairing = false;
+    p->is_repairing = p->is_parting = false;
     take_actions(s);
-    assert(holds == (p->store_count > stores || p->is_repairing));
+    assert(holds == (p->store_count > stores || p->is_repairing || p->is_parting));
     p->is_repairing = p->is_repairing || was_repairing;
+    p->is_parting = p->is_parting || was_parting;
 }
 
 static void any_answer(struct story *s, struct input *in)
@@ -159,11 +185,12 @@ static struct slice any_sender(struct input *in)
 /* A good answer to what was asked, of which some bytes are others. */
 static void nearly_good_answer(struct story *s, struct input *in)
 {
-    unsigned slot = take_byte(in) % 4;
+    static const unsigned slots[] = {0, 1, 2, 3, REPL_REPAIR_SLOT, REPL_FORK_SLOT};
+    unsigned slot = slots[take_byte(in) % 6];
     const struct msg_fetch *f = &s->pending.fetch[slot].fetch;
     const struct repl_serve serve = {.log = f->log,
                                      .from = {f->lsn + 1, (uint32_t)f->checksum, f->position},
-                                     .durable = model_log_durable(&s->log),
+                                     .durable = model_log_durable(log_named(s, f->log)),
                                      .anew = f->anew,
                                      .most_bytes = 1 + 64u * take_byte(in),
                                      .most_entries = UINT64_MAX};
@@ -171,7 +198,8 @@ static void nearly_good_answer(struct story *s, struct input *in)
     struct msg_fetch_reply reply;
     if (!s->pending.is_out[slot] || s->pending.store_count == STORES_MAX)
         return;
-    model_log_serve(&s->log, &serve, &out, &reply);
+    model_log_serve(log_named(s, f->log), &serve, &out, &reply);
+    reply.given_up = take_bytes(in);
     s->body.len = 0;
     msg_encode(MSG_fetch_reply, &reply, &s->body);
     buf_free(&out);
@@ -231,6 +259,36 @@ static void go_on_comparing(struct story *s, struct input *in)
         p->is_looking = false;
         repl_core_looked(s->core, s->now_ns, MSG_look_reply, take_bytes(in));
     }
+    take_actions(s);
+}
+
+/* What is here of a log: as others have it, up to a frame, or nothing of use. */
+static void go_on_looking(struct story *s, struct input *in)
+{
+    struct pending *p = &s->pending;
+    uint8_t what = take_byte(in);
+    struct repl_fork fork;
+    struct log_chain begins;
+    if (p->is_looking_back) {
+        p->is_looking_back = false;
+        bool found = model_log_begins(log_named(s, p->back.back.log), p->back.back.position, &begins);
+        repl_core_begins(s->core, s->now_ns, p->back.serial, found && what % 8 > 0 ? &begins : NULL);
+    } else if (p->is_parting) {
+        p->is_parting = false;
+        bool good = model_log_parts(log_named(s, p->parts.parts.log), &p->parts.parts, &fork);
+        if (what % 4 == 0 && good) { /* it parts at once */
+            fork = (struct repl_fork){.at = p->parts.parts.from, .has_own = true, .theirs = what, .own = 1};
+        }
+        repl_core_parted(s->core, s->now_ns, p->parts.serial, good ? &fork : NULL);
+    }
+    take_actions(s);
+}
+
+static void any_served(struct story *s, struct input *in)
+{
+    struct slice sender = any_sender(in);
+    repl_core_served(s->core, s->now_ns, sender, log_of(1 + take_byte(in) % 2),
+                     (enum log_copy_state)(take_byte(in) % 5));
     take_actions(s);
 }
 
@@ -315,9 +373,18 @@ static void tell_damage(struct story *s, struct input *in)
 static void tell_logs(struct story *s, uint8_t what)
 {
     s->held[1].damaged = what % 2;
-    s->held[0].durable.next_lsn += what % 3;
-    s->held[0].durable.position += 100u * (what % 3);
-    repl_core_logs(s->core, s->now_ns, log_of(100 + what / 64), what % 5 == 4, s->held, 2);
+    if (s->own_frames + what % 3 < s->own.count)
+        s->own_frames += what % 3;
+    s->held[0].durable = s->own.frames[s->own_frames].before;
+    s->is_own_copy = what % 7 == 6;
+    const struct repl_logs logs = {.boot = log_of(100 + what / 64),
+                                   .waits = what % 5 == 4 && !s->is_own_copy,
+                                   .own_copy = s->is_own_copy,
+                                   .given_up = {what},
+                                   .given_up_count = what % 2,
+                                   .held = s->held,
+                                   .count = 2};
+    repl_core_logs(s->core, s->now_ns, &logs);
     take_actions(s);
 }
 
@@ -325,7 +392,8 @@ static void tell_members(struct story *s, uint8_t what)
 {
     s->members[what % 2].up = what & 4;
     s->members[what % 2].watermarks[0] = (struct repl_watermark){log_of(2), what, 64u * what};
-    s->members[what % 2].watermark_count = what & 8 ? 1 : 0;
+    s->members[what % 2].watermarks[1] = (struct repl_watermark){log_of(1), what, 64u * what};
+    s->members[what % 2].watermark_count = what & 8 ? 1 + (what & 32) / 32 : 0;
     repl_core_members(s->core, s->now_ns, s->members, what & 16 ? 1 : 2);
     take_actions(s);
 }
@@ -340,7 +408,7 @@ static void tick(struct story *s, uint8_t how_long)
 
 static void step(struct story *s, struct input *in)
 {
-    switch (take_byte(in) % 14) {
+    switch (take_byte(in) % 16) {
     case 0:
         any_answer(s, in);
         break;
@@ -378,6 +446,12 @@ static void step(struct story *s, struct input *in)
     case 12:
         any_question(s, in);
         break;
+    case 13:
+        go_on_looking(s, in);
+        break;
+    case 14:
+        any_served(s, in);
+        break;
     default:
         tick(s, take_byte(in));
     }
@@ -394,13 +468,18 @@ static void begin(struct story *s)
     for (unsigned i = 0; i < FRAMES; i++)
         model_log_append(&s->log, 40, 2, i, i % 7 == 6);
     model_log_sync_all(&s->log);
+    model_log_open(&s->own, log_of(1));
+    for (unsigned i = 0; i < FRAMES; i++)
+        model_log_append(&s->own, 40, 2, i, i % 7 == 6);
+    model_log_sync_all(&s->own);
+    s->own_frames = 6;
     for (unsigned i = 0; i < 2; i++) {
         struct repl_member *m = &s->members[i];
         *m = (struct repl_member){.port = 4000, .log = log_of(2 + i), .up = true};
         snprintf(m->id, sizeof m->id, "n%u", 2 + i);
         snprintf(m->host, sizeof m->host, "h%u", 2 + i);
     }
-    s->held[0] = (struct held_log){.log = log_of(1), .durable = {.next_lsn = 11, .position = 1000}};
+    s->held[0] = (struct held_log){.log = log_of(1), .durable = s->own.frames[6].before, .first_lsn = 1};
     s->held[1] = (struct held_log){.log = log_of(2), .durable = s->log.frames[3].before, .first_lsn = 1};
     tell_logs(s, 0);
     repl_core_members(s->core, s->now_ns, s->members, 2);
@@ -412,8 +491,10 @@ static void end(struct story *s)
     for (size_t i = 0; i < s->pending.store_count; i++)
         buf_free(&s->pending.stores[i].body);
     buf_free(&s->pending.repair_body);
+    buf_free(&s->pending.parts_body);
     buf_free(&s->body);
     model_log_free(&s->log);
+    model_log_free(&s->own);
     repl_core_close(s->core);
 }
 

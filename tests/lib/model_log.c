@@ -226,6 +226,50 @@ void model_log_serve(const struct model_log *log, const struct repl_serve *serve
         reply->state = LOG_COPY_END;
 }
 
+/* ---- what is here ---- */
+
+bool model_log_begins(const struct model_log *log, uint64_t position, struct log_chain *begins)
+{
+    for (size_t i = log->count; i-- > 0;)
+        if (log->frames[i].opens && log->frames[i].before.position <= position) {
+            *begins = log->frames[i].before;
+            return true;
+        }
+    return false;
+}
+
+/* Frames from there on, of one segment, up to the durable end; the bytes are those of out. */
+static bool read_from(const struct model_log *log, const struct log_chain *from, uint64_t durable_end,
+                      struct buf *out)
+{
+    const struct repl_serve serve = {.log = log->id,
+                                     .from = *from,
+                                     .durable = {.position = durable_end},
+                                     .most_bytes = SIZE_MAX,
+                                     .most_entries = UINT64_MAX};
+    size_t at = model_log_find(log, from->position);
+    if (from->position == durable_end)
+        return true;
+    if (at == log->count || !is_place(from, &log->frames[at].before))
+        return false;
+    gather(log, at, durable_end, &serve, out);
+    return true;
+}
+
+bool model_log_parts(const struct model_log *log, const struct repl_find_fork *parts, struct repl_fork *fork)
+{
+    struct buf own = {0};
+    *fork = (struct repl_fork){.at = parts->from};
+    bool good = read_from(log, &parts->from, parts->durable_end, &own);
+    repl_fork_compare(parts->bytes, buf_slice(&own), fork);
+    own.len = 0;
+    good = good && (fork->all_same || read_from(log, &fork->at, parts->durable_end, &own));
+    fork->has_own = !fork->all_same && own.len > 0;
+    fork->own = repl_fork_first(buf_slice(&own));
+    buf_free(&own);
+    return good;
+}
+
 /* ---- a copy ---- */
 
 /* The header before a segment's first frame; it must continue the copy. */
@@ -308,4 +352,25 @@ enum sh_error model_log_take(struct model_log *log, uint64_t position, struct sl
             return error;
     }
     return SH_OK;
+}
+
+size_t model_log_differs(const struct model_log *log, uint64_t position, struct slice bytes)
+{
+    size_t index = model_log_find(log, position);
+    for (; index < log->count && bytes.len > 0; index++) {
+        const struct model_frame *f = &log->frames[index];
+        struct slice own = model_log_bytes(log, f->before.position, f->behind.position);
+        if (bytes.len < own.len || memcmp(bytes.data, own.data, own.len) != 0)
+            return index;
+        bytes = slice_of(bytes.data + own.len, bytes.len - own.len);
+    }
+    return log->count;
+}
+
+void model_log_cut(struct model_log *log, size_t index)
+{
+    log->count = index;
+    log->durable = log->durable < index ? log->durable : index;
+    log->bytes.len = model_log_end(log).position - log->begin.position;
+    log->segment = index > 0 ? log->frames[index - 1].segment : 0;
 }

@@ -54,10 +54,21 @@ void model_log_trim(struct model_log *log, size_t keep);
 void model_log_serve(const struct model_log *log, const struct repl_serve *serve, struct buf *out,
                      struct msg_fetch_reply *reply);
 
+/* ---- what is here, for who looks where others part from it ---- */
+/* The newest segment that begins at or before the position; false: none is left. */
+bool model_log_begins(const struct model_log *log, uint64_t position, struct log_chain *begins);
+/* False: what they continue is not here. */
+bool model_log_parts(const struct model_log *log, const struct repl_find_fork *parts, struct repl_fork *fork);
+
 /* ---- a copy ---- */
 /* As walsvc takes a copy_append: SH_OK (written, not durable), SH_CONFLICT, SH_BAD_REQUEST. *end: where the
  * bytes end. */
 enum sh_error model_log_take(struct model_log *log, uint64_t position, struct slice bytes, bool anew,
                              uint64_t *end);
+/* With `over`: index of the first frame that is not the same as in the bytes, which begin there; count: none.
+ */
+size_t model_log_differs(const struct model_log *log, uint64_t position, struct slice bytes);
+/* The frames from that index on go. */
+void model_log_cut(struct model_log *log, size_t index);
 
 #endif

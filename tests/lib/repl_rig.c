@@ -126,7 +126,10 @@ void peer_tell_members(struct repl_rig *rig)
 
 void peer_tell_logs(struct repl_rig *rig)
 {
-    repl_core_logs(rig->core, rig->now_ns, rig->boot, false, rig->held, rig->held_count);
+    rig->logs.boot = rig->boot;
+    rig->logs.held = rig->held;
+    rig->logs.count = rig->held_count;
+    repl_core_logs(rig->core, rig->now_ns, &rig->logs);
     collect(rig);
 }
 
@@ -327,7 +330,35 @@ void peer_looked(struct repl_rig *rig, uint32_t type, const void *message)
     collect(rig);
 }
 
+void peer_look_back(struct repl_rig *rig, const struct model_log *here)
+{
+    struct repl_action back = peer_expect(rig, REPL_LOOK_BACK);
+    struct log_chain begins;
+    assert_true(id16_equal(back.back.log, here->id));
+    bool found = model_log_begins(here, back.back.position, &begins);
+    repl_core_begins(rig->core, rig->now_ns, back.serial, found ? &begins : NULL);
+    collect(rig);
+}
+
+void peer_compare(struct repl_rig *rig, const struct model_log *here)
+{
+    struct repl_action action = peer_expect(rig, REPL_FIND_FORK);
+    struct repl_fork fork;
+    assert_true(id16_equal(action.parts.log, here->id));
+    bool good = model_log_parts(here, &action.parts, &fork);
+    repl_core_parted(rig->core, rig->now_ns, action.serial, good ? &fork : NULL);
+    collect(rig);
+}
+
 /* ---- others ask ---- */
+
+void peer_served(struct repl_rig *rig, unsigned node, enum log_copy_state state)
+{
+    char id[16];
+    snprintf(id, sizeof id, "n%u", node);
+    repl_core_served(rig->core, rig->now_ns, slice_str(id), peer_log(1), state);
+    collect(rig);
+}
 
 void peer_ask_digests(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_digests *digests)
 {

@@ -17,6 +17,7 @@ struct repl_rig {
     size_t member_count;
     struct held_log held[REPL_LOGS_MAX];
     size_t held_count;
+    struct repl_logs logs;                       /* the rest of what walsvc says */
     struct repl_action actions[RIG_ACTIONS_MAX]; /* not yet taken, the oldest first */
     size_t action_count;
     struct buf bodies[RIG_BODIES_MAX]; /* that stores hold on to */
@@ -80,7 +81,14 @@ void peer_tell(struct repl_rig *rig, const struct repl_action *ask, uint32_t typ
 void peer_digests(struct repl_rig *rig, const struct repl_digest *own, size_t count);
 void peer_looked(struct repl_rig *rig, uint32_t type, const void *message);
 
+/* Takes the oldest REPL_LOOK_BACK, and answers from what is here; so it does with the oldest REPL_FIND_FORK.
+ */
+void peer_look_back(struct repl_rig *rig, const struct model_log *here);
+void peer_compare(struct repl_rig *rig, const struct model_log *here);
+
 /* ---- others ask ---- */
+/* A fetch of n1's log was answered so. */
+void peer_served(struct repl_rig *rig, unsigned node, enum log_copy_state state);
 void peer_ask_digests(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_digests *digests);
 void peer_ask(struct repl_rig *rig, uint64_t token, unsigned node, const struct msg_fetch *fetch);
 /* A fetch of n1's log or another from that place. */

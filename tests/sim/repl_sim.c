@@ -1,4 +1,4 @@
-/* repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk] [--verbose]
+/* repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk | --forks] [--verbose]
  *
  * Simulates the replication of a group (docs/testing.md). Everything in a run follows from its seed; a
  * failure prints the command that repeats it. */
@@ -26,7 +26,10 @@ static void tell_how_to_repeat(void)
 {
     printf("after %.3f s; to repeat: repl_sim --nodes %llu --loss %llu --seed %llu --hours %g%s --verbose\n",
            (double)world.net.now_ns / 1e9, (unsigned long long)nodes, (unsigned long long)loss_percent,
-           (unsigned long long)seed, hours, is_on_disk ? " --disk" : "");
+           (unsigned long long)seed, hours,
+           is_on_disk        ? " --disk"
+           : world.has_forks ? " --forks"
+                             : "");
     fflush(stdout);
 }
 
@@ -77,6 +80,8 @@ static void tell(void)
 #define REPL_COUNTER(name) printf(" " #name " %llu,", (unsigned long long)world.counters.name);
     REPL_COUNTERS(REPL_COUNTER)
 #undef REPL_COUNTER
+    printf(" set back %llu, kept aside %llu, appended again %llu,", (unsigned long long)world.set_back,
+           (unsigned long long)world.kept_aside, (unsigned long long)world.appended_again);
     printf(" garbled %llu, trims %llu\n", (unsigned long long)world.garbled, (unsigned long long)world.trims);
     printf("figure: repl_sim: %llu nodes, %llu %% loss: all equal %.1f/%.1f/%.1f s after the last fault "
            "(p50/p99/max of %llu), %.1f MB compared, %llu LSNs acknowledged by a quorum, at most %.1f MB "
@@ -91,8 +96,10 @@ static void tell(void)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk] [--verbose]\n"
-                    "  --disk: copies also by walsvc's real code, on a simulated disk; takes memory\n");
+    fprintf(stderr,
+            "usage: repl_sim [--nodes N] [--loss P] [--seed S] [--hours H] [--disk | --forks] [--verbose]\n"
+            "  --disk: copies also by walsvc's real code, on a simulated disk; takes memory\n"
+            "  --forks: nodes' own logs are set back, too, as by disks that lie\n");
     exit(2);
 }
 
@@ -128,18 +135,25 @@ static void parse_arguments(int argc, char **argv)
             world.is_verbose = true;
         else if (strcmp(argv[i], "--disk") == 0)
             is_on_disk = true;
+        else if (strcmp(argv[i], "--forks") == 0)
+            world.has_forks = true;
         else if (i + 1 == argc || !take_option(argv[i], argv[i + 1]))
             usage();
         else
             i++;
     }
+    if (is_on_disk && world.has_forks)
+        usage();
 }
 
 int main(int argc, char **argv)
 {
     parse_arguments(argc, argv);
     printf("repl_sim --nodes %llu --loss %llu --seed %llu --hours %g%s\n", (unsigned long long)nodes,
-           (unsigned long long)loss_percent, (unsigned long long)seed, hours, is_on_disk ? " --disk" : "");
+           (unsigned long long)loss_percent, (unsigned long long)seed, hours,
+           is_on_disk        ? " --disk"
+           : world.has_forks ? " --forks"
+                             : "");
     fflush(stdout);
     log_set_level((enum log_level)(LOG_ERROR + 1));
     signal(SIGABRT, on_abort);

@@ -90,7 +90,9 @@ void world_close(struct repl_world *w)
             world_core_crash(w, i);
         for (size_t log = 0; log < w->log_count; log++)
             model_log_free(&n->logs[log]);
+        free(n->aside);
     }
+    free(w->entries);
     world_disk_close(w);
     for (size_t log = 0; log < w->log_count; log++)
         buf_free(&w->truth[log].bytes);
@@ -143,6 +145,9 @@ static void happen(struct repl_world *w, uint32_t node, unsigned what)
         break;
     case DUE_START_WAL:
         world_wal_start(w, node);
+        break;
+    case DUE_PROOF:
+        world_fork_proof_over(w, node);
         break;
     default:
         world_wal_synced(w, node, what - DUE_SYNC);

@@ -20,7 +20,9 @@ struct sim_store {
     unsigned slot;
     size_t log;
     uint64_t position, end;
-    bool anew, is_taken; /* written there, not yet durable */
+    bool anew, over, is_taken; /* written there, not yet durable */
+    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    size_t given_up_count;
     size_t len;
     uint8_t *bytes;
 };
@@ -44,6 +46,7 @@ enum world_due {
     DUE_APPEND,
     DUE_START_CORE,
     DUE_START_WAL,
+    DUE_PROOF, /* the own log waits no longer for a word of others */
     DUE_SYNC
 };
 enum { WORLD_DUES = DUE_SYNC + WORLD_LOGS_MAX };
@@ -52,6 +55,12 @@ struct sim_view { /* of another node */
     int64_t heard_ns;
     struct repl_watermark watermarks[WORLD_LOGS_MAX];
     size_t count;
+};
+
+/* A data frame of the own log that was replaced, to be appended again. */
+struct sim_aside {
+    uint64_t id;
+    uint32_t body_bytes, entries;
 };
 
 struct world_disk; /* repl_world_disk.h */
@@ -66,6 +75,13 @@ struct repl_node {
     int64_t clock_ns;                      /* ahead of virtual time */
     struct model_log logs[WORLD_LOGS_MAX]; /* [i]: of node i; the last one's origin is gone for ever */
     bool holds[WORLD_LOGS_MAX];
+    bool is_behind;  /* its own log was set back, in this round */
+    bool must_prove; /* the machine was started, and nobody has said anything of the own log */
+    bool own_copy;   /* the own log is open as a copy */
+    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    size_t given_up_count;
+    struct sim_aside *aside;
+    size_t aside_count;
     struct world_disk *disk; /* NULL: there is only the model */
     bool was_on_disk;
     size_t syncing[WORLD_LOGS_MAX]; /* frames that will be durable then */
@@ -89,12 +105,22 @@ struct sim_truth {
     uint64_t from;
 };
 
+/* A data frame: which log, and what it is made of. */
+struct sim_entry {
+    size_t log;
+    uint64_t id;
+};
+
 struct repl_world {
     struct net net;
     uint32_t count; /* of nodes */
     size_t log_count;
     struct repl_node *nodes;
     struct sim_truth truth[WORLD_LOGS_MAX];
+    bool has_forks; /* own logs are set back: the truth is what others hold, and what is appended */
+    struct sim_entry *entries; /* that must be in their logs once all is calm */
+    size_t entry_count, entry_cap;
+    uint64_t set_back, kept_aside, appended_again;
     bool is_loaded;           /* nodes append */
     unsigned garble_permille; /* of answers to fetches */
     bool is_verbose;
@@ -131,6 +157,23 @@ void world_wal_replicated(struct repl_world *w, uint32_t node, const struct msg_
 void world_wal_crash(struct repl_world *w, uint32_t node, bool is_power);
 void world_wal_start(struct repl_world *w, uint32_t node);
 void world_wal_trim(struct repl_world *w, uint32_t node, size_t log, size_t keep);
+
+/* ---- repl_world_fork.c: own logs that are set back, and what walsvc makes of it ---- */
+/* The own log of a machine that is off loses its end, as far as that is not set back already. */
+void world_fork_set_back(struct repl_world *w, uint32_t node);
+/* What is durable at a node from a position on: it is to be found at the end. */
+void world_fork_note(struct repl_world *w, uint32_t node, size_t log, uint64_t from);
+/* Whether the log waits for a word of others when the machine is started. */
+bool world_fork_must_prove(struct repl_world *w, uint32_t node);
+void world_fork_started(struct repl_world *w, uint32_t node);
+void world_fork_verdict(struct repl_world *w, uint32_t node, uint64_t verdict);
+void world_fork_proof_over(struct repl_world *w, uint32_t node);
+/* What replaces other frames, before it is taken: SH_OK, or why not. */
+enum sh_error world_fork_replace(struct repl_world *w, uint32_t node, const struct sim_store *store);
+/* NULL: all have the same of that log, and nothing is kept aside any more. */
+const char *world_fork_unsettled(const struct repl_world *w, uint32_t node, size_t log);
+/* Everything that was durable and not set back is there, once. */
+void world_fork_check(struct repl_world *w);
 
 /* ---- repl_world_faults.c ---- */
 void world_core_crash(struct repl_world *w, uint32_t node);

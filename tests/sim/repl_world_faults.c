@@ -68,6 +68,7 @@ static void crash_wal(struct repl_world *w, uint32_t node)
 static void turn_on(struct repl_world *w, uint32_t node)
 {
     w->nodes[node].is_on = true;
+    w->nodes[node].must_prove = world_fork_must_prove(w, node);
     world_due(w, node, DUE_START_WAL, up_to(w, NS_PER_S));
     world_due(w, node, DUE_START_CORE, up_to(w, NS_PER_S));
 }
@@ -82,6 +83,8 @@ static void power(struct repl_world *w, uint32_t node)
     world_core_crash(w, node);
     world_wal_crash(w, node, true);
     w->nodes[node].is_on = false;
+    if (net_chance(&w->net, 50))
+        world_fork_set_back(w, node);
 }
 
 static void cut(struct repl_world *w, uint32_t node)
@@ -105,11 +108,18 @@ static void refuse(struct repl_world *w, uint32_t node)
     n->refuse = n->refuse > 0 ? 0 : 20 + (unsigned)net_random(&w->net, 81);
 }
 
-/* Mostly it keeps more than anybody lacks. */
+/* Mostly it keeps more than anybody lacks. Where own logs are set back, what is there is counted at the end:
+ * nothing is trimmed, and more are. */
 static void trim(struct repl_world *w, uint32_t node)
 {
-    world_wal_trim(w, node, net_random(&w->net, w->log_count),
-                   net_chance(&w->net, 70) ? 20 : 1 + net_random(&w->net, 4));
+    if (w->has_forks && w->nodes[node].is_on) {
+        world_core_crash(w, node);
+        world_wal_crash(w, node, true);
+        world_fork_set_back(w, node);
+        turn_on(w, node);
+    } else if (!w->has_forks)
+        world_wal_trim(w, node, net_random(&w->net, w->log_count),
+                       net_chance(&w->net, 70) ? 20 : 1 + net_random(&w->net, 4));
 }
 
 static void (*const faults[])(struct repl_world *w, uint32_t node) = {
@@ -152,6 +162,12 @@ static const char *unsettled(const struct repl_world *w, uint32_t *node, size_t 
             return "does not run";
         for (*log = 0; *log < w->log_count; ++*log) {
             uint64_t end = model_log_durable(&n->logs[*log]).position;
+            if (w->has_forks && *log < w->count) {
+                const char *why = world_fork_unsettled(w, *node, *log);
+                if (why != NULL)
+                    return why;
+                continue;
+            }
             if (end != model_log_end(&n->logs[*log]).position ||
                 end != w->truth[*log].from + w->truth[*log].bytes.len)
                 return "has not all";
@@ -189,7 +205,7 @@ static void trim_all(struct repl_world *w)
             uint64_t begin = w->nodes[i].logs[log].begin.position;
             from = begin < from ? begin : from;
         }
-        if (from <= truth->from)
+        if (from <= truth->from || w->has_forks)
             continue;
         truth->bytes.len -= from - truth->from;
         memmove(truth->bytes.data, truth->bytes.data + (from - truth->from), truth->bytes.len);
@@ -221,6 +237,8 @@ int64_t world_round(struct repl_world *w, int64_t faults_ns, int64_t settle_most
         world_run_for(w, NS_PER_S / 20);
     }
     int64_t took_ns = w->net.now_ns - begin_ns;
+    if (w->has_forks)
+        world_fork_check(w);
     trim_all(w);
     w->net.loss_percent = loss;
     w->garble_permille = garbles;

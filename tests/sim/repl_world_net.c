@@ -116,31 +116,69 @@ static void answer(struct repl_world *w, uint32_t node, uint64_t token, uint32_t
     world_fail("%s answers a fetch twice, or one that was never asked", n->id);
 }
 
+static void refuse_with(struct repl_world *w, uint32_t node, uint64_t token, enum sh_error code,
+                        const char *text)
+{
+    const struct msg_error error = {.code = code, .text = slice_str(text)};
+    answer(w, node, token, MSG_error, &error);
+}
+
 static void serve(struct repl_world *w, uint32_t node, const struct repl_action *a)
 {
     struct repl_node *n = &w->nodes[node];
-    struct buf out = {0};
+    struct buf out = {0}, given_up = {0};
     struct msg_fetch_reply reply;
     size_t log = 0;
     while (log < w->log_count && !id16_equal(n->logs[log].id, a->serve.log))
         log++;
     if (log == w->log_count || !n->holds[log])
         world_fail("%s serves a log that it does not hold", n->id);
-    if (a->serve.durable.position > model_log_durable(&n->logs[log]).position)
-        world_fail("%s serves beyond its durable end", n->id);
+    if (a->serve.durable.position > model_log_durable(&n->logs[log]).position) {
+        if (!w->has_forks)
+            world_fail("%s serves beyond its durable end", n->id);
+        refuse_with(w, node, a->token, SH_CORRUPT, "what was there has just been replaced");
+        return;
+    }
     model_log_serve(&n->logs[log], &a->serve, &out, &reply);
+    repl_core_given_up(n->core, a->serve.log, (enum log_copy_state)reply.state, &given_up);
+    reply.given_up = buf_slice(&given_up);
     if (n->is_wal_up)
         world_disk_serve(n, log, &a->serve, &reply);
     if (!a->serve.anew && !a->serve.repair && (reply.state == LOG_COPY_FRAMES || reply.state == LOG_COPY_END))
         repl_core_proved(n->core, a->serve.log, a->serve.by, &a->serve.from);
     answer(w, node, a->token, MSG_fetch_reply, &reply);
+    if (!a->serve.anew && !a->serve.repair)
+        repl_core_served(n->core, w->net.now_ns + n->clock_ns, slice_str(a->id), a->serve.log,
+                         (enum log_copy_state)reply.state);
     buf_free(&out);
+    buf_free(&given_up);
 }
 
-static void refuse(struct repl_world *w, uint32_t node, const struct repl_action *a)
+/* What is here of a log: the files, whether walsvc runs or not. */
+static const struct model_log *log_here(const struct repl_world *w, uint32_t node, struct id16 id)
 {
-    const struct msg_error error = {.code = a->error, .text = slice_str(a->text)};
-    answer(w, node, a->token, MSG_error, &error);
+    size_t log = 0;
+    while (log < w->log_count && !id16_equal(w->nodes[node].logs[log].id, id))
+        log++;
+    if (log == w->log_count)
+        world_fail("%s looks into a log that there is not", w->nodes[node].id);
+    return &w->nodes[node].logs[log];
+}
+
+static void look_back(struct repl_world *w, uint32_t node, const struct repl_action *a)
+{
+    struct repl_node *n = &w->nodes[node];
+    struct log_chain begins;
+    bool found = model_log_begins(log_here(w, node, a->back.log), a->back.position, &begins);
+    repl_core_begins(n->core, w->net.now_ns + n->clock_ns, a->serial, found ? &begins : NULL);
+}
+
+static void find_fork(struct repl_world *w, uint32_t node, const struct repl_action *a)
+{
+    struct repl_node *n = &w->nodes[node];
+    struct repl_fork fork;
+    bool good = model_log_parts(log_here(w, node, a->parts.log), &a->parts, &fork);
+    repl_core_parted(n->core, w->net.now_ns + n->clock_ns, a->serial, good ? &fork : NULL);
 }
 
 /* A source that is not to be trusted: any byte of its answer may be another one. */
@@ -287,7 +325,16 @@ static void do_action(struct repl_world *w, uint32_t node, const struct repl_act
         serve(w, node, a);
         break;
     case REPL_REFUSE:
-        refuse(w, node, a);
+        refuse_with(w, node, a->token, a->error, a->text);
+        break;
+    case REPL_LOOK_BACK:
+        look_back(w, node, a);
+        break;
+    case REPL_FIND_FORK:
+        find_fork(w, node, a);
+        break;
+    case REPL_OWN_LOG:
+        world_fork_verdict(w, node, a->verdict);
         break;
     case REPL_POSITION:
         send_position(w, node, a);

@@ -18,6 +18,11 @@ static void compare(struct repl_world *w, uint32_t node, size_t log)
     struct sim_truth *truth = &w->truth[log];
     uint64_t end = model_log_durable(l).position, known = truth->from + truth->bytes.len;
     uint64_t from = n->seen[log] > l->begin.position ? n->seen[log] : l->begin.position;
+    if (w->has_forks && log < w->count) {
+        world_fork_note(w, node, log, from);
+        n->seen[log] = end;
+        return;
+    }
     if (log == node && end > known) {
         struct slice more = model_log_bytes(l, known, end);
         buf_append(&truth->bytes, more.data, more.len);
@@ -86,16 +91,20 @@ void world_wal_store(struct repl_world *w, uint32_t node, const struct repl_acti
     size_t log = 0;
     while (log < w->log_count && !id16_equal(n->logs[log].id, a->store.log))
         log++;
-    if (log == w->log_count || log == node || n->store_count == STORES_MAX)
+    bool is_own = log == node && !n->own_copy && !w->has_forks;
+    if (log == w->log_count || is_own || n->store_count == STORES_MAX)
         world_fail("%s stores what is no copy, or too much", n->id);
     struct sim_store *s = &n->stores[n->store_count++];
     *s = (struct sim_store){.slot = a->slot,
                             .log = log,
                             .position = a->store.position,
                             .anew = a->store.anew,
+                            .over = a->store.over,
+                            .given_up_count = a->store.given_up_count,
                             .len = a->store.bytes.len,
                             .bytes = xmalloc(a->store.bytes.len + 1)};
     memcpy(s->bytes, a->store.bytes.data, s->len);
+    memcpy(s->given_up, a->store.given_up, sizeof s->given_up);
     uint64_t bytes = unsynced(n, log);
     w->unsynced_most = bytes > w->unsynced_most ? bytes : w->unsynced_most;
     if (bytes > REPL_WINDOW_BYTES + UNSYNCED_OVER)
@@ -146,7 +155,13 @@ static bool take(struct repl_world *w, uint32_t node, size_t index)
     struct sim_store *s = &n->stores[index];
     struct model_log *log = &n->logs[s->log];
     enum sh_error error = SH_DISK_FULL;
+    if (s->log == node && !n->own_copy) {
+        refuse(w, node, index, SH_BAD_REQUEST); /* of before walsvc has taken it up again */
+        return false;
+    }
     if (!net_chance(&w->net, n->refuse)) {
+        if (s->over)
+            world_fork_replace(w, node, s);
         error = model_log_take(log, s->position, slice_of(s->bytes, s->len), s->anew, &s->end);
         world_disk_take(n, s, error);
     }
@@ -171,7 +186,14 @@ static void tell_logs(struct repl_world *w, uint32_t node)
     for (size_t log = 0; log < w->log_count; log++)
         if (log != node && n->holds[log])
             logs[count++] = model_log_tell(&n->logs[log]);
-    repl_core_logs(n->core, w->net.now_ns + n->clock_ns, n->boot, false, logs, count);
+    struct repl_logs told = {.boot = n->boot,
+                             .waits = n->must_prove && !n->own_copy,
+                             .own_copy = n->own_copy,
+                             .held = logs,
+                             .count = count,
+                             .given_up_count = n->given_up_count};
+    memcpy(told.given_up, n->given_up, sizeof told.given_up);
+    repl_core_logs(n->core, w->net.now_ns + n->clock_ns, &told);
     world_after_call(w, node);
 }
 
@@ -194,9 +216,16 @@ void world_wal_pump(struct repl_world *w, uint32_t node)
 
 /* ---- the own log ---- */
 
+static bool is_writable(const struct repl_node *n)
+{
+    return n->is_wal_up && !n->must_prove && !n->own_copy;
+}
+
+/* What it is made of tells an entry from all others. */
 static void append(struct repl_world *w, uint32_t node, uint32_t bytes)
 {
     struct model_log *log = &w->nodes[node].logs[node];
+    bytes = bytes < sizeof(uint64_t) ? sizeof(uint64_t) : bytes;
     model_log_append(log, bytes, 1 + (uint32_t)net_random(&w->net, 100), net_random(&w->net, UINT64_MAX),
                      net_chance(&w->net, 3));
     w->appended_frames++;
@@ -208,7 +237,7 @@ void world_wal_append(struct repl_world *w, uint32_t node)
     struct repl_node *n = &w->nodes[node];
     if (!w->is_loaded)
         return;
-    if (n->is_wal_up)
+    if (is_writable(n))
         append(w, node, (uint32_t)net_random(&w->net, net_chance(&w->net, 2) ? 200000 : 3000));
     world_due(w, node, DUE_APPEND, (int64_t)net_random(&w->net, 100 * (uint64_t)NS_PER_MS));
 }
@@ -216,7 +245,7 @@ void world_wal_append(struct repl_world *w, uint32_t node)
 void world_wal_burst(struct repl_world *w, uint32_t node)
 {
     size_t bytes = net_random(&w->net, BURST_BYTES);
-    for (size_t done = 0; done < bytes && w->nodes[node].is_wal_up;) {
+    for (size_t done = 0; done < bytes && is_writable(&w->nodes[node]);) {
         uint32_t size = (uint32_t)net_random(&w->net, BIG_FRAME);
         append(w, node, size);
         done += size;
@@ -225,11 +254,36 @@ void world_wal_burst(struct repl_world *w, uint32_t node)
 
 /* ---- acknowledgements ---- */
 
+/* The frame with that LSN is the same one there, and durable. */
+static bool holds_same(const struct model_log *log, const struct model_log *origin, uint64_t lsn)
+{
+    size_t low = 0, high = origin->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (origin->frames[middle].behind.next_lsn <= lsn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == origin->count)
+        return false;
+    const struct log_chain *behind = &origin->frames[low].behind;
+    size_t next = model_log_find(log, behind->position), count = next;
+    if (behind->position == model_log_end(log).position)
+        count = log->count;
+    else if (next == log->count)
+        return false;
+    return count > 0 && count <= log->durable && log->frames[count - 1].behind.checksum == behind->checksum;
+}
+
 static unsigned holders(const struct repl_world *w, uint32_t node, uint64_t lsn)
 {
     unsigned count = 0;
-    for (uint32_t i = 0; i < w->count; i++)
-        count += model_log_durable(&w->nodes[i].logs[node]).next_lsn > lsn;
+    for (uint32_t i = 0; i < w->count; i++) {
+        const struct model_log *log = &w->nodes[i].logs[node], *origin = &w->nodes[node].logs[node];
+        bool has = model_log_durable(log).next_lsn > lsn;
+        count += has && (!w->has_forks || holds_same(log, origin, lsn));
+    }
     return count;
 }
 
@@ -278,6 +332,7 @@ void world_wal_start(struct repl_world *w, uint32_t node)
     for (size_t log = 0; log < w->log_count; log++)
         compare(w, node, log);
     n->is_wal_up = true;
+    world_fork_started(w, node);
     n->replicated = (struct msg_replicated){0};
     for (size_t i = 0; i < sizeof n->boot.bytes; i++)
         n->boot.bytes[i] = (uint8_t)(1 + net_random(&w->net, 255));

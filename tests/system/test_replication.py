@@ -1,7 +1,6 @@
 """Three nodes, each of which takes writes: all have everything, byte for byte."""
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -189,29 +188,17 @@ class Replication(unittest.TestCase):
                 wait_for(lambda name=name: digest(cluster[name], uuid) == whole, f"the same bytes at {name}", 30, 0.2)
                 self.assertEqual(cluster[name].ctl("log", "verify", "--data", cluster[name].data).returncode, 0)
 
-    def test_a_log_that_lost_its_end_is_not_extended(self):
-        """As after a disk that lied, or a snapshot that was rolled back, and a start of the machine."""
+    def test_after_a_start_of_the_machine_a_log_goes_on_once_others_were_asked(self):
+        """One that has lost its end: test_own_log_back.py."""
         with Cluster(settings=SMALL).start() as cluster:
             node = cluster["n1"]
             node.ctl("append", "--ack", "all", "first")
             node.stop()
-            shutil.copytree(node.data, node.dir + "/before", symlinks=True)
-            node.start()
-            self.assertEqual(node.json("append", "--ack", "all", "second")["first"]["lsn"], 2)
-            node.stop()
             os.unlink(os.path.join(node.data, "boot"))  # the machine was started: no other harm done
             node.start()
-            self.assertEqual(node.json("append", "--ack", "all", "third")["first"]["lsn"], 3)
+            self.assertEqual(node.json("append", "--ack", "all", "second")["first"]["lsn"], 2)
             self.assertEqual(node.log_lines("it goes on as it is"), [], "others were there to be asked")
-            node.stop()
-            shutil.rmtree(node.data)
-            shutil.move(node.dir + "/before", node.data)
-            os.unlink(os.path.join(node.data, "boot"))
-            node.start()
-            done = node.ctl("append", "other", check=False)
-            self.assertIn(b"read_only", done.stderr)
-            self.assertIn(b"behind its copies", done.stderr)
-            self.assertEqual(read_lines(cluster["n2"], log_of(cluster, "n1")), ["first", "second", "third"])
+            self.assertEqual(read_lines(cluster["n2"], log_of(cluster, "n1")), ["first", "second"])
 
 
 if __name__ == "__main__":

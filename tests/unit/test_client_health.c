@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "shanghai.h"
@@ -101,6 +102,16 @@ static void test_a_member_that_is_not_up_or_not_reached_degrades(void **state)
     expect(&nodes, SH_HEALTH_DEGRADED, "the clock of n2 is too far away");
 }
 
+static void test_an_own_log_that_is_fetched_back_degrades(void **state)
+{
+    (void)state;
+    replicas.log[0] = followed.log[0];
+    memcpy(replicas.node, "n1", 3);
+    snprintf(followed.origin, sizeof followed.origin, "n1");
+    followed.state = SH_REPLICA_FORKED;
+    expect(&nodes, SH_HEALTH_DEGRADED, "the log of n1 is fetched back from its copies");
+}
+
 static void test_a_node_without_a_cluster_is_degraded(void **state)
 {
     (void)state;
@@ -193,6 +204,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_node_that_takes_no_writes_is_unavailable, set_good),
         cmocka_unit_test_setup(test_who_left_or_was_replaced_is_unavailable_before_walsvc_knows, set_good),
         cmocka_unit_test_setup(test_a_member_that_is_not_up_or_not_reached_degrades, set_good),
+        cmocka_unit_test_setup(test_an_own_log_that_is_fetched_back_degrades, set_good),
         cmocka_unit_test_setup(test_a_node_without_a_cluster_is_degraded, set_good),
         cmocka_unit_test_setup(test_a_copy_that_is_forked_or_far_behind_degrades, set_good),
         cmocka_unit_test_setup(test_a_follower_that_lags_or_is_silent_degrades, set_good),

@@ -16,7 +16,8 @@ static struct sh_replicas replicas;
 static int setup(void **state)
 {
     (void)state;
-    followed[0] = (struct sh_replica){.origin = "n2",
+    followed[0] = (struct sh_replica){.log = {2},
+                                      .origin = "n2",
                                       .peer = "n3",
                                       .state = SH_REPLICA_WAITING,
                                       .lsn = 20,
@@ -98,8 +99,8 @@ static void test_json_has_all_that_is_known(void **state)
     expect(
         CTL_JSON,
         "{\"node\":\"n1\",\"log\":\"00000000-0000-0000-0000-000000000000\",\"durable_lsn\":12345,\"quorum_"
-        "lsn\":null,\"all_lsn\":0,"
-        "\"followed\":[{\"log\":\"00000000-0000-0000-0000-000000000000\",\"origin\":\"n2\",\"source\":\"n3\","
+        "lsn\":null,\"all_lsn\":0,\"fetched_back\":false,"
+        "\"followed\":[{\"log\":\"02000000-0000-0000-0000-000000000000\",\"origin\":\"n2\",\"source\":\"n3\","
         "\"state\":\"waiting_for_follower\",\"lsn\":20,\"end\":2000,\"lag_entries\":3,\"lag_bytes\":3145728,"
         "\"lag_ms\":1500,"
         "\"heard_ms\":40,\"credit\":4096,\"retries\":2,\"closed\":false}],"
@@ -140,6 +141,24 @@ static void test_closed_logs_are_told_those_that_were_dropped_too(void **state)
     replicas.followed[0].closed = false;
 }
 
+static void test_an_own_log_that_is_fetched_back_is_told_of(void **state)
+{
+    (void)state;
+    memcpy(replicas.log, replicas.followed[1].log, sizeof replicas.log);
+    snprintf(replicas.followed[1].origin, sizeof replicas.followed[1].origin, "n1");
+    snprintf(replicas.followed[1].peer, sizeof replicas.followed[1].peer, "n3");
+    char *text = printed(CTL_TEXT, false);
+    assert_non_null(strstr(text,
+                           "\nthe log of n1 is behind its copies, or on another chain: it is fetched back "
+                           "(forked), and goes on by itself\n"));
+    assert_non_null(strstr(text, "\nn1      n1        n3    forked                   40"));
+    free(text);
+    text = printed(CTL_JSON, false);
+    assert_non_null(strstr(text, "\"fetched_back\":true,"));
+    assert_non_null(strstr(text, "\"origin\":\"n1\",\"source\":\"n3\",\"state\":\"forked\",\"lsn\":40"));
+    free(text);
+}
+
 static void test_a_node_alone_has_no_table(void **state)
 {
     (void)state;
@@ -154,6 +173,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_state_has_its_colour_on_a_terminal, setup),
         cmocka_unit_test_setup(test_json_has_all_that_is_known, setup),
         cmocka_unit_test_setup(test_closed_logs_are_told_those_that_were_dropped_too, setup),
+        cmocka_unit_test_setup(test_an_own_log_that_is_fetched_back_is_told_of, setup),
         cmocka_unit_test_setup(test_a_node_alone_has_no_table, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,17 +63,18 @@ static void test_what_is_durable_is_told_to_the_origin_at_once(void **state)
     peer_answer(&rig, &fetch, &origin);
     struct repl_action store = peer_expect(&rig, REPL_STORE);
     assert_int_equal(peer_count(&rig, REPL_POSITION), 0);
-    peer_stored(&rig, &store, peer_place(40, 5000));
+    struct log_chain end = place_of_frame(model_log_find(&origin, store.store.bytes.len));
+    peer_stored(&rig, &store, end);
     struct repl_action position = peer_expect(&rig, REPL_POSITION);
     assert_string_equal(position.host, "h2");
     assert_int_equal(position.port, RIG_BASE_PORT + 3);
-    assert_int_equal(position.position.lsn, 40);
-    assert_int_equal(position.position.end, 5000);
+    assert_int_equal(position.position.lsn, end.next_lsn - 1);
+    assert_int_equal(position.position.end, end.position);
     assert_true(id16_equal(position.position.log, peer_log(2)));
     assert_true(id16_equal(position.position.from, peer_log(1)));
     peer_wait(&rig, 1000); /* and again, should it be lost */
     position = peer_expect(&rig, REPL_POSITION);
-    assert_int_equal(position.position.lsn, 40);
+    assert_int_equal(position.position.lsn, end.next_lsn - 1);
 }
 
 /* A log of frames of a megabyte. */
@@ -180,7 +181,25 @@ static void test_another_holder_is_asked_when_the_origin_is_down(void **state)
     struct repl_action store = peer_expect(&rig, REPL_STORE);
     peer_member(&rig, 2)->up = true;
     peer_tell_members(&rig);
-    peer_stored(&rig, &store, model_log_end(&origin));
+    struct log_chain end =
+        place_of_frame(model_log_find(&origin, store.store.position + store.store.bytes.len));
+    peer_clear(&rig);
+    peer_stored(&rig, &store, end);
+    peer_wait(&rig, 1500);
+    assert_int_equal(peer_count(&rig, REPL_POSITION), 0); /* which log is it a part of? */
+    while (peer_fetches(&rig, 2) == 0)
+        peer_wait(&rig, 100);
+    do
+        fetch = peer_expect(&rig, REPL_FETCH);
+    while (!id16_equal(fetch.fetch.log, peer_log(2)));
+    for (unsigned i = 0; strcmp(fetch.id, "n2") != 0; i++) {
+        assert_true(i < 100);
+        peer_error(&rig, &fetch, SH_UNAVAILABLE);
+        do
+            fetch = peer_expect(&rig, REPL_FETCH);
+        while (!id16_equal(fetch.fetch.log, peer_log(2)));
+    }
+    peer_reply_state(&rig, &fetch, LOG_COPY_END, end);
     assert_string_equal(peer_expect(&rig, REPL_POSITION).host, "h2"); /* whoever they came from */
 }
 

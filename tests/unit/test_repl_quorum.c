@@ -26,6 +26,8 @@ static void open_group(unsigned nodes)
 {
     peer_open(&rig, nodes);
     own_log(100);
+    for (unsigned node = 2; node <= nodes; node++)
+        peer_served(&rig, node, LOG_COPY_FRAMES);
     peer_clear(&rig);
 }
 
@@ -380,6 +382,7 @@ static void test_a_new_walsvc_is_told_again(void **state)
     assert_told(60, 0);
     rig.boot = peer_log(101);
     peer_tell_logs(&rig);
+    peer_served(&rig, 2, LOG_COPY_FRAMES);
     assert_told(60, 0);
     close_group();
 }
@@ -424,6 +427,70 @@ static void test_what_was_proved_is_dropped_with_the_end_of_the_log(void **state
     close_group();
 }
 
+static void ask_at_the_end(unsigned node)
+{
+    struct msg_fetch fetch = peer_fetch(node, 1, peer_place(100, 100 * ENTRY_BYTES));
+    peer_ask(&rig, node, node, &fetch);
+}
+
+static void test_who_waits_at_the_end_counts_for_a_new_walsvc_at_once(void **state)
+{
+    (void)state;
+    open_group(3);
+    ask_at_the_end(2);
+    position(2, 100);
+    assert_told(100, 0);
+    rig.boot = peer_log(101);
+    peer_tell_logs(&rig);
+    assert_told(100, 0);
+    close_group();
+}
+
+static void test_positions_of_another_chain_do_not_count(void **state)
+{
+    (void)state;
+    static const enum log_copy_state states[] = {LOG_COPY_FORKED, LOG_COPY_BEHIND};
+    for (size_t i = 0; i < 2; i++) {
+        open_group(3);
+        position(2, 60);
+        peer_served(&rig, 2, states[i]);
+        own_log(200);
+        peer_position(&rig, 2, 150, 150 * ENTRY_BYTES);
+        assert_replicated(60, 0); /* of before */
+        position(2, 160);
+        assert_replicated(160, 0);
+        close_group();
+    }
+}
+
+/* What others have then is no lie, and acknowledges nothing that will be appended. */
+static void test_while_the_log_is_fetched_back_nothing_is_replicated(void **state)
+{
+    (void)state;
+    open_group(3);
+    position(2, 60);
+    peer_clear(&rig);
+    rig.boot = peer_log(101);
+    rig.logs.own_copy = true;
+    own_log(50);
+    position(2, 150);
+    position(3, 40);
+    peer_served(&rig, 2, LOG_COPY_FRAMES);
+    peer_wait(&rig, 2500);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
+    assert_int_equal(peer_counters(&rig)->beyond, 0);
+    assert_int_equal(peer_count(&rig, REPL_POSITION), 0); /* nor is it told to anybody */
+    rig.boot = peer_log(102);
+    rig.logs.own_copy = false;
+    own_log(150);
+    assert_replicated(0, 0);
+    peer_served(&rig, 2, LOG_COPY_FRAMES);
+    assert_replicated(0, 0);
+    position(2, 150);
+    assert_told(150, 0);
+    close_group();
+}
+
 /* What followers said of the end that was lost must not count for what is written there now. */
 static void test_positions_beyond_a_shorter_log_are_forgotten(void **state)
 {
@@ -434,6 +501,7 @@ static void test_positions_beyond_a_shorter_log_are_forgotten(void **state)
     rig.boot = peer_log(101);
     own_log(70);
     own_log(95);
+    peer_served(&rig, 2, LOG_COPY_FRAMES);
     assert_int_equal(repl_core_progress(rig.core).quorum_lsn, 0);
     position(2, 80);
     assert_told(80, 0);
@@ -449,6 +517,8 @@ static void test_nothing_is_told_before_positions_have_come_again(void **state)
     peer_tell_members(&rig);
     position(2, 60); /* before walsvc has said how far the log is */
     peer_tell_logs(&rig);
+    assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
+    peer_served(&rig, 2, LOG_COPY_FRAMES);
     assert_int_equal(peer_count(&rig, REPL_REPLICATED), 0);
     position(2, 60);
     assert_told(60, 0);
@@ -480,6 +550,9 @@ int main(void)
         cmocka_unit_test(test_a_new_walsvc_is_told_again),
         cmocka_unit_test(test_what_was_proved_holds_on_only_for_the_same_end),
         cmocka_unit_test(test_what_was_proved_is_dropped_with_the_end_of_the_log),
+        cmocka_unit_test(test_who_waits_at_the_end_counts_for_a_new_walsvc_at_once),
+        cmocka_unit_test(test_positions_of_another_chain_do_not_count),
+        cmocka_unit_test(test_while_the_log_is_fetched_back_nothing_is_replicated),
         cmocka_unit_test(test_positions_beyond_a_shorter_log_are_forgotten),
         cmocka_unit_test(test_nothing_is_told_before_positions_have_come_again),
     };
