@@ -84,7 +84,7 @@ void wal_logs_ask(struct wal_logs *l, struct link_token token, const struct msg_
 
 size_t wal_logs_add(struct wal_logs *l, struct id16 log)
 {
-    size_t at = 1;
+    size_t at = 0;
     while (at < l->count && !l->all[at].is_free)
         at++;
     assert(at < WAL_LOGS_MAX);

@@ -7,8 +7,9 @@ import uuid
 from caller import Caller
 from cluster import Cluster
 from logs import Appender, log_of, positions, read_lines, wait_equal
+from segments import Segment
 from shanghai import Node, wait_for
-from test_copies import COPY_APPEND, COPY_APPEND_REPLY, ERROR, LOGS, LOG_TRIM, LOG_TRIM_REPLY, Segment
+from test_copies import COPY_APPEND, COPY_APPEND_REPLY, ERROR, LOGS, LOG_TRIM, LOG_TRIM_REPLY
 
 LOG_GONE, LOG_GONE_REPLY, CLOSED_LOGS, CLOSED_LOGS_REPLY = 58, 59, 60, 61
 BAD_REQUEST, CONFLICT, NOT_FOUND, TRIMMED = 1, 6, 8, 9
