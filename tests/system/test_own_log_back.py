@@ -101,8 +101,8 @@ class OwnLogBack(unittest.TestCase):
         second = self.append("second")
         self.set_back()
         self.node.start()
+        wait_for(lambda: self.node.log_lines("behind its copies"), "the loss to be noticed")  # it waits until then
         self.wait_back()
-        self.assertTrue(self.node.log_lines("behind its copies"))
         self.assertEqual(self.node.log_lines("it goes on as it is"), [], "others were there to be asked")
         third = self.append("third", 1000)
         self.check(first + second + third)
