@@ -19,6 +19,8 @@ BAD_REQUEST, READ_ONLY, UNAVAILABLE = 1, 5, 12
 SETTINGS = "wal:\n  segment_size: 4MiB"
 PRODUCER = bytes(range(16))
 GOES_ON, BEHIND, FORKED = 0, 1, 2
+# These tests say what it would say.
+NO_REPLSVC = "children: [{service: walsvc}, {service: membersvc}, {service: querysvc}]"
 
 
 def has_failpoints():
@@ -28,7 +30,7 @@ def has_failpoints():
 
 class OwnCopy(unittest.TestCase):
     def begin(self, node=None):
-        self.node = node or Node(settings=SETTINGS, supervisor=f"supervisor: {{{MANY_RESTARTS}}}")
+        self.node = node or Node(settings=SETTINGS, supervisor=f"supervisor: {{{MANY_RESTARTS}, {NO_REPLSVC}}}")
         self.addCleanup(self.node.close)
         self.node.start()
         self.saved = os.path.join(self.node.dir, "saved")
