@@ -6,10 +6,12 @@
 #include "log.h"
 #include "repl_shell.h"
 
-/* From question to question: while one answer follows the other, walsvc's movements are followed no faster,
- * and what waits for a fetch is sent with what comes meanwhile. After a longer wait it is asked again at
- * once. */
-#define LOGS_PAUSE_NS (NS_PER_MS / 2)
+/* From question to question when the answer was there at once, since the log moves faster than it is looked
+ * at: what waits for a fetch is sent with what comes meanwhile. An answer that had to be waited for is followed
+ * by the next question at once, or a single caller, who waits for a quorum each time, would wait for that too.
+ */
+#define LOGS_PAUSE_NS   (NS_PER_MS / 2)
+#define LOGS_AT_ONCE_NS (NS_PER_MS / 10)
 #define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
 #define LOGS_ALONE_NS                                                                                        \
     (100 * (int64_t)NS_PER_MS) /* nobody waits for what is appended: it isn't to cost an append */
@@ -122,8 +124,11 @@ static void watch(void *arg)
 
 static void watch_again(struct repl_service *r, bool good)
 {
-    int64_t pause_ns = repl_core_is_alone(r->core) ? LOGS_ALONE_NS : LOGS_PAUSE_NS;
-    int64_t now_ns = clock_mono_ns(), due_ns = r->logs_asked_ns + pause_ns;
+    int64_t now_ns = clock_mono_ns(), due_ns = r->logs_asked_ns;
+    if (repl_core_is_alone(r->core))
+        due_ns += LOGS_ALONE_NS;
+    else if (now_ns - due_ns < LOGS_AT_ONCE_NS)
+        due_ns += LOGS_PAUSE_NS;
     if (!good)
         due_ns = now_ns + LOGS_AGAIN_NS;
     if (due_ns <= now_ns)
