@@ -145,9 +145,11 @@ enum sh_error query_wal_open(struct query *q)
     q->probes.type = MSG_watermark;
     query_copies_open(q);
     enum sh_error e = link_client_open(&options, &q->watch);
-    if (e == SH_OK)
-        query_watch(q);
-    return e;
+    if (e != SH_OK)
+        return e;
+    query_watch(q);
+    query_watch_copies(q);
+    return SH_OK;
 }
 
 void query_wal_close(struct query *q)

@@ -24,6 +24,14 @@ const struct view_place *view_place_of(const struct view_vector *vector, struct 
     return find((struct view_vector *)(uintptr_t)vector, log);
 }
 
+bool view_vector_equal(const struct view_vector *a, const struct view_vector *b)
+{
+    bool equal = a->count == b->count;
+    for (size_t i = 0; equal && i < a->count; i++)
+        equal = id16_equal(a->all[i].log, b->all[i].log) && a->all[i].lsn == b->all[i].lsn;
+    return equal;
+}
+
 uint64_t view_vector_hlc(const struct view_vector *vector)
 {
     uint64_t hlc = 0;
@@ -199,19 +207,35 @@ static bool next_frame(struct slice *frames, struct frame_header *h, struct slic
     return true;
 }
 
+/* NULL: there is no room for one more. */
+static struct view_place *find_or_add(struct view_vector *vector, struct id16 log)
+{
+    struct view_place *place = find(vector, log);
+    if (place != NULL || vector->count == VIEW_LOGS_MAX)
+        return place;
+    place = &vector->all[vector->count++];
+    *place = (struct view_place){.log = log};
+    return place;
+}
+
+enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn)
+{
+    struct view_place *place = find_or_add(vector, log);
+    if (place == NULL)
+        return SH_OVERLOADED;
+    place->lsn = lsn > place->lsn ? lsn : place->lsn;
+    return SH_OK;
+}
+
 enum sh_error view_apply(struct view_store *store, struct view_vector *vector, struct id16 log,
                          struct slice frames)
 {
-    struct view_place *place = find(vector, log);
+    struct view_place *place = find_or_add(vector, log);
     struct frame_header h;
     struct slice body;
     enum sh_error error = SH_OK;
-    if (place == NULL && vector->count == VIEW_LOGS_MAX)
+    if (place == NULL)
         return SH_OVERLOADED;
-    if (place == NULL) {
-        place = &vector->all[vector->count++];
-        *place = (struct view_place){.log = log};
-    }
     while (error == SH_OK && frames.len > 0) {
         if (!next_frame(&frames, &h, &body))
             return SH_CORRUPT;

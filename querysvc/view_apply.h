@@ -22,6 +22,7 @@ struct view_vector {
 };
 /* NULL: nothing of that log is applied. */
 const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);
+bool view_vector_equal(const struct view_vector *a, const struct view_vector *b);
 /* The highest HLC that was applied; 0: none. */
 uint64_t view_vector_hlc(const struct view_vector *vector);
 
@@ -35,6 +36,9 @@ enum view_found view_vector_load(struct view_store *store, struct view_vector *o
  * applied. SH_OVERLOADED: more than VIEW_LOGS_MAX logs. */
 enum sh_error view_apply(struct view_store *store, struct view_vector *vector, struct id16 log,
                          struct slice frames);
+/* Entries up to that LSN are lost, and that was accepted: the log goes on behind them. SH_OVERLOADED as
+ * above. */
+enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn);
 /* Gathers the vector itself; then view_store_write. */
 void view_vector_store(struct view_store *store, const struct view_vector *vector);
 

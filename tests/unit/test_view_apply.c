@@ -277,8 +277,8 @@ static void test_all_of_it_is_there_after_a_clean_end(void **state)
     buf_free(&frames);
 }
 
-/* Writes frames in a process that is killed, some of them behind the last flush. (Another program: the database's
- * threads do not survive a fork.) */
+/* Writes frames in a process that is killed, some of them behind the last flush. (Another program: the
+ * database's threads do not survive a fork.) */
 static void write_and_die(uint64_t first, uint64_t flushed, uint64_t last)
 {
     struct buf frames = {0};
