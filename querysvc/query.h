@@ -221,6 +221,8 @@ void query_view_tell(struct query *q);
 void query_on_kv(struct query *q, const struct link_request *request);
 void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
+/* An answer of walsvc's. False: to another question. */
+bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

@@ -33,6 +33,12 @@ struct view_wait {
     int64_t due_ns;
 };
 
+/* What a log's hold says. */
+struct view_hold {
+    struct id16 log;
+    uint64_t lsn; /* that walsvc has answered for; 0: none yet */
+};
+
 struct query_view {
     struct view *view;
     struct view_state state; /* as looked at last */
@@ -44,6 +50,10 @@ struct query_view {
     size_t wait_count;
     struct loop_timer overdue;
     struct buf key, row, rows, applied;
+    struct view_hold holds[VIEW_LOGS_MAX];
+    size_t hold_count;
+    struct view_hold asked; /* the one that is on its way */
+    uint64_t hold_number;   /* of its request; 0: none is */
 };
 
 /* ---------------------------------------------------------------- state */
@@ -513,7 +523,10 @@ void query_on_kv(struct query *q, const struct link_request *request)
 void query_view_drop(struct query *q, uint64_t session)
 {
     struct query_view *qv = q->view;
-    struct view_wait **at = &qv->waits, *w;
+    struct view_wait **at, *w;
+    if (qv == NULL)
+        return;
+    at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
             at = &w->next;
@@ -524,6 +537,63 @@ void query_view_drop(struct query *q, uint64_t session)
         buf_free(&w->body);
         free(w);
     }
+}
+
+/* ---------------------------------------------------------------- holds */
+
+/* Nothing of a log is trimmed that the view would need after a restart. */
+enum { HOLD_VIEW = 2 };
+
+static struct view_hold *hold_of(struct query_view *qv, struct id16 log)
+{
+    for (size_t i = 0; i < qv->hold_count; i++)
+        if (id16_equal(qv->holds[i].log, log))
+            return &qv->holds[i];
+    if (qv->hold_count == VIEW_LOGS_MAX)
+        return NULL;
+    qv->holds[qv->hold_count] = (struct view_hold){.log = log};
+    return &qv->holds[qv->hold_count++];
+}
+
+/* True: it was to be moved, and is on its way. */
+static bool move_hold(struct query *q, struct id16 log)
+{
+    struct query_view *qv = q->view;
+    const struct view_place *place = view_place_of(&qv->state.flushed, log);
+    const struct view_hold *hold = hold_of(qv, log);
+    uint64_t lsn = (place != NULL ? place->lsn : 0) + 1;
+    if (hold == NULL || hold->lsn == lsn)
+        return false;
+    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
+    qv->asked = (struct view_hold){log, lsn};
+    qv->hold_number = query_ask_wal(q, MSG_hold, &ask);
+    return true;
+}
+
+/* One after the other. */
+static void move_holds(struct query *q)
+{
+    struct query_view *qv = q->view;
+    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+        return;
+    bool moves = move_hold(q, q->own.id);
+    for (size_t i = 0; i < q->copies.count && !moves; i++)
+        moves = move_hold(q, q->copies.logs[i].id);
+}
+
+bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body)
+{
+    struct query_view *qv = q->view;
+    struct msg_error error;
+    if (qv->hold_number == 0 || number != qv->hold_number)
+        return false;
+    struct view_hold *hold = hold_of(qv, qv->asked.log);
+    qv->hold_number = 0;
+    hold->lsn = qv->asked.lsn; /* also when it is refused: asked again when it is to be moved on */
+    if (type == MSG_error && msg_decode(type, body, &error) == SH_OK)
+        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
+    move_holds(q);
+    return true;
 }
 
 /* ---------------------------------------------------------------- how far it is */
@@ -568,6 +638,7 @@ static void on_mail(void *arg, struct mail *first)
     atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
+    move_holds(q);
 }
 
 void query_view_tell(struct query *q)
@@ -581,6 +652,7 @@ void query_view_tell(struct query *q)
         logs[count++] = (struct view_log){q->copies.logs[i].id, q->copies.logs[i].durable_end,
                                           q->copies.logs[i].durable_lsn};
     view_tell(q->view->view, logs, count);
+    move_holds(q);
 }
 
 void query_view_open(struct query *q)

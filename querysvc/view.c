@@ -13,7 +13,11 @@
 
 enum { CHUNK_BYTES = 1 << 20 };
 #define RETRY_NS NS_PER_S
-#define FLUSH_NS (30 * NS_PER_S) /* so much at most is applied again after a kill */
+static const char no_room[] =
+    "less than 64 MiB are free on the disk: the view stands still until there is more";
+#define FLUSH_NS                                                                                             \
+    NS_PER_S /* what is applied later is not on disk yet: it is held in the logs, and applied again after a  \
+                kill */
 
 /* A log that is followed; the thread's own. */
 struct followed {
@@ -32,6 +36,7 @@ struct view {
     size_t count;
     struct view_vector applied, flushed;
     int64_t flushed_ns, closed_ns;
+    int64_t paused_ns; /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX];
     struct buf frames;
     pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
@@ -83,10 +88,27 @@ static void close_store(struct view *v)
     v->closed_ns = clock_mono_ns();
 }
 
+/* Otherwise the view stands still, before it takes the last of it. */
+static bool has_room(struct view *v)
+{
+    uint64_t free_bytes;
+    bool has = v->options.fs->free_bytes(v->options.fs, v->options.data, &free_bytes) < 0 ||
+               free_bytes >= VIEW_ROOM_BYTES;
+    if (!has)
+        name_error(v, no_room);
+    else if (strcmp(v->error, no_room) == 0)
+        v->error[0] = 0;
+    v->paused_ns = has ? 0 : clock_mono_ns();
+    return has;
+}
+
 /* What it says is applied is on disk. */
 static bool open_store(struct view *v)
 {
     char error[VIEW_ERROR_MAX];
+    v->closed_ns = clock_mono_ns();
+    if (!has_room(v))
+        return false;
     struct view_store *store = view_store_open(v->rows, &v->options.store, error);
     if (store != NULL && view_vector_load(store, &v->applied, error) == VIEW_FAILED) {
         view_store_close(store);
@@ -94,7 +116,6 @@ static bool open_store(struct view *v)
     }
     if (store == NULL) {
         name_error(v, error);
-        v->closed_ns = clock_mono_ns();
         return false;
     }
     v->error[0] = 0;
@@ -114,7 +135,7 @@ static void flush(struct view *v)
 {
     char error[VIEW_ERROR_MAX];
     v->flushed_ns = clock_mono_ns();
-    if (view_vector_equal(&v->flushed, &v->applied))
+    if (view_vector_equal(&v->flushed, &v->applied) || !has_room(v))
         return;
     if (!view_store_flush(v->store, error)) {
         fail_store(v, error);
@@ -209,6 +230,8 @@ static bool is_behind(const struct view *v, const struct followed *f, int64_t no
 static bool step(struct view *v)
 {
     bool worked = false;
+    if (v->count > 0 && !has_room(v))
+        return false;
     for (size_t i = 0; i < v->count && v->store != NULL; i++) {
         if (!is_behind(v, &v->all[i], clock_mono_ns()))
             continue;
@@ -273,6 +296,8 @@ static int64_t due_ns(const struct view *v)
     int64_t due = INT64_MAX;
     if (v->store == NULL)
         return v->closed_ns + RETRY_NS;
+    if (v->paused_ns > 0)
+        return v->paused_ns + RETRY_NS;
     if (!view_vector_equal(&v->flushed, &v->applied))
         due = v->flushed_ns + FLUSH_NS;
     for (size_t i = 0; i < v->count; i++)
@@ -329,9 +354,10 @@ static void *run(void *arg)
         if (changed)
             publish(v);
     }
-    if (v->store != NULL)
-        flush(v);
-    close_store(v);
+    if (v->store != NULL && has_room(v))
+        close_store(v);
+    else if (v->store != NULL)
+        view_store_abandon(v->store);
     return NULL;
 }
 

@@ -2,6 +2,9 @@
  * tells how far the logs are and reads rows; the thread tells when it has applied more.
  *
  *   opening ──► following ──(the store failed)──► closed ──(after a second)──► opening
+ *                  │  ▲
+ *  the disk is     ▼  │
+ *  nearly full   pausing: what is applied can be read
  *
  * A log whose next entries cannot be read (trimmed, damaged and not accepted as lost) or not understood stops
  * the view of that log, named, and is looked at again each second; the others go on. */

@@ -7,6 +7,8 @@
 #include <string.h>
 
 enum { BITS_A_KEY = 10, BLOCK_BYTES = 4096, OPEN_FILES = 256, BACKGROUND_JOBS = 2, LOG_FILES = 2 };
+/* So small that a compaction fits into VIEW_ROOM_BYTES beside a flush. */
+enum { FILE_BYTES = 8 << 20, LEVEL_BYTES = 32 << 20, COMPACTION_BYTES = 40 << 20 };
 
 struct view_store {
     rocksdb_t *db;
@@ -122,6 +124,9 @@ static void set_options(struct view_store *s, const struct view_store_options *o
     rocksdb_options_set_max_background_jobs(s->options, BACKGROUND_JOBS);
     rocksdb_options_set_max_open_files(s->options, OPEN_FILES);
     rocksdb_options_set_keep_log_file_num(s->options, LOG_FILES);
+    rocksdb_options_set_target_file_size_base(s->options, FILE_BYTES);
+    rocksdb_options_set_max_bytes_for_level_base(s->options, LEVEL_BYTES);
+    rocksdb_options_set_max_compaction_bytes(s->options, COMPACTION_BYTES);
     rocksdb_options_set_compression(s->options, rocksdb_lz4_compression);
     rocksdb_options_set_merge_operator(
         s->options,
@@ -159,6 +164,11 @@ void view_store_close(struct view_store *s)
     rocksdb_options_destroy(s->options);
     rocksdb_cache_destroy(s->cache);
     free(s);
+}
+
+void view_store_abandon(struct view_store *s)
+{
+    rocksdb_cancel_all_background_work(s->db, 0);
 }
 
 /* ---------------------------------------------------------------- writing */

@@ -12,6 +12,11 @@ struct view_store;
 
 enum { VIEW_ERROR_MAX = 256 };
 
+/* What must be free on the disk as long as the store is open and written: RocksDB 7.8 as Debian builds it
+ * aborts the process when it meets a full disk. More than a flush and a compaction, which are kept small,
+ * take. */
+#define VIEW_ROOM_BYTES (UINT64_C(64) << 20)
+
 struct view_store_options {
     size_t cache_bytes;        /* of blocks that were read, indexes and filters included */
     size_t write_buffer_bytes; /* rows that are not on disk yet; twice that while they are being written */
@@ -20,8 +25,10 @@ struct view_store_options {
 /* Makes the folder when it isn't there. NULL: error says why. */
 struct view_store *view_store_open(const char *dir, const struct view_store_options *options,
                                    char error[VIEW_ERROR_MAX]);
-/* Rows that are not on disk yet go there first, if they can. */
+/* Rows that are not on disk yet go there first: there must be room. */
 void view_store_close(struct view_store *store);
+/* Nothing is written, nor freed: before the end of the process, when there is no room. */
+void view_store_abandon(struct view_store *store);
 
 /* ---- writing ---- */
 void view_store_put(struct view_store *store, struct slice key, struct slice row);
