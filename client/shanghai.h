@@ -138,7 +138,7 @@ struct sh_row {
     void *key;
     size_t key_bytes;
     bool has_value;
-    void *value; /* without an answer to has_value: NULL */
+    void *value; /* NULL without one */
     size_t value_bytes;
     struct sh_version version; /* of the last put or delete; LSN 0: none */
     int64_t expires_ms;        /* since 1970, by the clock of who wrote it; 0: never */
@@ -169,7 +169,7 @@ struct sh_scan_options {
     const void *behind; /* only keys behind this one; NULL: from the first one on */
     size_t behind_bytes;
     uint32_t most;  /* rows, at most 10,000; 0: 1,000 */
-    bool keys_only; /* values are left out, has_value all the same */
+    bool keys_only; /* values are left out: an empty one stands for each */
 };
 /* Keys that have a value or a counter, in the order of their bytes, as they were at one instant. */
 enum sh_error sh_kv_scan(struct sh_client *client, struct sh_session *session,

@@ -134,8 +134,8 @@ static void pack_row(msgpack_packer *pk, struct slice key, const struct key_row 
     }
     msgpack_pack_array(pk, 7);
     mp_pack_bin(pk, key);
-    if (row->has_value && !keys_only)
-        mp_pack_bin(pk, row->value.value);
+    if (row->has_value)
+        mp_pack_bin(pk, keys_only ? (struct slice){0} : row->value.value);
     else
         msgpack_pack_nil(pk);
     msgpack_pack_uint64(pk, v->hlc);
@@ -274,6 +274,13 @@ static void side_next(struct side *side, char error[VIEW_ERROR_MAX])
         side->key = slice_of(side->key.data + 1, side->key.len - 1);
 }
 
+static int key_compare(struct slice a, struct slice b)
+{
+    size_t len = a.len < b.len ? a.len : b.len;
+    int order = len > 0 ? memcmp(a.data, b.data, len) : 0;
+    return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
+}
+
 static void side_open(struct side *side, struct view_store *store, enum view_kind kind,
                       const struct msg_kv_scan *m, char error[VIEW_ERROR_MAX])
 {
@@ -281,21 +288,15 @@ static void side_open(struct side *side, struct view_store *store, enum view_kin
     static const uint8_t least = 0;
     view_key_row(kind, m->prefix, &prefix);
     view_prefix_end(buf_slice(&prefix), &to);
-    view_key_row(kind, m->behind.len > 0 ? m->behind : m->prefix, &from);
-    if (m->behind.len > 0)
+    bool is_within = m->behind.len > 0 && key_compare(m->behind, m->prefix) >= 0;
+    view_key_row(kind, is_within ? m->behind : m->prefix, &from);
+    if (is_within)
         buf_append(&from, &least, 1); /* the first key behind it */
     side->scan = view_scan_open(store, buf_slice(&from), buf_slice(&to));
     buf_free(&from);
     buf_free(&prefix);
     buf_free(&to);
     side_next(side, error);
-}
-
-static int key_compare(struct slice a, struct slice b)
-{
-    size_t len = a.len < b.len ? a.len : b.len;
-    int order = len > 0 ? memcmp(a.data, b.data, len) : 0;
-    return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
 }
 
 struct scanning {

@@ -155,20 +155,16 @@ enum sh_error sh_kv_get(struct sh_client *c, struct sh_session *session, const s
 
 /* ---------------------------------------------------------------- scans */
 
-static bool take_scan(const struct msg_kv_scan_reply *reply, const struct sh_scan_options *o, size_t most,
-                      struct sh_rows *rows)
+static bool take_scan(const struct msg_kv_scan_reply *reply, size_t most, struct sh_rows *rows)
 {
     rows->more = reply->more;
     rows->last = reply->last.len > 0 ? copy_of(reply->last) : NULL;
     rows->last_bytes = reply->last.len;
     if (!add_rows(rows, reply->rows, most) || (rows->more && rows->last == NULL))
         return false;
-    for (size_t i = 0; i < rows->count; i++) {
-        struct sh_row *row = &rows->rows[i];
-        if (row->key == NULL)
+    for (size_t i = 0; i < rows->count; i++)
+        if (rows->rows[i].key == NULL)
             return false;
-        row->has_value = row->has_value || (o->keys_only && row->version.lsn > 0);
-    }
     return true;
 }
 
@@ -194,7 +190,7 @@ enum sh_error sh_kv_scan(struct sh_client *c, struct sh_session *session, const 
         .wait_ms = wait_ms(c),
     };
     enum sh_error e = shc_ask(c, &call, MSG_kv_scan, &ask, MSG_kv_scan_reply, &reply);
-    if (e == SH_OK && (!take_scan(&reply, o, most, rows) || !shc_session_see(session, reply.applied)))
+    if (e == SH_OK && (!take_scan(&reply, most, rows) || !shc_session_see(session, reply.applied)))
         e = malformed();
     if (e != SH_OK)
         sh_rows_free(rows);
