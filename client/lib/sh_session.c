@@ -61,20 +61,38 @@ char *sh_session_text(const struct sh_session *session)
     return (char *)text.data;
 }
 
-/* One line; false: none. */
-static bool parse_line(const char *line, struct session_log *out)
+/* Digits; false: none, or more than 64 bits. */
+static bool parse_lsn(const char **at, uint64_t *out)
 {
-    char uuid[ID_TEXT], end;
-    return sscanf(line, "%36[0-9a-f-] %" SCNu64 "%c", uuid, &out->lsn, &end) == 3 && end == '\n' &&
-           id16_parse(uuid, &out->log);
+    const char *digit = *at;
+    *out = 0;
+    for (; *digit >= '0' && *digit <= '9'; digit++)
+        if (__builtin_mul_overflow(*out, 10, out) ||
+            __builtin_add_overflow(*out, (uint64_t)(*digit - '0'), out))
+            return false;
+    bool any = digit > *at;
+    *at = digit;
+    return any;
+}
+
+/* Goes behind one line; false: it is none of a session. */
+static bool parse_line(const char **at, struct session_log *out)
+{
+    enum { UUID_BYTES = ID_TEXT - 1 };
+    char uuid[ID_TEXT] = "";
+    if (strnlen(*at, UUID_BYTES) < UUID_BYTES || (*at)[UUID_BYTES] != ' ')
+        return false;
+    memcpy(uuid, *at, UUID_BYTES);
+    *at += UUID_BYTES + 1;
+    return id16_parse(uuid, &out->log) && parse_lsn(at, &out->lsn) && *(*at)++ == '\n';
 }
 
 enum sh_error sh_session_take(struct sh_session *session, const char *text)
 {
     struct sh_session found = {.count = 0};
-    for (const char *line = text; *line != 0; line = strchr(line, '\n') + 1) {
+    for (const char *at = text; *at != 0;) {
         struct session_log log;
-        if (found.count == SESSION_LOGS_MAX || !parse_line(line, &log)) {
+        if (found.count == SESSION_LOGS_MAX || !parse_line(&at, &log)) {
             shc_detail("not the text of a session");
             return SH_BAD_REQUEST;
         }
