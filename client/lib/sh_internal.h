@@ -182,7 +182,8 @@ struct shc_call {
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
     uint64_t correlation;
-    bool once; /* in: `unavailable` is an answer too */
+    bool once;                    /* in: `unavailable` is an answer too */
+    char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
     enum sh_error error; /* SH_OK: reply is a body of reply_type */
