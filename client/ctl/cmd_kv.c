@@ -14,8 +14,7 @@ enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000, READ
 #define SESSION_OPTION                                                                                       \
     {                                                                                                        \
         "session", 's', CTL_WORD, "FILE",                                                                    \
-            "what was written and seen with this file before is seen now, on any node; the file is made "    \
-            "and kept",                                                                                      \
+            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
             0, 0                                                                                             \
     }
 
@@ -201,9 +200,11 @@ const struct ctl_command cmd_kv_get = {
     .values = "KEY...",
     .summary = "The values of keys",
     .more =
-        "As the node that is asked has applied them: a moment behind what was acknowledged, other nodes'\n"
-        "writes more so. With --session it waits until it has applied what that file knows of. Of a key\n"
-        "that was only added to, the counter. The exit code is 1 when a key has neither.",
+        "With several keys, a line each: key, tab, value. A key without a value, but with a counter, shows\n"
+        "the counter; --format json shows both. The exit code is 1 when a key has neither.\n"
+        "A node answers with what it has applied: what was just written, here or on another node, may be\n"
+        "missing for a moment. With --session it waits, as long as --timeout allows, until it has applied\n"
+        "what was written and seen with that file.",
     .options = get_options,
     .values_least = 1,
     .values_most = -1,
@@ -274,8 +275,8 @@ static int run_scan(struct ctl *ctl)
 }
 
 static const struct ctl_option scan_options[] = {
-    {"count", 'n', CTL_NUMBER, "N", "at most so many; all without it", 1, SCAN_COUNT_MAX},
-    {"behind", 'b', CTL_WORD, "KEY", "only keys behind this one", 0, 0},
+    {"count", 'n', CTL_NUMBER, "N", "at most N keys; all without it", 1, SCAN_COUNT_MAX},
+    {"behind", 'b', CTL_WORD, "KEY", "only keys that come after this one, to go on where a scan ended", 0, 0},
     {"keys-only", 'k', CTL_FLAG, NULL, "without values and counters", 0, 0},
     SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
@@ -286,8 +287,10 @@ const struct ctl_command cmd_kv_scan = {
     .values = "[PREFIX]",
     .summary = "All keys that begin with a prefix, and their values",
     .more =
-        "In the order of their bytes; a line has key, tab and value, or counter. The keys of each thousand\n"
-        "are of one instant.",
+        "In the order of their bytes, a line each: key, tab, value; without a value, its counter. All keys\n"
+        "without PREFIX. When there are many the node is asked again for each thousand, or each MiB: what "
+        "is\n"
+        "written meanwhile may be seen, or not.",
     .options = scan_options,
     .values_most = 1,
     .raw = true,
@@ -365,7 +368,7 @@ static int run_put(struct ctl *ctl)
 }
 
 static const struct ctl_option put_options[] = {
-    {"ttl", 't', CTL_TIME, "T", "how long the value lasts, at least 1ms; for ever without it", NS_PER_MS,
+    {"ttl", 't', CTL_TIME, "T", "how long the value lasts, like 30s or 12h; for ever without it", NS_PER_MS,
      UINT64_C(3153600000) * NS_PER_S},
     SESSION_OPTION,
     CTL_ACK_OPTIONS,
@@ -377,8 +380,10 @@ const struct ctl_command cmd_kv_put = {
     .values = "KEY VALUE|-",
     .summary = "Give a key a value",
     .more =
-        "With - the value is all of standard input, as it is. Of several nodes that write one key at the\n"
-        "same time the later write, by their clocks, holds on all.",
+        "It is durable when this ends. With - the value is all of standard input, as it is, its last "
+        "newline\n"
+        "included. When several nodes write a key, all of them keep the later write, by the clocks of the\n"
+        "nodes.",
     .options = put_options,
     .values_least = 2,
     .values_most = 2,
@@ -406,7 +411,7 @@ const struct ctl_command cmd_kv_del = {
     .name = "kv del",
     .values = "KEY...",
     .summary = "Delete the values of keys, all or none",
-    .more = "Whether they have one or not. Counters stay as they are.",
+    .more = "Whether they have one or not. Their counters stay as they are.",
     .options = write_options,
     .values_least = 1,
     .values_most = -1,
@@ -435,8 +440,10 @@ const struct ctl_command cmd_kv_incr = {
     .name = "kv incr",
     .values = "KEY [N]",
     .summary = "Add to a key's counter, 1 or N",
-    .more =
-        "Additions of all nodes add up, each exactly once. A negative N stands behind --: kv incr k -- -5",
+    .more = "A counter begins at 0, has 64 bits, and is apart from the key's value. Whoever adds on whatever "
+            "node,\n"
+            "each addition counts exactly once. Before a negative N stands --, as in: kv incr k -- -5\n"
+            "It prints nothing; kv get shows the counter.",
     .options = write_options,
     .values_least = 1,
     .values_most = 2,
@@ -479,6 +486,8 @@ static const char *add_line(struct txn *t, char *line)
         e.payload_bytes = strlen(line);
     } else if (strcmp(verb, "del") == 0) {
         e.kind = SH_ENTRY_DELETE;
+        if (next_word(&line) != NULL)
+            return "del takes one key";
     } else if (strcmp(verb, "incr") == 0) {
         e.kind = SH_ENTRY_ADD;
         if (*line != 0 && !parse_delta(line, &e.delta))
@@ -498,10 +507,12 @@ static const char *add_line(struct txn *t, char *line)
 static bool parse_txn(struct ctl *ctl, struct buf *input, struct txn *t)
 {
     char *line = (char *)(uintptr_t)buf_cstr(input);
-    for (unsigned number = 1; *line != 0; number++) {
-        char *end = line + strcspn(line, "\n"), *next = *end != 0 ? end + 1 : end;
+    const char *behind = line + input->len;
+    for (unsigned number = 1; line < behind; number++) {
+        char *end = line + strcspn(line, "\n"), *next = end + 1;
+        bool has_nul = *end == 0 && end < behind;
         *end = 0;
-        const char *why = add_line(t, line);
+        const char *why = has_nul ? "a NUL byte" : add_line(t, line);
         if (why != NULL) {
             ctl_usage(ctl, "kv txn: line %u: %s", number, why);
             return false;
@@ -535,7 +546,8 @@ const struct ctl_command cmd_kv_txn = {
             "  put KEY VALUE    the value is the rest of the line\n"
             "  del KEY\n"
             "  incr KEY [N]\n"
-            "On each node they become visible together.",
+            "A bad line is named, and then none is done. They are durable together, and on each node become\n"
+            "visible together.",
     .options = write_options,
     .run = run_txn,
 };
