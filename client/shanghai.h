@@ -50,11 +50,23 @@ enum sh_error sh_open(const struct sh_options *options, struct sh_client **clien
  * running. */
 void sh_close(struct sh_client *client);
 
-/* One thing to append: an event of a stream. Borrowed for the call. */
+enum sh_entry_kind {
+    SH_ENTRY_EVENT = 0,  /* of a stream */
+    SH_ENTRY_PUT = 1,    /* a key gets a value */
+    SH_ENTRY_DELETE = 2, /* a key has none any more */
+    SH_ENTRY_ADD = 3     /* to a key's counter */
+};
+
+/* One thing to append; an event when nothing else is said. Borrowed for the call. */
 struct sh_entry {
-    const char *stream; /* NULL or "" for the empty stream; at most 255 bytes of UTF-8 */
-    const void *payload;
+    const char *stream;  /* of an event: NULL or "" for the empty stream; at most 255 bytes of UTF-8 */
+    const void *payload; /* of an event; the value of a put */
     size_t payload_bytes;
+    enum sh_entry_kind kind;
+    const void *key; /* of put, delete, add: 1 to 4,096 bytes */
+    size_t key_bytes;
+    uint64_t ttl_ms; /* of a put: how long it lasts; 0: for ever */
+    int64_t delta;   /* of an add; sums wrap around beyond 64 bits */
 };
 
 /* Where the entries of one append call landed. */
@@ -63,6 +75,7 @@ struct sh_append_result {
     uint64_t first_lsn; /* the others follow without gaps */
     uint32_t count;
     enum sh_ack ack; /* level reached; of an append that wanted SH_ACK_LOCAL always that */
+    uint64_t hlc;    /* of all entries: with log and LSN the version of what was written; 0 after a retry */
 };
 
 /* Appends 1..65,536 entries, all or none, and waits until they are durable, timeout_ms of the options at
@@ -94,6 +107,73 @@ enum sh_error sh_flush(struct sh_client *client);
 /* Most bytes of one append, where an entry takes its payload, its stream and at most 10 bytes more; 0 before
  * the node has been met. Larger ones get SH_TOO_LARGE. */
 size_t sh_append_bytes_max(const struct sh_client *client);
+
+/* ---- keys ---- */
+
+/* What a client has written and seen: reads that are given it answer with nothing older, on any node. One
+ * thread at a time. */
+struct sh_session;
+struct sh_session *sh_session_new(void);
+void sh_session_free(struct sh_session *session);
+/* What was appended is part of it from now on. */
+void sh_session_wrote(struct sh_session *session, const struct sh_append_result *result);
+/* As text, a line for each log, to be kept or passed on; the caller frees it. */
+char *sh_session_text(const struct sh_session *session);
+/* Adds what such a text says. SH_BAD_REQUEST: it is none; nothing was added. */
+enum sh_error sh_session_take(struct sh_session *session, const char *text);
+
+struct sh_key {
+    const void *bytes; /* 1 to 4,096 */
+    size_t len;
+};
+
+/* Where a value was written. */
+struct sh_version {
+    uint8_t log[16];
+    uint64_t lsn, hlc;
+};
+
+/* A key, as one node has applied it. */
+struct sh_row {
+    void *key;
+    size_t key_bytes;
+    bool has_value;
+    void *value; /* NULL without one */
+    size_t value_bytes;
+    struct sh_version version; /* of the last put or delete; LSN 0: none */
+    int64_t expires_ms;        /* since 1970, by the clock of who wrote it; 0: never */
+    bool has_counter;
+    int64_t counter;
+};
+
+struct sh_rows {
+    struct sh_row *rows;
+    size_t count;
+    bool more;  /* of a scan: there may be more, behind `last` */
+    void *last; /* the last key that was looked at; NULL: none */
+    size_t last_bytes;
+};
+void sh_rows_free(struct sh_rows *rows);
+
+/* One row for each key, in their order; one that has neither value nor counter has neither flag set. 1 to
+ * 1,000 keys, which need not be of one instant. With a session (or NULL) it waits until the node has applied
+ * what that holds, which then grows by what the node has applied: SH_TIMEOUT says how far it is.
+ * SH_BAD_REQUEST, SH_TOO_LARGE (a key), SH_UNAVAILABLE (the view is not open). The rows are freed with
+ * sh_rows_free. */
+enum sh_error sh_kv_get(struct sh_client *client, struct sh_session *session, const struct sh_key *keys,
+                        size_t count, struct sh_rows *rows);
+
+struct sh_scan_options {
+    const void *prefix; /* only keys that begin so; NULL: all */
+    size_t prefix_bytes;
+    const void *behind; /* only keys behind this one; NULL: from the first one on */
+    size_t behind_bytes;
+    uint32_t most;  /* rows, at most 10,000; 0: 1,000 */
+    bool keys_only; /* values are left out: an empty one stands for each */
+};
+/* Keys that have a value or a counter, in the order of their bytes, as they were at one instant. */
+enum sh_error sh_kv_scan(struct sh_client *client, struct sh_session *session,
+                         const struct sh_scan_options *options, struct sh_rows *rows);
 
 /* ---- reading ---- */
 struct sh_read_options {

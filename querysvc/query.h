@@ -6,7 +6,8 @@
  *   query_copies.c   which copies the node holds and their durable ends, by the same link
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
- *   query_readers.c  a bounded pool of log readers */
+ *   query_readers.c  a bounded pool of log readers
+ *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
@@ -103,6 +104,8 @@ struct query_probes {
     uint64_t sent, done; /* how many */
 };
 
+struct query_view;
+
 struct query_copies {
     struct query_log *logs;
     size_t count;
@@ -111,7 +114,6 @@ struct query_copies {
     uint64_t version; /* of what it has said */
     struct query_probes probes;
     uint64_t watch; /* number of the long poll's request; 0: it isn't out */
-    bool wanted;    /* somebody waits for it to be sent */
     struct loop_timer pause;
 };
 
@@ -162,6 +164,7 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
+    struct query_view *view; /* NULL: not open */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -209,6 +212,18 @@ const struct query_log *query_find_log(const struct query *q, struct id16 log);
 void query_watch_copies(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_copies(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* ---- query_view.c ---- */
+void query_view_open(struct query *q);
+void query_view_close(struct query *q);
+/* How far the logs are has changed. */
+void query_view_tell(struct query *q);
+/* kv_get and kv_scan. */
+void query_on_kv(struct query *q, const struct link_request *request);
+void query_on_view_info(struct query *q, const struct link_request *request);
+void query_view_drop(struct query *q, uint64_t session);
+/* An answer of walsvc's. False: to another question. */
+bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

@@ -1,6 +1,6 @@
-/* The logs of other nodes that this one holds copies of, and how far each copy is durable: by `logs` to
- * walsvc. Nobody waits most of the time, and then nothing is asked; the durable ends that were told last stay
- * valid. */
+/* The logs of other nodes that this one holds copies of, and how far each copy is durable: by long polls to
+ * walsvc, since the view follows all of them; the durable ends that were told last stay valid while it is
+ * away. */
 #include "query.h"
 
 #include <stdlib.h>
@@ -35,6 +35,10 @@ static bool decode_logs(struct query *q, struct slice list)
     size_t kept = 0;
     for (uint32_t i = 0; good && i < count; i++) {
         good = held_log_next(&m, &held);
+        if (good && id16_equal(held.log, q->own.id) && held.durable.position > q->own.durable_end) {
+            q->own.durable_end = held.durable.position;
+            q->own.durable_lsn = held.durable.next_lsn - 1;
+        }
         if (!good || id16_equal(held.log, q->own.id))
             continue;
         logs[kept].id = held.log;
@@ -64,6 +68,7 @@ static bool take_logs(struct query *q, uint32_t type, struct slice body)
     c->known = true;
     c->boot = reply.boot;
     c->version = reply.version;
+    query_view_tell(q);
     return true;
 }
 
@@ -74,8 +79,7 @@ void query_watch_copies(struct query *q)
     struct query_copies *c = &q->copies;
     if (c->watch != 0)
         return;
-    c->wanted = c->pause.slot != 0;
-    if (c->wanted)
+    if (c->pause.slot != 0)
         return; /* sent when the pause is over */
     const struct msg_logs ask = {.boot = c->boot, .newer_than = c->version, .wait_ms = LINK_POLL_MS};
     c->watch = query_ask_wal(q, MSG_logs, &ask);
@@ -83,9 +87,7 @@ void query_watch_copies(struct query *q)
 
 static void on_pause_over(void *arg)
 {
-    struct query *q = arg;
-    if (q->copies.wanted)
-        query_watch_copies(q);
+    query_watch_copies(arg);
 }
 
 bool query_on_copies(struct query *q, uint64_t number, uint32_t type, struct slice body)

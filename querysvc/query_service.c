@@ -201,6 +201,13 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_read:
         query_on_read(q, request);
         break;
+    case MSG_kv_get:
+    case MSG_kv_scan:
+        query_on_kv(q, request);
+        break;
+    case MSG_view_info:
+        query_on_view_info(q, request);
+        break;
     case MSG_hello:
         on_hello(q, request);
         break;
@@ -218,6 +225,7 @@ static void on_request(void *arg, const struct link_request *request)
 static void on_drop(void *arg, uint64_t session)
 {
     query_drop_reads(arg, session);
+    query_view_drop(arg, session);
 }
 
 /* Names of everything, and what the disk shows of the log. walsvc has made the identity before we start. */
@@ -290,6 +298,7 @@ static enum service_exit start(struct query *q)
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
+    query_view_open(q);
     if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
@@ -315,6 +324,7 @@ void query_close(struct service *service)
     if (q->ready.tail != NULL)
         query_read_close(q);
     query_wal_close(q);
+    query_view_close(q);
     query_forward_close(&q->wal);
     query_forward_close(&q->wal_waiting);
     query_forward_close(&q->member);

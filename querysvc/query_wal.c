@@ -10,7 +10,7 @@
  * commit would cost a lonely appender as much as the append itself. */
 enum { WATCH_PAUSE_MS = 100 };
 
-/* At most two long polls and two probes are outstanding, so the queue's bound is out of reach. */
+/* At most two long polls, two probes and a hold are outstanding, so the queue's bound is out of reach. */
 uint64_t query_ask_wal(struct query *q, uint32_t type, const void *message)
 {
     struct buf body = {0};
@@ -107,7 +107,7 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
 {
     struct query *q = arg;
     bool is_probe = number == q->probes.number;
-    if (query_on_copies(q, number, type, body))
+    if (query_on_copies(q, number, type, body) || query_on_hold(q, number, type, body))
         return;
     if (is_probe)
         q->probes.done++;
@@ -152,15 +152,18 @@ enum sh_error query_wal_open(struct query *q)
     q->probes.type = MSG_watermark;
     query_copies_open(q);
     enum sh_error e = link_client_open(&options, &q->watch);
-    if (e == SH_OK)
-        query_watch(q);
-    return e;
+    if (e != SH_OK)
+        return e;
+    query_watch(q);
+    query_watch_copies(q);
+    return SH_OK;
 }
 
 void query_wal_close(struct query *q)
 {
     if (q->watch != NULL)
         link_client_close(q->watch);
+    q->watch = NULL;
     loop_timer_cancel(q->service->loop, &q->watch_again);
     query_copies_close(q);
 }

@@ -3,6 +3,8 @@
 
 const struct ctl_command *const ctl_commands[] = {
     &cmd_append,          &cmd_read,         &cmd_tail,
+    &cmd_kv_put,          &cmd_kv_get,       &cmd_kv_del,
+    &cmd_kv_scan,         &cmd_kv_incr,      &cmd_kv_txn,
     &cmd_status,          &cmd_nodes,        &cmd_replicas,
     &cmd_node_join,       &cmd_node_leave,   &cmd_events,
     &cmd_svc_tree,        &cmd_svc_restart,  &cmd_svc_stop,

@@ -23,6 +23,10 @@ static enum sh_error check_entries(const struct sh_entry *entries, uint32_t coun
         return refuse(SH_TOO_LARGE, "an append has at most 65,536 entries");
     for (uint32_t i = 0; i < count; i++) {
         const struct sh_entry *e = &entries[i];
+        const char *why;
+        enum sh_error bad = e->kind == SH_ENTRY_EVENT ? SH_OK : shc_entry_check(e, &why);
+        if (bad != SH_OK)
+            return refuse(bad, why);
         size_t stream_bytes = e->stream != NULL ? strlen(e->stream) : 0;
         if (stream_bytes > STREAM_NAME_MAX)
             return refuse(SH_TOO_LARGE, "a stream's name has at most 255 bytes");

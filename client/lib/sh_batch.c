@@ -114,8 +114,55 @@ static size_t bin_head_bytes(size_t len)
     return len <= UINT8_MAX ? 2 : len <= UINT16_MAX ? 3 : 5;
 }
 
+static struct entry entry_of(const struct sh_entry *e)
+{
+    return (struct entry){
+        .kind = (uint64_t)e->kind,
+        .key = slice_of(e->key, e->key_bytes),
+        .value = slice_of(e->payload, e->payload_bytes),
+        .ttl_ms = e->ttl_ms,
+        .delta = e->delta,
+    };
+}
+
+enum sh_error shc_entry_check(const struct sh_entry *e, const char **why)
+{
+    *why = NULL;
+    if ((unsigned)e->kind > SH_ENTRY_ADD)
+        *why = "an entry is an event, a put, a delete or an add";
+    else if (e->key == NULL || e->key_bytes == 0)
+        *why = "a key has at least one byte";
+    else if (e->stream != NULL)
+        *why = "only events are of a stream";
+    else if (e->ttl_ms > 0 && e->kind != SH_ENTRY_PUT)
+        *why = "only a put lasts for a time";
+    if (*why != NULL)
+        return SH_BAD_REQUEST;
+    *why = "a key has at most 4,096 bytes";
+    return e->key_bytes > KEY_MAX ? SH_TOO_LARGE : SH_OK;
+}
+
+/* Keys are few beside events: packing twice is cheap enough. */
+static size_t packed_bytes(const struct sh_entry *e)
+{
+    struct sh_entry head = *e;
+    struct buf scratch = {0};
+    msgpack_packer pk;
+    bool is_put = e->kind == SH_ENTRY_PUT;
+    head.payload_bytes = 0; /* its bytes need not be copied to be counted */
+    const struct entry entry = entry_of(&head);
+    mp_packer(&pk, &scratch);
+    entry_pack(&pk, &entry);
+    size_t bytes =
+        scratch.len + (is_put ? bin_head_bytes(e->payload_bytes) - bin_head_bytes(0) + e->payload_bytes : 0);
+    buf_free(&scratch);
+    return bytes;
+}
+
 size_t shc_entry_bytes(const struct sh_entry *e, size_t stream_bytes)
 {
+    if (e->kind != SH_ENTRY_EVENT)
+        return packed_bytes(e);
     return 2 + str_head_bytes(stream_bytes) + stream_bytes + bin_head_bytes(e->payload_bytes) +
            e->payload_bytes;
 }
@@ -140,6 +187,13 @@ static uint8_t *put_bytes(uint8_t *p, const void *data, size_t len)
  * each of the five parts would cost more than the copying. */
 void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes)
 {
+    if (e->kind != SH_ENTRY_EVENT) {
+        const struct entry entry = entry_of(e);
+        msgpack_packer pk;
+        mp_packer(&pk, out);
+        entry_pack(&pk, &entry);
+        return;
+    }
     size_t bytes = shc_entry_bytes(e, stream_bytes), len = e->payload_bytes;
     uint8_t *start = buf_reserve(out, bytes), *p = start;
     *p++ = 0x93; /* array of 3 */

@@ -10,6 +10,7 @@
  *   sh_log.c     what keeps a log: trims, the state of walsvc
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
+ *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
@@ -154,10 +155,19 @@ void shc_batch_unref(struct shc_queue *q, struct shc_batch *b);
 void shc_batch_free(struct shc_batch *b);
 /* Bytes that the entry takes in a batch. */
 size_t shc_entry_bytes(const struct sh_entry *e, size_t stream_bytes);
+/* Of one that is no event. SH_BAD_REQUEST, SH_TOO_LARGE: *why. */
+enum sh_error shc_entry_check(const struct sh_entry *e, const char **why);
 /* Appends the entry: the same bytes as entry_pack. */
 void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes);
 /* The batch's whole msgpack array. */
 struct slice shc_batch_array(struct shc_batch *b);
+
+/* ---------------------------------------------------------------- sessions */
+
+/* The token: array of [log uuid, LSN]; empty: nothing to wait for, or no session. */
+void shc_session_pack(const struct sh_session *session, struct buf *out);
+/* What a node has applied. */
+bool shc_session_see(struct sh_session *session, struct slice applied);
 
 /* ---------------------------------------------------------------- calls: a request and its answer */
 
@@ -172,7 +182,8 @@ struct shc_call {
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
     uint64_t correlation;
-    bool once; /* in: `unavailable` is an answer too */
+    bool once;                    /* in: `unavailable` is an answer too */
+    char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
     enum sh_error error; /* SH_OK: reply is a body of reply_type */

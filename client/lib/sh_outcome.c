@@ -125,6 +125,7 @@ static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct sli
     b->result.first_lsn = reply.lsn;
     b->result.count = b->count;
     b->result.ack = (enum sh_ack)reply.ack;
+    b->result.hlc = reply.hlc;
     shc_settle(c, b, SH_OK, NULL);
 }
 

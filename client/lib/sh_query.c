@@ -68,6 +68,8 @@ static void on_call_timer(void *arg)
     struct sh_client *c = call->client;
     if (loop_now_ns(c->loop) < call->deadline_ns)
         send_call(c, call);
+    else if (call->refusal[0] != 0)
+        end_call(c, call, SH_UNAVAILABLE, call->refusal);
     else if (atomic_load(&c->connected))
         end_call(c, call, SH_TIMEOUT, "no answer in time");
     else
@@ -80,12 +82,14 @@ static void on_call_error(struct sh_client *c, struct shc_call *call, struct sli
     char detail[SHC_DETAIL_MAX];
     if (msg_decode(MSG_error, body, &error) != SH_OK)
         error = (struct msg_error){.code = SH_INTERNAL, .text = slice_str("malformed error")};
+    snprintf(detail, sizeof detail, "%.*s", (int)error.text.len, (const char *)error.text.data);
     if (error.code == SH_OVERLOADED || (error.code == SH_UNAVAILABLE && !call->once)) {
+        if (error.code == SH_UNAVAILABLE)
+            memcpy(call->refusal, detail, sizeof detail);
         call_later(c, call, error.retry_ms > 0 ? (int64_t)error.retry_ms : CALL_AGAIN_MS);
         return;
     }
     call->expected = error.expected;
-    snprintf(detail, sizeof detail, "%.*s", (int)error.text.len, (const char *)error.text.data);
     end_call(c, call, error.code == SH_OK ? SH_INTERNAL : (enum sh_error)error.code, detail);
 }
 
@@ -125,6 +129,7 @@ void shc_call_start(struct sh_client *c, struct shc_call *call)
 {
     atomic_store(&call->done, 0);
     call->expected = 0;
+    call->refusal[0] = 0;
     call->start = (struct shc_mail){.fn = start_call, .arg = call};
     call->client = c;
     shc_visit(c, &call->start);

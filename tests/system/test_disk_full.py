@@ -173,6 +173,14 @@ class DiskFull(unittest.TestCase):
         self.assertEqual(self.read, writer.sent)
         self.assertEqual(self.node.tree()["walsvc"]["restarts"], 1)
 
+    def test_the_view_of_a_small_disk_stands_still(self):
+        self.assertEqual(self.node.json("kv", "put", "k", "v")["ack"], "local")
+        for command in (("kv", "get", "k"), ("kv", "scan")):
+            done = self.node.ctl("--timeout", "1s", *command, check=False)
+            self.assertEqual(done.returncode, 3)
+            self.assertIn(b"unavailable: the view is not open: less than 64 MiB are free on the disk", done.stderr)
+        self.assertFalse(os.path.exists(os.path.join(self.node.data, "view")))
+
     def fill_up(self):
         """Not a byte is left, of the reserve neither."""
         with open(os.path.join(self.node.data, "ballast"), "ab", buffering=0) as file:

@@ -67,7 +67,9 @@ static void test_an_append_says_where_it_landed(void **state)
     struct node *n = node_start();
     struct sh_client *c = client_open(n);
     struct sh_append_result result;
-    struct sh_entry entries[] = {client_entry("a"), {"s", "", 0}, {"", "b", 1}};
+    struct sh_entry entries[] = {client_entry("a"),
+                                 {.stream = "s", .payload = "", .payload_bytes = 0},
+                                 {.stream = "", .payload = "b", .payload_bytes = 1}};
     assert_int_equal(client_append(c, "first", &result), SH_OK);
     assert_int_equal(result.first_lsn, 1);
     assert_int_equal(sh_append(c, entries, 3, SH_ACK_QUORUM, &result), SH_OK);
@@ -113,7 +115,7 @@ static void test_entries_have_the_bytes_that_everybody_writes(void **state)
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (size_t len = 0; len < 256; len += len == 31 ? 1 : 31) {
             stream[len] = 0;
-            struct sh_entry e = {stream, payload, sizes[i]};
+            struct sh_entry e = {.stream = stream, .payload = payload, .payload_bytes = sizes[i]};
             struct entry same = {.stream = slice_of(stream, len), .value = slice_of(payload, sizes[i])};
             struct buf wanted = {0};
             msgpack_packer pk;
@@ -510,8 +512,9 @@ static void test_bad_entries_are_refused_before_they_spoil_anything(void **state
     memset(name, 'n', sizeof name);
     name[256] = 0;
     char *big = xcalloc(1, 2 << 20);
-    struct sh_entry long_name = {name, "", 0}, no_utf8 = {"\xff", "", 0}, missing = {NULL, NULL, 1};
-    struct sh_entry too_big = {NULL, big, 2 << 20}, good = client_entry("x");
+    struct sh_entry long_name = {.stream = name, .payload = ""}, no_utf8 = {.stream = "\xff", .payload = ""},
+                    missing = {.payload_bytes = 1};
+    struct sh_entry too_big = {.payload = big, .payload_bytes = 2 << 20}, good = client_entry("x");
     assert_int_equal(client_append(c, "0", NULL), SH_OK);
     assert_int_equal(sh_append(c, &long_name, 1, 0, NULL), SH_TOO_LARGE);
     assert_int_equal(sh_append(c, &no_utf8, 1, 0, NULL), SH_BAD_REQUEST);
@@ -537,7 +540,7 @@ static void test_too_large_for_the_node_before_it_is_known(void **state)
     struct sh_client *c = client_open(n);
     struct client_tally small = {0}, large = {0};
     char *big = xcalloc(1, 2 << 20);
-    struct sh_entry e = {NULL, big, 2 << 20};
+    struct sh_entry e = {.payload = big, .payload_bytes = 2 << 20};
     client_append_numbers(c, &small, 1, 1);
     enum sh_error at_once = sh_append_async(c, &e, 1, SH_ACK_LOCAL, client_on_done, &large);
     client_append_numbers(c, &small, 2, 3);

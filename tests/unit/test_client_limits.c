@@ -147,7 +147,10 @@ static void test_the_most_bytes_of_an_append_are_known_once_the_node_is(void **s
     assert_int_equal(client_append(c, "x", NULL), SH_OK);
     size_t most = sh_append_bytes_max(c);
     char *payload = xcalloc(1, most + 1);
-    struct sh_entry fits = {"stream", payload, most - strlen("stream") - 10}, large = {NULL, payload, most};
+    struct sh_entry fits = {.stream = "stream",
+                            .payload = payload,
+                            .payload_bytes = most - strlen("stream") - 10},
+                    large = {.payload = payload, .payload_bytes = most};
     assert_int_equal(sh_append(c, &fits, 1, SH_ACK_LOCAL, NULL), SH_OK);
     assert_int_equal(sh_append(c, &large, 1, SH_ACK_LOCAL, NULL), SH_TOO_LARGE);
     free(payload);

@@ -34,7 +34,10 @@ static void test_a_stream_is_read_alone(void **state)
     (void)state;
     struct node *n = node_start();
     struct sh_client *c = client_open(n);
-    struct sh_entry entries[] = {{"a", "1", 1}, {"b", "2", 1}, {"a", "3", 1}, {NULL, "4", 1}};
+    struct sh_entry entries[] = {{.stream = "a", .payload = "1", .payload_bytes = 1},
+                                 {.stream = "b", .payload = "2", .payload_bytes = 1},
+                                 {.stream = "a", .payload = "3", .payload_bytes = 1},
+                                 {.payload = "4", .payload_bytes = 1}};
     struct sh_reader *r;
     struct sh_event e;
     assert_int_equal(sh_append(c, entries, 4, SH_ACK_LOCAL, NULL), SH_OK);

@@ -1,0 +1,696 @@
+/* The view as clients see it: keys and scans, on the loop's thread. A request with a session's token waits
+ * until all of that is applied here, or its time is over.
+ *
+ *            on_kv_get ──► answered
+ *                 │            ▲
+ *    token ahead  ▼            │  applied, or over
+ *                waiting ──────┘
+ */
+#include "query.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "view.h"
+
+enum {
+    KEYS_MAX = 1000,
+    SCAN_MAX = 10000,
+    LOOKS_MAX = 20000,
+    ANSWER_MAX = 1 << 20,
+    WAITS_MAX = 4096,
+    RETRY_MS = 100
+};
+
+/* A request that waits for its token. */
+struct view_wait {
+    struct view_wait *next;
+    struct link_token token;
+    uint32_t type;
+    struct buf body; /* a copy */
+    int64_t due_ns;
+};
+
+/* What a log's hold says. */
+struct view_hold {
+    struct id16 log;
+    uint64_t lsn; /* that walsvc has answered for; 0: none yet */
+};
+
+struct query_view {
+    struct view *view;
+    struct view_state state; /* as looked at last */
+    bool stale;              /* it has changed since */
+    struct mailbox mailbox;
+    struct mail mail; /* the one that wakes the loop */
+    atomic_bool posted;
+    struct view_wait *waits;
+    size_t wait_count;
+    struct loop_timer overdue;
+    struct buf key, row, rows, applied;
+    struct view_hold holds[VIEW_LOGS_MAX];
+    size_t hold_count;
+    struct view_hold asked; /* the one that is on its way */
+    uint64_t hold_number;   /* of its request; 0: none is */
+};
+
+/* ---------------------------------------------------------------- state */
+
+static const struct view_state *state_of(struct query *q)
+{
+    struct query_view *qv = q->view;
+    if (qv->stale)
+        view_look(qv->view, &qv->state);
+    qv->stale = false;
+    return &qv->state;
+}
+
+static bool next_place(struct mp *m, struct view_place *out)
+{
+    struct slice log;
+    uint32_t parts;
+    if (!mp_array(m, &parts) || parts != 2 || !mp_bin(m, &log) || log.len != sizeof out->log.bytes ||
+        !mp_uint(m, &out->lsn))
+        return false;
+    memcpy(out->log.bytes, log.data, log.len);
+    return true;
+}
+
+/* 1: applied. 0: not yet. -1: malformed. */
+static int is_applied(struct query *q, struct slice after)
+{
+    const struct view_state *state = state_of(q);
+    struct mp m = mp_of(after);
+    struct view_place want;
+    uint32_t count;
+    int applied = 1;
+    if (after.len == 0)
+        return 1;
+    if (!mp_array(&m, &count))
+        return -1;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!next_place(&m, &want))
+            return -1;
+        const struct view_place *have = view_place_of(&state->applied, want.log);
+        if (want.lsn > 0 && (have == NULL || have->lsn < want.lsn))
+            applied = 0;
+    }
+    return applied;
+}
+
+static struct slice pack_applied(struct query *q)
+{
+    struct query_view *qv = q->view;
+    const struct view_vector *vector = &state_of(q)->applied;
+    msgpack_packer pk;
+    qv->applied.len = 0;
+    mp_packer(&pk, &qv->applied);
+    msgpack_pack_array(&pk, vector->count);
+    for (size_t i = 0; i < vector->count; i++) {
+        msgpack_pack_array(&pk, 2);
+        mp_pack_bin(&pk, slice_of(vector->all[i].log.bytes, sizeof vector->all[i].log.bytes));
+        msgpack_pack_uint64(&pk, vector->all[i].lsn);
+    }
+    return buf_slice(&qv->applied);
+}
+
+/* ---------------------------------------------------------------- rows */
+
+/* What the view has of one key. */
+struct key_row {
+    bool has_value, has_counter;
+    struct view_value value;
+    int64_t counter;
+};
+
+static void pack_row(msgpack_packer *pk, struct slice key, const struct key_row *row, bool keys_only)
+{
+    const struct view_version *v = &row->value.version;
+    if (!row->has_value && !row->has_counter) {
+        msgpack_pack_nil(pk);
+        return;
+    }
+    msgpack_pack_array(pk, 7);
+    mp_pack_bin(pk, key);
+    if (row->has_value)
+        mp_pack_bin(pk, keys_only ? (struct slice){0} : row->value.value);
+    else
+        msgpack_pack_nil(pk);
+    msgpack_pack_uint64(pk, v->hlc);
+    mp_pack_bin(pk, slice_of(v->log.bytes, sizeof v->log.bytes));
+    msgpack_pack_uint64(pk, v->lsn);
+    msgpack_pack_uint64(pk, row->value.expires_ms);
+    if (row->has_counter)
+        msgpack_pack_int64(pk, row->counter);
+    else
+        msgpack_pack_nil(pk);
+}
+
+static uint64_t now_ms(void)
+{
+    return (uint64_t)(clock_real_ns() / NS_PER_MS);
+}
+
+static bool take_value(struct slice row, struct key_row *out)
+{
+    if (!view_value_decode(row, &out->value))
+        return false;
+    out->has_value = !out->value.deleted && (out->value.expires_ms == 0 || out->value.expires_ms > now_ms());
+    return true;
+}
+
+/* Its bytes stay in qv->row until the next one. */
+static enum view_found find_row(struct query_view *qv, struct view_store *store, struct slice key,
+                                struct key_row *out, char error[VIEW_ERROR_MAX])
+{
+    *out = (struct key_row){0};
+    qv->row.len = 0;
+    view_key_row(VIEW_COUNTER, key, &qv->key);
+    enum view_found found = view_store_get(store, buf_slice(&qv->key), &qv->row, error);
+    if (found == VIEW_FOUND)
+        out->has_counter = view_counter_total(buf_slice(&qv->row), &out->counter);
+    if (found == VIEW_FAILED)
+        return found;
+    qv->row.len = 0;
+    view_key_row(VIEW_KEY, key, &qv->key);
+    found = view_store_get(store, buf_slice(&qv->key), &qv->row, error);
+    if (found == VIEW_FOUND && !take_value(buf_slice(&qv->row), out)) {
+        snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
+        return VIEW_FAILED;
+    }
+    return found;
+}
+
+/* ---------------------------------------------------------------- answers */
+
+static void refuse_store(struct query *q, struct link_token token)
+{
+    const struct view_state *state = state_of(q);
+    char text[VIEW_ERROR_MAX + 40];
+    snprintf(text, sizeof text, "the view is not open: %s",
+             state->error[0] != 0 ? state->error : "it is being opened");
+    query_refuse(q, token, SH_UNAVAILABLE, text, 0);
+}
+
+static void fail_row(struct query *q, struct link_token token, const char *error)
+{
+    log_error("the view cannot be read", log_text("error", error));
+    query_refuse(q, token, SH_INTERNAL, error, 0);
+}
+
+/* As many as there are keys; ends early when there are many bytes. False: a key's bytes are not a key. */
+static enum sh_error get_rows(struct query_view *qv, struct view_store *store, struct mp *keys,
+                              uint32_t count, char error[VIEW_ERROR_MAX])
+{
+    msgpack_packer pk;
+    struct buf packed = {0};
+    struct slice key;
+    uint32_t done = 0;
+    enum sh_error e = SH_OK;
+    mp_packer(&pk, &packed);
+    while (e == SH_OK && done < count && packed.len < ANSWER_MAX) {
+        struct key_row row;
+        if (!mp_bin(keys, &key) || key.len == 0)
+            e = SH_BAD_REQUEST;
+        else if (key.len > KEY_MAX)
+            e = SH_TOO_LARGE;
+        else if (find_row(qv, store, key, &row, error) == VIEW_FAILED)
+            e = SH_INTERNAL;
+        else
+            pack_row(&pk, key, &row, false);
+        done++;
+    }
+    qv->rows.len = 0;
+    mp_packer(&pk, &qv->rows);
+    msgpack_pack_array(&pk, done);
+    buf_append(&qv->rows, packed.data, packed.len);
+    buf_free(&packed);
+    return e;
+}
+
+static void answer_get(struct query *q, struct link_token token, const struct msg_kv_get *m)
+{
+    struct query_view *qv = q->view;
+    char error[VIEW_ERROR_MAX] = "";
+    struct mp keys = mp_of(m->keys);
+    uint32_t count;
+    if (!mp_array(&keys, &count) || count == 0 || count > KEYS_MAX) {
+        query_refuse(q, token, SH_BAD_REQUEST, "1 to 1,000 keys are asked for", 0);
+        return;
+    }
+    struct view_store *store = view_begin_read(qv->view);
+    if (store == NULL) {
+        refuse_store(q, token);
+        return;
+    }
+    enum sh_error e = get_rows(qv, store, &keys, count, error);
+    view_end_read(qv->view);
+    if (e == SH_INTERNAL)
+        fail_row(q, token, error);
+    else if (e != SH_OK)
+        query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
+    if (e != SH_OK)
+        return;
+    struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
+    if (m->after.len > 0)
+        reply.applied = pack_applied(q);
+    query_answer(q, token, MSG_kv_get_reply, &reply);
+}
+
+/* ---- scans: values and counters, which stand in two places, by key ---- */
+
+struct side {
+    struct view_scan *scan;
+    struct slice key, row; /* of the next one, without its kind */
+    bool ended;
+};
+
+static void side_next(struct side *side, char error[VIEW_ERROR_MAX])
+{
+    side->ended = !view_scan_next(side->scan, &side->key, &side->row, error);
+    if (!side->ended)
+        side->key = slice_of(side->key.data + 1, side->key.len - 1);
+}
+
+static int key_compare(struct slice a, struct slice b)
+{
+    size_t len = a.len < b.len ? a.len : b.len;
+    int order = len > 0 ? memcmp(a.data, b.data, len) : 0;
+    return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
+}
+
+static void side_open(struct side *side, struct view_store *store, enum view_kind kind,
+                      const struct msg_kv_scan *m, char error[VIEW_ERROR_MAX])
+{
+    struct buf from = {0}, prefix = {0}, to = {0};
+    static const uint8_t least = 0;
+    view_key_row(kind, m->prefix, &prefix);
+    view_prefix_end(buf_slice(&prefix), &to);
+    bool is_within = m->behind.len > 0 && key_compare(m->behind, m->prefix) >= 0;
+    view_key_row(kind, is_within ? m->behind : m->prefix, &from);
+    if (is_within)
+        buf_append(&from, &least, 1); /* the first key behind it */
+    side->scan = view_scan_open(store, buf_slice(&from), buf_slice(&to));
+    buf_free(&from);
+    buf_free(&prefix);
+    buf_free(&to);
+    side_next(side, error);
+}
+
+struct scanning {
+    struct side values, counters;
+    struct buf last;
+    uint32_t rows;
+    bool more;
+};
+
+/* Takes the next key off both sides. */
+static bool scan_row(struct scanning *s, struct key_row *row, char error[VIEW_ERROR_MAX])
+{
+    int order = s->values.ended ? 1 : s->counters.ended ? -1 : key_compare(s->values.key, s->counters.key);
+    struct slice key = order <= 0 ? s->values.key : s->counters.key;
+    *row = (struct key_row){0};
+    s->last.len = 0;
+    buf_append(&s->last, key.data, key.len);
+    if (order <= 0 && !take_value(s->values.row, row)) {
+        snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
+        return false;
+    }
+    if (order >= 0)
+        row->has_counter = view_counter_total(s->counters.row, &row->counter);
+    return true;
+}
+
+/* Behind the one that was packed; the row's slices end here. */
+static void scan_on(struct scanning *s, char error[VIEW_ERROR_MAX])
+{
+    if (!s->values.ended && slice_equal(s->values.key, buf_slice(&s->last)))
+        side_next(&s->values, error);
+    if (error[0] == 0 && !s->counters.ended && slice_equal(s->counters.key, buf_slice(&s->last)))
+        side_next(&s->counters, error);
+}
+
+static void scan(struct scanning *s, const struct msg_kv_scan *m, struct buf *packed,
+                 char error[VIEW_ERROR_MAX])
+{
+    msgpack_packer pk;
+    struct key_row row;
+    unsigned looks = 0;
+    mp_packer(&pk, packed);
+    while (error[0] == 0 && !(s->values.ended && s->counters.ended)) {
+        s->more = s->rows == m->most || packed->len >= ANSWER_MAX || looks == LOOKS_MAX;
+        if (s->more || !scan_row(s, &row, error))
+            return;
+        if (row.has_value || row.has_counter) {
+            pack_row(&pk, buf_slice(&s->last), &row, m->keys_only);
+            s->rows++;
+        }
+        looks++;
+        scan_on(s, error);
+    }
+}
+
+static void answer_scan(struct query *q, struct link_token token, const struct msg_kv_scan *m)
+{
+    struct query_view *qv = q->view;
+    char error[VIEW_ERROR_MAX] = "";
+    struct scanning s = {0};
+    struct buf packed = {0};
+    msgpack_packer pk;
+    struct view_store *store = m->most > 0 ? view_begin_read(qv->view) : NULL;
+    if (store == NULL) {
+        if (m->most == 0)
+            query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
+        else
+            refuse_store(q, token);
+        return;
+    }
+    side_open(&s.values, store, VIEW_KEY, m, error);
+    if (error[0] == 0)
+        side_open(&s.counters, store, VIEW_COUNTER, m, error);
+    scan(&s, m, &packed, error);
+    view_scan_close(s.values.scan);
+    if (s.counters.scan != NULL)
+        view_scan_close(s.counters.scan);
+    view_end_read(qv->view);
+    qv->rows.len = 0;
+    mp_packer(&pk, &qv->rows);
+    msgpack_pack_array(&pk, s.rows);
+    buf_append(&qv->rows, packed.data, packed.len);
+    struct msg_kv_scan_reply reply = {
+        .rows = buf_slice(&qv->rows), .more = s.more, .last = buf_slice(&s.last)};
+    if (m->after.len > 0)
+        reply.applied = pack_applied(q);
+    if (error[0] != 0)
+        fail_row(q, token, error);
+    else
+        query_answer(q, token, MSG_kv_scan_reply, &reply);
+    buf_free(&packed);
+    buf_free(&s.last);
+}
+
+/* ---------------------------------------------------------------- waiting for a token */
+
+static void arm_overdue(struct query *q)
+{
+    struct query_view *qv = q->view;
+    int64_t due_ns = INT64_MAX;
+    for (const struct view_wait *w = qv->waits; w != NULL; w = w->next)
+        due_ns = w->due_ns < due_ns ? w->due_ns : due_ns;
+    if (due_ns == INT64_MAX)
+        loop_timer_cancel(q->service->loop, &qv->overdue);
+    else
+        loop_timer_set(q->service->loop, &qv->overdue, due_ns);
+}
+
+static void wait_for(struct query *q, const struct link_request *request, uint64_t wait_ms)
+{
+    struct query_view *qv = q->view;
+    if (qv->wait_count == WAITS_MAX) {
+        query_refuse(q, request->token, SH_OVERLOADED, "too many requests wait for the view", 0);
+        return;
+    }
+    struct view_wait *w = xcalloc(1, sizeof *w);
+    w->token = request->token;
+    w->type = request->type;
+    w->due_ns = loop_now_ns(q->service->loop) + (int64_t)wait_ms * NS_PER_MS;
+    buf_append(&w->body, request->body.data, request->body.len);
+    w->next = qv->waits;
+    qv->waits = w;
+    qv->wait_count++;
+    arm_overdue(q);
+    query_probe(q, &q->copies.probes); /* what it waits for may be durable already */
+}
+
+static void answer_request(struct query *q, struct link_token token, uint32_t type, struct slice body)
+{
+    union {
+        struct msg_kv_get get;
+        struct msg_kv_scan scan;
+    } m;
+    if (msg_decode(type, body, &m) != SH_OK)
+        query_refuse(q, token, SH_BAD_REQUEST, "malformed", 0);
+    else if (type == MSG_kv_get)
+        answer_get(q, token, &m.get);
+    else
+        answer_scan(q, token, &m.scan);
+}
+
+static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
+{
+    const struct view_state *state = state_of(q);
+    struct mp m = mp_of(after);
+    char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT] = "";
+    struct view_place want = {0};
+    uint32_t count = 0;
+    uint64_t have = 0;
+    mp_array(&m, &count);
+    for (uint32_t i = 0; i < count && next_place(&m, &want); i++) {
+        const struct view_place *place = view_place_of(&state->applied, want.log);
+        have = place != NULL ? place->lsn : 0;
+        if (have < want.lsn)
+            break;
+    }
+    id16_format(want.log, uuid);
+    snprintf(text, sizeof text, "log %s is wanted up to LSN %llu, and applied here up to %llu%s%s", uuid,
+             (unsigned long long)want.lsn, (unsigned long long)have, state->error[0] != 0 ? ": " : "",
+             state->error);
+    query_refuse(q, w->token, SH_TIMEOUT, text, 0);
+}
+
+static struct slice after_of(uint32_t type, struct slice body)
+{
+    union {
+        struct msg_kv_get get;
+        struct msg_kv_scan scan;
+    } m;
+    msg_decode(type, body, &m); /* it was, before */
+    return type == MSG_kv_get ? m.get.after : m.scan.after;
+}
+
+/* Answers those whose token is applied, and those whose time is over. */
+static void look_at_waits(struct query *q)
+{
+    struct query_view *qv = q->view;
+    struct view_wait **at = &qv->waits, *w;
+    while ((w = *at) != NULL) {
+        struct slice after = after_of(w->type, buf_slice(&w->body));
+        bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
+        if (is_applied(q, after) == 0 && !is_over) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        qv->wait_count--;
+        if (is_applied(q, after) == 0)
+            refuse_late(q, w, after);
+        else
+            answer_request(q, w->token, w->type, buf_slice(&w->body));
+        buf_free(&w->body);
+        free(w);
+    }
+    arm_overdue(q);
+}
+
+static void on_overdue(void *arg)
+{
+    look_at_waits(arg);
+}
+
+void query_on_kv(struct query *q, const struct link_request *request)
+{
+    union {
+        struct msg_kv_get get;
+        struct msg_kv_scan scan;
+    } m;
+    enum sh_error e = msg_decode(request->type, request->body, &m);
+    if (e != SH_OK) {
+        query_refuse(q, request->token, e, "malformed", 0);
+        return;
+    }
+    bool is_get = request->type == MSG_kv_get;
+    uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
+    int applied = is_applied(q, is_get ? m.get.after : m.scan.after);
+    if (applied < 0)
+        query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
+    else if (applied == 0)
+        wait_for(q, request, wait_ms);
+    else
+        answer_request(q, request->token, request->type, request->body);
+}
+
+void query_view_drop(struct query *q, uint64_t session)
+{
+    struct query_view *qv = q->view;
+    struct view_wait **at, *w;
+    if (qv == NULL)
+        return;
+    at = &qv->waits;
+    while ((w = *at) != NULL) {
+        if (w->token.session != session) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        qv->wait_count--;
+        buf_free(&w->body);
+        free(w);
+    }
+}
+
+/* ---------------------------------------------------------------- holds */
+
+/* Nothing of a log is trimmed that the view would need after a restart. */
+enum { HOLD_VIEW = 2 };
+
+static struct view_hold *hold_of(struct query_view *qv, struct id16 log)
+{
+    for (size_t i = 0; i < qv->hold_count; i++)
+        if (id16_equal(qv->holds[i].log, log))
+            return &qv->holds[i];
+    if (qv->hold_count == VIEW_LOGS_MAX)
+        return NULL;
+    qv->holds[qv->hold_count] = (struct view_hold){.log = log};
+    return &qv->holds[qv->hold_count++];
+}
+
+/* True: it was to be moved, and is on its way. */
+static bool move_hold(struct query *q, struct id16 log)
+{
+    struct query_view *qv = q->view;
+    const struct view_place *place = view_place_of(&qv->state.flushed, log);
+    const struct view_hold *hold = hold_of(qv, log);
+    uint64_t lsn = (place != NULL ? place->lsn : 0) + 1;
+    if (hold == NULL || hold->lsn == lsn)
+        return false;
+    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
+    qv->asked = (struct view_hold){log, lsn};
+    qv->hold_number = query_ask_wal(q, MSG_hold, &ask);
+    return true;
+}
+
+/* One after the other. */
+static void move_holds(struct query *q)
+{
+    struct query_view *qv = q->view;
+    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+        return;
+    bool moves = move_hold(q, q->own.id);
+    for (size_t i = 0; i < q->copies.count && !moves; i++)
+        moves = move_hold(q, q->copies.logs[i].id);
+}
+
+bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body)
+{
+    struct query_view *qv = q->view;
+    struct msg_error error;
+    if (qv->hold_number == 0 || number != qv->hold_number)
+        return false;
+    struct view_hold *hold = hold_of(qv, qv->asked.log);
+    qv->hold_number = 0;
+    hold->lsn = qv->asked.lsn; /* also when it is refused: asked again when it is to be moved on */
+    if (type == MSG_error && msg_decode(type, body, &error) == SH_OK)
+        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
+    move_holds(q);
+    return true;
+}
+
+/* ---------------------------------------------------------------- how far it is */
+
+void query_on_view_info(struct query *q, const struct link_request *request)
+{
+    const struct view_state *state = state_of(q);
+    struct buf logs = {0};
+    msgpack_packer pk;
+    mp_packer(&pk, &logs);
+    msgpack_pack_array(&pk, state->applied.count);
+    for (size_t i = 0; i < state->applied.count; i++) {
+        const struct view_place *place = &state->applied.all[i],
+                                *flushed = view_place_of(&state->flushed, place->log);
+        const struct query_log *log = query_find_log(q, place->log);
+        msgpack_pack_array(&pk, 4);
+        mp_pack_bin(&pk, slice_of(place->log.bytes, sizeof place->log.bytes));
+        msgpack_pack_uint64(&pk, place->lsn);
+        msgpack_pack_uint64(&pk, flushed != NULL ? flushed->lsn : 0);
+        msgpack_pack_uint64(&pk, log != NULL ? log->durable_lsn : 0);
+    }
+    struct msg_view_info_reply reply = {
+        .opened = state->opened, .error = slice_str(state->error), .logs = buf_slice(&logs)};
+    query_answer(q, request->token, MSG_view_info_reply, &reply);
+    buf_free(&logs);
+}
+
+/* ---------------------------------------------------------------- life */
+
+/* One mail at most is under way: whatever has changed meanwhile, it finds. */
+static void on_change(void *arg)
+{
+    struct query *q = arg;
+    if (!atomic_exchange(&q->view->posted, true))
+        mailbox_put(&q->view->mailbox, &q->view->mail);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct query *q = arg;
+    (void)first;
+    atomic_store(&q->view->posted, false);
+    q->view->stale = true;
+    look_at_waits(q);
+    move_holds(q);
+}
+
+void query_view_tell(struct query *q)
+{
+    struct view_log logs[VIEW_LOGS_MAX];
+    size_t count = 0;
+    if (q->view == NULL)
+        return;
+    logs[count++] = (struct view_log){q->own.id, q->own.durable_end, q->own.durable_lsn};
+    for (size_t i = 0; i < q->copies.count && count < VIEW_LOGS_MAX; i++)
+        logs[count++] = (struct view_log){q->copies.logs[i].id, q->copies.logs[i].durable_end,
+                                          q->copies.logs[i].durable_lsn};
+    view_tell(q->view->view, logs, count);
+    move_holds(q);
+}
+
+void query_view_open(struct query *q)
+{
+    const struct config *config = q->service->config;
+    struct query_view *qv = xcalloc(1, sizeof *qv);
+    struct view_options options = {
+        .fs = q->fs,
+        .store = {.cache_bytes = config->settings.query_cache_bytes,
+                  .write_buffer_bytes = config->settings.query_write_buffer_bytes},
+        .on_change = on_change,
+        .arg = q,
+    };
+    snprintf(options.data, sizeof options.data, "%s", config->data_dir);
+    q->view = qv;
+    qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
+    mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
+    qv->view = view_open(&options);
+}
+
+void query_view_close(struct query *q)
+{
+    struct query_view *qv = q->view;
+    if (qv == NULL)
+        return;
+    view_close(qv->view);
+    mailbox_close(&qv->mailbox);
+    loop_timer_cancel(q->service->loop, &qv->overdue);
+    for (struct view_wait *w = qv->waits, *next; w != NULL; w = next) {
+        next = w->next;
+        buf_free(&w->body);
+        free(w);
+    }
+    buf_free(&qv->key);
+    buf_free(&qv->row);
+    buf_free(&qv->rows);
+    buf_free(&qv->applied);
+    free(qv);
+    q->view = NULL;
+}

@@ -1,0 +1,433 @@
+/* The view's thread. Nothing here is fatal: a store that fails is closed, and opened again. */
+#include "view.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "log_damage.h"
+
+enum { CHUNK_BYTES = 1 << 20 };
+#define RETRY_NS NS_PER_S
+static const char no_room[] =
+    "less than 64 MiB are free on the disk: the view stands still until there is more";
+#define FLUSH_NS                                                                                             \
+    NS_PER_S /* what is applied later is not on disk yet: it is held in the logs, and applied again after a  \
+                kill */
+
+/* A log that is followed; the thread's own. */
+struct followed {
+    struct view_log log;
+    struct log_reader *reader;
+    enum sh_error stopped; /* it cannot go on, for now */
+    int64_t again_ns;      /* when it is looked at again */
+};
+
+struct view {
+    struct view_options options;
+    char logs[PATH_MAX], rows[PATH_MAX];
+    pthread_t thread;
+    /* The thread's own. */
+    struct followed all[VIEW_LOGS_MAX];
+    size_t count;
+    struct view_vector applied, flushed;
+    int64_t flushed_ns, closed_ns;
+    int64_t paused_ns; /* since the disk is nearly full; 0: it isn't */
+    char error[VIEW_ERROR_MAX];
+    struct buf frames;
+    pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
+    struct view_store *store;
+    pthread_mutex_t lock; /* over what follows */
+    pthread_cond_t wake;
+    struct view_log told[VIEW_LOGS_MAX];
+    size_t told_count;
+    bool news, stop;
+    struct view_state state;
+};
+
+/* ---------------------------------------------------------------- telling */
+
+static void publish(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->state.opened = v->store != NULL;
+    v->state.applied = v->applied;
+    v->state.flushed = v->flushed;
+    memcpy(v->state.error, v->error, sizeof v->error);
+    pthread_mutex_unlock(&v->lock);
+    v->options.on_change(v->options.arg);
+}
+
+static void name_error(struct view *v, const char *what)
+{
+    if (strncmp(v->error, what, sizeof v->error - 1) == 0)
+        return;
+    snprintf(v->error, sizeof v->error, "%s", what);
+    log_error("the view cannot go on", log_text("error", what), log_text("dir", v->rows));
+}
+
+/* ---------------------------------------------------------------- the store */
+
+static void set_store(struct view *v, struct view_store *store)
+{
+    pthread_rwlock_wrlock(&v->reading);
+    v->store = store;
+    pthread_rwlock_unlock(&v->reading);
+}
+
+static void close_store(struct view *v)
+{
+    struct view_store *store = v->store;
+    set_store(v, NULL);
+    if (store != NULL)
+        view_store_close(store);
+    v->closed_ns = clock_mono_ns();
+}
+
+/* Otherwise the view stands still, before it takes the last of it. */
+static bool has_room(struct view *v)
+{
+    uint64_t free_bytes;
+    bool has = v->options.fs->free_bytes(v->options.fs, v->options.data, &free_bytes) < 0 ||
+               free_bytes >= VIEW_ROOM_BYTES;
+    if (!has)
+        name_error(v, no_room);
+    else if (strcmp(v->error, no_room) == 0)
+        v->error[0] = 0;
+    v->paused_ns = has ? 0 : clock_mono_ns();
+    return has;
+}
+
+/* What it says is applied is on disk. */
+static bool open_store(struct view *v)
+{
+    char error[VIEW_ERROR_MAX];
+    v->closed_ns = clock_mono_ns();
+    if (!has_room(v))
+        return false;
+    struct view_store *store = view_store_open(v->rows, &v->options.store, error);
+    if (store != NULL && view_vector_load(store, &v->applied, error) == VIEW_FAILED) {
+        view_store_close(store);
+        store = NULL;
+    }
+    if (store == NULL) {
+        name_error(v, error);
+        return false;
+    }
+    v->error[0] = 0;
+    v->flushed = v->applied;
+    v->flushed_ns = clock_mono_ns();
+    set_store(v, store);
+    return true;
+}
+
+static void fail_store(struct view *v, const char *error)
+{
+    name_error(v, error);
+    close_store(v);
+}
+
+static void flush(struct view *v)
+{
+    char error[VIEW_ERROR_MAX];
+    v->flushed_ns = clock_mono_ns();
+    if (view_vector_equal(&v->flushed, &v->applied) || !has_room(v))
+        return;
+    if (!view_store_flush(v->store, error)) {
+        fail_store(v, error);
+        return;
+    }
+    v->flushed = v->applied;
+}
+
+/* ---------------------------------------------------------------- the logs */
+
+static void stop_log(struct view *v, struct followed *f, enum sh_error why)
+{
+    char text[VIEW_ERROR_MAX], uuid[ID_TEXT];
+    f->again_ns = clock_mono_ns() + RETRY_NS;
+    if (f->stopped == why)
+        return;
+    f->stopped = why;
+    id16_format(f->log.log, uuid);
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    snprintf(text, sizeof text, "log %s, behind LSN %llu: %s", uuid,
+             (unsigned long long)(place != NULL ? place->lsn : 0), sh_error_text(why));
+    name_error(v, text);
+}
+
+/* What was accepted as lost is passed over; returns the LSN behind it, or 0. */
+static uint64_t behind_loss(struct view *v, const struct followed *f, uint64_t lsn)
+{
+    struct log_damage_range *ranges = xcalloc(LOG_DAMAGE_MAX, sizeof *ranges);
+    char uuid[ID_TEXT], dir[PATH_MAX];
+    uint64_t behind = 0;
+    size_t count;
+    id16_format(f->log.log, uuid);
+    vfs_path(dir, v->logs, uuid);
+    if (log_damage_read(v->options.fs, dir, f->log.log, ranges, &count) == SH_OK)
+        for (size_t i = 0; i < count; i++)
+            if (ranges[i].accepted_ns != 0 && ranges[i].first_lsn <= lsn && ranges[i].next_lsn > lsn)
+                behind = ranges[i].next_lsn;
+    free(ranges);
+    return behind;
+}
+
+static enum sh_error apply(struct view *v, const struct followed *f)
+{
+    char error[VIEW_ERROR_MAX];
+    enum sh_error result = view_apply(v->store, &v->applied, f->log.log, buf_slice(&v->frames));
+    view_vector_store(v->store, &v->applied);
+    if (!view_store_write(v->store, error)) {
+        fail_store(v, error);
+        return SH_INTERNAL;
+    }
+    return result;
+}
+
+/* One chunk. */
+static void step_log(struct view *v, struct followed *f)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    struct log_read read = {
+        .from = (place != NULL ? place->lsn : 0) + 1,
+        .durable_end = f->log.durable_end,
+        .durable_lsn = f->log.durable_lsn,
+        .max_bytes = CHUNK_BYTES,
+        .max_entries = UINT64_MAX,
+    };
+    v->frames.len = 0;
+    enum sh_error e = log_reader_read(f->reader, &read, &v->frames);
+    if (e == SH_CORRUPT) {
+        uint64_t behind = behind_loss(v, f, read.from);
+        if (behind > 0 && view_pass(&v->applied, f->log.log, behind - 1) == SH_OK)
+            e = SH_OK;
+    }
+    if (e == SH_OK)
+        e = apply(v, f);
+    if (v->store == NULL)
+        return;
+    if (e != SH_OK)
+        stop_log(v, f, e);
+    else if (f->stopped != SH_OK) {
+        f->stopped = SH_OK;
+        v->error[0] = 0;
+    }
+}
+
+static bool is_behind(const struct view *v, const struct followed *f, int64_t now_ns)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    return f->log.durable_lsn > (place != NULL ? place->lsn : 0) &&
+           (f->stopped == SH_OK || now_ns >= f->again_ns);
+}
+
+/* A chunk of each log that has more. False: there was nothing to do. */
+static bool step(struct view *v)
+{
+    bool worked = false;
+    if (v->count > 0 && !has_room(v))
+        return false;
+    for (size_t i = 0; i < v->count && v->store != NULL; i++) {
+        if (!is_behind(v, &v->all[i], clock_mono_ns()))
+            continue;
+        step_log(v, &v->all[i]);
+        worked = true;
+    }
+    return worked;
+}
+
+static struct followed *followed(struct view *v, struct id16 log)
+{
+    for (size_t i = 0; i < v->count; i++)
+        if (id16_equal(v->all[i].log.log, log))
+            return &v->all[i];
+    return NULL;
+}
+
+static void follow(struct view *v, const struct view_log *log)
+{
+    char uuid[ID_TEXT], dir[PATH_MAX];
+    struct followed *f = followed(v, log->log);
+    if (f == NULL && v->count == VIEW_LOGS_MAX)
+        return;
+    if (f == NULL) {
+        id16_format(log->log, uuid);
+        vfs_path(dir, v->logs, uuid);
+        f = &v->all[v->count++];
+        *f = (struct followed){.reader = log_reader_open(v->options.fs, dir, log->log)};
+    }
+    f->log = *log;
+}
+
+/* What the loop has told. */
+static void take_told(struct view *v)
+{
+    struct view_log told[VIEW_LOGS_MAX];
+    pthread_mutex_lock(&v->lock);
+    size_t count = v->told_count;
+    memcpy(told, v->told, count * sizeof *told);
+    v->news = false;
+    pthread_mutex_unlock(&v->lock);
+    for (size_t i = 0; i < v->count;) {
+        size_t k = 0;
+        while (k < count && !id16_equal(told[k].log, v->all[i].log.log))
+            k++;
+        if (k < count) {
+            i++;
+            continue;
+        }
+        log_reader_close(v->all[i].reader);
+        v->all[i] = v->all[--v->count];
+    }
+    for (size_t i = 0; i < count; i++)
+        follow(v, &told[i]);
+}
+
+/* ---------------------------------------------------------------- the thread */
+
+/* When there is something to do without news. */
+static int64_t due_ns(const struct view *v)
+{
+    int64_t due = INT64_MAX;
+    if (v->store == NULL)
+        return v->closed_ns + RETRY_NS;
+    if (v->paused_ns > 0)
+        return v->paused_ns + RETRY_NS;
+    if (!view_vector_equal(&v->flushed, &v->applied))
+        due = v->flushed_ns + FLUSH_NS;
+    for (size_t i = 0; i < v->count; i++)
+        if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
+            due = v->all[i].again_ns;
+    return due;
+}
+
+/* False: the end. */
+static bool wait_for_work(struct view *v)
+{
+    int64_t due = due_ns(v);
+    struct timespec until = {due / NS_PER_S, due % NS_PER_S};
+    pthread_mutex_lock(&v->lock);
+    while (!v->news && !v->stop) {
+        if (due == INT64_MAX)
+            pthread_cond_wait(&v->wake, &v->lock);
+        else if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)
+            break;
+    }
+    bool goes_on = !v->stop;
+    pthread_mutex_unlock(&v->lock);
+    return goes_on;
+}
+
+static bool must_stop(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    bool stop = v->stop;
+    pthread_mutex_unlock(&v->lock);
+    return stop;
+}
+
+static void *run(void *arg)
+{
+    struct view *v = arg;
+    open_store(v);
+    publish(v);
+    while (wait_for_work(v)) {
+        bool changed = false;
+        take_told(v);
+        if (v->store == NULL)
+            changed = clock_mono_ns() >= v->closed_ns + RETRY_NS && open_store(v);
+        while (v->store != NULL && !must_stop(v) && step(v)) {
+            if (clock_mono_ns() >= v->flushed_ns + FLUSH_NS)
+                flush(v);
+            publish(v);
+            take_told(v);
+        }
+        if (v->store != NULL && clock_mono_ns() >= v->flushed_ns + FLUSH_NS) {
+            flush(v);
+            changed = true;
+        }
+        if (changed)
+            publish(v);
+    }
+    if (v->store != NULL && has_room(v))
+        close_store(v);
+    else if (v->store != NULL)
+        view_store_abandon(v->store);
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- from the loop */
+
+struct view *view_open(const struct view_options *o)
+{
+    struct view *v = xcalloc(1, sizeof *v);
+    pthread_condattr_t attr;
+    v->options = *o;
+    vfs_path(v->logs, o->data, "log");
+    vfs_path(v->rows, o->data, "view");
+    pthread_rwlock_init(&v->reading, NULL);
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    if (pthread_create(&v->thread, NULL, run, v) != 0) {
+        log_error("cannot start a thread; ending at once", log_text("thread", "view"));
+        abort();
+    }
+    pthread_setname_np(v->thread, "view");
+    return v;
+}
+
+void view_close(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->stop = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+    pthread_join(v->thread, NULL);
+    for (size_t i = 0; i < v->count; i++)
+        log_reader_close(v->all[i].reader);
+    pthread_cond_destroy(&v->wake);
+    pthread_mutex_destroy(&v->lock);
+    pthread_rwlock_destroy(&v->reading);
+    buf_free(&v->frames);
+    free(v);
+}
+
+void view_tell(struct view *v, const struct view_log *logs, size_t count)
+{
+    count = count < VIEW_LOGS_MAX ? count : VIEW_LOGS_MAX;
+    pthread_mutex_lock(&v->lock);
+    memcpy(v->told, logs, count * sizeof *logs);
+    v->told_count = count;
+    v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_look(struct view *v, struct view_state *out)
+{
+    pthread_mutex_lock(&v->lock);
+    *out = v->state;
+    pthread_mutex_unlock(&v->lock);
+}
+
+struct view_store *view_begin_read(struct view *v)
+{
+    pthread_rwlock_rdlock(&v->reading);
+    struct view_store *store = v->store;
+    if (store == NULL)
+        pthread_rwlock_unlock(&v->reading);
+    return store;
+}
+
+void view_end_read(struct view *v)
+{
+    pthread_rwlock_unlock(&v->reading);
+}

@@ -1,0 +1,53 @@
+/* The view: a thread that follows all logs of the node, and applies what is durable to the store. The loop
+ * tells how far the logs are and reads rows; the thread tells when it has applied more.
+ *
+ *   opening ──► following ──(the store failed)──► closed ──(after a second)──► opening
+ *                  │  ▲
+ *  the disk is     ▼  │
+ *  nearly full   pausing: what is applied can be read
+ *
+ * A log whose next entries cannot be read (trimmed, damaged and not accepted as lost) or not understood stops
+ * the view of that log, named, and is looked at again each second; the others go on. */
+#ifndef QUERYSVC_VIEW_H
+#define QUERYSVC_VIEW_H
+
+#include "log_reader.h"
+#include "view_apply.h"
+
+struct view;
+
+struct view_options {
+    const struct vfs *fs;
+    char data[PATH_MAX]; /* <data>: logs in log/, rows in view/ */
+    struct view_store_options store;
+    /* On the view's thread: more is applied, or its state has changed. */
+    void (*on_change)(void *arg);
+    void *arg;
+};
+
+/* How far a log is durable. */
+struct view_log {
+    struct id16 log;
+    uint64_t durable_end, durable_lsn;
+};
+
+struct view *view_open(const struct view_options *options);
+/* Writes down what is applied, and ends the thread. */
+void view_close(struct view *view);
+/* All logs of the node; those that are not among them are not followed any more. */
+void view_tell(struct view *view, const struct view_log *logs, size_t count);
+
+struct view_state {
+    bool opened;                /* rows can be read */
+    char error[VIEW_ERROR_MAX]; /* why not, or why a log's view has stopped; empty: all is well */
+    struct view_vector applied; /* readable */
+    struct view_vector flushed; /* on disk: a trim behind it takes nothing that a restart would need */
+};
+/* As of the last on_change, or later. */
+void view_look(struct view *view, struct view_state *out);
+
+/* Holds the store open while rows are read. NULL: it isn't, and view_look says why. */
+struct view_store *view_begin_read(struct view *view);
+void view_end_read(struct view *view);
+
+#endif

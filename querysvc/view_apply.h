@@ -1,0 +1,48 @@
+/* What a frame changes in the view, and how far each log is applied: the version vector, which is written in
+ * the same batch as the rows, so that after a crash each entry counts exactly once. */
+#ifndef QUERYSVC_VIEW_APPLY_H
+#define QUERYSVC_VIEW_APPLY_H
+
+#include "shanghai_error.h"
+#include "view_store.h"
+
+enum { VIEW_LOGS_MAX = 256 };
+
+/* How far one log is applied. */
+struct view_place {
+    struct id16 log;
+    uint64_t lsn;      /* of the last entry */
+    uint64_t hlc;      /* of its frame */
+    uint32_t checksum; /* of that frame: another chain has another one */
+};
+
+struct view_vector {
+    struct view_place all[VIEW_LOGS_MAX];
+    size_t count;
+};
+/* NULL: nothing of that log is applied. */
+const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);
+bool view_vector_equal(const struct view_vector *a, const struct view_vector *b);
+/* The highest HLC that was applied; 0: none. */
+uint64_t view_vector_hlc(const struct view_vector *vector);
+
+/* What the store says. VIEW_NOT_FOUND: nothing is applied yet. VIEW_FAILED: error. */
+enum view_found view_vector_load(struct view_store *store, struct view_vector *out,
+                                 char error[VIEW_ERROR_MAX]);
+
+/* Gathers what these whole data frames of a log change, as a log reader gives them, and moves the vector on;
+ * what is applied already is passed over. SH_OK. SH_VERSION_MISMATCH: an entry is of a kind that this version
+ * does not know: the frames before are gathered. SH_CORRUPT: the bytes are no frames that continue what was
+ * applied. SH_OVERLOADED: more than VIEW_LOGS_MAX logs. */
+enum sh_error view_apply(struct view_store *store, struct view_vector *vector, struct id16 log,
+                         struct slice frames);
+/* Entries up to that LSN are lost, and that was accepted: the log goes on behind them. SH_OVERLOADED as
+ * above. */
+enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn);
+/* Gathers the vector itself; then view_store_write. */
+void view_vector_store(struct view_store *store, const struct view_vector *vector);
+
+/* The keys of rows. */
+void view_key_row(enum view_kind kind, struct slice key, struct buf *out);
+
+#endif

@@ -1,0 +1,278 @@
+/* RocksDB, set up to be small. Nothing here is fatal: whoever owns the store closes it after a failure. */
+#include "view_store.h"
+
+#include <rocksdb/c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BITS_A_KEY = 10, BLOCK_BYTES = 4096, OPEN_FILES = 256, BACKGROUND_JOBS = 2, LOG_FILES = 2 };
+/* So small that a compaction fits into VIEW_ROOM_BYTES beside a flush. */
+enum { FILE_BYTES = 8 << 20, LEVEL_BYTES = 32 << 20, COMPACTION_BYTES = 40 << 20 };
+
+struct view_store {
+    rocksdb_t *db;
+    rocksdb_options_t *options;
+    rocksdb_cache_t *cache;
+    rocksdb_readoptions_t *read;
+    rocksdb_writeoptions_t *write;
+    rocksdb_flushoptions_t *flush;
+    rocksdb_writebatch_t *batch;
+};
+
+struct view_scan {
+    rocksdb_iterator_t *rows;
+    rocksdb_readoptions_t *read;
+    struct buf from, to; /* the database keeps pointing at `to` */
+    bool begun;
+};
+
+/* Takes RocksDB's message; true: there was none. */
+static bool went_well(char *message, char error[VIEW_ERROR_MAX])
+{
+    error[0] = 0;
+    if (message == NULL)
+        return true;
+    snprintf(error, VIEW_ERROR_MAX, "%s", message);
+    rocksdb_free(message);
+    return false;
+}
+
+/* ---------------------------------------------------------------- the merge operator */
+
+static char *give(bool good, struct buf *merged, unsigned char *success, size_t *len)
+{
+    *success = good;
+    *len = good ? merged->len : 0;
+    if (good)
+        return merged->data != NULL ? (char *)merged->data : xmalloc(1);
+    buf_free(merged);
+    return NULL;
+}
+
+static struct slice *slices(const char *const *list, const size_t *lens, int count)
+{
+    struct slice *out = xcalloc((size_t)count + 1, sizeof *out);
+    for (int i = 0; i < count; i++)
+        out[i] = slice_of(list[i], lens[i]);
+    return out;
+}
+
+static char *full_merge(void *state, const char *key, size_t key_len, const char *existing,
+                        size_t existing_len, const char *const *list, const size_t *lens, int count,
+                        unsigned char *success, size_t *len)
+{
+    (void)state;
+    struct buf merged = {0};
+    struct slice *changes = slices(list, lens, count), row = slice_of(existing, existing_len);
+    bool good =
+        view_merge(slice_of(key, key_len), existing != NULL ? &row : NULL, changes, (size_t)count, &merged);
+    free(changes);
+    return give(good, &merged, success, len);
+}
+
+static char *partial_merge(void *state, const char *key, size_t key_len, const char *const *list,
+                           const size_t *lens, int count, unsigned char *success, size_t *len)
+{
+    (void)state;
+    struct buf merged = {0};
+    struct slice *changes = slices(list, lens, count);
+    bool good = view_merge_changes(slice_of(key, key_len), changes, (size_t)count, &merged);
+    free(changes);
+    return give(good, &merged, success, len);
+}
+
+static void free_merged(void *state, const char *value, size_t len)
+{
+    (void)state;
+    (void)len;
+    free((void *)(uintptr_t)value);
+}
+
+static const char *merge_name(void *state)
+{
+    (void)state;
+    return "shanghai.view.1";
+}
+
+static void no_state(void *state)
+{
+    (void)state;
+}
+
+/* ---------------------------------------------------------------- life */
+
+static rocksdb_block_based_table_options_t *table_options(struct view_store *s, size_t cache_bytes)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    s->cache = rocksdb_cache_create_lru(cache_bytes);
+    rocksdb_block_based_options_set_block_cache(table, s->cache);
+    rocksdb_block_based_options_set_block_size(table, BLOCK_BYTES);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(BITS_A_KEY));
+    return table;
+}
+
+static void set_options(struct view_store *s, const struct view_store_options *o)
+{
+    rocksdb_block_based_table_options_t *table = table_options(s, o->cache_bytes);
+    s->options = rocksdb_options_create();
+    rocksdb_options_set_create_if_missing(s->options, 1);
+    rocksdb_options_set_write_buffer_size(s->options, o->write_buffer_bytes);
+    rocksdb_options_set_max_write_buffer_number(s->options, 2);
+    rocksdb_options_set_max_background_jobs(s->options, BACKGROUND_JOBS);
+    rocksdb_options_set_max_open_files(s->options, OPEN_FILES);
+    rocksdb_options_set_keep_log_file_num(s->options, LOG_FILES);
+    rocksdb_options_set_target_file_size_base(s->options, FILE_BYTES);
+    rocksdb_options_set_max_bytes_for_level_base(s->options, LEVEL_BYTES);
+    rocksdb_options_set_max_compaction_bytes(s->options, COMPACTION_BYTES);
+    rocksdb_options_set_compression(s->options, rocksdb_lz4_compression);
+    rocksdb_options_set_merge_operator(
+        s->options,
+        rocksdb_mergeoperator_create(NULL, no_state, full_merge, partial_merge, free_merged, merge_name));
+    rocksdb_options_set_block_based_table_factory(s->options, table); /* copies them */
+    rocksdb_block_based_options_destroy(table);
+}
+
+struct view_store *view_store_open(const char *dir, const struct view_store_options *o,
+                                   char error[VIEW_ERROR_MAX])
+{
+    struct view_store *s = xcalloc(1, sizeof *s);
+    char *message = NULL;
+    set_options(s, o);
+    s->read = rocksdb_readoptions_create();
+    s->write = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_disable_WAL(s->write, 1);
+    s->flush = rocksdb_flushoptions_create();
+    s->batch = rocksdb_writebatch_create();
+    s->db = rocksdb_open(s->options, dir, &message);
+    if (went_well(message, error))
+        return s;
+    view_store_close(s);
+    return NULL;
+}
+
+void view_store_close(struct view_store *s)
+{
+    if (s->db != NULL)
+        rocksdb_close(s->db);
+    rocksdb_writebatch_destroy(s->batch);
+    rocksdb_flushoptions_destroy(s->flush);
+    rocksdb_writeoptions_destroy(s->write);
+    rocksdb_readoptions_destroy(s->read);
+    rocksdb_options_destroy(s->options);
+    rocksdb_cache_destroy(s->cache);
+    free(s);
+}
+
+void view_store_abandon(struct view_store *s)
+{
+    rocksdb_cancel_all_background_work(s->db, 0);
+}
+
+/* ---------------------------------------------------------------- writing */
+
+void view_store_put(struct view_store *s, struct slice key, struct slice row)
+{
+    rocksdb_writebatch_put(s->batch, (const char *)key.data, key.len, (const char *)row.data, row.len);
+}
+
+void view_store_change(struct view_store *s, struct slice key, struct slice change)
+{
+    rocksdb_writebatch_merge(s->batch, (const char *)key.data, key.len, (const char *)change.data,
+                             change.len);
+}
+
+bool view_store_write(struct view_store *s, char error[VIEW_ERROR_MAX])
+{
+    char *message = NULL;
+    rocksdb_write(s->db, s->write, s->batch, &message);
+    rocksdb_writebatch_clear(s->batch);
+    return went_well(message, error);
+}
+
+void view_store_forget(struct view_store *s)
+{
+    rocksdb_writebatch_clear(s->batch);
+}
+
+bool view_store_flush(struct view_store *s, char error[VIEW_ERROR_MAX])
+{
+    char *message = NULL;
+    rocksdb_flush(s->db, s->flush, &message);
+    return went_well(message, error);
+}
+
+/* ---------------------------------------------------------------- reading */
+
+enum view_found view_store_get(struct view_store *s, struct slice key, struct buf *out,
+                               char error[VIEW_ERROR_MAX])
+{
+    char *message = NULL;
+    size_t len;
+    rocksdb_pinnableslice_t *row =
+        rocksdb_get_pinned(s->db, s->read, (const char *)key.data, key.len, &message);
+    if (!went_well(message, error))
+        return VIEW_FAILED;
+    if (row == NULL)
+        return VIEW_NOT_FOUND;
+    const char *bytes = rocksdb_pinnableslice_value(row, &len);
+    buf_append(out, bytes, len);
+    rocksdb_pinnableslice_destroy(row);
+    return VIEW_FOUND;
+}
+
+struct view_scan *view_scan_open(struct view_store *s, struct slice from, struct slice to)
+{
+    struct view_scan *scan = xcalloc(1, sizeof *scan);
+    buf_append(&scan->from, from.data, from.len);
+    buf_append(&scan->to, to.data, to.len);
+    scan->read = rocksdb_readoptions_create();
+    if (to.len > 0)
+        rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->to.data, scan->to.len);
+    scan->rows = rocksdb_create_iterator(s->db, scan->read);
+    return scan;
+}
+
+bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+{
+    char *message = NULL;
+    error[0] = 0;
+    if (scan->begun)
+        rocksdb_iter_next(scan->rows);
+    else
+        rocksdb_iter_seek(scan->rows, (const char *)scan->from.data, scan->from.len);
+    scan->begun = true;
+    if (!rocksdb_iter_valid(scan->rows)) {
+        rocksdb_iter_get_error(scan->rows, &message);
+        went_well(message, error);
+        return false;
+    }
+    size_t len;
+    const char *bytes = rocksdb_iter_key(scan->rows, &len);
+    *key = slice_of(bytes, len);
+    bytes = rocksdb_iter_value(scan->rows, &len);
+    *row = slice_of(bytes, len);
+    return true;
+}
+
+void view_scan_close(struct view_scan *scan)
+{
+    rocksdb_iter_destroy(scan->rows);
+    rocksdb_readoptions_destroy(scan->read);
+    buf_free(&scan->from);
+    buf_free(&scan->to);
+    free(scan);
+}
+
+void view_prefix_end(struct slice prefix, struct buf *out)
+{
+    size_t len = prefix.len;
+    while (len > 0 && prefix.data[len - 1] == UINT8_MAX)
+        len--;
+    if (len == 0)
+        return;
+    buf_append(out, prefix.data, len);
+    out->data[out->len - 1]++;
+}

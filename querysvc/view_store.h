@@ -1,0 +1,62 @@
+/* The view's rows on disk: RocksDB in one folder, one column family, without its own log. What is written in
+ * one batch is there wholly or not at all after a crash, and never without what was written before it; the
+ * log that it comes from is what makes up for the rest (docs/view-format.md).
+ *
+ * One thread writes; any may read. Errors are RocksDB's, in words. */
+#ifndef QUERYSVC_VIEW_STORE_H
+#define QUERYSVC_VIEW_STORE_H
+
+#include "view_row.h"
+
+struct view_store;
+
+enum { VIEW_ERROR_MAX = 256 };
+
+/* What must be free on the disk as long as the store is open and written: RocksDB 7.8 as Debian builds it
+ * aborts the process when it meets a full disk. More than a flush and a compaction, which are kept small,
+ * take. */
+#define VIEW_ROOM_BYTES (UINT64_C(64) << 20)
+
+struct view_store_options {
+    size_t cache_bytes;        /* of blocks that were read, indexes and filters included */
+    size_t write_buffer_bytes; /* rows that are not on disk yet; twice that while they are being written */
+};
+
+/* Makes the folder when it isn't there. NULL: error says why. */
+struct view_store *view_store_open(const char *dir, const struct view_store_options *options,
+                                   char error[VIEW_ERROR_MAX]);
+/* Rows that are not on disk yet go there first: there must be room. */
+void view_store_close(struct view_store *store);
+/* Nothing is written, nor freed: before the end of the process, when there is no room. */
+void view_store_abandon(struct view_store *store);
+
+/* ---- writing ---- */
+void view_store_put(struct view_store *store, struct slice key, struct slice row);
+/* A change that is merged (view_merge). */
+void view_store_change(struct view_store *store, struct slice key, struct slice change);
+/* What was gathered since the last one becomes readable, all at once. False: nothing did; the store is to be
+ * closed. */
+bool view_store_write(struct view_store *store, char error[VIEW_ERROR_MAX]);
+/* Forgets what was gathered. */
+void view_store_forget(struct view_store *store);
+/* All that was written is on disk when this returns true. */
+bool view_store_flush(struct view_store *store, char error[VIEW_ERROR_MAX]);
+
+/* ---- reading ---- */
+enum view_found { VIEW_FOUND, VIEW_NOT_FOUND, VIEW_FAILED };
+/* Appends the row to out. */
+enum view_found view_store_get(struct view_store *store, struct slice key, struct buf *out,
+                               char error[VIEW_ERROR_MAX]);
+
+/* Rows in the order of their keys, as they are when it is opened. */
+struct view_scan;
+/* From the first key that is not before `from`, as far as it is before `to`. Both are copied. */
+struct view_scan *view_scan_open(struct view_store *store, struct slice from, struct slice to);
+/* False: the end, or a failure: then error isn't empty. The slices are valid until the next call. */
+bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX]);
+void view_scan_close(struct view_scan *scan);
+
+/* The first key behind all that begin with `prefix`; empty: there is none. */
+void view_prefix_end(struct slice prefix, struct buf *out);
+
+#endif
