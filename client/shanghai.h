@@ -113,7 +113,9 @@ size_t sh_append_bytes_max(const struct sh_client *client);
 /* What a client has written and seen: reads that are given it answer with nothing older, on any node. One
  * thread at a time. */
 struct sh_session;
+/* One that has written and seen nothing; freed with sh_session_free. */
 struct sh_session *sh_session_new(void);
+/* NULL is none. */
 void sh_session_free(struct sh_session *session);
 /* What was appended is part of it from now on. */
 void sh_session_wrote(struct sh_session *session, const struct sh_append_result *result);
@@ -153,6 +155,7 @@ struct sh_rows {
     void *last; /* the last key that was looked at; NULL: none */
     size_t last_bytes;
 };
+/* What the two below have given; zeros are none. */
 void sh_rows_free(struct sh_rows *rows);
 
 /* One row for each key, in their order; one that has neither value nor counter has neither flag set. 1 to

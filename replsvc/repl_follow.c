@@ -194,19 +194,16 @@ static void stand_at(struct repl_core *core, struct repl_follow *f, const struct
     f->durable = f->head = held != NULL ? held->durable : start;
     f->first_lsn = held != NULL ? held->first_lsn : 0;
     f->placed = true;
-    f->confirmed = f->confirmed < f->durable.position ? f->confirmed : f->durable.position;
     f->lost = f->anew = f->over = false;
     f->lead = -1;
     f->trimmed_ns = 0;
 }
 
-/* A position says nothing of the chain: of a copy on another one it would acknowledge what isn't here. So of
- * frames that another holder has sent the origin hears once it has answered a fetch behind them. */
+/* Whoever the frames came from. Of a copy that is known to be on another chain the origin hears nothing. */
 static void push_position(struct repl_core *core, const struct repl_follow *f)
 {
     int origin = repl_origin(core, f->log);
-    if (origin < 0 || !core->members[origin].up || !f->held || f->forked || f->off_chain || f->over ||
-        f->durable.position > f->confirmed)
+    if (origin < 0 || !core->members[origin].up || !f->held || f->forked || f->off_chain || f->over)
         return;
     struct repl_action *action = repl_put(core, REPL_POSITION);
     snprintf(action->host, sizeof action->host, "%s", core->members[origin].host);
@@ -525,8 +522,6 @@ static bool on_frames(struct repl_core *core, struct repl_follow *f, int64_t now
     }
     core->counters.fetched_bytes += reply->bytes.len;
     f->head = chain;
-    if (f->source >= 0 && f->source == repl_origin(core, f->log))
-        f->confirmed = chain.position;
     f->anew = false;
     f->trimmed_ns = 0;
     f->stores++;
@@ -560,11 +555,9 @@ static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now
 /* A copy whose place it knows is a part of its log. */
 static void note_origin(struct repl_core *core, struct repl_follow *f, enum log_copy_state state)
 {
-    bool was_confirmed = f->durable.position <= f->confirmed && !f->off_chain;
+    bool was_off_chain = f->off_chain;
     f->off_chain = state == LOG_COPY_FORKED || state == LOG_COPY_BEHIND;
-    if ((state == LOG_COPY_FRAMES || state == LOG_COPY_END) && !f->anew && f->head.position > f->confirmed)
-        f->confirmed = f->head.position;
-    if (!was_confirmed)
+    if (was_off_chain)
         push_position(core, f);
 }
 

@@ -51,7 +51,6 @@ struct repl_follow {
     uint64_t retries;
     int64_t trimmed_ns; /* since when what comes next was found to be trimmed; 0: it was not */
     bool forked;
-    uint64_t confirmed; /* up to here it is a part of what the origin has, by what that answered */
     bool off_chain;     /* the origin has said last that the copy is longer, or another one */
     bool parts;         /* the origin has given up a chain that this may be: to be looked at, */
     uint64_t parts_end; /* from there back */
@@ -192,7 +191,7 @@ struct repl_gone {
 enum { REPL_REPAIR_SLOT = REPL_LOGS_MAX, REPL_FORK_SLOT, REPL_COMPARE_SLOT, REPL_GONE_SLOT };
 _Static_assert((int)REPL_GONE_SLOT + 1 == (int)REPL_SLOTS, "each has its socket");
 
-enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16 };
+enum { REPL_PARKED_MAX = 128, REPL_NOTICES = 16, REPL_ENDS = 1024 };
 
 struct repl_core {
     char node[CONFIG_ID_MAX + 1];
@@ -200,6 +199,8 @@ struct repl_core {
     bool knows_members;
     struct repl_member *members;                         /* REPL_MEMBERS_MAX */
     struct repl_position_of positions[REPL_MEMBERS_MAX]; /* of the own log at each */
+    struct log_chain ends[REPL_ENDS];                    /* where the own log has ended lately, the */
+    size_t end_count;                                    /* next one is at end_count % REPL_ENDS */
     size_t member_count;
     struct id16 wal_boot;
     bool knows_logs, own_copy;

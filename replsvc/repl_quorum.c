@@ -2,8 +2,10 @@
  *
  * A follower's position names a place in its copy. It counts as far as that copy is known to be on the chain
  * of the log here: an own log that has lost its end, and has gone on otherwise, has copies with another one.
- * Known it is by a position at the very end here, with the same checksum; and by the place of a fetch, which
- * was found in the files here: a copy that is on the chain there is on it everywhere before. */
+ * Known it is by a position where the log ends, or has ended lately, with the same checksum; and by the place
+ * of a fetch, which was found in the files here: a copy that is on the chain there is on it everywhere
+ * before. What a follower gets it gets up to such an end, from whomever, so that its positions prove
+ * themselves. */
 #include <stdlib.h>
 
 #include "log.h"
@@ -38,6 +40,18 @@ static bool is_beyond(const struct repl_core *core, uint64_t lsn, uint64_t end)
     return lsn > own_lsn(core) || end > core->held[0].durable.position;
 }
 
+/* NULL: the log has not ended there lately. */
+static const struct log_chain *end_at(const struct repl_core *core, uint64_t position)
+{
+    size_t count = core->end_count < REPL_ENDS ? core->end_count : REPL_ENDS;
+    for (size_t i = 1; i <= count; i++) { /* mostly it is one of the last */
+        const struct log_chain *end = &core->ends[(core->end_count - i) % REPL_ENDS];
+        if (end->position <= position)
+            return end->position == position ? end : NULL;
+    }
+    return NULL;
+}
+
 /* A position beyond the own end is a lie, or this log has lost its end: it acknowledges nothing. */
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
                       const struct msg_position *position)
@@ -58,17 +72,18 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
                     core->members[member].id, "");
         return;
     }
-    bool is_at_end = position->end == own->position && position->checksum != 0;
-    if (is_at_end && (position->checksum != own->checksum || position->lsn != own_lsn(core))) {
+    const struct log_chain *end = position->checksum != 0 ? end_at(core, position->end) : NULL;
+    if (end != NULL && (position->checksum != end->checksum || position->lsn != end->next_lsn - 1)) {
         core->counters.forks++;
-        repl_notice(core, now_ns, LOG_ERROR,
-                    "a member's copy of this node's log ends with another frame than the log; not counted",
-                    core->members[member].id, "");
+        repl_notice(
+            core, now_ns, LOG_ERROR,
+            "a member's copy of this node's log ends with another frame than the log has there; not counted",
+            core->members[member].id, "");
         return;
     }
     core->counters.positions++;
     p->seen_ns = now_ns;
-    if (is_at_end)
+    if (end != NULL)
         advance(&p->proved, position->lsn, position->end);
     if (position->end <= p->proved.end)
         advance(&p->reached, position->lsn, position->end);
@@ -102,7 +117,12 @@ void repl_quorum_own_log(struct repl_core *core, const struct log_chain *before,
                 now->checksum == before->checksum;
     if (rebooted)
         core->told = (struct msg_replicated){0};
-    if (!core->own_copy && (same || (!rebooted && now->position > before->position)))
+    bool goes_on = !core->own_copy && (same || (!rebooted && now->position > before->position));
+    if (!goes_on)
+        core->end_count = 0;
+    if (!same || core->end_count == 0)
+        core->ends[core->end_count++ % REPL_ENDS] = *now;
+    if (goes_on)
         return;
     for (size_t i = 0; i < core->member_count; i++)
         repl_quorum_off_chain(core, i);

@@ -7,12 +7,13 @@
 #include "repl_shell.h"
 
 /* From question to question when the answer was there at once, since the log moves faster than it is looked
- * at: what waits for a fetch is sent with what comes meanwhile. An answer that had to be waited for is followed
- * by the next question at once, or a single caller, who waits for a quorum each time, would wait for that too.
+ * at: what waits for a fetch is sent with what comes meanwhile. An answer that had to be waited for is
+ * followed by the next question at once, or a single caller, who waits for a quorum each time, would wait for
+ * that too.
  */
 #define LOGS_PAUSE_NS   (NS_PER_MS / 2)
 #define LOGS_AT_ONCE_NS (NS_PER_MS / 10)
-#define LOGS_AGAIN_NS (100 * (int64_t)NS_PER_MS)
+#define LOGS_AGAIN_NS   (100 * (int64_t)NS_PER_MS)
 #define LOGS_ALONE_NS                                                                                        \
     (100 * (int64_t)NS_PER_MS) /* nobody waits for what is appended: it isn't to cost an append */
 enum { STORE_BYTES_KEY = 3, REPAIR_BYTES_KEY = 4, HEAD_MAX = 192 };

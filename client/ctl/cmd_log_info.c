@@ -447,8 +447,11 @@ static int info_of_data(const struct ctl *ctl, const char *data)
 static enum sh_error ask_node(struct sh_client *client, const uint8_t *log, struct info *info)
 {
     enum sh_error e = sh_log_info(client, log, &info->log);
-    if (e == SH_NOT_FOUND && log != NULL && sh_wal_info(client, log, &info->wal) == SH_TRIMMED)
-        return SH_TRIMMED; /* it was closed, and dropped here: the detail says so */
+    if (e == SH_NOT_FOUND && log != NULL) {
+        if (sh_wal_info(client, log, &info->wal) == SH_TRIMMED)
+            return SH_TRIMMED;                    /* it was closed, and dropped here: the detail says so */
+        e = sh_log_info(client, log, &info->log); /* with its own detail */
+    }
     if (e != SH_OK)
         return e;
     e = sh_wal_info(client, log, &info->wal);

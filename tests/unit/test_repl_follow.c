@@ -181,25 +181,7 @@ static void test_another_holder_is_asked_when_the_origin_is_down(void **state)
     struct repl_action store = peer_expect(&rig, REPL_STORE);
     peer_member(&rig, 2)->up = true;
     peer_tell_members(&rig);
-    struct log_chain end =
-        place_of_frame(model_log_find(&origin, store.store.position + store.store.bytes.len));
-    peer_clear(&rig);
-    peer_stored(&rig, &store, end);
-    peer_wait(&rig, 1500);
-    assert_int_equal(peer_count(&rig, REPL_POSITION), 0); /* which log is it a part of? */
-    while (peer_fetches(&rig, 2) == 0)
-        peer_wait(&rig, 100);
-    do
-        fetch = peer_expect(&rig, REPL_FETCH);
-    while (!id16_equal(fetch.fetch.log, peer_log(2)));
-    for (unsigned i = 0; strcmp(fetch.id, "n2") != 0; i++) {
-        assert_true(i < 100);
-        peer_error(&rig, &fetch, SH_UNAVAILABLE);
-        do
-            fetch = peer_expect(&rig, REPL_FETCH);
-        while (!id16_equal(fetch.fetch.log, peer_log(2)));
-    }
-    peer_reply_state(&rig, &fetch, LOG_COPY_END, end);
+    peer_stored(&rig, &store, model_log_end(&origin));
     assert_string_equal(peer_expect(&rig, REPL_POSITION).host, "h2"); /* whoever they came from */
 }
 

@@ -446,6 +446,43 @@ static void test_who_waits_at_the_end_counts_for_a_new_walsvc_at_once(void **sta
     close_group();
 }
 
+/* Frames of another holder are proved by where they end: no fetch of the origin is waited for. */
+static void test_a_position_where_the_log_has_ended_lately_counts_at_once(void **state)
+{
+    (void)state;
+    struct msg_position at = {.log = peer_log(1), .from = peer_log(2), .lsn = 110, .end = 110 * ENTRY_BYTES};
+    open_group(3);
+    own_log(110);
+    own_log(120);
+    at.checksum = peer_place(110, 110 * ENTRY_BYTES).checksum ^ 1;
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &at);
+    assert_replicated(0, 0);
+    assert_int_equal(peer_counters(&rig)->forks, 1);
+    at.checksum ^= 1;
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &at);
+    assert_replicated(110, 0);
+    at.lsn = 115; /* where it never ended: only so far */
+    at.end = 115 * ENTRY_BYTES;
+    at.checksum = 77;
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &at);
+    assert_replicated(110, 0);
+    close_group();
+}
+
+/* A longer log than it remembers ends of. */
+static void test_old_ends_are_forgotten(void **state)
+{
+    (void)state;
+    struct msg_position at = {.log = peer_log(1), .from = peer_log(2), .lsn = 100, .end = 100 * ENTRY_BYTES};
+    open_group(3);
+    for (uint64_t lsn = 101; lsn < 1300; lsn++)
+        own_log(lsn);
+    at.checksum = peer_place(100, 100 * ENTRY_BYTES).checksum;
+    repl_core_position(rig.core, rig.now_ns, slice_str("n2"), &at);
+    assert_replicated(0, 0);
+    close_group();
+}
+
 static void test_positions_of_another_chain_do_not_count(void **state)
 {
     (void)state;
@@ -551,6 +588,8 @@ int main(void)
         cmocka_unit_test(test_what_was_proved_holds_on_only_for_the_same_end),
         cmocka_unit_test(test_what_was_proved_is_dropped_with_the_end_of_the_log),
         cmocka_unit_test(test_who_waits_at_the_end_counts_for_a_new_walsvc_at_once),
+        cmocka_unit_test(test_a_position_where_the_log_has_ended_lately_counts_at_once),
+        cmocka_unit_test(test_old_ends_are_forgotten),
         cmocka_unit_test(test_positions_of_another_chain_do_not_count),
         cmocka_unit_test(test_while_the_log_is_fetched_back_nothing_is_replicated),
         cmocka_unit_test(test_positions_beyond_a_shorter_log_are_forgotten),
