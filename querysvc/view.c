@@ -25,6 +25,7 @@ struct followed {
     struct log_reader *reader;
     enum sh_error stopped; /* it cannot go on, for now */
     int64_t again_ns;      /* when it is looked at again */
+    bool verified;         /* what was applied last stands in it */
 };
 
 struct view {
@@ -189,6 +190,45 @@ static enum sh_error apply(struct view *v, const struct followed *f)
     return result;
 }
 
+/* Whether the entry that was applied last is another one in the log now. What cannot be read says nothing. */
+static bool holds_other_frames(struct view *v, struct followed *f)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    struct frame_header h;
+    if (place == NULL || place->lsn == 0)
+        return false;
+    if (f->log.durable_lsn < place->lsn)
+        return true;
+    if (f->verified || place->checksum == 0)
+        return false;
+    f->verified = true;
+    struct log_read read = {.from = place->lsn,
+                            .durable_end = f->log.durable_end,
+                            .durable_lsn = f->log.durable_lsn,
+                            .max_bytes = 1,
+                            .max_entries = 1};
+    v->frames.len = 0;
+    if (log_reader_read(f->reader, &read, &v->frames) != SH_OK ||
+        frame_header_decode(buf_slice(&v->frames), FRAME_BYTES_MAX, &h) != SH_OK)
+        return false;
+    return h.base_lsn + h.count - 1 != place->lsn || h.checksum != place->checksum;
+}
+
+/* From nothing, as when the folder had been removed. */
+static void make_again(struct view *v, const struct followed *f)
+{
+    char error[VIEW_ERROR_MAX], uuid[ID_TEXT];
+    id16_format(f->log.log, uuid);
+    log_warn("a log holds other entries than were applied to the view, which is made again from all logs",
+             log_text("log", uuid), log_uint("durable_lsn", f->log.durable_lsn));
+    close_store(v);
+    v->applied.count = v->flushed.count = 0;
+    if (!view_store_remove(v->rows, error))
+        name_error(v, error);
+    else
+        open_store(v);
+}
+
 /* One chunk. */
 static void step_log(struct view *v, struct followed *f)
 {
@@ -233,6 +273,10 @@ static bool step(struct view *v)
     if (v->count > 0 && !has_room(v))
         return false;
     for (size_t i = 0; i < v->count && v->store != NULL; i++) {
+        if (holds_other_frames(v, &v->all[i])) {
+            make_again(v, &v->all[i]);
+            return true;
+        }
         if (!is_behind(v, &v->all[i], clock_mono_ns()))
             continue;
         step_log(v, &v->all[i]);
@@ -260,6 +304,13 @@ static void follow(struct view *v, const struct view_log *log)
         vfs_path(dir, v->logs, uuid);
         f = &v->all[v->count++];
         *f = (struct followed){.reader = log_reader_open(v->options.fs, dir, log->log)};
+    }
+    if (log->durable_lsn < f->log.durable_lsn) { /* its readers know places that are no more */
+        log_reader_close(f->reader);
+        id16_format(log->log, uuid);
+        vfs_path(dir, v->logs, uuid);
+        f->reader = log_reader_open(v->options.fs, dir, log->log);
+        f->verified = false;
     }
     f->log = *log;
 }

@@ -6,6 +6,9 @@
  *  the disk is     ▼  │
  *  nearly full   pausing: what is applied can be read
  *
+ * A log may end earlier than what was applied of it, or hold other frames there: its node's disk was set
+ * back, and others had something else (docs/adr/0010). Then all of the view is made again from the logs.
+ *
  * A log whose next entries cannot be read (trimmed, damaged and not accepted as lost) or not understood stops
  * the view of that log, named, and is looked at again each second; the others go on. */
 #ifndef QUERYSVC_VIEW_H

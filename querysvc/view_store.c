@@ -171,6 +171,15 @@ void view_store_abandon(struct view_store *s)
     rocksdb_cancel_all_background_work(s->db, 0);
 }
 
+bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX])
+{
+    rocksdb_options_t *options = rocksdb_options_create();
+    char *message = NULL;
+    rocksdb_destroy_db(options, dir, &message);
+    rocksdb_options_destroy(options);
+    return went_well(message, error);
+}
+
 /* ---------------------------------------------------------------- writing */
 
 void view_store_put(struct view_store *s, struct slice key, struct slice row)

@@ -30,6 +30,9 @@ void view_store_close(struct view_store *store);
 /* Nothing is written, nor freed: before the end of the process, when there is no room. */
 void view_store_abandon(struct view_store *store);
 
+/* Removes what is in the folder; nobody has it open. */
+bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX]);
+
 /* ---- writing ---- */
 void view_store_put(struct view_store *store, struct slice key, struct slice row);
 /* A change that is merged (view_merge). */

@@ -390,6 +390,40 @@ class Kills(KvTest):
         self.node.start()
         self.assertEqual(self.node.json("kv", "scan", "--session", self.file), before)
 
+    def keep(self, name):
+        """What the folder holds now, the node has stopped; returns what puts it back."""
+        folder, kept = os.path.join(self.node.data, name), os.path.join(self.node.dir, f"kept-{name}")
+        shutil.copytree(folder, kept)
+
+        def put_back():
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+        return put_back
+
+    def test_a_log_that_was_set_back_takes_the_view_with_it(self):
+        def values():
+            return {key: value for key, (value, _) in scan(self.node).items()}
+        before, lost, new = ({b"k": text.encode()} for text in ("before", "lost", "new"))
+        self.node.ctl("kv", "put", "k", "before")
+        self.assertEqual(self.node.stop(), 0)
+        set_log_back = self.keep("log")
+        self.node.start()
+        self.node.ctl("kv", "put", "k", "lost")
+        self.node.ctl("kv", "put", "other", "lost")
+        wait_for(lambda: values() == {**lost, b"other": b"lost"}, "both to be applied")
+        self.assertEqual(self.node.stop(), 0)
+        set_view_forth = self.keep("view")
+        set_log_back()
+        self.node.start()
+        wait_for(lambda: values() == before, "the view to be made again")
+        self.assertTrue(self.node.log_lines("a log holds other entries than were applied"))
+        self.node.ctl("kv", "put", "k", "new")  # the LSNs of what was lost
+        self.node.ctl("kv", "put", "new", "too")
+        self.assertEqual(self.node.stop(), 0)
+        set_view_forth()
+        self.node.start()
+        wait_for(lambda: values() == {**new, b"new": b"too"}, "the view to be made again")
+
     def test_a_view_that_is_damaged_is_named_and_the_node_goes_on(self):
         self.write(1)
         self.assertEqual(self.node.stop(), 0)
