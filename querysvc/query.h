@@ -114,6 +114,7 @@ struct query_copies {
     uint64_t version; /* of what it has said */
     struct query_probes probes;
     uint64_t watch; /* number of the long poll's request; 0: it isn't out */
+    bool wanted;    /* somebody waits for it to be sent */
     struct loop_timer pause;
 };
 

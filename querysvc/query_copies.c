@@ -1,6 +1,6 @@
-/* The logs of other nodes that this one holds copies of, and how far each copy is durable: by long polls to
- * walsvc, since the view follows all of them; the durable ends that were told last stay valid while it is
- * away. */
+/* The logs of other nodes that this one holds copies of, and how far each copy is durable: by `logs` to
+ * walsvc. Nobody waits most of the time, and then nothing is asked, unless there is a view, which follows all
+ * of them; the durable ends that were told last stay valid. */
 #include "query.h"
 
 #include <stdlib.h>
@@ -79,7 +79,8 @@ void query_watch_copies(struct query *q)
     struct query_copies *c = &q->copies;
     if (c->watch != 0)
         return;
-    if (c->pause.slot != 0)
+    c->wanted = c->pause.slot != 0;
+    if (c->wanted)
         return; /* sent when the pause is over */
     const struct msg_logs ask = {.boot = c->boot, .newer_than = c->version, .wait_ms = LINK_POLL_MS};
     c->watch = query_ask_wal(q, MSG_logs, &ask);
@@ -87,7 +88,9 @@ void query_watch_copies(struct query *q)
 
 static void on_pause_over(void *arg)
 {
-    query_watch_copies(arg);
+    struct query *q = arg;
+    if (q->copies.wanted || q->view != NULL)
+        query_watch_copies(q);
 }
 
 bool query_on_copies(struct query *q, uint64_t number, uint32_t type, struct slice body)

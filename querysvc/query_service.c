@@ -298,7 +298,8 @@ static enum service_exit start(struct query *q)
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
-    query_view_open(q);
+    if (q->service->config->settings.query_view)
+        query_view_open(q);
     if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */

@@ -499,8 +499,19 @@ static void on_overdue(void *arg)
     look_at_waits(arg);
 }
 
+/* False: there is one. */
+static bool refuse_without_view(struct query *q, struct link_token token)
+{
+    if (q->view == NULL)
+        query_refuse(q, token, SH_FORBIDDEN,
+                     "this node keeps no view: set query.view to true, and restart querysvc", 0);
+    return q->view == NULL;
+}
+
 void query_on_kv(struct query *q, const struct link_request *request)
 {
+    if (refuse_without_view(q, request->token))
+        return;
     union {
         struct msg_kv_get get;
         struct msg_kv_scan scan;
@@ -586,7 +597,7 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
 {
     struct query_view *qv = q->view;
     struct msg_error error;
-    if (qv->hold_number == 0 || number != qv->hold_number)
+    if (qv == NULL || qv->hold_number == 0 || number != qv->hold_number)
         return false;
     struct view_hold *hold = hold_of(qv, qv->asked.log);
     qv->hold_number = 0;
@@ -601,6 +612,8 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
 
 void query_on_view_info(struct query *q, const struct link_request *request)
 {
+    if (refuse_without_view(q, request->token))
+        return;
     const struct view_state *state = state_of(q);
     struct buf logs = {0};
     msgpack_packer pk;

@@ -155,7 +155,8 @@ enum sh_error query_wal_open(struct query *q)
     if (e != SH_OK)
         return e;
     query_watch(q);
-    query_watch_copies(q);
+    if (q->view != NULL)
+        query_watch_copies(q);
     return SH_OK;
 }
 

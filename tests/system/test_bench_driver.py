@@ -76,7 +76,8 @@ class BenchDriver(unittest.TestCase):
         self.assertEqual(len(work["rounds"]), 1)
         for part in ("full", "half", "quorum", "catch_up"):
             self.assertIn("to reach", work[part]["target"])
-            self.assertTrue(all(value > 0 for value in work[part]["median"].values()), work[part])
+            for name, value in work[part]["median"].items():  # who is never seen behind lags for no time
+                self.assertGreaterEqual(value, 0 if name.startswith("lag_") else 1e-9, work[part])
         self.assertGreaterEqual(work["catch_up"]["median"]["bytes"], 32 << 20)
 
     def test_a_file_for_the_figures(self):

@@ -174,6 +174,10 @@ class DiskFull(unittest.TestCase):
         self.assertEqual(self.node.tree()["walsvc"]["restarts"], 1)
 
     def test_the_view_of_a_small_disk_stands_still(self):
+        self.assertEqual(self.node.stop(), 0)
+        with open(self.node.config, "a", encoding="ascii") as file:
+            file.write("query: {view: true}\n")
+        self.node.start()
         self.assertEqual(self.node.json("kv", "put", "k", "v")["ack"], "local")
         for command in (("kv", "get", "k"), ("kv", "scan")):
             done = self.node.ctl("--timeout", "1s", *command, check=False)

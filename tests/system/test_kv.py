@@ -56,7 +56,7 @@ class Kv(KvTest):
 
     @classmethod
     def setUpClass(cls):
-        cls.node = Node().start()
+        cls.node = Node("query: {view: true}").start()
 
     @classmethod
     def tearDownClass(cls):
@@ -298,7 +298,7 @@ class Kills(KvTest):
     """What is applied is applied once."""
 
     def setUp(self):
-        self.node = Node("wal: {segment_size: 1MiB}", SUPERVISOR).start()
+        self.node = Node("wal: {segment_size: 1MiB}\nquery: {view: true}", SUPERVISOR).start()
         self.addCleanup(self.node.close)
         self.file = self.session()
         self.model, self.failures, self.ends = {}, [], threading.Event()

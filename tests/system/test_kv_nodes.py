@@ -6,10 +6,11 @@ import shutil
 import threading
 import unittest
 
-from cluster import Cluster
+from cluster import TIMES, Cluster
 from shanghai import wait_for
 
 WRITES = 200 if os.environ.get("SHANGHAI_LONG") else 40
+SETTINGS = TIMES + "\nquery: {view: true}"
 
 
 class KvNodes(unittest.TestCase):
@@ -31,7 +32,7 @@ class KvNodes(unittest.TestCase):
             node.ctl("kv", "txn", "--session", file, input="\n".join(lines).encode())
 
     def test_all_write_the_same_keys_and_end_with_the_same_rows(self):
-        with Cluster().start() as cluster:
+        with Cluster(settings=SETTINGS).start() as cluster:
             sums = {name: {} for name in cluster.nodes}
             files = {name: self.session(cluster, name) for name in cluster.nodes}
             writers = [threading.Thread(target=self.write_many, args=(node, files[name], i, sums[name]))
@@ -56,7 +57,7 @@ class KvNodes(unittest.TestCase):
             self.assertEqual(len({row["version"]["log"] for row in scans[0] if "version" in row}), 3, "each holds some")
 
     def test_a_session_goes_along_to_other_nodes(self):
-        with Cluster().start() as cluster:
+        with Cluster(settings=SETTINGS).start() as cluster:
             file = self.session(cluster, "one")
             for i in range(50):
                 writer, *readers = (cluster[f"n{(i + k) % 3 + 1}"] for k in range(3))
@@ -65,7 +66,7 @@ class KvNodes(unittest.TestCase):
                     self.assertEqual(reader.ctl("kv", "get", "--session", file, "k").stdout, b"%d\n" % i, reader.name)
 
     def test_a_session_that_cannot_be_reached_ends_in_time(self):
-        with Cluster().start() as cluster:
+        with Cluster(settings=SETTINGS).start() as cluster:
             file = self.session(cluster, "one")
             first = cluster["n1"].json("kv", "put", "--session", file, "--ack", "all", "k", "all have it")
             for name in ("n2", "n3"):
@@ -88,7 +89,7 @@ class KvNodes(unittest.TestCase):
                                                              check=False).stdout == b"only n1 has it\n", f"{name} to have it")
 
     def test_a_node_that_lost_its_view_has_the_rows_of_all_again(self):
-        with Cluster().start() as cluster:
+        with Cluster(settings=SETTINGS).start() as cluster:
             file = self.session(cluster, "one")
             for name, node in cluster.nodes.items():
                 node.ctl("kv", "txn", "--session", file, "--ack", "all", input=f"put {name} x\nincr sum 5\n".encode())
