@@ -10,6 +10,7 @@
  *                                                │                   │ all the same
  *                                                └─ (none is left)   └──► asking for what comes behind them
  *
+ * Whoever is silent once it is asked from further back is asked for the same again, a few times.
  * Nothing is found by a member's word alone: only frames that are valid, and continue what is here, show that
  * it has more, or others. One look is under way at a time. */
 #include <stdio.h>
@@ -19,7 +20,7 @@
 
 #define END_ANSWER_NS    NS_PER_S
 #define FRAMES_ANSWER_NS (5 * NS_PER_S)
-enum { COMPARED_BYTES = 1 << 20 };
+enum { COMPARED_BYTES = 1 << 20, SILENCES_MOST = 3 };
 
 static void found(struct repl_core *core, int64_t now_ns, enum repl_finding finding,
                   const struct repl_fork *fork)
@@ -39,7 +40,7 @@ static void ask(struct repl_core *core, int64_t now_ns)
         .position = l->at.position,
         .lsn = l->at.next_lsn - 1,
         .checksum = l->at.checksum,
-        .most_bytes = l->where == FROM_END ? 1 : COMPARED_BYTES,
+        .most_bytes = l->where == FROM_END ? 1 : COMPARED_BYTES >> l->silences,
         .most_entries = l->where == FROM_END ? 1 : UINT64_MAX,
     };
     l->step = LOOK_ASKING;
@@ -186,6 +187,7 @@ static void on_behind(struct repl_core *core, int64_t now_ns, uint64_t its_end)
 static bool on_reply(struct repl_core *core, int64_t now_ns, const struct msg_fetch_reply *reply)
 {
     core->proof.look.its_lsn = reply->durable_lsn;
+    core->proof.look.silences = 0;
     switch ((enum log_copy_state)reply->state) {
     case LOG_COPY_FRAMES:
         return on_frames(core, now_ns, reply);
@@ -235,9 +237,17 @@ bool repl_fork_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial, 
     return on_reply(core, now_ns, &reply);
 }
 
+/* A look goes through many answers, one after the other: one that is lost is asked for again, or what was
+ * compared so far would be in vain, each time. The first question is not: others may answer it. */
 static void on_silence(struct repl_core *core, int64_t now_ns)
 {
+    struct repl_look_at *l = &core->proof.look;
     core->counters.failed++;
+    if (l->where != FROM_END && l->silences < SILENCES_MOST && core->members[l->member].up) {
+        l->silences++; /* and less is asked for, should the line be slow */
+        ask(core, now_ns);
+        return;
+    }
     found(core, now_ns, FOUND_SILENT, NULL);
 }
 

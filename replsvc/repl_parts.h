@@ -107,6 +107,7 @@ struct repl_look_at {
     uint64_t serial;
     int64_t due_ns;      /* ASKING: it is given up */
     struct log_chain at; /* that is asked for */
+    unsigned silences;   /* in a row, at that place */
     uint64_t its_lsn;    /* how far it has the log, by its word */
     bool says_behind;    /* and nothing of another chain */
 };

@@ -425,6 +425,74 @@ static void test_who_is_silent_is_looked_at_more_and_more_rarely(void **state)
     assert_no_verdict();
 }
 
+/* It sends one frame in each answer, and is silent so many times before each. */
+static void let_compare_slowly(unsigned node, const struct model_log *its, unsigned silences)
+{
+    struct repl_action fetch = expect_question(node);
+    peer_answer(&rig, &fetch, its);
+    peer_look_back(&rig, &mine);
+    while (asks(node)) {
+        for (unsigned i = 0; i < silences; i++) {
+            struct repl_action again;
+            fetch = peer_expect_fetch(&rig, 1, node);
+            if (i % 2)
+                peer_fail(&rig, &fetch);
+            else
+                peer_wait(&rig, 5000);
+            again = peer_expect_fetch(&rig, 1, node);
+            assert_int_equal(again.fetch.position, fetch.fetch.position);
+            assert_true(again.fetch.most_bytes < fetch.fetch.most_bytes);
+            rig.actions[rig.action_count++] = again;
+        }
+        fetch = peer_expect_fetch(&rig, 1, node);
+        fetch.fetch.most_bytes = 1;
+        if (peer_answer(&rig, &fetch, its))
+            peer_compare(&rig, &mine);
+        else if (peer_count(&rig, REPL_LOOK_BACK) > 0)
+            peer_look_back(&rig, &mine);
+    }
+}
+
+/* However many answers it takes: what was compared before one that is lost is not in vain. */
+static void test_an_answer_that_is_lost_is_asked_for_again(void **state)
+{
+    (void)state;
+    peer_served(&rig, 2, LOG_COPY_FORKED);
+    let_compare_slowly(2, &other, 3);
+    assert_verdict(2, "n2 has other entries from LSN 51");
+}
+
+static void test_who_is_silent_for_long_is_asked_no_more(void **state)
+{
+    (void)state;
+    peer_served(&rig, 2, LOG_COPY_FORKED);
+    struct repl_action fetch = expect_question(2);
+    peer_answer(&rig, &fetch, &other);
+    peer_look_back(&rig, &mine);
+    for (unsigned i = 0; i < 4; i++) {
+        fetch = peer_expect_fetch(&rig, 1, 2);
+        assert_int_equal(fetch.slot, REPL_FORK_SLOT);
+        peer_fail(&rig, &fetch);
+    }
+    assert_nothing_is_asked();
+    assert_no_verdict();
+}
+
+static void test_who_is_down_is_not_asked_again(void **state)
+{
+    (void)state;
+    peer_served(&rig, 2, LOG_COPY_FORKED);
+    struct repl_action fetch = expect_question(2);
+    peer_answer(&rig, &fetch, &other);
+    peer_look_back(&rig, &mine);
+    fetch = peer_expect_fetch(&rig, 1, 2);
+    peer_member(&rig, 2)->up = false;
+    peer_tell_members(&rig);
+    peer_fail(&rig, &fetch);
+    assert_nothing_is_asked();
+    assert_no_verdict();
+}
+
 /* Of one, however many say so; the next one then. */
 static void test_one_look_is_under_way(void **state)
 {
@@ -557,6 +625,9 @@ int main(void)
         TEST_SERVING(test_given_up_frames_are_the_members_to_mend),
         TEST_SERVING(test_a_member_is_looked_at_once_a_minute),
         TEST_SERVING(test_who_is_silent_is_looked_at_more_and_more_rarely),
+        TEST_SERVING(test_an_answer_that_is_lost_is_asked_for_again),
+        TEST_SERVING(test_who_is_silent_for_long_is_asked_no_more),
+        TEST_SERVING(test_who_is_down_is_not_asked_again),
         TEST_SERVING(test_one_look_is_under_way),
         TEST_SERVING(test_frames_that_do_not_continue_prove_nothing),
         TEST_SERVING(test_frames_of_another_place_or_log_prove_nothing),
