@@ -516,7 +516,9 @@ uint64_t sim_disk_calls(const struct sim_disk *d)
 
 void sim_disk_stop_after(struct sim_disk *d, uint64_t calls)
 {
+    pthread_mutex_lock(&d->lock);
     d->stop_at = d->calls + calls;
+    pthread_mutex_unlock(&d->lock);
 }
 
 void sim_disk_fail_next_sync(struct sim_disk *d)
