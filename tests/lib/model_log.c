@@ -219,7 +219,8 @@ void model_log_serve(const struct model_log *log, const struct repl_serve *serve
     } else if (serve->most_bytes > 0) {
         gather(log, at, serve->durable.position, serve, out);
     }
-    reply->bytes = slice_of(out->data + before, out->len - before);
+    if (out->len > before)
+        reply->bytes = slice_of(out->data + before, out->len - before);
     if (reply->bytes.len > 0)
         reply->segment = log->frames[at].segment;
     else if (reply->state == LOG_COPY_FRAMES)
