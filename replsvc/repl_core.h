@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "digest.h"
+#include "given_up.h"
 #include "held_log.h"
 #include "log_reader_copy.h"
 
@@ -21,7 +22,6 @@ enum {
     /* of fetches: one for each log, one for repairs, one for what members have, one for digests, one for logs
        that nobody extends any more */
     REPL_SLOTS = REPL_LOGS_MAX + 4,
-    REPL_GIVEN_UP_MAX = 16,
     REPL_WAIT_MS = 5000,   /* how long a source may hold a fetch */
     REPL_DIGESTS_MAX = 64, /* in a digests_reply */
     REPL_CLOSED_MAX = 1024 /* as many as walsvc's register has */
@@ -84,7 +84,7 @@ struct repl_logs {
     bool own_copy;               /* nor is it: it's open as a copy, and is fetched back */
     const struct held_log *held; /* that are held, the own one first */
     size_t count;
-    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* of the own log: checksums of the first frames of what was */
+    uint32_t given_up[GIVEN_UP_MAX]; /* of the own log: checksums of the first frames of what was */
     size_t given_up_count;
 };
 void repl_core_logs(struct repl_core *core, int64_t now_ns, const struct repl_logs *logs);
@@ -111,9 +111,6 @@ uint32_t repl_fork_first(struct slice frames);
 /* The answer to REPL_FIND_FORK; NULL: the frames here can't be read. */
 void repl_core_parted(struct repl_core *core, int64_t now_ns, uint64_t serial, const struct repl_fork *fork);
 
-/* Checksums of first frames that were given up, as in fetch_reply and copy_append; false: malformed. */
-void repl_given_up_pack(const uint32_t *checksums, size_t count, struct buf *out);
-bool repl_given_up_unpack(struct slice array, uint32_t out[REPL_GIVEN_UP_MAX], size_t *count);
 /* What is to be told with an answer of that state about a log; appended, nothing when there is nothing. */
 void repl_core_given_up(const struct repl_core *core, struct id16 log, enum log_copy_state state,
                         struct buf *out);
@@ -214,7 +211,7 @@ struct repl_store {
     struct slice bytes; /* of the body that repl_core_fetched got */
     bool anew;
     bool over; /* other frames that stand there are replaced; of another node's log: those with one of */
-    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    uint32_t given_up[GIVEN_UP_MAX];
     size_t given_up_count;
 };
 

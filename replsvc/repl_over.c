@@ -51,7 +51,7 @@ void repl_over_note(struct repl_core *core, struct repl_follow *f, int64_t now_n
         return;
     if (is_behind && f->parts_ns > 0 && now_ns - f->parts_ns < BEHIND_EACH_NS)
         return;
-    if (!repl_given_up_unpack(reply->given_up, f->given_up, &f->given_up_count)) {
+    if (!given_up_unpack(reply->given_up, f->given_up, &f->given_up_count)) {
         core->counters.malformed++;
         return;
     }
@@ -60,44 +60,10 @@ void repl_over_note(struct repl_core *core, struct repl_follow *f, int64_t now_n
     f->parts_end = reply->durable_end < f->durable.position ? reply->durable_end : f->durable.position;
 }
 
-bool repl_has_checksum(const uint32_t *checksums, size_t count, uint32_t checksum)
-{
-    for (size_t i = 0; i < count; i++)
-        if (checksums[i] == checksum)
-            return true;
-    return false;
-}
-
-void repl_given_up_pack(const uint32_t *checksums, size_t count, struct buf *out)
-{
-    msgpack_packer pk;
-    mp_packer(&pk, out);
-    msgpack_pack_array(&pk, count);
-    for (size_t i = 0; i < count; i++)
-        msgpack_pack_uint32(&pk, checksums[i]);
-}
-
-bool repl_given_up_unpack(struct slice array, uint32_t out[REPL_GIVEN_UP_MAX], size_t *count)
-{
-    struct mp m = mp_of(array);
-    uint32_t entries;
-    uint64_t checksum;
-    *count = 0;
-    if (!mp_array(&m, &entries) || entries > REPL_GIVEN_UP_MAX)
-        return false;
-    for (uint32_t i = 0; i < entries; i++) {
-        if (!mp_uint(&m, &checksum) || checksum > UINT32_MAX)
-            return false;
-        out[i] = (uint32_t)checksum;
-    }
-    *count = entries;
-    return mp_at_end(&m);
-}
-
 void repl_core_given_up(const struct repl_core *core, struct id16 log, enum log_copy_state state,
                         struct buf *out)
 {
     bool is_told = state == LOG_COPY_FORKED || state == LOG_COPY_BEHIND;
     if (is_told && id16_equal(log, core->own) && core->given_up_count > 0)
-        repl_given_up_pack(core->given_up, core->given_up_count, out);
+        given_up_pack(core->given_up, core->given_up_count, out);
 }

@@ -1,6 +1,7 @@
 /* Inside of replsvc's core.
  *
  *   repl_core.c    opening, membership, what walsvc holds, time
+ *   repl_followed.c  which logs are followed, and where their copies stand
  *   repl_follow.c  a followed log: whom to ask, what comes, what is stored
  *   repl_check.c   whether bytes are what was asked for, and where they part from those here
  *   repl_serve.c   fetches of others that wait for something to be sent
@@ -51,11 +52,11 @@ struct repl_follow {
     uint64_t retries;
     int64_t trimmed_ns; /* since when what comes next was found to be trimmed; 0: it was not */
     bool forked;
-    bool off_chain;     /* the origin has said last that the copy is longer, or another one */
-    bool parts;         /* the origin has given up a chain that this may be: to be looked at, */
-    uint64_t parts_end; /* from there back */
-    int64_t parts_ns;   /* when it was found to be behind last */
-    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* by the origin */
+    bool off_chain;                  /* the origin has said last that the copy is longer, or another one */
+    bool parts;                      /* the origin has given up a chain that this may be: to be looked at, */
+    uint64_t parts_end;              /* from there back */
+    int64_t parts_ns;                /* when it was found to be behind last */
+    uint32_t given_up[GIVEN_UP_MAX]; /* by the origin */
     size_t given_up_count;
     bool over; /* frames are fetched that replace what is here, from `lead` alone */
     int lead;  /* a member that was found to have what comes next, whatever it is heard to hold; -1: none */
@@ -205,7 +206,7 @@ struct repl_core {
     size_t member_count;
     struct id16 wal_boot;
     bool knows_logs, own_copy;
-    uint32_t given_up[REPL_GIVEN_UP_MAX]; /* of the own log */
+    uint32_t given_up[GIVEN_UP_MAX]; /* of the own log */
     size_t given_up_count;
     struct held_log held[REPL_LOGS_MAX]; /* [0]: the own one */
     size_t held_count;
@@ -240,16 +241,27 @@ void repl_cut_held(struct repl_core *core, struct id16 log, const struct log_cha
 /* How far a log is durable here. NULL: it isn't held, or its place is asked for. */
 const struct log_chain *repl_end_here(struct repl_core *core, struct id16 log);
 
-/* ---- repl_follow.c ---- */
+/* ---- repl_followed.c ---- */
 /* Looks which logs there are to follow, and how far others are. */
 void repl_follow_members(struct repl_core *core, int64_t now_ns);
 void repl_follow_logs(struct repl_core *core, int64_t now_ns, bool rebooted);
+struct repl_follow *repl_follow_of(struct repl_core *core, struct id16 log); /* NULL: it isn't followed */
+/* Somebody has the log up to there. */
+void repl_follow_note_best(struct repl_follow *follow, int64_t now_ns, uint64_t lsn, uint64_t end);
+/* So has the copy here: whether it has all that anybody has. */
+void repl_follow_note_caught_up(struct repl_follow *follow, int64_t now_ns);
+/* The own log is followed no more once it is extended again. */
+void repl_follow_leave_own(struct repl_core *core);
+/* What the member holds of a log; NULL: nothing that is known of. */
+const struct repl_watermark *repl_watermark_of(const struct repl_member *member, struct id16 log);
+uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
+
+/* ---- repl_follow.c ---- */
 /* Sends what fetches can be sent. */
 void repl_follow_go(struct repl_core *core, int64_t now_ns);
 void repl_follow_tick(struct repl_core *core, int64_t now_ns);
 int64_t repl_follow_due_ns(const struct repl_core *core);
 void repl_follow_push_positions(struct repl_core *core);
-struct repl_follow *repl_follow_of(struct repl_core *core, struct id16 log); /* NULL: it isn't followed */
 /* The answer to its fetch is wanted no more. */
 void repl_follow_cancel(struct repl_core *core, struct repl_follow *follow);
 /* Bytes that may still be asked for. */
@@ -296,11 +308,6 @@ bool repl_repair_fetched(struct repl_core *core, int64_t now_ns, uint64_t serial
                          struct slice body);
 void repl_repair_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t serial);
 
-/* ---- repl_follow.c ---- */
-/* What the member holds of a log; NULL: nothing that is known of. */
-const struct repl_watermark *repl_watermark_of(const struct repl_member *member, struct id16 log);
-uint64_t repl_watermark_end(const struct repl_member *member, struct id16 log);
-
 /* ---- repl_proof.c ---- */
 /* rebooted: walsvc was started anew. */
 void repl_proof_begin(struct repl_core *core, bool waits, bool rebooted);
@@ -334,7 +341,6 @@ void repl_over_end(struct repl_follow *follow);
 /* The origin of a copy answers that it is forked, or behind: notes whether the origin gave up that chain. */
 void repl_over_note(struct repl_core *core, struct repl_follow *follow, int64_t now_ns,
                     const struct msg_fetch_reply *reply);
-bool repl_has_checksum(const uint32_t *checksums, size_t count, uint32_t checksum);
 
 /* ---- repl_compare.c ---- */
 /* The members are others now. */

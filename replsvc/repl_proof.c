@@ -1,12 +1,12 @@
 /* Whether another member has more of the own log than there is here, or other frames, and who else is looked
  * at (repl_fork.c) for a chain that parts from what is here. By order:
  *
- *   - The own log waits (the machine was started anew, walsvc/wal_proof.h), or is fetched back: all members,
- *     one after the other. One that has more, or other frames, settles the first (so does one that is known
- * to have more, whether it can be asked or not); the second goes on until none has. Who can't be reached is
- *     left out, as long as somebody answers.
- *   - The own log is extended as ever, but a member's fetch says that its copy is longer, or another one:
- * that member, once a minute at most.
+ *   - The own log waits (the machine was started anew, walsvc/wal_proof.h), or is fetched back: all
+ *     members, one after the other. One that has more, or other frames, settles the first (so does one
+ *     that is known to have more, whether it can be asked or not); the second goes on until none has.
+ *     Who can't be reached is left out, as long as somebody answers.
+ *   - The own log is extended as ever, but a member's fetch says that its copy is longer, or another
+ *     one: that member, once a minute at most.
  *   - A copy is forked, and its origin says that it gave up a chain: the origin.
  *
  * Frames whose first one was given up are that member's to mend. */
@@ -192,7 +192,7 @@ void repl_proof_suspect(struct repl_core *core, int64_t now_ns, size_t member)
 
 static bool is_given_up(const struct repl_core *core, const struct repl_fork *fork)
 {
-    return repl_has_checksum(core->given_up, core->given_up_count, fork->theirs);
+    return given_up_has(core->given_up, core->given_up_count, fork->theirs);
 }
 
 static void found_of_waiting(struct repl_core *core, int64_t now_ns, enum repl_finding finding,
@@ -278,7 +278,7 @@ static void found_of_origin(struct repl_core *core, int64_t now_ns, enum repl_fi
     struct repl_follow *f = repl_follow_of(core, core->proof.look.log);
     if (f == NULL || f->stores > 0 || f->over)
         return;
-    if (finding == FOUND_OTHER && repl_has_checksum(f->given_up, f->given_up_count, fork->own)) {
+    if (finding == FOUND_OTHER && given_up_has(f->given_up, f->given_up_count, fork->own)) {
         repl_over_begin(core, f, core->proof.look.member, &fork->at);
         return;
     }

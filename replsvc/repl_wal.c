@@ -163,7 +163,7 @@ static bool decode_given_up(struct slice bytes, struct repl_logs *out)
     struct mp m = mp_of(bytes);
     uint32_t entries = 0, parts;
     uint64_t position, checksum;
-    if (bytes.len > 0 && (!mp_array(&m, &entries) || entries > REPL_GIVEN_UP_MAX))
+    if (bytes.len > 0 && (!mp_array(&m, &entries) || entries > GIVEN_UP_MAX))
         return false;
     for (uint32_t i = 0; i < entries; i++) {
         if (!mp_array(&m, &parts) || parts != 2 || !mp_uint(&m, &position) || !mp_uint(&m, &checksum) ||
@@ -277,7 +277,7 @@ void repl_wal_store(struct repl_service *r, const struct repl_action *action)
 {
     struct buf given_up = {0};
     if (action->store.given_up_count > 0)
-        repl_given_up_pack(action->store.given_up, action->store.given_up_count, &given_up);
+        given_up_pack(action->store.given_up, action->store.given_up_count, &given_up);
     const struct msg_copy_append message = {
         .log = action->store.log,
         .position = action->store.position,

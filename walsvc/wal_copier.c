@@ -255,15 +255,16 @@ static void cut(struct wal_task *task)
 /* Whether what stands at the fork may be replaced by what comes. */
 static bool may_replace(struct wal_copier *c, struct request *r, const struct wal_fork *fork)
 {
-    bool listed;
+    uint32_t listed[GIVEN_UP_MAX];
+    size_t count;
     const uint64_t expected = c->store.log.chain.position;
-    if (!wal_given_up_lists(r->message.given_up, fork->goes, &listed))
+    if (!given_up_unpack(r->message.given_up, listed, &count))
         wal_refuse(&r->refusal, SH_BAD_REQUEST, 0, "given_up is no array of at most 16 checksums");
     else if (is_own(c) && wal_given_up_has(&c->given_up, fork->comes))
         wal_refuse(
             &r->refusal, SH_CONFLICT, expected,
             "these frames were given up here, since others held something else; they are not taken back");
-    else if (!is_own(c) && (!listed || fork->goes == 0))
+    else if (!is_own(c) && (!given_up_has(listed, count, fork->goes) || fork->goes == 0))
         wal_refuse(&r->refusal, SH_CONFLICT, expected,
                    "what stands there in the copy was not given up by the node whose log it is");
     return r->refusal.code == SH_OK;

@@ -15,7 +15,7 @@ static const char name[] = "given-up", first_line[] = "shanghai given-up 1\n";
 enum { CHECKSUM_DIGITS = 8 };
 /* The longest lines: "frame ", 20 digits, a blank, 8 digits, newline; and around them the first line, the log
  * and the checksum. */
-_Static_assert((int)CHECKED_TEXT_MAX >= WAL_GIVEN_UP_MAX * 36 + 20 + 41 + 18, "a full register fits");
+_Static_assert((int)CHECKED_TEXT_MAX >= GIVEN_UP_MAX * 36 + 20 + 41 + 18, "a full register fits");
 
 /* "123456 0a1b2c3d" */
 static bool parse_frame(const char *value, struct wal_given_up_frame *out)
@@ -40,7 +40,7 @@ static enum sh_error parse(struct wal_given_up *g, struct checked_text *text, st
         return SH_CORRUPT;
     if (!id16_equal(found, log))
         return SH_CONFLICT;
-    while (g->count < WAL_GIVEN_UP_MAX && checked_text_take(text, "frame", &value))
+    while (g->count < GIVEN_UP_MAX && checked_text_take(text, "frame", &value))
         if (!parse_frame(value, &g->all[g->count++]))
             return SH_CORRUPT;
     return checked_text_at_end(text) ? SH_OK : SH_CORRUPT;
@@ -91,7 +91,7 @@ int wal_given_up_add(struct wal_given_up *g, const struct vfs *fs, const char *d
     for (size_t i = 0; i < g->count; i++)
         if (g->all[i].position == frame->position && g->all[i].checksum == frame->checksum)
             return 0;
-    if (next.count == WAL_GIVEN_UP_MAX)
+    if (next.count == GIVEN_UP_MAX)
         memmove(next.all, next.all + 1, --next.count * sizeof next.all[0]);
     next.all[next.count++] = *frame;
     int result = write_file(&next, fs, dir, log);
@@ -118,22 +118,4 @@ void wal_given_up_pack(const struct wal_given_up *g, struct buf *out)
         msgpack_pack_uint64(&pk, g->all[i].position);
         msgpack_pack_uint32(&pk, g->all[i].checksum);
     }
-}
-
-bool wal_given_up_lists(struct slice list, uint32_t checksum, bool *listed)
-{
-    struct mp m = mp_of(list);
-    uint32_t count;
-    uint64_t value;
-    *listed = false;
-    if (list.len == 0)
-        return true;
-    if (!mp_array(&m, &count) || count > WAL_GIVEN_UP_MAX)
-        return false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!mp_uint(&m, &value) || value > UINT32_MAX)
-            return false;
-        *listed = *listed || value == checksum;
-    }
-    return mp_at_end(&m);
 }

@@ -10,12 +10,10 @@
 #ifndef WAL_GIVEN_UP_H
 #define WAL_GIVEN_UP_H
 
-#include "buf.h"
 #include "clock.h"
+#include "given_up.h"
 #include "shanghai_error.h"
 #include "vfs.h"
-
-enum { WAL_GIVEN_UP_MAX = 16 };
 
 struct wal_given_up_frame {
     uint64_t position;
@@ -23,7 +21,7 @@ struct wal_given_up_frame {
 };
 
 struct wal_given_up {
-    struct wal_given_up_frame all[WAL_GIVEN_UP_MAX]; /* the oldest first */
+    struct wal_given_up_frame all[GIVEN_UP_MAX]; /* the oldest first */
     size_t count;
 };
 
@@ -38,8 +36,5 @@ int wal_given_up_add(struct wal_given_up *g, const struct vfs *fs, const char *d
 bool wal_given_up_has(const struct wal_given_up *g, uint32_t checksum);
 /* given_up of logs_reply. */
 void wal_given_up_pack(const struct wal_given_up *g, struct buf *out);
-
-/* given_up of copy_append: *listed says whether the checksum stands there. False: malformed. */
-bool wal_given_up_lists(struct slice list, uint32_t checksum, bool *listed);
 
 #endif

@@ -149,8 +149,9 @@ static void check_over(const struct msg_copy_append *m)
     const struct log_chain end = rig.files.chain;
     struct wal_fork fork;
     struct wal_refusal refusal;
-    bool listed;
-    wal_given_up_lists(m->bytes, 1, &listed);
+    uint32_t listed[GIVEN_UP_MAX];
+    size_t count;
+    given_up_unpack(m->bytes, listed, &count);
     enum wal_fork_verdict verdict = wal_copy_fork(&rig.files, m, &fork, &refusal);
     if (verdict == WAL_FORK_REFUSED) {
         assert(refusal.code == SH_BAD_REQUEST || refusal.code == SH_CONFLICT);

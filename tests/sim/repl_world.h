@@ -21,7 +21,7 @@ struct sim_store {
     size_t log;
     uint64_t position, end;
     bool anew, over, is_taken; /* written there, not yet durable */
-    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    uint32_t given_up[GIVEN_UP_MAX];
     size_t given_up_count;
     size_t len;
     uint8_t *bytes;
@@ -78,7 +78,7 @@ struct repl_node {
     bool is_behind;  /* its own log was set back, in this round */
     bool must_prove; /* the machine was started, and nobody has said anything of the own log */
     bool own_copy;   /* the own log is open as a copy */
-    uint32_t given_up[REPL_GIVEN_UP_MAX];
+    uint32_t given_up[GIVEN_UP_MAX];
     size_t given_up_count;
     struct sim_aside *aside;
     size_t aside_count;

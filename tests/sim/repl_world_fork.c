@@ -190,7 +190,7 @@ static void keep_aside(struct repl_world *w, uint32_t node, size_t from)
             n->aside_count++;
             w->kept_aside++;
         }
-    if (n->given_up_count == REPL_GIVEN_UP_MAX)
+    if (n->given_up_count == GIVEN_UP_MAX)
         memmove(n->given_up, n->given_up + 1, --n->given_up_count * sizeof n->given_up[0]);
     n->given_up[n->given_up_count++] = checksum_at(log, from);
 }

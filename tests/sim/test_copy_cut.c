@@ -519,14 +519,14 @@ static void test_the_register_keeps_the_newest_sixteen(void **state)
     use_disk(sim_disk_open());
     assert_int_equal(fs->mkdir(fs, "/d", 0750), 0);
     assert_int_equal(wal_given_up_read(&g, fs, "/d", log), SH_OK);
-    for (uint32_t i = 1; i <= WAL_GIVEN_UP_MAX + 3; i++) {
+    for (uint32_t i = 1; i <= GIVEN_UP_MAX + 3; i++) {
         const struct wal_given_up_frame frame = {UINT64_MAX - i, UINT32_MAX - i};
         assert_int_equal(wal_given_up_add(&g, fs, "/d", log, &frame), 0);
         assert_int_equal(wal_given_up_add(&g, fs, "/d", log, &frame), 0); /* it is known */
     }
     assert_int_equal(wal_given_up_read(&again, fs, "/d", log), SH_OK);
-    assert_int_equal(again.count, WAL_GIVEN_UP_MAX);
-    for (size_t i = 0; i < WAL_GIVEN_UP_MAX; i++) {
+    assert_int_equal(again.count, GIVEN_UP_MAX);
+    for (size_t i = 0; i < GIVEN_UP_MAX; i++) {
         assert_int_equal(again.all[i].position, g.all[i].position);
         assert_int_equal(again.all[i].checksum, g.all[i].checksum);
     }

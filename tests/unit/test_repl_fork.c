@@ -121,7 +121,7 @@ static bool take_store(void)
     assert_false(s->anew);
     size_t differs = s->over ? model_log_differs(&here, s->position, s->bytes) : here.count;
     if (differs < here.count && !id16_equal(s->log, peer_log(1)))
-        assert_true(repl_has_checksum(s->given_up, s->given_up_count, first_of(&here)));
+        assert_true(given_up_has(s->given_up, s->given_up_count, first_of(&here)));
     if (differs < here.count)
         model_log_cut(&here, differs);
     assert_int_equal(model_log_take(&here, s->position, s->bytes, false, &end), SH_OK);
@@ -503,7 +503,7 @@ static void say(unsigned node, enum log_copy_state state, const uint32_t *checks
 {
     struct buf given_up = {0};
     struct repl_action fetch = peer_expect_fetch(&rig, 2, node);
-    repl_given_up_pack(checksums, count, &given_up);
+    given_up_pack(checksums, count, &given_up);
     const struct msg_fetch_reply reply = forked(&fetch, state, &given_up);
     assert_false(peer_reply(&rig, &fetch, &reply));
     buf_free(&given_up);
@@ -551,7 +551,7 @@ static void test_a_copy_that_continues_its_origin_does_not_give_way(void **state
         if (asks(2, 2) && peer_count(&rig, REPL_LOOK_BACK) == 0) {
             struct buf given_up = {0};
             take_fetch(2, 2, &fetch);
-            repl_given_up_pack(checksums, 1, &given_up);
+            given_up_pack(checksums, 1, &given_up);
             struct msg_fetch_reply reply = forked(&fetch, LOG_COPY_BEHIND, &given_up);
             if (fetch.slot == REPL_FORK_SLOT) {
                 if (peer_answer(&rig, &fetch, &there))
@@ -668,12 +668,12 @@ static void test_the_origin_says_what_it_gave_up(void **state)
 {
     (void)state;
     struct buf out = {0};
-    uint32_t checksums[REPL_GIVEN_UP_MAX];
+    uint32_t checksums[GIVEN_UP_MAX];
     size_t count;
     repl_core_given_up(rig.core, peer_log(1), LOG_COPY_FORKED, &out);
     assert_int_equal(out.len, 0);
-    rig.logs.given_up_count = REPL_GIVEN_UP_MAX;
-    for (unsigned i = 0; i < REPL_GIVEN_UP_MAX; i++)
+    rig.logs.given_up_count = GIVEN_UP_MAX;
+    for (unsigned i = 0; i < GIVEN_UP_MAX; i++)
         rig.logs.given_up[i] = UINT32_MAX - i;
     peer_tell_logs(&rig);
     repl_core_given_up(rig.core, peer_log(2), LOG_COPY_FORKED, &out); /* of another log */
@@ -681,8 +681,8 @@ static void test_the_origin_says_what_it_gave_up(void **state)
     repl_core_given_up(rig.core, peer_log(1), LOG_COPY_END, &out);
     assert_int_equal(out.len, 0);
     repl_core_given_up(rig.core, peer_log(1), LOG_COPY_BEHIND, &out);
-    assert_true(repl_given_up_unpack(buf_slice(&out), checksums, &count));
-    assert_int_equal(count, REPL_GIVEN_UP_MAX);
+    assert_true(given_up_unpack(buf_slice(&out), checksums, &count));
+    assert_int_equal(count, GIVEN_UP_MAX);
     assert_int_equal(checksums[15], UINT32_MAX - 15);
     buf_free(&out);
 }
