@@ -71,6 +71,14 @@ bool shc_copy(char *out, size_t size, struct slice text);
 /* A map of names to numbers; those of a newer version whose name is too long are left out. *out, also when it
  * is malformed (false), is freed by the caller; *count was 0. */
 bool shc_counters(struct slice map, struct sh_counter **out, size_t *count);
+/* What an array holds; no bytes at all, from a node that does not know the field, are none. Items are zeroed
+ * before they are decoded; they, the malformed one included, are the caller's to free. */
+struct shc_items {
+    void *all;
+    size_t count;
+    bool good;
+};
+struct shc_items shc_items(struct slice array, size_t item_bytes, bool (*decode)(struct mp *m, void *item));
 /* The first and the last durable LSN of a log, all zero for the node's own; sh_log_info's errors. */
 enum sh_error shc_log_ends(struct sh_client *c, const uint8_t log[16], uint64_t *first, uint64_t *last);
 

@@ -93,8 +93,9 @@ static bool decode_segment(struct mp *m, struct sh_kept_segment *out)
     return skip_rest(m, fields, 6);
 }
 
-static bool decode_hold(struct mp *m, struct sh_hold *out)
+static bool decode_hold(struct mp *m, void *item)
 {
+    struct sh_hold *out = item;
     uint32_t fields;
     uint64_t kind, expires;
     struct slice name;
@@ -107,8 +108,9 @@ static bool decode_hold(struct mp *m, struct sh_hold *out)
     return skip_rest(m, fields, 6);
 }
 
-static bool decode_damage(struct mp *m, struct sh_damage *out)
+static bool decode_damage(struct mp *m, void *item)
 {
+    struct sh_damage *out = item;
     uint32_t fields;
     uint64_t found, accepted;
     struct slice file, copy;
@@ -138,34 +140,6 @@ static bool decode_segments(struct slice list, struct sh_wal_info *info)
     return true;
 }
 
-static bool decode_holds(struct slice list, struct sh_wal_info *info)
-{
-    struct mp m = mp_of(list);
-    uint32_t count;
-    if (!mp_array(&m, &count))
-        return false;
-    info->holds = xcalloc((size_t)count + 1, sizeof *info->holds);
-    for (uint32_t i = 0; i < count; i++)
-        if (!decode_hold(&m, &info->holds[info->hold_count++]))
-            return false;
-    return true;
-}
-
-static bool decode_damages(struct slice list, struct sh_wal_info *info)
-{
-    struct mp m = mp_of(list);
-    uint32_t count;
-    if (list.len == 0)
-        return true;
-    if (!mp_array(&m, &count))
-        return false;
-    info->damages = xcalloc((size_t)count + 1, sizeof *info->damages);
-    for (uint32_t i = 0; i < count; i++)
-        if (!decode_damage(&m, &info->damages[info->damage_count++]))
-            return false;
-    return true;
-}
-
 static bool take_rest(const struct msg_wal_info_reply *reply, struct sh_wal_info *info)
 {
     info->retention_bytes = reply->retention_bytes;
@@ -183,7 +157,13 @@ static bool take_rest(const struct msg_wal_info_reply *reply, struct sh_wal_info
     info->scrub_last_ns = (int64_t)reply->scrub_last;
     info->scrubbing = reply->scrubbing;
     info->closed = reply->closed;
-    return decode_holds(reply->holds, info) && decode_damages(reply->damages, info);
+    const struct shc_items holds = shc_items(reply->holds, sizeof *info->holds, decode_hold),
+                           damages = shc_items(reply->damages, sizeof *info->damages, decode_damage);
+    info->holds = holds.all;
+    info->hold_count = holds.count;
+    info->damages = damages.all;
+    info->damage_count = damages.count;
+    return holds.good && damages.good;
 }
 
 /* One page of segments; the rest is taken from the first one. */

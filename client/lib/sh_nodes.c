@@ -54,10 +54,26 @@ bool shc_copy(char *out, size_t size, struct slice text)
     return true;
 }
 
+struct shc_items shc_items(struct slice array, size_t item_bytes, bool (*decode)(struct mp *m, void *item))
+{
+    struct shc_items items = {.good = true};
+    struct mp m = mp_of(array);
+    uint32_t count;
+    if (array.len == 0)
+        return items;
+    items.good = mp_array(&m, &count);
+    if (items.good)
+        items.all = xcalloc((size_t)count + 1, item_bytes); /* count: at most the bytes that came */
+    while (items.good && items.count < count)
+        items.good = decode(&m, (uint8_t *)items.all + items.count++ * item_bytes);
+    return items;
+}
+
 /* ---------------------------------------------------------------- nodes */
 
-static bool decode_watermark(struct mp *m, struct sh_watermark *out)
+static bool decode_watermark(struct mp *m, void *item)
 {
+    struct sh_watermark *out = item;
     uint32_t fields;
     struct slice log;
     if (!mp_array(m, &fields) || fields < 3 || !mp_bin(m, &log) || log.len != sizeof out->log ||
@@ -66,21 +82,6 @@ static bool decode_watermark(struct mp *m, struct sh_watermark *out)
     memcpy(out->log, log.data, sizeof out->log);
     for (uint32_t i = 3; i < fields; i++)
         if (!mp_skip(m))
-            return false;
-    return true;
-}
-
-static bool decode_watermarks(struct slice list, struct sh_node *out)
-{
-    struct mp m = mp_of(list);
-    uint32_t count;
-    if (list.len == 0)
-        return true;
-    if (!mp_array(&m, &count))
-        return false;
-    out->watermarks = xcalloc((size_t)count + 1, sizeof *out->watermarks); /* count: the bytes that came */
-    for (uint32_t i = 0; i < count; i++)
-        if (!decode_watermark(&m, &out->watermarks[out->watermark_count++]))
             return false;
     return true;
 }
@@ -104,10 +105,13 @@ static bool decode_record(struct slice bytes, struct sh_node *out)
     return true;
 }
 
-static bool decode_node(struct slice bytes, struct sh_node *out)
+static bool decode_node(struct mp *m, void *item)
 {
+    struct sh_node *out = item;
     struct msg_node_info info;
-    if (msg_decode(MSG_node_info, bytes, &info) != SH_OK || !decode_record(info.member, out))
+    struct slice bytes;
+    if (!mp_raw(m, &bytes) || msg_decode(MSG_node_info, bytes, &info) != SH_OK ||
+        !decode_record(info.member, out))
         return false;
     out->self = info.self;
     out->observed = info.observed;
@@ -115,21 +119,10 @@ static bool decode_node(struct slice bytes, struct sh_node *out)
     out->drifting = info.drifting;
     out->heard_ms = info.self ? -1 : (int64_t)info.heard_ms - 1;
     out->ahead_ms = (int64_t)info.ahead_ms - (int64_t)info.behind_ms;
-    return decode_watermarks(info.watermarks, out);
-}
-
-static bool decode_nodes(struct slice list, struct sh_nodes *out)
-{
-    struct mp m = mp_of(list);
-    struct slice bytes;
-    uint32_t count;
-    if (!mp_array(&m, &count))
-        return false;
-    out->nodes = xcalloc((size_t)count + 1, sizeof *out->nodes);
-    for (uint32_t i = 0; i < count; i++)
-        if (!mp_raw(&m, &bytes) || !decode_node(bytes, &out->nodes[out->node_count++]))
-            return false;
-    return true;
+    const struct shc_items watermarks = shc_items(info.watermarks, sizeof *out->watermarks, decode_watermark);
+    out->watermarks = watermarks.all;
+    out->watermark_count = watermarks.count;
+    return watermarks.good;
 }
 
 bool shc_counters(struct slice map, struct sh_counter **out, size_t *out_count)
@@ -155,9 +148,12 @@ static bool take_nodes(const struct msg_nodes_reply *reply, struct sh_nodes *out
     out->only_first = reply->only_first;
     out->only_last = reply->only_last;
     out->next_event = reply->next_event;
-    return shc_copy(out->cluster, sizeof out->cluster, reply->cluster) &&
+    const struct shc_items nodes = shc_items(reply->nodes, sizeof *out->nodes, decode_node);
+    out->nodes = nodes.all;
+    out->node_count = nodes.count;
+    return nodes.good && shc_copy(out->cluster, sizeof out->cluster, reply->cluster) &&
            shc_copy(out->node, sizeof out->node, reply->node) &&
-           shc_copy(out->text, sizeof out->text, reply->text) && decode_nodes(reply->nodes, out) &&
+           shc_copy(out->text, sizeof out->text, reply->text) &&
            shc_counters(reply->counters, &out->counters, &out->counter_count);
 }
 

@@ -20,10 +20,12 @@ const char *sh_replica_state_name(enum sh_replica_state state)
     return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
-static bool decode_replica(struct slice bytes, struct sh_replica *out)
+static bool decode_replica(struct mp *m, void *item)
 {
+    struct sh_replica *out = item;
     struct msg_replica_info info;
-    if (msg_decode(MSG_replica_info, bytes, &info) != SH_OK ||
+    struct slice bytes;
+    if (!mp_raw(m, &bytes) || msg_decode(MSG_replica_info, bytes, &info) != SH_OK ||
         !shc_copy(out->origin, sizeof out->origin, info.origin) ||
         !shc_copy(out->peer, sizeof out->peer, info.peer))
         return false;
@@ -41,22 +43,9 @@ static bool decode_replica(struct slice bytes, struct sh_replica *out)
     return true;
 }
 
-static bool decode_list(struct slice list, struct sh_replica **out, size_t *out_count)
+static bool decode_closed(struct mp *m, void *item)
 {
-    struct mp m = mp_of(list);
-    struct slice bytes;
-    uint32_t count;
-    if (!mp_array(&m, &count))
-        return false;
-    *out = xcalloc((size_t)count + 1, sizeof **out); /* count: at most the bytes that came */
-    for (uint32_t i = 0; i < count; i++)
-        if (!mp_raw(&m, &bytes) || !decode_replica(bytes, &(*out)[(*out_count)++]))
-            return false;
-    return true;
-}
-
-static bool decode_closed(struct mp *m, struct sh_closed_log *out)
-{
+    struct sh_closed_log *out = item;
     uint32_t parts;
     uint64_t checksum, dropped_ns;
     struct slice id;
@@ -73,33 +62,24 @@ static bool decode_closed(struct mp *m, struct sh_closed_log *out)
     return true;
 }
 
-/* An older node tells of none. */
-static bool decode_closed_logs(struct slice list, struct sh_replicas *out)
-{
-    struct mp m = mp_of(list);
-    uint32_t count;
-    if (list.len == 0)
-        return true;
-    if (!mp_array(&m, &count))
-        return false;
-    out->closed = xcalloc((size_t)count + 1, sizeof *out->closed); /* count: at most the bytes that came */
-    for (uint32_t i = 0; i < count; i++)
-        if (!decode_closed(&m, &out->closed[out->closed_count++]))
-            return false;
-    return true;
-}
-
 static bool take_replicas(const struct msg_replicas_reply *reply, struct sh_replicas *out)
 {
     memcpy(out->log, reply->log.bytes, sizeof out->log);
     out->durable_lsn = reply->durable_lsn;
     out->quorum_lsn = reply->quorum_lsn;
     out->all_lsn = reply->all_lsn;
-    return shc_copy(out->node, sizeof out->node, reply->node) &&
-           decode_list(reply->followed, &out->followed, &out->followed_count) &&
-           decode_list(reply->followers, &out->followers, &out->follower_count) &&
-           shc_counters(reply->counters, &out->counters, &out->counter_count) &&
-           decode_closed_logs(reply->closed, out);
+    const struct shc_items followed = shc_items(reply->followed, sizeof *out->followed, decode_replica),
+                           followers = shc_items(reply->followers, sizeof *out->followers, decode_replica),
+                           closed = shc_items(reply->closed, sizeof *out->closed, decode_closed);
+    out->followed = followed.all;
+    out->followed_count = followed.count;
+    out->followers = followers.all;
+    out->follower_count = followers.count;
+    out->closed = closed.all;
+    out->closed_count = closed.count;
+    return followed.good && followers.good && closed.good &&
+           shc_copy(out->node, sizeof out->node, reply->node) &&
+           shc_counters(reply->counters, &out->counters, &out->counter_count);
 }
 
 enum sh_error sh_replicas(struct sh_client *c, struct sh_replicas *replicas)
