@@ -12,6 +12,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "segment_index.h"
+#include "wal_drop.h"
 #include "wal_forked.h"
 
 enum { FILE_MODE = 0640 };
@@ -135,7 +136,7 @@ static int keep(const struct wal_cut *cut, const struct wal_fork *fork, const st
     if (result == 0)
         result = wal_forked_end(log->fs, cut->data, log->uuid, fork->at.next_lsn, name);
     else if (wal_is_full(result))
-        wal_forked_clear(log->fs, folder);
+        wal_empty_folder(log->fs, folder);
     return failpoint_step("cut_kept", result);
 }
 

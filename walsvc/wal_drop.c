@@ -1,4 +1,4 @@
-/* Removing a copy's folder. Nothing here is fatal: the caller ends the process when a sync failed. */
+/* Removing folders. Nothing here is fatal: the caller ends the process when a sync failed. */
 #include "wal_drop.h"
 
 #include <stdio.h>
@@ -38,16 +38,22 @@ static int remove_some(const struct vfs *fs, const char *dir, size_t *count)
     return result;
 }
 
-int wal_drop_folder(const struct vfs *fs, const char *dir, bool *must_end)
+int wal_empty_folder(const struct vfs *fs, const char *dir)
 {
-    char parent[PATH_MAX];
     size_t count;
     int result;
-    vfs_parent(dir, parent);
-    *must_end = false;
     do
         result = remove_some(fs, dir, &count);
     while (result == 0 && count == BATCH_MAX);
+    return result;
+}
+
+int wal_drop_folder(const struct vfs *fs, const char *dir, bool *must_end)
+{
+    char parent[PATH_MAX];
+    vfs_parent(dir, parent);
+    *must_end = false;
+    int result = wal_empty_folder(fs, dir);
     if (result == 0)
         result = fs->rmdir(fs, dir);
     if (result < 0)

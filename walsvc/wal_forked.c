@@ -9,8 +9,9 @@
 
 #include "buf.h"
 #include "failpoint.h"
+#include "wal_drop.h"
 
-enum { DIR_MODE = 0750, LSN_DIGITS = 20, UUID_CHARS = ID_TEXT - 1, FILES_MAX = 64 };
+enum { DIR_MODE = 0750, LSN_DIGITS = 20, UUID_CHARS = ID_TEXT - 1 };
 static const char done_suffix[] = ".done";
 
 static void forked_path(const char *data, const char *name, char path[PATH_MAX])
@@ -110,41 +111,6 @@ int wal_forked_list(const struct vfs *fs, const char *data, struct id16 log,
 
 /* ---------------------------------------------------------------- making one */
 
-struct files {
-    char names[FILES_MAX][WAL_FORKED_NAME_MAX];
-    size_t count;
-};
-
-static bool note_file(void *arg, const char *name)
-{
-    struct files *files = arg;
-    if (strlen(name) < WAL_FORKED_NAME_MAX)
-        snprintf(files->names[files->count++], WAL_FORKED_NAME_MAX, "%s", name);
-    return files->count < FILES_MAX;
-}
-
-/* 0 or -errno. */
-static int clear(const struct vfs *fs, const char *folder)
-{
-    struct files files;
-    int result;
-    do { /* so many at a time */
-        files.count = 0;
-        result = fs->list(fs, folder, note_file, &files);
-        for (size_t i = 0; i < files.count && result == 0; i++) {
-            char path[PATH_MAX];
-            vfs_path(path, folder, files.names[i]);
-            result = fs->unlink(fs, path);
-        }
-    } while (result == 0 && files.count == FILES_MAX);
-    return result;
-}
-
-void wal_forked_clear(const struct vfs *fs, const char *folder)
-{
-    clear(fs, folder);
-}
-
 static void making_path(const char *data, struct id16 log, char path[PATH_MAX])
 {
     char uuid[ID_TEXT], name[WAL_FORKED_NAME_MAX];
@@ -163,7 +129,7 @@ int wal_forked_begin(const struct vfs *fs, const char *data, struct id16 log, ch
         result = fs->sync_dir(fs, data);
     if (result == 0)
         result = fs->mkdir(fs, folder, DIR_MODE);
-    return result == -EEXIST ? clear(fs, folder) : result; /* that of a cut that was cut short */
+    return result == -EEXIST ? wal_empty_folder(fs, folder) : result; /* that of a cut that was cut short */
 }
 
 int wal_forked_end(const struct vfs *fs, const char *data, struct id16 log, uint64_t lsn,

@@ -16,8 +16,6 @@ int wal_forked_begin(const struct vfs *fs, const char *data, struct id16 log, ch
 /* Its files are synced: it gets its name, durably. */
 int wal_forked_end(const struct vfs *fs, const char *data, struct id16 log, uint64_t lsn,
                    char name[WAL_FORKED_NAME_MAX]);
-/* Removes the files of a folder that has no name of its own yet, as far as that can be done. */
-void wal_forked_clear(const struct vfs *fs, const char *folder);
 
 struct wal_forked_folder {
     char name[WAL_FORKED_NAME_MAX];
