@@ -17,5 +17,7 @@ def ms_text(us):
 
 
 def median_of(rounds):
-    """The median of each figure over the rounds."""
-    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
+    """The median of each figure over the rounds; of what is no number, the one that is the same in most."""
+    def median(values):
+        return statistics.median(values) if isinstance(values[0], (int, float)) else statistics.mode(values)
+    return {name: median([figures[name] for figures in rounds]) for name in rounds[0]}
