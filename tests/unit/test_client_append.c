@@ -1,5 +1,6 @@
 /* libshanghai appends: what lands where, what shares a frame, what the node refuses. */
 #include "client_node.h"
+#include "lib/sh_internal.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -188,8 +189,7 @@ static void test_linger_waits_for_company(void **state)
     assert_int_equal(sh_open(&o, &c), SH_OK);
     assert_int_equal(client_append(c, "0", NULL), SH_OK);
     client_append_numbers(c, &t, 1, 1);
-    usleep(2000);
-    client_append_numbers(c, &t, 2, 2);
+    client_append_numbers(c, &t, 2, 2); /* without the linger the first one is on its way by now */
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(n->appends, 2);
     client_check_numbers(c, 1, 0, 2);
@@ -270,6 +270,18 @@ static void test_nobody_waits_for_callers_who_stay_away(void **state)
     node_stop(n);
 }
 
+/* Until somebody's entry waits for the next batch. */
+static void wait_for_company(struct sh_client *c)
+{
+    bool waits;
+    do {
+        sched_yield();
+        pthread_mutex_lock(&c->queue.lock);
+        waits = c->queue.lanes[SH_ACK_LOCAL].open != NULL;
+        pthread_mutex_unlock(&c->queue.lock);
+    } while (!waits);
+}
+
 /* Two callers get their answers at once, and one of them comes back: how long its next append takes. */
 static int64_t alone_again_ns(struct node *n, struct sh_client *c)
 {
@@ -280,7 +292,7 @@ static int64_t alone_again_ns(struct node *n, struct sh_client *c)
     client_append_numbers(c, &t, 1, 1);
     NODE_WAIT(n, n->appends == before + 1); /* the only one that may be in flight */
     pthread_create(&other.thread, NULL, call_many, &other);
-    usleep(1000);
+    wait_for_company(c);
     NODE_SET(n, n->hold = false);
     call_many(&own);
     int64_t came_back_ns = clock_mono_ns();
