@@ -23,8 +23,8 @@ static const char no_room[] =
 struct followed {
     struct view_log log;
     struct log_reader *reader;
-    enum sh_error stopped; /* it cannot go on, for now */
-    int64_t again_ns;      /* when it is looked at again */
+    enum sh_error stopped; /* why its next entries are not applied; SH_OK: they are */
+    int64_t again_ns;      /* when a stopped one is looked at again */
     bool verified;         /* what was applied last stands in it */
 };
 
@@ -37,8 +37,8 @@ struct view {
     size_t count;
     struct view_vector applied, flushed;
     int64_t flushed_ns, closed_ns;
-    int64_t paused_ns; /* since the disk is nearly full; 0: it isn't */
-    char error[VIEW_ERROR_MAX];
+    int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     struct buf frames;
     pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
     struct view_store *store;
@@ -52,13 +52,34 @@ struct view {
 
 /* ---------------------------------------------------------------- telling */
 
+/* Of a log that is stopped. */
+static void describe(const struct view *v, const struct followed *f, char text[VIEW_ERROR_MAX])
+{
+    char uuid[ID_TEXT];
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    id16_format(f->log.log, uuid);
+    snprintf(text, VIEW_ERROR_MAX, "log %s, behind LSN %llu: %s", uuid,
+             (unsigned long long)(place != NULL ? place->lsn : 0), sh_error_text(f->stopped));
+}
+
+/* What keeps the whole view, or else the first log that is stopped. */
+static void find_error(const struct view *v, char text[VIEW_ERROR_MAX])
+{
+    memcpy(text, v->error, sizeof v->error);
+    for (size_t i = 0; i < v->count && text[0] == 0; i++)
+        if (v->all[i].stopped != SH_OK)
+            describe(v, &v->all[i], text);
+}
+
 static void publish(struct view *v)
 {
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
+    find_error(v, error);
     pthread_mutex_lock(&v->lock);
     v->state.opened = v->store != NULL;
     v->state.applied = v->applied;
     v->state.flushed = v->flushed;
-    memcpy(v->state.error, v->error, sizeof v->error);
+    memcpy(v->state.error, error, sizeof error);
     pthread_mutex_unlock(&v->lock);
     v->options.on_change(v->options.arg);
 }
@@ -106,7 +127,7 @@ static bool has_room(struct view *v)
 /* What it says is applied is on disk. */
 static bool open_store(struct view *v)
 {
-    char error[VIEW_ERROR_MAX];
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     v->closed_ns = clock_mono_ns();
     if (!has_room(v))
         return false;
@@ -134,7 +155,7 @@ static void fail_store(struct view *v, const char *error)
 
 static void flush(struct view *v)
 {
-    char error[VIEW_ERROR_MAX];
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     v->flushed_ns = clock_mono_ns();
     if (view_vector_equal(&v->flushed, &v->applied) || !has_room(v))
         return;
@@ -149,16 +170,13 @@ static void flush(struct view *v)
 
 static void stop_log(struct view *v, struct followed *f, enum sh_error why)
 {
-    char text[VIEW_ERROR_MAX], uuid[ID_TEXT];
+    char text[VIEW_ERROR_MAX];
     f->again_ns = clock_mono_ns() + RETRY_NS;
     if (f->stopped == why)
         return;
     f->stopped = why;
-    id16_format(f->log.log, uuid);
-    const struct view_place *place = view_place_of(&v->applied, f->log.log);
-    snprintf(text, sizeof text, "log %s, behind LSN %llu: %s", uuid,
-             (unsigned long long)(place != NULL ? place->lsn : 0), sh_error_text(why));
-    name_error(v, text);
+    describe(v, f, text);
+    log_error("a log's entries are not applied to the view", log_text("what", text));
 }
 
 /* What was accepted as lost is passed over; returns the LSN behind it, or 0. */
@@ -180,7 +198,7 @@ static uint64_t behind_loss(struct view *v, const struct followed *f, uint64_t l
 
 static enum sh_error apply(struct view *v, const struct followed *f)
 {
-    char error[VIEW_ERROR_MAX];
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     enum sh_error result = view_apply(v->store, &v->applied, f->log.log, buf_slice(&v->frames));
     view_vector_store(v->store, &v->applied);
     if (!view_store_write(v->store, error)) {
@@ -253,10 +271,8 @@ static void step_log(struct view *v, struct followed *f)
         return;
     if (e != SH_OK)
         stop_log(v, f, e);
-    else if (f->stopped != SH_OK) {
+    else
         f->stopped = SH_OK;
-        v->error[0] = 0;
-    }
 }
 
 static bool is_behind(const struct view *v, const struct followed *f, int64_t now_ns)
