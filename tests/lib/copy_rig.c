@@ -189,6 +189,23 @@ static enum sh_error make_dirs(const struct copy_rig *rig)
     return result == 0 ? SH_OK : SH_INTERNAL;
 }
 
+struct sim_disk *holder_disk(struct wal_dir *dir)
+{
+    struct sim_disk *disk = sim_disk_open();
+    const struct vfs *fs = sim_disk_vfs(disk);
+    char logs[PATH_MAX], uuid[ID_TEXT];
+    *dir = (struct wal_dir){.fs = fs, .identity.log = {{9}}};
+    snprintf(dir->data, sizeof dir->data, HOLDER_DATA);
+    vfs_path(logs, dir->data, "log");
+    vfs_path(dir->quarantine, dir->data, "quarantine");
+    id16_format(dir->identity.log, uuid);
+    vfs_path(dir->log, logs, uuid);
+    bool made = fs->mkdir(fs, dir->data, 0750) == 0 && fs->mkdir(fs, logs, 0750) == 0 &&
+                fs->sync_dir(fs, "/") == 0 && fs->sync_dir(fs, dir->data) == 0;
+    assert(made);
+    return disk;
+}
+
 enum sh_error copy_rig_open(struct copy_rig *rig, const struct vfs *fs, const char *data, struct id16 log,
                             uint64_t segment_size)
 {

@@ -49,6 +49,10 @@ size_t origin_cut(const struct origin *origin, size_t first, size_t most);
 /* The unit that begins at the position; it is fatal when none does. */
 size_t origin_find(const struct origin *origin, uint64_t position);
 
+/* A disk with the data directory HOLDER_DATA of a node that holds no copy yet, and no log of its own. */
+#define HOLDER_DATA "/holder"
+struct sim_disk *holder_disk(struct wal_dir *dir);
+
 struct copy_rig {
     const struct vfs *fs;
     char data[PATH_MAX], path[PATH_MAX], quarantine[PATH_MAX];

@@ -18,7 +18,7 @@
 #include "wal_drop.h"
 
 enum { PATIENCE_S = 30, CRASH_SEEDS = 8, CALLS_MAX = 200 };
-static const char data[] = "/holder", own[] = "/holder/log/09000000-0000-0000-0000-000000000000";
+static const char data[] = HOLDER_DATA;
 static const struct wal_upkeep_settings for_ever = {.disk_reserve = 1, .member_hold_max = UINT64_MAX};
 static const struct wal_upkeep_settings short_age = {
     .disk_reserve = 1, .member_hold_max = UINT64_MAX, .retention_age_ns = 1};
@@ -230,16 +230,8 @@ static int setup(void **state)
     (void)state;
     log_set_level(LOG_ERROR + 1);
     origin_make(&origin, 120, 7);
-    disk = sim_disk_open();
-    fs = sim_disk_vfs(disk);
-    dir = (struct wal_dir){.fs = fs, .identity.log = {{9}}};
-    snprintf(dir.data, sizeof dir.data, "%s", data);
-    snprintf(dir.log, sizeof dir.log, "%s", own);
-    vfs_path(dir.quarantine, data, "quarantine");
-    assert_int_equal(fs->mkdir(fs, data, 0750), 0);
-    assert_int_equal(fs->mkdir(fs, "/holder/log", 0750), 0);
-    assert_int_equal(fs->sync_dir(fs, "/"), 0);
-    assert_int_equal(fs->sync_dir(fs, data), 0);
+    disk = holder_disk(&dir);
+    fs = dir.fs;
     assert_int_equal(wal_closed_open(&closed, fs, data), EXIT_DONE);
     told.news = told.stays = told.asked = told.answers = 0;
     horizon_ns = 0;

@@ -18,7 +18,7 @@
 #include "wal_copier.h"
 
 enum { TOKENS_MAX = ORIGIN_UNITS_MAX, PATIENCE_S = 30, HELD_S = 10, SLOW_NS = 70 * NS_PER_MS };
-static const char data[] = "/holder", own[] = "/holder/log/09000000-0000-0000-0000-000000000000";
+static const char data[] = HOLDER_DATA;
 static struct origin origin;
 static struct sim_disk *disk;
 static const struct vfs *fs;
@@ -121,16 +121,8 @@ static int setup(void **state)
     (void)state;
     log_set_level(LOG_ERROR + 1);
     origin_make(&origin, 120, 7);
-    disk = sim_disk_open();
-    fs = sim_disk_vfs(disk);
-    dir = (struct wal_dir){.fs = fs, .identity.log = {{9}}};
-    snprintf(dir.data, sizeof dir.data, "%s", data);
-    snprintf(dir.log, sizeof dir.log, "%s", own);
-    vfs_path(dir.quarantine, data, "quarantine");
-    assert_int_equal(fs->mkdir(fs, data, 0750), 0);
-    assert_int_equal(fs->mkdir(fs, "/holder/log", 0750), 0);
-    assert_int_equal(fs->sync_dir(fs, "/"), 0);
-    assert_int_equal(fs->sync_dir(fs, data), 0);
+    disk = holder_disk(&dir);
+    fs = dir.fs;
     return 0;
 }
 
