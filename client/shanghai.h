@@ -546,7 +546,8 @@ enum sh_node_event_kind {
     SH_EVENT_CLOCK_DRIFT,
     SH_EVENT_CLOCK_GOOD,
     SH_EVENT_FOUNDED, /* the node that tells */
-    SH_EVENT_REFUSED  /* the node that tells: another identity has its id */
+    SH_EVENT_REFUSED, /* the node that tells: another identity has its id */
+    SH_EVENT_ALARM    /* something to be looked at; the text says what */
 };
 /* "joining", "up", ...; "unknown" for a value outside the list. A static string. */
 const char *sh_node_event_name(enum sh_node_event_kind kind);

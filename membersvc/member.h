@@ -79,7 +79,8 @@ enum member_event_kind {
     MEMBER_EVENT_CLOCK_DRIFT,
     MEMBER_EVENT_CLOCK_GOOD,
     MEMBER_EVENT_FOUNDED,
-    MEMBER_EVENT_REFUSED
+    MEMBER_EVENT_REFUSED,
+    MEMBER_EVENT_ALARM
 };
 
 struct member_event {

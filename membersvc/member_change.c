@@ -224,3 +224,17 @@ enum sh_error member_core_leave(struct member_core *core, struct member_time now
     core_leave(core);
     return e;
 }
+
+enum sh_error member_core_alarm(struct member_core *core, struct member_time now, struct slice id,
+                                struct slice text)
+{
+    char words[256];
+    const struct member *m = table_find(core, id);
+    if (m == NULL)
+        return SH_NOT_MEMBER;
+    snprintf(words, sizeof words, "%.*s", (int)text.len, (const char *)text.data);
+    core_enter(core, now);
+    event_add(core, MEMBER_EVENT_ALARM, m, words);
+    core_leave(core);
+    return SH_OK;
+}

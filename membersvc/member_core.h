@@ -131,6 +131,11 @@ struct member_events member_core_events(const struct member_core *core);
 /* NULL: not kept. Lives until the next call of this. */
 const struct member_event *member_core_event(const struct member_core *core, uint64_t number);
 
+/* Another daemon of this node has something that somebody has to know, about that member: an event.
+ * SH_NOT_MEMBER: there is no such member. */
+enum sh_error member_core_alarm(struct member_core *core, struct member_time now, struct slice id,
+                                struct slice text);
+
 /* Since the core was opened; each has its name in nodes_reply.counters. */
 #define MEMBER_COUNTERS(X)                                                                                   \
     X(sent)                                                                                                  \

@@ -36,6 +36,7 @@ static struct kind_text text_of(enum member_event_kind kind)
         [MEMBER_EVENT_CLOCK_GOOD] = {LOG_INFO, "clock of a member is near ours again"},
         [MEMBER_EVENT_FOUNDED] = {LOG_INFO, "this node belongs to its cluster now"},
         [MEMBER_EVENT_REFUSED] = {LOG_ERROR, "this node is refused by its cluster"},
+        [MEMBER_EVENT_ALARM] = {LOG_ERROR, "alarm"},
     };
     return texts[kind];
 }
@@ -184,7 +185,7 @@ enum sh_error event_decode(struct slice bytes, struct member_event *out)
                                  .incarnation = m.incarnation};
     bool good =
         member_text(out->id, sizeof out->id, m.id) && member_text(out->text, sizeof out->text, m.text);
-    return good && m.kind >= MEMBER_EVENT_JOINING && m.kind <= MEMBER_EVENT_REFUSED ? SH_OK : SH_BAD_REQUEST;
+    return good && m.kind >= MEMBER_EVENT_JOINING && m.kind <= MEMBER_EVENT_ALARM ? SH_OK : SH_BAD_REQUEST;
 }
 
 void event_free(struct member_core *core)

@@ -222,6 +222,19 @@ static void on_leave(struct member_service *m, const struct link_request *reques
 
 /* ---- events ---- */
 
+/* Answered once it is on disk. */
+static void on_alarm(struct member_service *m, const struct link_request *request)
+{
+    struct msg_alarm alarm;
+    enum sh_error e = request->local ? msg_decode(MSG_alarm, request->body, &alarm) : SH_FORBIDDEN;
+    if (e == SH_OK)
+        e = member_core_alarm(m->core, member_now(), alarm.id, alarm.text);
+    if (e != SH_OK)
+        refuse(m, request->token, e, "not a well-formed alarm of this node about a member");
+    else
+        answer_later(m, request->token, MSG_alarm_reply, &(struct msg_alarm_reply){0});
+}
+
 static void pack_event(const struct member_event *e, struct buf *out)
 {
     struct msg_event event = {
@@ -331,6 +344,9 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_events:
         on_events(m, request);
+        break;
+    case MSG_alarm:
+        on_alarm(m, request);
         break;
     default:
         refuse(m, request->token, SH_BAD_REQUEST, "membersvc does not know this type of message");

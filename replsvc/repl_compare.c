@@ -227,6 +227,18 @@ static bool origin_insists(struct repl_core *core, const struct repl_digest *the
     return insists;
 }
 
+/* Once for a log and round: somebody has to know, also when it is mended by itself. */
+static void alarm(struct repl_core *core, uint64_t segment)
+{
+    struct repl_compare *c = &core->compare;
+    char log[ID_TEXT];
+    struct repl_action *action = repl_put(core, REPL_ALARM);
+    id16_format(c->log, log);
+    snprintf(action->id, sizeof action->id, "%s", c->peer);
+    snprintf(action->detail, sizeof action->detail,
+             "log %s, segment %" PRIu64 " is not the same there and at %s", log, segment, core->node);
+}
+
 static void on_difference(struct repl_core *core, const struct repl_digest *theirs,
                           const struct repl_digest *own)
 {
@@ -243,6 +255,8 @@ static void on_difference(struct repl_core *core, const struct repl_digest *thei
     repl_notice_each(core, LOG_ERROR,
                      "a sealed segment is not the same here and at another member; it is read again here",
                      c->peer, detail);
+    if (c->looks == 0) /* of this log, in this round */
+        alarm(core, theirs->base_lsn);
     repl_put(core, REPL_LOOK)->look =
         (struct msg_look){.log = c->log, .segment = theirs->base_lsn, .origin = origin_insists(core, theirs)};
     c->after = theirs->base_lsn; /* where it goes on then */

@@ -203,6 +203,7 @@ enum repl_action_kind {
     REPL_LOOK_BACK,     /* find the newest segment that `back` asks for: repl_core_begins */
     REPL_FIND_FORK,     /* compare what `parts` has with what is here: repl_core_parted */
     REPL_NOTICE,        /* for the log */
+    REPL_ALARM,         /* an event, too */
 };
 
 struct repl_store {
@@ -260,13 +261,13 @@ struct repl_action {
     unsigned slot;                         /* FETCH, ASK_DIGESTS, CANCEL, STORE */
     uint64_t serial;                       /* FETCH, ASK_DIGESTS; of LOOK_BACK, FIND_FORK: for the answer */
     uint64_t token;                        /* SERVE, SERVE_DIGESTS, REFUSE, TELL */
-    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, HOLD: about whom.
-                                              SERVE: who asks */
+    char host[256], id[CONFIG_ID_MAX + 1]; /* FETCH, ASK_DIGESTS, POSITION: to whom. NOTICE, ALARM, HOLD:
+                                              about whom. SERVE: who asks */
     uint16_t port;                         /* FETCH, ASK_DIGESTS, POSITION: base port + 4, + 4, + 3 */
     enum sh_error error;                   /* REFUSE */
     int level;                             /* NOTICE: enum log_level */
     const char *text;                      /* REFUSE, NOTICE: a constant */
-    char detail[REPL_TEXT_MAX];            /* NOTICE, OWN_LOG */
+    char detail[REPL_TEXT_MAX];            /* NOTICE, ALARM, OWN_LOG */
     union {
         struct msg_fetch fetch;
         struct repl_store store;

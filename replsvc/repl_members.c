@@ -7,7 +7,7 @@
 #include "repl_shell.h"
 
 /* Watermarks make no event: they are looked at again after so long. */
-enum { NODES_WAIT_MS = 1000, NODES_AGAIN_MS = 100 };
+enum { NODES_WAIT_MS = 1000, NODES_AGAIN_MS = 100, ALARMS_MAX = 16 };
 enum { STATUS_DOWN = 3, STATUS_LEFT = 5 }; /* of `member` */
 enum { STATE_MEMBER = 1 };                 /* of nodes_reply */
 
@@ -114,7 +114,7 @@ static void ask_nodes(void *arg)
     msg_encode(MSG_nodes, &nodes, &r->body);
     enum sh_error e =
         link_client_send(r->members, MSG_nodes, 0, buf_slice(&r->body), (struct slice){0}, &r->nodes);
-    assert(e == SH_OK); /* it is the only one */
+    assert(e == SH_OK); /* ALARMS_MAX leaves room */
 }
 
 /* A node that is not founded yet has no group to replicate with. */
@@ -142,12 +142,26 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
     struct repl_service *r = arg;
     struct msg_nodes_reply reply;
     bool good = type == MSG_nodes_reply && msg_decode(type, body, &reply) == SH_OK;
-    (void)number;
+    if (number != r->nodes)
+        return; /* to an alarm */
     if (good) {
         r->next_event = reply.next_event;
         take_nodes(r, &reply);
     }
     loop_timer_after(r->service->loop, &r->nodes_timer, good ? 0 : NODES_AGAIN_MS * (int64_t)NS_PER_MS);
+}
+
+/* Sent again when membersvc was away. Beyond ALARMS_MAX it stands in this service's log only. */
+void repl_members_alarm(struct repl_service *r, const struct repl_action *action)
+{
+    const struct msg_alarm alarm = {.id = slice_str(action->id), .text = slice_str(action->detail)};
+    uint64_t number;
+    r->body.len = 0;
+    msg_encode(MSG_alarm, &alarm, &r->body);
+    if (link_client_unanswered(r->members) > ALARMS_MAX ||
+        link_client_send(r->members, MSG_alarm, 0, buf_slice(&r->body), (struct slice){0}, &number) != SH_OK)
+        log_warn("an alarm does not become an event: too many wait for membersvc",
+                 log_text("member", action->id), log_text("detail", action->detail));
 }
 
 static void on_state(void *arg, bool connected)

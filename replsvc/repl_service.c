@@ -205,6 +205,9 @@ static void do_action(struct repl_service *r, const struct repl_action *a)
     case REPL_FIND_FORK:
         repl_back_compare(r, a);
         break;
+    case REPL_ALARM:
+        repl_members_alarm(r, a);
+        break;
     case REPL_NOTICE:
         log_line((enum log_level)a->level, 0, a->text,
                  LOG_FIELDS(log_text("member", a->id), log_text("detail", a->detail)));

@@ -169,6 +169,7 @@ bool repl_damage_find(const struct msg_wal_info_reply *reply, struct repl_ask_da
 /* ---- repl_members.c ---- */
 enum sh_error repl_members_open(struct repl_service *r);
 void repl_members_close(struct repl_service *r);
+void repl_members_alarm(struct repl_service *r, const struct repl_action *action);
 /* The members of the group besides this node, those that left left out, of a nodes_reply's `nodes`. False:
  * malformed. *count: at most REPL_MEMBERS_MAX; *too_many: there are more. */
 bool repl_members_decode(struct slice nodes, const char *group, struct repl_member *out, size_t *count,

@@ -41,6 +41,7 @@ static const char *style_of(const struct ctl *ctl, enum sh_node_event_kind kind)
     case SH_EVENT_DOWN:
     case SH_EVENT_MUST_REJOIN:
     case SH_EVENT_REFUSED:
+    case SH_EVENT_ALARM:
         return ctl_style(ctl, CTL_RED);
     case SH_EVENT_RESTARTED:
     case SH_EVENT_MOVED:

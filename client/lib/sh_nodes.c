@@ -39,7 +39,7 @@ const char *sh_node_event_name(enum sh_node_event_kind kind)
         [SH_EVENT_REPLACED] = "replaced",       [SH_EVENT_UNREACHABLE] = "unreachable",
         [SH_EVENT_REACHABLE] = "reachable",     [SH_EVENT_CLOCK_DRIFT] = "clock_drift",
         [SH_EVENT_CLOCK_GOOD] = "clock_good",   [SH_EVENT_FOUNDED] = "founded",
-        [SH_EVENT_REFUSED] = "refused",
+        [SH_EVENT_REFUSED] = "refused",         [SH_EVENT_ALARM] = "alarm",
     };
     return NAME_OF(names, kind);
 }

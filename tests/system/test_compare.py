@@ -1,4 +1,5 @@
 """Copies of a log are compared with each other in the background, by the digests of their sealed segments."""
+import json
 import os
 import random
 import unittest
@@ -62,6 +63,10 @@ class Comparing(unittest.TestCase):
             return all(now[name] >= before[name] + 2 * self.sealed for name in now)
         wait_for(are_through, "comparisons", 60, 0.2)
 
+    def alarms(self, name):
+        lines = self.cluster[name].ctl("--format", "json", "events").stdout.splitlines()
+        return [event for event in map(json.loads, lines) if event["event"] == "alarm"]
+
     def assert_silence(self):
         self.wait_rounds() # so that what was asked for before is through
         before = self.counted("differences")
@@ -91,11 +96,16 @@ class Comparing(unittest.TestCase):
         self.assertEqual(set(self.counted("differences").values()), {0})
         for node in self.cluster.nodes.values():
             self.assertEqual(node.log_lines(DIFFERS), [])
+            self.assertEqual(self.alarms(node.name), [])
 
     def test_an_index_that_lies_is_found_and_made_again(self):
         for name in ("n2", "n1"): # of a copy, and of the origin
             good = self.lie(name)
             self.wait_line(name, DIFFERS, self.log, f"segment {self.base}:", f"at {name}")
+            wait_for(lambda name=name: self.alarms(name), f"an alarm at {name}")
+            text = f"log {self.log}, segment {self.base} is not the same there and at {name}"
+            self.assertEqual({alarm["text"] for alarm in self.alarms(name)}, {text})
+            self.assertLessEqual({alarm["id"] for alarm in self.alarms(name)}, set(self.cluster.nodes) - {name})
             self.wait_line(name, "its index was wrong: it is made again")
             wait_for(lambda name=name, good=good: self.content(name, ".idx") == good, f"the index at {name}", 60, 0.2)
             self.assertGreaterEqual(self.counted("differences")[name], 1)

@@ -7,7 +7,8 @@ from shanghai import Node, wait_for
 
 ERROR, NODES, NODES_REPLY, NODE_JOIN, NODE_JOIN_REPLY, NODE_LEAVE, NODE_LEAVE_REPLY = 3, 96, 97, 99, 100, 101, 102
 EVENTS, EVENTS_REPLY, WAL_INFO, WAL_INFO_REPLY, REPLICAS, REPLICAS_REPLY = 103, 104, 28, 29, 120, 121
-BAD_REQUEST, UNAVAILABLE, FORBIDDEN, ALREADY_MEMBER = 1, 12, 18, 15
+ALARM, ALARM_REPLY = 107, 108
+BAD_REQUEST, UNAVAILABLE, FORBIDDEN, ALREADY_MEMBER, NOT_MEMBER = 1, 12, 18, 15, 16
 JOIN = {1: "n2", 2: "127.0.0.1", 3: 7000}
 NO_SERIES = bytes(16)
 
@@ -82,6 +83,16 @@ class PassedOn(unittest.TestCase):
         kind, nodes = far.ask(NODES, {})
         self.assertEqual((kind, [node[1][1] for node in nodes[4]]), (NODES_REPLY, ["n1"]))
         self.assertEqual(far.ask(EVENTS, {1: NO_SERIES, 2: 0, 3: 0})[0], EVENTS_REPLY)
+
+    def test_an_alarm_is_taken_from_this_nodes_daemons(self):
+        its, alarm = self.caller("member"), {1: "n1", 2: "something is wrong"}
+        for caller, body, code in ((its, {1: "n1"}, BAD_REQUEST), (its, {1: "n9", 2: "x"}, NOT_MEMBER),
+                                   (self.caller("query"), alarm, BAD_REQUEST), (self.tcp_caller(), alarm, BAD_REQUEST)):
+            kind, error = caller.ask(ALARM, body)
+            self.assertEqual((kind, error[1]), (ERROR, code))
+        self.assertEqual(its.ask(ALARM, alarm), (ALARM_REPLY, {}))
+        event = its.ask(EVENTS, {1: NO_SERIES, 2: 0, 3: 0})[1][3][-1]
+        self.assertEqual((event[2], event[4], event[7]), (16, *alarm.values()))
 
 
 if __name__ == "__main__":

@@ -262,6 +262,7 @@ static void test_names_of_statuses_states_and_events(void **state)
     assert_string_equal(sh_node_state_name(SH_STATE_REFUSED), "refused");
     assert_string_equal(sh_node_event_name(SH_EVENT_JOINING), "joining");
     assert_string_equal(sh_node_event_name(SH_EVENT_REFUSED), "refused");
+    assert_string_equal(sh_node_event_name(SH_EVENT_ALARM), "alarm");
     assert_string_equal(sh_node_event_name((enum sh_node_event_kind)0), "unknown");
 }
 

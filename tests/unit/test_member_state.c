@@ -139,6 +139,29 @@ static void test_the_last_1024_events_are_kept(void **state)
     cores_close(&rig);
 }
 
+static void test_an_alarm_about_a_member_is_an_event_that_is_kept(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    begin(&rig, 2, 7);
+    struct member_core *core = rig.nodes[0].core;
+    uint64_t number = member_core_events(core).next;
+    struct slice text = slice_str("a text that is borrowed"); /* of which not all is told */
+    text.len = 6;
+    assert_int_equal(member_core_alarm(core, cores_time(&rig, 0), slice_str("n9"), text), SH_NOT_MEMBER);
+    assert_int_equal(member_core_events(core).next, number);
+    assert_int_equal(member_core_alarm(core, cores_time(&rig, 0), slice_str("n2"), text), SH_OK);
+    cores_stop(&rig, 0);
+    cores_isolate(&rig, 0, true);
+    cores_start(&rig, 0);
+    const struct member_event *event = member_core_event(rig.nodes[0].core, number);
+    assert_non_null(event);
+    assert_int_equal(event->kind, MEMBER_EVENT_ALARM);
+    assert_string_equal(event->id, "n2");
+    assert_string_equal(event->text, "a text");
+    cores_close(&rig);
+}
+
 static void test_a_lost_state_begins_another_series(void **state)
 {
     (void)state;
@@ -161,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_damaged_state_is_corrupt_or_valid_and_never_more),
         cmocka_unit_test(test_the_version_counts_on_with_each_change),
         cmocka_unit_test(test_the_last_1024_events_are_kept),
+        cmocka_unit_test(test_an_alarm_about_a_member_is_an_event_that_is_kept),
         cmocka_unit_test(test_a_lost_state_begins_another_series),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

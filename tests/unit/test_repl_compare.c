@@ -144,6 +144,10 @@ static void test_a_difference_is_told_and_looked_at(void **state)
     assert_non_null(strstr(alarm.detail, "segment 11:"));
     assert_non_null(strstr(alarm.detail, "log 02020202"));
     assert_non_null(strstr(alarm.detail, "at n1"));
+    alarm = peer_expect(&rig, REPL_ALARM);
+    assert_string_equal(alarm.id, "n2");
+    assert_non_null(strstr(alarm.detail, "log 02020202"));
+    assert_non_null(strstr(alarm.detail, "segment 11 is not the same there and at n1"));
     struct repl_action look = peer_expect(&rig, REPL_LOOK);
     assert_true(id16_equal(look.look.log, peer_log(2)));
     assert_int_equal(look.look.segment, 11);
@@ -157,6 +161,7 @@ static void test_a_difference_is_told_and_looked_at(void **state)
     here[2].bytes++; /* another size is a difference too */
     peer_digests(&rig, here + 2, 1);
     assert_int_equal(peer_counters(&rig)->differences, 2);
+    assert_int_equal(peer_count(&rig, REPL_ALARM), 0); /* one event for a log in a round */
     assert_int_equal(peer_expect(&rig, REPL_LOOK).look.segment, 21);
 }
 
