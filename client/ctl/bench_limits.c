@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "heap.h"
 #include "histogram.h"
+#include "nng_closer.h"
 #include "nng_start.h"
 
 enum {
@@ -67,11 +68,11 @@ int bench_far_end(const char *name, const char *url)
         nng_listen(socket, url, NULL, 0) != 0)
         return 1;
     nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, 100);
+    nng_socket_set_ms(socket, NNG_OPT_SENDTIMEO, 100);
     if (fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK) < 0)
         return 1;
     take_messages(socket, echo);
-    nng_close(socket);
-    return 0;
+    _exit(0); /* without a close, which may never return */
 }
 
 struct far_end {
@@ -104,6 +105,21 @@ static void end_far_end(const struct far_end *end)
 }
 
 /* ---------------------------------------------------------------- nng */
+
+static void close_socket(void *arg)
+{
+    nng_socket *socket = arg;
+    nng_close(*socket);
+    free(socket);
+}
+
+/* Nobody waits for it: with a message under way it may never return. */
+static void close_later(nng_socket socket)
+{
+    nng_socket *copy = xmalloc(sizeof *copy);
+    *copy = socket;
+    nng_closer_start(close_socket, copy);
+}
 
 static bool dial(nng_socket socket, const char *url)
 {
@@ -140,7 +156,7 @@ static uint64_t round_trip_us(const char *url)
     if (nng_req0_open(&socket) == 0) {
         if (dial(socket, url))
             rtt_us = measure_round_trips(socket);
-        nng_close(socket);
+        close_later(socket);
     }
     end_far_end(&end);
     return rtt_us;
@@ -191,7 +207,7 @@ static double push_bytes_per_s(const char *url)
     if (nng_push0_open(&socket) == 0) {
         if (dial(socket, url))
             bytes_per_s = measure_pushes(socket);
-        nng_close(socket);
+        close_later(socket);
     }
     end_far_end(&end);
     return bytes_per_s;
