@@ -17,11 +17,12 @@ class KvNodes(unittest.TestCase):
     def session(self, cluster, name):
         return os.path.join(cluster["n1"].dir, f"session.{name}")
 
-    def write_many(self, node, file, seed, sums):
-        """Puts, deletes and additions to keys that the others write too; what was added goes to sums."""
+    def write_many(self, node, file, seed, sums, last):
+        """Puts, deletes and additions to keys that the others write too; what was added goes to sums, each key's last
+        put or delete with its version to last."""
         rng = random.Random(seed)
         for i in range(WRITES):
-            lines = []
+            lines, written = [], []
             for _ in range(10):
                 key = f"k{rng.randrange(30):02}"
                 verb = rng.choice(("put", "put", "del", "incr"))
@@ -29,13 +30,18 @@ class KvNodes(unittest.TestCase):
                 lines.append({"put": f"put {key} {node.name} {i}", "del": f"del {key}", "incr": f"incr {key} {delta}"}[verb])
                 if verb == "incr":
                     sums[key] = sums.get(key, 0) + delta
-            node.ctl("kv", "txn", "--session", file, input="\n".join(lines).encode())
+                written.append((verb, key))
+            done = node.json("kv", "txn", "--session", file, input="\n".join(lines).encode())
+            for lsn, (verb, key) in enumerate(written, done["lsn"]):
+                if verb != "incr":
+                    version = {"log": done["log"], "lsn": lsn, "hlc": done["hlc"]}
+                    last[key] = (done["hlc"], done["log"], lsn), f"{node.name} {i}" if verb == "put" else None, version
 
     def test_all_write_the_same_keys_and_end_with_the_same_rows(self):
         with Cluster(settings=SETTINGS).start() as cluster:
-            sums = {name: {} for name in cluster.nodes}
+            sums, last = ({name: {} for name in cluster.nodes} for _ in range(2))
             files = {name: self.session(cluster, name) for name in cluster.nodes}
-            writers = [threading.Thread(target=self.write_many, args=(node, files[name], i, sums[name]))
+            writers = [threading.Thread(target=self.write_many, args=(node, files[name], i, sums[name], last[name]))
                        for i, (name, node) in enumerate(cluster.nodes.items())]
             for writer in writers:
                 writer.start()
@@ -54,7 +60,12 @@ class KvNodes(unittest.TestCase):
                 for key, added in one.items():
                     total[key] = total.get(key, 0) + added
             self.assertEqual({row["key"]: row["counter"] for row in scans[0] if "counter" in row}, total)
-            self.assertEqual(len({row["version"]["log"] for row in scans[0] if "version" in row}), 3, "each holds some")
+            highest = {}
+            for one in last.values():
+                for key, written in one.items():
+                    highest[key] = max(highest.get(key, written), written)
+            self.assertEqual({row["key"]: (row["value"], row["version"]) for row in scans[0] if "value" in row},
+                             {key: written[1:] for key, written in highest.items() if written[1] is not None})
 
     def test_a_session_goes_along_to_other_nodes(self):
         with Cluster(settings=SETTINGS).start() as cluster:
