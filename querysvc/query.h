@@ -133,6 +133,8 @@ struct query_read {
     uint64_t since; /* HLC: the first entry not older is still to be found, from `from` on; 0 for none */
     int64_t due_ns; /* at the end of the log: when to answer that there is nothing */
     bool waits;     /* at the end of the log, until then; otherwise only for the probe */
+    bool
+        confirms; /* damage was met: walsvc's word is waited for, since the log may have been cut meanwhile */
     struct query_probes *probes; /* of that log */
     uint64_t probe;              /* the one that must be done first; 0 for none */
 };

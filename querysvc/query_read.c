@@ -7,8 +7,9 @@
  *
  * A read at the end waits for wait_ms; one that doesn't want to wait is still parked until walsvc has said
  * how far the log is now, so that a client always finds what it was acknowledged, directly by walsvc too.
- * With walsvc away, what is known has to do. A session gets no further answer before it has fetched what it
- * has, so one that doesn't fetch costs a bounded amount of memory. */
+ * With walsvc away, what is known has to do. So is one that meets damage, before it is told. A session gets
+ * no further answer before it has fetched what it has, so one that doesn't fetch costs a bounded amount of
+ * memory. */
 #include "query.h"
 
 #include <inttypes.h>
@@ -107,6 +108,30 @@ const struct query_log *query_log_of(struct query *q, const struct query_read *r
     return log;
 }
 
+static void set_due(struct query *q, struct query_read *r, int64_t wait_ms)
+{
+    if (r->probe > 0 && wait_ms < PROBE_MS)
+        wait_ms = PROBE_MS;
+    r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
+}
+
+/* What looks like damage may be where walsvc has cut the log, and told nobody yet: the read is done again
+ * once it was asked. False: it was, or cannot be. */
+static bool confirm_damage(struct query *q, const struct query_read *r)
+{
+    uint64_t probe = r->confirms ? 0 : query_probe(q, r->probes);
+    if (probe == 0)
+        return false;
+    struct query_read *again = xmalloc(sizeof *again);
+    *again = *r;
+    again->confirms = true;
+    again->probe = probe;
+    again->waits = false;
+    set_due(q, again, 0);
+    list_put(&q->ready, again);
+    return true;
+}
+
 static void answer_read(struct query *q, const struct query_read *r)
 {
     const struct query_log *log = query_log_of(q, r);
@@ -122,6 +147,8 @@ static void answer_read(struct query *q, const struct query_read *r)
     };
     q->frames.len = 0;
     enum sh_error e = reader_pool_read(&q->readers, log->id, &read, &q->frames);
+    if (e == SH_CORRUPT && confirm_damage(q, r))
+        return;
     if (e != SH_OK) {
         refuse_read(q, r, log, e, &read);
         return;
@@ -147,7 +174,7 @@ static bool must_wait(const struct query *q, const struct query_read *r)
     if (log == NULL)
         return asked;
     if (r->from <= log->durable_lsn)
-        return r->since > 0 && asked;
+        return (r->since > 0 || r->confirms) && asked;
     return r->waits || asked;
 }
 
@@ -287,13 +314,6 @@ static struct query_read *new_read(struct query *q, struct link_token token, str
     *r = (struct query_read){
         .answer = answer, .token = token, .log = log, .probes = own ? &q->probes : &q->copies.probes};
     return r;
-}
-
-static void set_due(struct query *q, struct query_read *r, int64_t wait_ms)
-{
-    if (r->probe > 0 && wait_ms < PROBE_MS)
-        wait_ms = PROBE_MS;
-    r->due_ns = loop_now_ns(q->service->loop) + wait_ms * NS_PER_MS;
 }
 
 void query_on_read(struct query *q, const struct link_request *request)

@@ -149,6 +149,16 @@ class OwnCopy(unittest.TestCase):
         self.assertEqual((kind, again[2]), (APPEND_REPLY, first[2]))  # producers come out of the frames
         self.assertEqual(self.lines()[:len(whole)], whole)
 
+    def test_a_log_that_was_cut_is_not_read_as_damaged(self):
+        self.begin()
+        self.fork()
+        self.tell(FORKED)
+        self.assertGreater(len(self.lines()), 7000)  # querysvc knows that end
+        self.bring(self.others[:1], over=True)
+        lines = self.lines()
+        self.assertLess(len(lines), 7000)
+        self.assertEqual(lines, self.theirs[:len(lines)])
+
     def test_what_others_have_stays_and_the_own_tail_comes_again(self):
         self.begin()
         self.fork()
