@@ -1,4 +1,4 @@
-"""SIGKILL at each step of a roll, a seal and a mark, by the failpoints of the debug build: every line of an append that
+"""SIGKILL at each step of a roll, a seal and a mark, by failpoints: every line of an append that
 runs through it lands exactly once."""
 import json
 import os

@@ -1,6 +1,6 @@
 """Torn tails and damage with a real walsvc. The unit tests tear at every byte; here are the processes around it.
 
-The failpoint of the debug build makes walsvc write groups without syncing or acknowledging them."""
+A failpoint makes walsvc write groups without syncing or acknowledging them."""
 import json
 import os
 import shutil
