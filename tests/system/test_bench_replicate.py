@@ -71,6 +71,8 @@ class BenchReplicate(unittest.TestCase):
         self.addCleanup(self.cluster.wait_healthy)
         self.addCleanup(n3.start)
         self.cluster.wait_status("n3", "down", ["n1"])
+        wait_for(lambda: {f["follower"]: f["state"] for f in self.node.json("replicas")["followers"]}["n3"] == "disconnected",
+                 "replsvc to know")
         done = self.node.ctl("--format", "json", *self.words("--duration", "1s"), check=False)
         self.assertEqual((done.returncode, done.stdout), (3, b""))
         error = json.loads(done.stderr)
