@@ -178,6 +178,50 @@ struct sh_scan_options {
 enum sh_error sh_kv_scan(struct sh_client *client, struct sh_session *session,
                          const struct sh_scan_options *options, struct sh_rows *rows);
 
+/* ---- the view: what keys and counters are read from ---- */
+
+/* How far the node's view has got with one log. */
+struct sh_view_log {
+    uint8_t log[16];
+    uint64_t applied_lsn; /* of the last entry that can be read */
+    uint64_t flushed_lsn; /* that need not be applied again after a crash */
+    uint64_t durable_lsn; /* of the log's last entry, as far as this node holds it; 0: it does not */
+};
+struct sh_view_info {
+    bool opened;     /* it can be read */
+    char error[257]; /* why not, or why a log's entries are not applied; "": all is well */
+    struct sh_view_log *logs;
+    size_t log_count;
+};
+/* How far the node's view is. *info is the caller's, what it points to is freed with sh_view_info_free, and
+ * it is all zero after an error. SH_FORBIDDEN: the node keeps no view. Otherwise sh_status's errors. */
+enum sh_error sh_view_info(struct sh_client *client, struct sh_view_info *info);
+/* Frees the logs, not info itself; does nothing the second time. */
+void sh_view_info_free(struct sh_view_info *info);
+
+/* Rows of one kind. */
+struct sh_view_kind {
+    char kind; /* 'K' values, 'C' counters; docs/view-format.md */
+    uint64_t rows;
+    uint8_t digest[16];
+};
+struct sh_view_digest {
+    uint8_t digest[16];         /* of all rows: XXH3, 128 bits */
+    int64_t at_ms;              /* as asked, or what the node's clock was */
+    struct sh_session *applied; /* what these rows have applied: with the same one, and at_ms, all nodes have
+                                   the same digest */
+    struct sh_view_kind *kinds;
+    size_t kind_count;
+};
+/* Reads all rows of the node's view as they are at one instant: with millions of keys it takes seconds,
+ * within timeout_ms of the options. at_ms: values that have expired at this time are none, ms since 1970; 0:
+ * the node's clock. *digest is the caller's, what it points to is freed with sh_view_digest_free, and it is
+ * all zero after an error. SH_FORBIDDEN: the node keeps no view. SH_UNAVAILABLE: it is not open.
+ * SH_OVERLOADED: too many ask. Otherwise sh_status's errors. */
+enum sh_error sh_view_digest(struct sh_client *client, int64_t at_ms, struct sh_view_digest *digest);
+/* Frees what it points to, not digest itself; does nothing the second time. */
+void sh_view_digest_free(struct sh_view_digest *digest);
+
 /* ---- reading ---- */
 struct sh_read_options {
     uint8_t log[16];      /* one that the node holds; all zero: the own log of the node that answers first */
@@ -203,6 +247,7 @@ struct sh_event {
     const void *payload; /* of an event or a put */
     size_t payload_bytes;
     int64_t delta;
+    uint64_t ttl_ms; /* of a put; 0: for ever */
 };
 /* Opens a reader; *reader is freed with sh_read_close, before its client is closed. Options are copied. Asks
  * the node only when `from` is UINT64_MAX, with sh_log_info's errors. SH_BAD_REQUEST: the stream's name is

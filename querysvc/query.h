@@ -7,6 +7,7 @@
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
+ *   query_digest.c   digests of the view, each by a thread of its own
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
@@ -105,6 +106,7 @@ struct query_probes {
 };
 
 struct query_view;
+struct query_digest;
 
 struct query_copies {
     struct query_log *logs;
@@ -167,7 +169,8 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view; /* NULL: not open */
+    struct query_view *view;     /* NULL: not open */
+    struct query_digest *digest; /* the same */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -227,6 +230,18 @@ void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* The view itself, of an open query_view. */
+struct view *query_view_of(struct query *q);
+/* False, and refused: there is none. */
+bool query_has_view(struct query *q, struct link_token token);
+
+/* ---- query_digest.c ---- */
+/* Within the life of an open query_view. */
+void query_digest_open(struct query *q);
+void query_digest_close(struct query *q);
+void query_on_view_digest(struct query *q, const struct link_request *request);
+void query_digest_drop(struct query *q, uint64_t session);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

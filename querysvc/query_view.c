@@ -499,18 +499,22 @@ static void on_overdue(void *arg)
     look_at_waits(arg);
 }
 
-/* False: there is one. */
-static bool refuse_without_view(struct query *q, struct link_token token)
+bool query_has_view(struct query *q, struct link_token token)
 {
     if (q->view == NULL)
         query_refuse(q, token, SH_FORBIDDEN,
                      "this node keeps no view: set query.view to true, and restart querysvc", 0);
-    return q->view == NULL;
+    return q->view != NULL;
+}
+
+struct view *query_view_of(struct query *q)
+{
+    return q->view->view;
 }
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
+    if (!query_has_view(q, request->token))
         return;
     union {
         struct msg_kv_get get;
@@ -610,29 +614,52 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
 
 /* ---------------------------------------------------------------- how far it is */
 
-void query_on_view_info(struct query *q, const struct link_request *request)
+static bool is_begun(const struct view_state *state, struct id16 log)
 {
-    if (refuse_without_view(q, request->token))
-        return;
+    return view_place_of(&state->applied, log) != NULL;
+}
+
+static void pack_progress(struct query *q, msgpack_packer *pk, struct id16 log)
+{
+    const struct view_state *state = state_of(q);
+    const struct view_place *applied = view_place_of(&state->applied, log),
+                            *flushed = view_place_of(&state->flushed, log);
+    const struct query_log *held = query_find_log(q, log);
+    msgpack_pack_array(pk, 4);
+    mp_pack_bin(pk, slice_of(log.bytes, sizeof log.bytes));
+    msgpack_pack_uint64(pk, applied != NULL ? applied->lsn : 0);
+    msgpack_pack_uint64(pk, flushed != NULL ? flushed->lsn : 0);
+    msgpack_pack_uint64(pk, held != NULL ? held->durable_lsn : 0);
+}
+
+/* Also logs that it holds, and of which nothing is applied yet. */
+static void answer_view_info(struct query *q, const struct query_read *r)
+{
     const struct view_state *state = state_of(q);
     struct buf logs = {0};
     msgpack_packer pk;
     mp_packer(&pk, &logs);
-    msgpack_pack_array(&pk, state->applied.count);
-    for (size_t i = 0; i < state->applied.count; i++) {
-        const struct view_place *place = &state->applied.all[i],
-                                *flushed = view_place_of(&state->flushed, place->log);
-        const struct query_log *log = query_find_log(q, place->log);
-        msgpack_pack_array(&pk, 4);
-        mp_pack_bin(&pk, slice_of(place->log.bytes, sizeof place->log.bytes));
-        msgpack_pack_uint64(&pk, place->lsn);
-        msgpack_pack_uint64(&pk, flushed != NULL ? flushed->lsn : 0);
-        msgpack_pack_uint64(&pk, log != NULL ? log->durable_lsn : 0);
-    }
+    size_t not_begun = is_begun(state, q->own.id) ? 0 : 1;
+    for (size_t i = 0; i < q->copies.count; i++)
+        not_begun += is_begun(state, q->copies.logs[i].id) ? 0 : 1;
+    msgpack_pack_array(&pk, state->applied.count + not_begun);
+    for (size_t i = 0; i < state->applied.count; i++)
+        pack_progress(q, &pk, state->applied.all[i].log);
+    if (!is_begun(state, q->own.id))
+        pack_progress(q, &pk, q->own.id);
+    for (size_t i = 0; i < q->copies.count; i++)
+        if (!is_begun(state, q->copies.logs[i].id))
+            pack_progress(q, &pk, q->copies.logs[i].id);
     struct msg_view_info_reply reply = {
         .opened = state->opened, .error = slice_str(state->error), .logs = buf_slice(&logs)};
-    query_answer(q, request->token, MSG_view_info_reply, &reply);
+    query_answer(q, r->token, MSG_view_info_reply, &reply);
     buf_free(&logs);
+}
+
+void query_on_view_info(struct query *q, const struct link_request *request)
+{
+    if (query_has_view(q, request->token))
+        query_ask_first(q, request->token, q->own.id, 0, answer_view_info);
 }
 
 /* ---------------------------------------------------------------- life */

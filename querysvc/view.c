@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ struct view {
     struct buf frames;
     pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
     struct view_store *store;
+    atomic_bool closing;  /* readers are waited for */
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
     struct view_log told[VIEW_LOGS_MAX];
@@ -104,7 +106,9 @@ static void set_store(struct view *v, struct view_store *store)
 static void close_store(struct view *v)
 {
     struct view_store *store = v->store;
+    atomic_store(&v->closing, true);
     set_store(v, NULL);
+    atomic_store(&v->closing, false);
     if (store != NULL)
         view_store_close(store);
     v->closed_ns = clock_mono_ns();
@@ -497,4 +501,9 @@ struct view_store *view_begin_read(struct view *v)
 void view_end_read(struct view *v)
 {
     pthread_rwlock_unlock(&v->reading);
+}
+
+bool view_must_end_read(struct view *v)
+{
+    return atomic_load(&v->closing);
 }

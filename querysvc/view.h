@@ -52,5 +52,8 @@ void view_look(struct view *view, struct view_state *out);
 /* Holds the store open while rows are read. NULL: it isn't, and view_look says why. */
 struct view_store *view_begin_read(struct view *view);
 void view_end_read(struct view *view);
+/* Whoever reads for long asks now and then: true, when the store is to be closed and waits for the readers.
+ */
+bool view_must_end_read(struct view *view);
 
 #endif

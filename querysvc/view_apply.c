@@ -72,7 +72,12 @@ static bool decode_place(struct mp *m, struct view_place *out)
     return true;
 }
 
-static bool decode_vector(struct slice row, struct view_vector *out)
+bool view_is_vector(struct slice key)
+{
+    return slice_equal(key, slice_str(applied));
+}
+
+bool view_vector_decode(struct slice row, struct view_vector *out)
 {
     struct mp m = mp_of(row);
     uint32_t count;
@@ -91,7 +96,7 @@ enum view_found view_vector_load(struct view_store *store, struct view_vector *o
     struct buf row = {0};
     out->count = 0;
     enum view_found found = view_store_get(store, slice_str(applied), &row, error);
-    if (found == VIEW_FOUND && !decode_vector(buf_slice(&row), out)) {
+    if (found == VIEW_FOUND && !view_vector_decode(buf_slice(&row), out)) {
         static const char text[] = "the applied version vector is malformed";
         memcpy(error, text, sizeof text);
         found = VIEW_FAILED;

@@ -39,6 +39,10 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
 /* Entries up to that LSN are lost, and that was accepted: the log goes on behind them. SH_OVERLOADED as
  * above. */
 enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn);
+/* Whether that row's key is the vector's. */
+bool view_is_vector(struct slice key);
+/* Its row. False: malformed. */
+bool view_vector_decode(struct slice row, struct view_vector *out);
 /* Gathers the vector itself; then view_store_write. */
 void view_vector_store(struct view_store *store, const struct view_vector *vector);
 

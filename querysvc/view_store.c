@@ -244,6 +244,15 @@ struct view_scan *view_scan_open(struct view_store *s, struct slice from, struct
     return scan;
 }
 
+struct view_scan *view_scan_open_all(struct view_store *s)
+{
+    struct view_scan *scan = xcalloc(1, sizeof *scan);
+    scan->read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_fill_cache(scan->read, 0);
+    scan->rows = rocksdb_create_iterator(s->db, scan->read);
+    return scan;
+}
+
 bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;

@@ -55,6 +55,8 @@ enum view_found view_store_get(struct view_store *store, struct slice key, struc
 struct view_scan;
 /* From the first key that is not before `from`, as far as it is before `to`. Both are copied. */
 struct view_scan *view_scan_open(struct view_store *store, struct slice from, struct slice to);
+/* All rows, once: the cache is left to others. */
+struct view_scan *view_scan_open_all(struct view_store *store);
 /* False: the end, or a failure: then error isn't empty. The slices are valid until the next call. */
 bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX]);
 void view_scan_close(struct view_scan *scan);

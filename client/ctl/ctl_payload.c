@@ -24,6 +24,8 @@ static void print_json(const struct sh_event *e)
         json_bytes(&j, "key", slice_of(e->key, e->key_bytes));
         if (e->kind == ENTRY_PUT)
             json_bytes(&j, "payload", slice_of(e->payload, e->payload_bytes));
+        if (e->ttl_ms > 0)
+            json_uint(&j, "ttl_ms", e->ttl_ms);
         if (e->kind == ENTRY_ADD)
             json_int(&j, "delta", e->delta);
     }

@@ -11,6 +11,7 @@
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
+ *   sh_view.c    the view: how far it is, a digest of it
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *

@@ -248,6 +248,7 @@ static void fill_event(const struct sh_reader *r, const struct entry *e, uint64_
         .payload = e->value.data,
         .payload_bytes = e->value.len,
         .delta = e->delta,
+        .ttl_ms = e->ttl_ms,
     };
     memcpy(out->log, r->answer_log.bytes, sizeof out->log);
 }
