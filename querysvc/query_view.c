@@ -68,12 +68,26 @@ static const struct view_state *state_of(struct query *q)
     return &qv->state;
 }
 
-static struct slice pack_applied(struct query *q)
+/* What the store itself says is what its rows are: the thread tells of it later, when the next request may
+ * have read them already; and a view that is made again shows less than it told of before. False: less than
+ * the token wants, or it cannot be read. */
+static bool is_in_store(struct view_store *store, struct slice after, char error[VIEW_ERROR_MAX])
 {
-    struct query_view *qv = q->view;
+    struct view_vector applied;
+    error[0] = 0;
+    return after.len == 0 ||
+           (view_vector_load(store, &applied, error) != VIEW_FAILED && token_is_applied(&applied, after) > 0);
+}
+
+/* All that the rows which were read before may show. False: error. */
+static bool pack_applied(struct query_view *qv, struct view_store *store, char error[VIEW_ERROR_MAX])
+{
+    struct view_vector applied;
     qv->applied.len = 0;
-    token_pack(&state_of(q)->applied, &qv->applied);
-    return buf_slice(&qv->applied);
+    if (view_vector_load(store, &applied, error) == VIEW_FAILED)
+        return false;
+    token_pack(&applied, &qv->applied);
+    return true;
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -160,6 +174,15 @@ static void fail_row(struct query *q, struct link_token token, const char *error
     query_refuse(q, token, SH_INTERNAL, error, 0);
 }
 
+/* error: empty when the store shows less than was told. */
+static void refuse_older(struct query *q, struct link_token token, const char *error)
+{
+    if (error[0] != 0)
+        fail_row(q, token, error);
+    else
+        query_refuse(q, token, SH_UNAVAILABLE, "the view is being made again", 0);
+}
+
 /* As many as there are keys; ends early when there are many bytes. False: a key's bytes are not a key. */
 static enum sh_error get_rows(struct query_view *qv, struct view_store *store, struct mp *keys,
                               uint32_t count, char error[VIEW_ERROR_MAX])
@@ -205,7 +228,14 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         refuse_store(q, token);
         return;
     }
+    if (!is_in_store(store, m->after, error)) {
+        view_end_read(qv->view);
+        refuse_older(q, token, error);
+        return;
+    }
     enum sh_error e = get_rows(qv, store, &keys, count, error);
+    if (e == SH_OK && m->after.len > 0 && !pack_applied(qv, store, error))
+        e = SH_INTERNAL;
     view_end_read(qv->view);
     if (e == SH_INTERNAL)
         fail_row(q, token, error);
@@ -215,7 +245,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         return;
     struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
     if (m->after.len > 0)
-        reply.applied = pack_applied(q);
+        reply.applied = buf_slice(&qv->applied);
     query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
@@ -241,8 +271,8 @@ static int key_compare(struct slice a, struct slice b)
     return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
 }
 
-static void side_open(struct side *side, struct view_store *store, enum view_kind kind,
-                      const struct msg_kv_scan *m, char error[VIEW_ERROR_MAX])
+static void side_open(struct side *side, struct view_store *store, const struct view_snapshot *snapshot,
+                      enum view_kind kind, const struct msg_kv_scan *m, char error[VIEW_ERROR_MAX])
 {
     struct buf from = {0}, prefix = {0}, to = {0};
     static const uint8_t least = 0;
@@ -252,7 +282,7 @@ static void side_open(struct side *side, struct view_store *store, enum view_kin
     view_key_row(kind, is_within ? m->behind : m->prefix, &from);
     if (is_within)
         buf_append(&from, &least, 1); /* the first key behind it */
-    side->scan = view_scan_open(store, buf_slice(&from), buf_slice(&to));
+    side->scan = view_scan_open_at(store, snapshot, buf_slice(&from), buf_slice(&to));
     buf_free(&from);
     buf_free(&prefix);
     buf_free(&to);
@@ -312,41 +342,62 @@ static void scan(struct scanning *s, const struct msg_kv_scan *m, struct buf *pa
     }
 }
 
+/* Both sides as they are at one instant. */
+static void scan_store(struct scanning *s, struct view_store *store, const struct msg_kv_scan *m,
+                       struct buf *packed, char error[VIEW_ERROR_MAX])
+{
+    struct view_snapshot *snapshot = view_snapshot_take(store);
+    side_open(&s->values, store, snapshot, VIEW_KEY, m, error);
+    if (error[0] == 0)
+        side_open(&s->counters, store, snapshot, VIEW_COUNTER, m, error);
+    scan(s, m, packed, error);
+    view_scan_close(s->values.scan);
+    if (s->counters.scan != NULL)
+        view_scan_close(s->counters.scan);
+    view_snapshot_release(store, snapshot);
+}
+
+static void reply_scan(struct query *q, struct link_token token, const struct msg_kv_scan *m,
+                       const struct scanning *s, const struct buf *packed)
+{
+    struct query_view *qv = q->view;
+    msgpack_packer pk;
+    qv->rows.len = 0;
+    mp_packer(&pk, &qv->rows);
+    msgpack_pack_array(&pk, s->rows);
+    buf_append(&qv->rows, packed->data, packed->len);
+    struct msg_kv_scan_reply reply = {
+        .rows = buf_slice(&qv->rows), .more = s->more, .last = buf_slice(&s->last)};
+    if (m->after.len > 0)
+        reply.applied = buf_slice(&qv->applied);
+    query_answer(q, token, MSG_kv_scan_reply, &reply);
+}
+
 static void answer_scan(struct query *q, struct link_token token, const struct msg_kv_scan *m)
 {
     struct query_view *qv = q->view;
     char error[VIEW_ERROR_MAX] = "";
     struct scanning s = {0};
     struct buf packed = {0};
-    msgpack_packer pk;
-    struct view_store *store = m->most > 0 ? view_begin_read(qv->view) : NULL;
-    if (store == NULL) {
-        if (m->most == 0)
-            query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
-        else
-            refuse_store(q, token);
+    if (m->most == 0) {
+        query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
         return;
     }
-    side_open(&s.values, store, VIEW_KEY, m, error);
-    if (error[0] == 0)
-        side_open(&s.counters, store, VIEW_COUNTER, m, error);
-    scan(&s, m, &packed, error);
-    view_scan_close(s.values.scan);
-    if (s.counters.scan != NULL)
-        view_scan_close(s.counters.scan);
+    struct view_store *store = view_begin_read(qv->view);
+    if (store == NULL) {
+        refuse_store(q, token);
+        return;
+    }
+    bool is_new = is_in_store(store, m->after, error);
+    if (is_new)
+        scan_store(&s, store, m, &packed, error);
+    if (error[0] == 0 && m->after.len > 0)
+        pack_applied(qv, store, error);
     view_end_read(qv->view);
-    qv->rows.len = 0;
-    mp_packer(&pk, &qv->rows);
-    msgpack_pack_array(&pk, s.rows);
-    buf_append(&qv->rows, packed.data, packed.len);
-    struct msg_kv_scan_reply reply = {
-        .rows = buf_slice(&qv->rows), .more = s.more, .last = buf_slice(&s.last)};
-    if (m->after.len > 0)
-        reply.applied = pack_applied(q);
-    if (error[0] != 0)
-        fail_row(q, token, error);
+    if (!is_new || error[0] != 0)
+        refuse_older(q, token, error);
     else
-        query_answer(q, token, MSG_kv_scan_reply, &reply);
+        reply_scan(q, token, m, &s, &packed);
     buf_free(&packed);
     buf_free(&s.last);
 }

@@ -232,12 +232,30 @@ enum view_found view_store_get(struct view_store *s, struct slice key, struct bu
     return VIEW_FOUND;
 }
 
+struct view_snapshot *view_snapshot_take(struct view_store *s)
+{
+    return (struct view_snapshot *)(uintptr_t)rocksdb_create_snapshot(s->db);
+}
+
+void view_snapshot_release(struct view_store *s, struct view_snapshot *snapshot)
+{
+    rocksdb_release_snapshot(s->db, (const rocksdb_snapshot_t *)snapshot);
+}
+
 struct view_scan *view_scan_open(struct view_store *s, struct slice from, struct slice to)
+{
+    return view_scan_open_at(s, NULL, from, to);
+}
+
+struct view_scan *view_scan_open_at(struct view_store *s, const struct view_snapshot *snapshot,
+                                    struct slice from, struct slice to)
 {
     struct view_scan *scan = xcalloc(1, sizeof *scan);
     buf_append(&scan->from, from.data, from.len);
     buf_append(&scan->to, to.data, to.len);
     scan->read = rocksdb_readoptions_create();
+    if (snapshot != NULL)
+        rocksdb_readoptions_set_snapshot(scan->read, (const rocksdb_snapshot_t *)snapshot);
     if (to.len > 0)
         rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->to.data, scan->to.len);
     scan->rows = rocksdb_create_iterator(s->db, scan->read);

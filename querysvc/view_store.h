@@ -55,6 +55,14 @@ enum view_found view_store_get(struct view_store *store, struct slice key, struc
 struct view_scan;
 /* From the first key that is not before `from`, as far as it is before `to`. Both are copied. */
 struct view_scan *view_scan_open(struct view_store *store, struct slice from, struct slice to);
+/* The rows as they are now, for scans that are to see the same ones; each belongs to its store. */
+struct view_snapshot;
+struct view_snapshot *view_snapshot_take(struct view_store *store);
+void view_snapshot_release(struct view_store *store, struct view_snapshot *snapshot);
+/* As view_scan_open, but the rows are those of the snapshot, which is released later than the scan is closed.
+ */
+struct view_scan *view_scan_open_at(struct view_store *store, const struct view_snapshot *snapshot,
+                                    struct slice from, struct slice to);
 /* All rows, once: the cache is left to others. */
 struct view_scan *view_scan_open_all(struct view_store *store);
 /* False: the end, or a failure: then error isn't empty. The slices are valid until the next call. */
