@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "log_damage.h"
 
@@ -109,8 +110,10 @@ static void close_store(struct view *v)
     atomic_store(&v->closing, true);
     set_store(v, NULL);
     atomic_store(&v->closing, false);
+    failpoint_hit("view_closing");
     if (store != NULL)
         view_store_close(store);
+    failpoint_hit("view_closed");
     v->closed_ns = clock_mono_ns();
 }
 
@@ -136,6 +139,7 @@ static bool open_store(struct view *v)
     if (!has_room(v))
         return false;
     struct view_store *store = view_store_open(v->rows, &v->options.store, error);
+    failpoint_hit("view_opened");
     if (store != NULL && view_vector_load(store, &v->applied, error) == VIEW_FAILED) {
         view_store_close(store);
         store = NULL;
@@ -163,10 +167,12 @@ static void flush(struct view *v)
     v->flushed_ns = clock_mono_ns();
     if (view_vector_equal(&v->flushed, &v->applied) || !has_room(v))
         return;
+    failpoint_hit("view_flush");
     if (!view_store_flush(v->store, error)) {
         fail_store(v, error);
         return;
     }
+    failpoint_hit("view_flushed");
     v->flushed = v->applied;
 }
 
@@ -205,10 +211,12 @@ static enum sh_error apply(struct view *v, const struct followed *f)
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     enum sh_error result = view_apply(v->store, &v->applied, f->log.log, buf_slice(&v->frames));
     view_vector_store(v->store, &v->applied);
+    failpoint_hit("view_gathered");
     if (!view_store_write(v->store, error)) {
         fail_store(v, error);
         return SH_INTERNAL;
     }
+    failpoint_hit("view_applied");
     return result;
 }
 
@@ -245,10 +253,12 @@ static void make_again(struct view *v, const struct followed *f)
              log_text("log", uuid), log_uint("durable_lsn", f->log.durable_lsn));
     close_store(v);
     v->applied.count = v->flushed.count = 0;
-    if (!view_store_remove(v->rows, error))
-        name_error(v, error);
-    else
+    bool removed = view_store_remove(v->rows, error);
+    failpoint_hit("view_removed");
+    if (removed)
         open_store(v);
+    else
+        name_error(v, error);
 }
 
 /* One chunk. */

@@ -1,5 +1,5 @@
-"""A node whose walsvc meets its fault in its first life only: the supervisor runs a small script in its place, which
-takes the fault from a file and leaves it out the next time. Nothing in walsvc knows of it."""
+"""A node of which one service, walsvc or querysvc, meets its fault in its first life only: the supervisor runs a small script
+in its place, which takes the fault from a file and leaves it out the next time. Nothing in the service knows of it."""
 import os
 import shlex
 import subprocess
@@ -11,26 +11,28 @@ MANY_RESTARTS = "intensity: 1000, period: 60s, backoff: false"
 
 
 class FirstLife(Node):
-    """prefix: the words before walsvc's own in the next life, as ["strace", "-D", ...] or ["env", "NAME=value"]; later
+    """prefix: the words before the service's own in the next life, as ["strace", "-D", ...] or ["env", "NAME=value"]; later
     ones get `later`."""
 
-    def __init__(self, settings="", prefix=(), later=()):
+    def __init__(self, settings="", prefix=(), later=(), service="walsvc"):
         super().__init__(settings=settings)
+        self.service = service
         self.marker = os.path.join(self.dir, "armed")
-        self.program = os.path.join(self.dir, "walsvc-first")
+        self.program = os.path.join(self.dir, f"{service}-first")
         with open(self.config, "a", encoding="ascii") as file:
-            file.write(f"supervisor: {{{MANY_RESTARTS}, children: [{{service: walsvc, program: {self.program}}}, "
-                       "{service: querysvc}]}\n")
+            children = ", ".join(f"{{service: {name}, program: {self.program}}}" if name == service else f"{{service: {name}}}"
+                                 for name in ("walsvc", "querysvc"))
+            file.write(f"supervisor: {{{MANY_RESTARTS}, children: [{children}]}}\n")
         self.arm(prefix, later)
 
     def arm(self, prefix, later=()):
         """The next start has the prefix."""
-        walsvc = [os.path.join(BIN, "walsvc")]
+        service = [os.path.join(BIN, self.service)]
         with open(self.program, "w", encoding="ascii") as file:
             file.write("#!/bin/sh\n"
                        f"if rmdir {shlex.quote(self.marker)} 2>/dev/null; then\n"
-                       f"    exec {shlex.join([*prefix, *walsvc])} \"$@\"\nfi\n"
-                       f"exec {shlex.join([*later, *walsvc])} \"$@\"\n")
+                       f"    exec {shlex.join([*prefix, *service])} \"$@\"\nfi\n"
+                       f"exec {shlex.join([*later, *service])} \"$@\"\n")
         os.chmod(self.program, 0o700)
         if not os.path.isdir(self.marker):
             os.mkdir(self.marker)
@@ -48,7 +50,7 @@ class FirstLife(Node):
         return True
 
     def restarts(self):
-        return self.tree()["walsvc"]["restarts"]
+        return self.tree()[self.service]["restarts"]
 
 
 class Lines:
@@ -91,5 +93,5 @@ class Lines:
 
 
 def wait_restarted(node, restarts=1):
-    wait_for(lambda: node.restarts() >= restarts, "walsvc to meet its fault")
+    wait_for(lambda: node.restarts() >= restarts, f"{node.service} to meet its fault")
     node.wait_ready()
