@@ -1,10 +1,14 @@
 /* RocksDB, set up to be small. Nothing here is fatal: whoever owns the store closes it after a failure. */
 #include "view_store.h"
 
+#include <errno.h>
+#include <ftw.h>
 #include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "vfs.h"
 
 enum { BITS_A_KEY = 10, BLOCK_BYTES = 4096, OPEN_FILES = 256, BACKGROUND_JOBS = 2, LOG_FILES = 2 };
 /* So small that a compaction fits into VIEW_ROOM_BYTES beside a flush. */
@@ -135,11 +139,34 @@ static void set_options(struct view_store *s, const struct view_store_options *o
     rocksdb_block_based_options_destroy(table);
 }
 
+/* What is to be removed is first renamed: a kill leaves all of it, or nothing under its name. */
+static void name_gone(const char *dir, char gone[PATH_MAX])
+{
+    snprintf(gone, PATH_MAX, "%.*s.gone", VFS_DIR_MAX, dir);
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
+{
+    (void)status;
+    (void)type;
+    (void)place;
+    return remove(path);
+}
+
+/* True: it isn't there any more, or never was. */
+static bool remove_all(const char *dir)
+{
+    enum { DESCRIPTORS = 4 };
+    return nftw(dir, remove_one, DESCRIPTORS, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT;
+}
+
 struct view_store *view_store_open(const char *dir, const struct view_store_options *o,
                                    char error[VIEW_ERROR_MAX])
 {
     struct view_store *s = xcalloc(1, sizeof *s);
-    char *message = NULL;
+    char *message = NULL, gone[PATH_MAX];
+    name_gone(dir, gone);
+    remove_all(gone); /* of a removal that was not finished; if it cannot be, it only takes room */
     set_options(s, o);
     s->read = rocksdb_readoptions_create();
     s->write = rocksdb_writeoptions_create();
@@ -173,11 +200,12 @@ void view_store_abandon(struct view_store *s)
 
 bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX])
 {
-    rocksdb_options_t *options = rocksdb_options_create();
-    char *message = NULL;
-    rocksdb_destroy_db(options, dir, &message);
-    rocksdb_options_destroy(options);
-    return went_well(message, error);
+    char gone[PATH_MAX];
+    name_gone(dir, gone);
+    error[0] = 0;
+    if (!remove_all(gone) || (rename(dir, gone) < 0 && errno != ENOENT) || !remove_all(gone))
+        snprintf(error, VIEW_ERROR_MAX, "cannot remove %.200s: %s", dir, strerror(errno));
+    return error[0] == 0;
 }
 
 /* ---------------------------------------------------------------- writing */

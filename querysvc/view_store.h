@@ -30,7 +30,7 @@ void view_store_close(struct view_store *store);
 /* Nothing is written, nor freed: before the end of the process, when there is no room. */
 void view_store_abandon(struct view_store *store);
 
-/* Removes what is in the folder; nobody has it open. */
+/* Removes the folder, which nobody has open; a kill leaves all of it, or none. */
 bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX]);
 
 /* ---- writing ---- */

@@ -36,6 +36,29 @@ class StepsTest(unittest.TestCase):
     def setUp(self):
         self.written = 0
 
+    def remove_view(self, fault):
+        """Since the log was set back; the folder may be left with anything in it."""
+        with FirstLife(SETTINGS, service="querysvc") as node:
+            node.start()
+            self.write(node)
+            self.assertEqual(node.stop(), 0)
+            log, kept = os.path.join(node.data, "log"), os.path.join(node.dir, "kept")
+            shutil.copytree(log, kept)
+            node.start()
+            for _ in range(5):
+                self.write(node)
+            self.check(node)
+            self.assertEqual(node.stop(), 0)
+            shutil.rmtree(log)
+            shutil.move(kept, log)
+            node.arm(fault)
+            node.start_through_fault()
+            wait_for(lambda: node.log_lines("a log holds other entries than were applied"), "the view to be removed")
+            node.wait_ready()
+            self.write(node)
+            self.check(node)
+        type(self).kills += 1
+
     def check(self, node):
         wait_for(lambda: is_up_to_date(node), "all to be applied")
         check_rows(node, model_of(node, [node.json("status")["log"]]), int(time.time() * 1000))
@@ -88,28 +111,9 @@ class Steps(StepsTest):
                 type(self).kills += 1
 
     def test_a_view_that_is_removed(self):
-        """Since the log was set back; the folder may be left with anything in it."""
         for point in ("view_closing", "view_closed", "view_removed", "view_opened=kill@2,view_none"):
-            with self.subTest(point=point), FirstLife(SETTINGS, service="querysvc") as node:
-                node.start()
-                self.write(node)
-                self.assertEqual(node.stop(), 0)
-                log, kept = os.path.join(node.data, "log"), os.path.join(node.dir, "kept")
-                shutil.copytree(log, kept)
-                node.start()
-                for _ in range(5):
-                    self.write(node)
-                self.check(node)
-                self.assertEqual(node.stop(), 0)
-                shutil.rmtree(log)
-                shutil.move(kept, log)
-                node.arm(self.fault(point))
-                node.start_through_fault()
-                wait_for(lambda n=node: n.log_lines("a log holds other entries than were applied"), "the view to be removed")
-                node.wait_ready()
-                self.write(node)
-                self.check(node)
-                type(self).kills += 1
+            with self.subTest(point=point):
+                self.remove_view(self.fault(point))
 
 
 @unittest.skipIf(shutil.which("strace") is None or "asan" in BIN or "tsan" in BIN or has_failpoints(),
@@ -131,7 +135,7 @@ class Flushes(StepsTest):
     def test_each_call_of_a_flush(self):
         with FirstLife(SETTINGS, service="querysvc") as node:
             node.start()
-            for when in range(1, 25 if IS_LONG else 9):
+            for when in range(1, 25 if IS_LONG else 6):
                 with self.subTest(when=when):
                     restarts = node.restarts()
                     strace = self.kill_at_call(node, when)
@@ -145,6 +149,12 @@ class Flushes(StepsTest):
                     self.write(node)
                     self.check(node)
                     type(self).kills += 1
+
+    def test_each_file_of_a_view_that_is_removed(self):
+        for when in range(1, 20) if IS_LONG else range(6, 11):
+            with self.subTest(when=when):
+                self.remove_view(["strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=unlink,unlinkat,rmdir", "-e",
+                                  f"inject=unlink,unlinkat,rmdir:signal=SIGKILL:when={when}"])
 
 
 if __name__ == "__main__":
