@@ -382,5 +382,6 @@ const struct ctl_command cmd_bench_read = {
     .values = "",
     .summary = "Measure sequential reads of the log, again from its start at its end",
     .options = read_options,
+    .reads = true,
     .run = run_bench_read,
 };

@@ -150,5 +150,6 @@ const struct ctl_command cmd_events = {
             "says so\n"
             "on standard error, and goes on.",
     .options = events_options,
+    .reads = true,
     .run = run_events,
 };

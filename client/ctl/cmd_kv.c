@@ -209,6 +209,7 @@ const struct ctl_command cmd_kv_get = {
     .values_least = 1,
     .values_most = -1,
     .raw = true,
+    .reads = true,
     .run = run_get,
 };
 
@@ -294,6 +295,7 @@ const struct ctl_command cmd_kv_scan = {
     .options = scan_options,
     .values_most = 1,
     .raw = true,
+    .reads = true,
     .run = run_scan,
 };
 

@@ -223,6 +223,7 @@ const struct ctl_command cmd_log_verify = {
             "be looked at: no log there, no permission, another format version. A loss that was accepted is\n"
             "named as such, and is no damage.",
     .options = verify_options,
+    .reads = true,
     .run = run_verify,
 };
 
@@ -313,5 +314,6 @@ const struct ctl_command cmd_log_dump = {
         "Needs no node, like log verify, and has its exit codes: 1 when there is damage, 3 when it could\n"
         "not be looked at.",
     .options = dump_options,
+    .reads = true,
     .run = run_dump,
 };

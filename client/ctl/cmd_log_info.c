@@ -500,5 +500,6 @@ const struct ctl_command cmd_log_info = {
             "walsvc does not answer, or with --data, what the files tell.",
     .options = info_options,
     .of_log = true,
+    .reads = true,
     .run = run_info,
 };

@@ -213,5 +213,6 @@ const struct ctl_command cmd_nodes = {
             "status (by the clock of who set it), when it was last heard from directly, address,\n"
             "replication group, how often its id was joined and itself started, how far its clock is\n"
             "from that of the node that answers, and the last durable LSN of its own log that it told of.",
+    .reads = true,
     .run = run_nodes,
 };

@@ -181,6 +181,7 @@ const struct ctl_command cmd_read = {
     .options = read_options,
     .raw = true,
     .of_log = true,
+    .reads = true,
     .run = run_read,
 };
 
@@ -201,5 +202,6 @@ const struct ctl_command cmd_tail = {
     .options = tail_options,
     .raw = true,
     .of_log = true,
+    .reads = true,
     .run = run_tail,
 };

@@ -270,5 +270,6 @@ const struct ctl_command cmd_replicas = {
             "and fetches that failed or led to nothing. A log that nobody extends any more, and that all of\n"
             "the group hold to its end, is closed; those that were dropped since are listed below. While\n"
             "the node's own log is fetched back, it is one of these copies.",
+    .reads = true,
     .run = run_replicas,
 };

@@ -129,5 +129,6 @@ const struct ctl_command cmd_status = {
         "unavailable: this node takes no writes. degraded: it does, but it is no member yet, some node is\n"
         "not up or not reached from here, a clock is too far away, or a copy of a log is forked, silent or\n"
         "far behind. healthy: otherwise. A line for each reason. Exit 0 whatever it is.",
+    .reads = true,
     .run = run_status,
 };

@@ -138,6 +138,7 @@ static int run_tree(struct ctl *ctl)
 const struct ctl_command cmd_svc_tree = {.name = "svc tree",
                                          .values = "",
                                          .summary = "The supervision tree and how each service is",
+                                         .reads = true,
                                          .run = run_tree};
 
 /* ---------------------------------------------------------------- obituaries */
@@ -207,6 +208,7 @@ const struct ctl_command cmd_svc_obituary = {
     .summary = "How services died, the newest first",
     .options = obituary_options,
     .values_most = 1,
+    .reads = true,
     .run = run_obituary,
 };
 

@@ -113,6 +113,7 @@ const struct ctl_command cmd_view_info = {
         "applied\n"
         "(reads show it), the last that is on disk (a crash takes nothing of it), the log's last one here,\n"
         "and how many entries the view is behind. The exit code is 0 whatever it is.",
+    .reads = true,
     .run = run_info,
 };
 
@@ -239,5 +240,6 @@ const struct ctl_command cmd_view_digest = {
         "the node's clock, or at MS, which is not to be long ago, since they are tidied away at some time.\n"
         "With millions of keys it takes seconds; --timeout is to allow that.",
     .options = digest_options,
+    .reads = true,
     .run = run_digest,
 };

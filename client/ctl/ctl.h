@@ -46,6 +46,7 @@ struct ctl_command {
     const struct ctl_option *options; /* NULL for none */
     int values_least, values_most;    /* -1: any number */
     bool raw;                         /* --format raw makes sense */
+    bool reads;                       /* changes nothing, so that no outcome is ever unknown */
     bool of_log;                      /* --node with an endpoint says whose log, not which node is asked */
     int (*run)(struct ctl *ctl);
 };

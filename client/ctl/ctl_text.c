@@ -276,9 +276,15 @@ int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, 
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
 {
     struct buf text = {0};
-    bool more = detail != NULL && detail[0] != 0;
+    bool reads = ctl->command != NULL && ctl->command->reads;
     const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
-    buf_printf(&text, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
+    size_t first = consequence != NULL ? (size_t)(consequence - usual) : strlen(usual);
+    if (detail != NULL && detail[0] != 0)
+        buf_append_str(&text, detail);
+    else
+        buf_append(&text, usual, first);
+    if (consequence != NULL && !(reads && (error == SH_TIMEOUT || error == SH_UNAVAILABLE)))
+        buf_append_str(&text, consequence);
     int code = ctl_fail_text(ctl, what, error, buf_cstr(&text));
     buf_free(&text);
     return code;

@@ -292,6 +292,7 @@ class Kv(KvTest):
                 said = re.match(rf"log {log} is wanted up to LSN {done['lsn'] + 1000000}, and applied here up to (\d+)", text)
                 self.assertTrue(said, text)
                 self.assertGreaterEqual(int(said[1]), least)
+                self.assertNotIn("outcome", text, "a read has none")
 
 
 class Kills(KvTest):
