@@ -122,11 +122,11 @@ struct applying {
     struct buf key, row;
 };
 
-/* Ends where a reading of the clock does: a ttl beyond that is as good as none. */
+/* Ends where a reading of the clock does, a signed number: a ttl beyond that is as good as none. */
 static uint64_t expires_ms(uint64_t hlc, uint64_t ttl_ms)
 {
     uint64_t now_ms = (uint64_t)hlc_ms(hlc);
-    if (ttl_ms == 0 || ttl_ms > UINT64_MAX - now_ms)
+    if (ttl_ms == 0 || ttl_ms > INT64_MAX - now_ms)
         return 0;
     return now_ms + ttl_ms;
 }

@@ -15,7 +15,7 @@ class Caller:
         test.addCleanup(self.push.close)
         test.addCleanup(self.req.close)
         self.session = random.randbytes(16)
-        self.sent = self.received = self.incarnation = 0
+        self.sent = self.received = self.incarnation = self.accepted = 0
         self.answers = []
 
     def message(self, kind, number, previous, body):
@@ -26,13 +26,18 @@ class Caller:
         self.push.send(self.message(kind, self.sent, self.sent - 1, body))
         return self.sent
 
+    def poll(self, wait_ms=0):
+        """Fetches what is there; a session that does not is dropped after a while."""
+        self.req.send(self.message(POLL, 0, 0, {1: self.received, 2: wait_ms, 3: self.incarnation}))
+        (_, kind, *_, body), _ = unpack(self.req.receive())
+        assert kind == POLL_REPLY, (kind, body)
+        self.received, self.incarnation, self.accepted = body[1], body[2], body[3]
+        self.answers += body[6]
+
     def take(self):
         """The next answer: (number of the request, type, body)."""
         while not self.answers:
-            self.req.send(self.message(POLL, 0, 0, {1: self.received, 2: 5000, 3: self.incarnation}))
-            (_, kind, *_, body), _ = unpack(self.req.receive())
-            assert kind == POLL_REPLY, (kind, body)
-            self.received, self.incarnation, self.answers = body[1], body[2], body[6]
+            self.poll(5000)
         return self.answers.pop(0)
 
     def ask(self, kind, body):

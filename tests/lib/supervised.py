@@ -91,8 +91,14 @@ for i in range(int(600 / pause)):
 '''
 
 
+class Raw(bytes):
+    """msgpack that is packed as it is."""
+
+
 def pack(value):
     """msgpack, as much as a command needs."""
+    if isinstance(value, Raw):
+        return bytes(value)
     if value is None:
         return b"\xc0"
     if isinstance(value, bool):

@@ -21,7 +21,7 @@ class Entry:
         self.log, self.lsn, self.kind, self.hlc = log, row["lsn"], row["kind"], row["hlc"]
         self.key, self.value, self.delta = field(row, "key"), field(row, "payload"), row.get("delta")
         self.expires_ms = (self.hlc >> 16) + row["ttl_ms"] if row.get("ttl_ms") else 0
-        if self.expires_ms >= MODULUS:
+        if self.expires_ms >= MODULUS // 2:
             self.expires_ms = 0  # as good as for ever
 
     @property
