@@ -11,7 +11,7 @@ from shanghai import BIN, wait_for
 from test_steps import has_failpoints
 from view_model import check_rows, is_up_to_date, model_of
 
-SETTINGS = "query: {view: true}"
+SETTINGS = "query: {view: true, write_buffer_bytes: 1MiB}"  # RocksDB flushes on its own account, too
 # name: arrivals at which it strikes.
 POINTS = {"view_opened": (1,), "view_gathered": (1, 20), "view_applied": (1, 20), "view_flush": (1, 2), "view_flushed": (1, 2)}
 CALLS = "fsync,fdatasync,sync_file_range,rename"
@@ -30,7 +30,7 @@ class StepsTest(unittest.TestCase):
         """One frame, of keys that were written before."""
         self.written += 1
         i = self.written
-        node.ctl("kv", "txn", input=(f"put k{i % 50} {i}\nincr n{i % 7} {i}\ndel k{i * 7 % 50}\nput big{i % 3} {'x' * 5000}{i}\n"
+        node.ctl("kv", "txn", input=(f"put k{i % 50} {i}\nincr n{i % 7} {i}\ndel k{i * 7 % 50}\nput big{i % 3} {'x' * 200000}{i}\n"
                                      ).encode())
 
     def setUp(self):
