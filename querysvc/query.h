@@ -107,6 +107,8 @@ struct query_probes {
 
 struct query_view;
 struct query_digest;
+struct view;
+struct view_state;
 
 struct query_copies {
     struct query_log *logs;
@@ -231,10 +233,20 @@ void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
-/* The view itself, of an open query_view. */
+/* For those who read the view: */
 struct view *query_view_of(struct query *q);
-/* False, and refused: there is none. */
-bool query_has_view(struct query *q, struct link_token token);
+const struct view_state *query_view_state(struct query *q);
+/* All that rows which were read before may show, as a token; until the next call. The thread tells the loop
+ * later of what can be read already: this asks the store itself. */
+struct slice query_view_applied(struct query *q);
+/* True, and refused: the node keeps no view. */
+bool query_view_refuse_absent(struct query *q, struct link_token token);
+/* The store is not open. */
+void query_view_refuse_closed(struct query *q, struct link_token token);
+/* The store failed. */
+void query_view_fail(struct query *q, struct link_token token, const char *error);
+/* What the token says is not applied, and the time is over. */
+void query_view_refuse_late(struct query *q, struct link_token token, struct slice after);
 
 /* ---- query_digest.c ---- */
 /* Within the life of an open query_view. */

@@ -148,7 +148,7 @@ void query_on_view_digest(struct query *q, const struct link_request *request)
 {
     struct query_digest *d = q->digest;
     struct msg_view_digest m;
-    if (!query_has_view(q, request->token))
+    if (query_view_refuse_absent(q, request->token))
         return;
     enum sh_error e = msg_decode(request->type, request->body, &m);
     if (e != SH_OK) {

@@ -59,7 +59,12 @@ struct query_view {
 
 /* ---------------------------------------------------------------- state */
 
-static const struct view_state *state_of(struct query *q)
+struct view *query_view_of(struct query *q)
+{
+    return q->view->view;
+}
+
+const struct view_state *query_view_state(struct query *q)
 {
     struct query_view *qv = q->view;
     if (qv->stale)
@@ -79,15 +84,20 @@ static bool is_in_store(struct view_store *store, struct slice after, char error
            (view_vector_load(store, &applied, error) != VIEW_FAILED && token_is_applied(&applied, after) > 0);
 }
 
-/* All that the rows which were read before may show. False: error. */
-static bool pack_applied(struct query_view *qv, struct view_store *store, char error[VIEW_ERROR_MAX])
+struct slice query_view_applied(struct query *q)
 {
-    struct view_vector applied;
+    struct query_view *qv = q->view;
+    struct view_vector applied = query_view_state(q)->applied;
+    char error[VIEW_ERROR_MAX];
+    struct view_store *store = view_begin_read(qv->view);
+    if (store != NULL) {
+        if (view_vector_load(store, &applied, error) == VIEW_FAILED)
+            applied = query_view_state(q)->applied;
+        view_end_read(qv->view);
+    }
     qv->applied.len = 0;
-    if (view_vector_load(store, &applied, error) == VIEW_FAILED)
-        return false;
     token_pack(&applied, &qv->applied);
-    return true;
+    return buf_slice(&qv->applied);
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -159,16 +169,16 @@ static enum view_found find_row(struct query_view *qv, struct view_store *store,
 
 /* ---------------------------------------------------------------- answers */
 
-static void refuse_store(struct query *q, struct link_token token)
+void query_view_refuse_closed(struct query *q, struct link_token token)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 40];
     snprintf(text, sizeof text, "the view is not open: %s",
              state->error[0] != 0 ? state->error : "it is being opened");
     query_refuse(q, token, SH_UNAVAILABLE, text, 0);
 }
 
-static void fail_row(struct query *q, struct link_token token, const char *error)
+void query_view_fail(struct query *q, struct link_token token, const char *error)
 {
     log_error("the view cannot be read", log_text("error", error));
     query_refuse(q, token, SH_INTERNAL, error, 0);
@@ -178,7 +188,7 @@ static void fail_row(struct query *q, struct link_token token, const char *error
 static void refuse_older(struct query *q, struct link_token token, const char *error)
 {
     if (error[0] != 0)
-        fail_row(q, token, error);
+        query_view_fail(q, token, error);
     else
         query_refuse(q, token, SH_UNAVAILABLE, "the view is being made again", 0);
 }
@@ -225,7 +235,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
     }
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
-        refuse_store(q, token);
+        query_view_refuse_closed(q, token);
         return;
     }
     if (!is_in_store(store, m->after, error)) {
@@ -234,18 +244,16 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         return;
     }
     enum sh_error e = get_rows(qv, store, &keys, count, error);
-    if (e == SH_OK && m->after.len > 0 && !pack_applied(qv, store, error))
-        e = SH_INTERNAL;
     view_end_read(qv->view);
     if (e == SH_INTERNAL)
-        fail_row(q, token, error);
+        query_view_fail(q, token, error);
     else if (e != SH_OK)
         query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
     if (e != SH_OK)
         return;
     struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
     if (m->after.len > 0)
-        reply.applied = buf_slice(&qv->applied);
+        reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
@@ -369,7 +377,7 @@ static void reply_scan(struct query *q, struct link_token token, const struct ms
     struct msg_kv_scan_reply reply = {
         .rows = buf_slice(&qv->rows), .more = s->more, .last = buf_slice(&s->last)};
     if (m->after.len > 0)
-        reply.applied = buf_slice(&qv->applied);
+        reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_scan_reply, &reply);
 }
 
@@ -385,14 +393,12 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
     }
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
-        refuse_store(q, token);
+        query_view_refuse_closed(q, token);
         return;
     }
     bool is_new = is_in_store(store, m->after, error);
     if (is_new)
         scan_store(&s, store, m, &packed, error);
-    if (error[0] == 0 && m->after.len > 0)
-        pack_applied(qv, store, error);
     view_end_read(qv->view);
     if (!is_new || error[0] != 0)
         refuse_older(q, token, error);
@@ -449,9 +455,9 @@ static void answer_request(struct query *q, struct link_token token, uint32_t ty
         answer_scan(q, token, &m.scan);
 }
 
-static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
+void query_view_refuse_late(struct query *q, struct link_token token, struct slice after)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT];
     struct view_place want;
     token_missing(&state->applied, after, &want);
@@ -460,7 +466,7 @@ static void refuse_late(struct query *q, const struct view_wait *w, struct slice
     snprintf(text, sizeof text, "log %s is wanted up to LSN %llu, and applied here up to %llu%s%s", uuid,
              (unsigned long long)want.lsn, (unsigned long long)(have != NULL ? have->lsn : 0),
              state->error[0] != 0 ? ": " : "", state->error);
-    query_refuse(q, w->token, SH_TIMEOUT, text, 0);
+    query_refuse(q, token, SH_TIMEOUT, text, 0);
 }
 
 static struct slice after_of(uint32_t type, struct slice body)
@@ -481,14 +487,14 @@ static void look_at_waits(struct query *q)
     while ((w = *at) != NULL) {
         struct slice after = after_of(w->type, buf_slice(&w->body));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
-        if (token_is_applied(&state_of(q)->applied, after) == 0 && !is_over) {
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
             continue;
         }
         *at = w->next;
         qv->wait_count--;
-        if (token_is_applied(&state_of(q)->applied, after) == 0)
-            refuse_late(q, w, after);
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0)
+            query_view_refuse_late(q, w->token, after);
         else
             answer_request(q, w->token, w->type, buf_slice(&w->body));
         buf_free(&w->body);
@@ -502,22 +508,17 @@ static void on_overdue(void *arg)
     look_at_waits(arg);
 }
 
-bool query_has_view(struct query *q, struct link_token token)
+bool query_view_refuse_absent(struct query *q, struct link_token token)
 {
     if (q->view == NULL)
         query_refuse(q, token, SH_FORBIDDEN,
                      "this node keeps no view: set query.view to true, and restart querysvc", 0);
-    return q->view != NULL;
-}
-
-struct view *query_view_of(struct query *q)
-{
-    return q->view->view;
+    return q->view == NULL;
 }
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (!query_has_view(q, request->token))
+    if (query_view_refuse_absent(q, request->token))
         return;
     union {
         struct msg_kv_get get;
@@ -530,7 +531,7 @@ void query_on_kv(struct query *q, const struct link_request *request)
     }
     bool is_get = request->type == MSG_kv_get;
     uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = token_is_applied(&state_of(q)->applied, is_get ? m.get.after : m.scan.after);
+    int applied = token_is_applied(&query_view_state(q)->applied, is_get ? m.get.after : m.scan.after);
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
@@ -593,7 +594,7 @@ static bool move_hold(struct query *q, struct id16 log)
 static void move_holds(struct query *q)
 {
     struct query_view *qv = q->view;
-    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
         return;
     bool moves = move_hold(q, q->own.id);
     for (size_t i = 0; i < q->copies.count && !moves; i++)
@@ -624,7 +625,7 @@ static bool is_begun(const struct view_state *state, struct id16 log)
 
 static void pack_progress(struct query *q, msgpack_packer *pk, struct id16 log)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     const struct view_place *applied = view_place_of(&state->applied, log),
                             *flushed = view_place_of(&state->flushed, log);
     const struct query_log *held = query_find_log(q, log);
@@ -638,7 +639,7 @@ static void pack_progress(struct query *q, msgpack_packer *pk, struct id16 log)
 /* Also logs that it holds, and of which nothing is applied yet. */
 static void answer_view_info(struct query *q, const struct query_read *r)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct buf logs = {0};
     msgpack_packer pk;
     mp_packer(&pk, &logs);
@@ -661,7 +662,7 @@ static void answer_view_info(struct query *q, const struct query_read *r)
 
 void query_on_view_info(struct query *q, const struct link_request *request)
 {
-    if (query_has_view(q, request->token))
+    if (!query_view_refuse_absent(q, request->token))
         query_ask_first(q, request->token, q->own.id, 0, answer_view_info);
 }
 
