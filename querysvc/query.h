@@ -8,7 +8,8 @@
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
  *   query_digest.c   digests of the view, each by a thread of its own
- *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
+ *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
+ *   query_view_info.c  how far that is */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
@@ -228,7 +229,6 @@ void query_view_close(struct query *q);
 void query_view_tell(struct query *q);
 /* kv_get and kv_scan. */
 void query_on_kv(struct query *q, const struct link_request *request);
-void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
@@ -247,6 +247,9 @@ void query_view_refuse_closed(struct query *q, struct link_token token);
 void query_view_fail(struct query *q, struct link_token token, const char *error);
 /* What the token says is not applied, and the time is over. */
 void query_view_refuse_late(struct query *q, struct link_token token, struct slice after);
+
+/* ---- query_view_info.c ---- */
+void query_on_view_info(struct query *q, const struct link_request *request);
 
 /* ---- query_digest.c ---- */
 /* Within the life of an open query_view. */
