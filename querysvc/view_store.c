@@ -23,7 +23,7 @@ struct view_store {
 struct view_scan {
     rocksdb_iterator_t *rows;
     rocksdb_readoptions_t *read;
-    struct buf from, to; /* the database keeps pointing at `to` */
+    struct buf from, to; /* the database keeps pointing at them */
     bool begun;
 };
 
@@ -193,6 +193,11 @@ void view_store_change(struct view_store *s, struct slice key, struct slice chan
                              change.len);
 }
 
+void view_store_delete(struct view_store *s, struct slice key)
+{
+    rocksdb_writebatch_delete(s->batch, (const char *)key.data, key.len);
+}
+
 bool view_store_write(struct view_store *s, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;
@@ -238,32 +243,62 @@ struct view_scan *view_scan_open(struct view_store *s, struct slice from, struct
     buf_append(&scan->from, from.data, from.len);
     buf_append(&scan->to, to.data, to.len);
     scan->read = rocksdb_readoptions_create();
+    if (from.len > 0)
+        rocksdb_readoptions_set_iterate_lower_bound(scan->read, (const char *)scan->from.data,
+                                                    scan->from.len);
     if (to.len > 0)
         rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->to.data, scan->to.len);
     scan->rows = rocksdb_create_iterator(s->db, scan->read);
     return scan;
 }
 
-bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+/* The row that it stands at. */
+static bool here(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;
+    size_t len;
     error[0] = 0;
-    if (scan->begun)
-        rocksdb_iter_next(scan->rows);
-    else
-        rocksdb_iter_seek(scan->rows, (const char *)scan->from.data, scan->from.len);
     scan->begun = true;
     if (!rocksdb_iter_valid(scan->rows)) {
         rocksdb_iter_get_error(scan->rows, &message);
         went_well(message, error);
         return false;
     }
-    size_t len;
     const char *bytes = rocksdb_iter_key(scan->rows, &len);
     *key = slice_of(bytes, len);
     bytes = rocksdb_iter_value(scan->rows, &len);
     *row = slice_of(bytes, len);
     return true;
+}
+
+bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+{
+    if (!scan->begun)
+        rocksdb_iter_seek(scan->rows, (const char *)scan->from.data, scan->from.len);
+    else if (rocksdb_iter_valid(scan->rows))
+        rocksdb_iter_next(scan->rows);
+    return here(scan, key, row, error);
+}
+
+bool view_scan_seek(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                    char error[VIEW_ERROR_MAX])
+{
+    rocksdb_iter_seek(scan->rows, (const char *)key.data, key.len);
+    return here(scan, found, row, error);
+}
+
+bool view_scan_seek_back(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                         char error[VIEW_ERROR_MAX])
+{
+    rocksdb_iter_seek_for_prev(scan->rows, (const char *)key.data, key.len);
+    return here(scan, found, row, error);
+}
+
+bool view_scan_back(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+{
+    if (rocksdb_iter_valid(scan->rows))
+        rocksdb_iter_prev(scan->rows);
+    return here(scan, key, row, error);
 }
 
 void view_scan_close(struct view_scan *scan)
