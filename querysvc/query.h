@@ -7,7 +7,9 @@
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
- *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
+ *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
+ *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
+ *   query_token.c    version vectors of clients */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
@@ -105,6 +107,9 @@ struct query_probes {
 };
 
 struct query_view;
+struct query_streams;
+struct view;
+struct view_state;
 
 struct query_copies {
     struct query_log *logs;
@@ -167,7 +172,8 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view; /* NULL: not open */
+    struct query_view *view;       /* NULL: not open */
+    struct query_streams *streams; /* as the view */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -227,6 +233,29 @@ void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* For those who read the view: */
+struct view *query_view_of(struct query *q);
+const struct view_state *query_view_state(struct query *q);
+/* What is applied, as a token; until the next call. */
+struct slice query_view_applied(struct query *q);
+/* True, and refused: the node keeps no view. */
+bool query_view_refuse_absent(struct query *q, struct link_token token);
+/* The store is not open. */
+void query_view_refuse_closed(struct query *q, struct link_token token);
+/* The store failed. */
+void query_view_fail(struct query *q, struct link_token token, const char *error);
+/* What the token says is not applied, and the time is over. */
+void query_view_refuse_late(struct query *q, struct link_token token, struct slice after);
+
+/* ---- query_stream.c ---- */
+void query_streams_open(struct query *q);
+void query_streams_close(struct query *q);
+/* stream_read and stream_list. */
+void query_on_stream(struct query *q, const struct link_request *request);
+/* More is applied, or the view's state has changed. */
+void query_streams_wake(struct query *q);
+void query_streams_drop(struct query *q, uint64_t session);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

@@ -59,7 +59,12 @@ struct query_view {
 
 /* ---------------------------------------------------------------- state */
 
-static const struct view_state *state_of(struct query *q)
+struct view *query_view_of(struct query *q)
+{
+    return q->view->view;
+}
+
+const struct view_state *query_view_state(struct query *q)
 {
     struct query_view *qv = q->view;
     if (qv->stale)
@@ -68,11 +73,11 @@ static const struct view_state *state_of(struct query *q)
     return &qv->state;
 }
 
-static struct slice pack_applied(struct query *q)
+struct slice query_view_applied(struct query *q)
 {
     struct query_view *qv = q->view;
     qv->applied.len = 0;
-    token_pack(&state_of(q)->applied, &qv->applied);
+    token_pack(&query_view_state(q)->applied, &qv->applied);
     return buf_slice(&qv->applied);
 }
 
@@ -145,16 +150,16 @@ static enum view_found find_row(struct query_view *qv, struct view_store *store,
 
 /* ---------------------------------------------------------------- answers */
 
-static void refuse_store(struct query *q, struct link_token token)
+void query_view_refuse_closed(struct query *q, struct link_token token)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 40];
     snprintf(text, sizeof text, "the view is not open: %s",
              state->error[0] != 0 ? state->error : "it is being opened");
     query_refuse(q, token, SH_UNAVAILABLE, text, 0);
 }
 
-static void fail_row(struct query *q, struct link_token token, const char *error)
+void query_view_fail(struct query *q, struct link_token token, const char *error)
 {
     log_error("the view cannot be read", log_text("error", error));
     query_refuse(q, token, SH_INTERNAL, error, 0);
@@ -202,20 +207,20 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
     }
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
-        refuse_store(q, token);
+        query_view_refuse_closed(q, token);
         return;
     }
     enum sh_error e = get_rows(qv, store, &keys, count, error);
     view_end_read(qv->view);
     if (e == SH_INTERNAL)
-        fail_row(q, token, error);
+        query_view_fail(q, token, error);
     else if (e != SH_OK)
         query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
     if (e != SH_OK)
         return;
     struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
     if (m->after.len > 0)
-        reply.applied = pack_applied(q);
+        reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
@@ -324,7 +329,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         if (m->most == 0)
             query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
         else
-            refuse_store(q, token);
+            query_view_refuse_closed(q, token);
         return;
     }
     side_open(&s.values, store, VIEW_KEY, m, error);
@@ -342,9 +347,9 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
     struct msg_kv_scan_reply reply = {
         .rows = buf_slice(&qv->rows), .more = s.more, .last = buf_slice(&s.last)};
     if (m->after.len > 0)
-        reply.applied = pack_applied(q);
+        reply.applied = query_view_applied(q);
     if (error[0] != 0)
-        fail_row(q, token, error);
+        query_view_fail(q, token, error);
     else
         query_answer(q, token, MSG_kv_scan_reply, &reply);
     buf_free(&packed);
@@ -398,9 +403,9 @@ static void answer_request(struct query *q, struct link_token token, uint32_t ty
         answer_scan(q, token, &m.scan);
 }
 
-static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
+void query_view_refuse_late(struct query *q, struct link_token token, struct slice after)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT];
     struct view_place want;
     token_missing(&state->applied, after, &want);
@@ -409,7 +414,7 @@ static void refuse_late(struct query *q, const struct view_wait *w, struct slice
     snprintf(text, sizeof text, "log %s is wanted up to LSN %llu, and applied here up to %llu%s%s", uuid,
              (unsigned long long)want.lsn, (unsigned long long)(have != NULL ? have->lsn : 0),
              state->error[0] != 0 ? ": " : "", state->error);
-    query_refuse(q, w->token, SH_TIMEOUT, text, 0);
+    query_refuse(q, token, SH_TIMEOUT, text, 0);
 }
 
 static struct slice after_of(uint32_t type, struct slice body)
@@ -430,14 +435,14 @@ static void look_at_waits(struct query *q)
     while ((w = *at) != NULL) {
         struct slice after = after_of(w->type, buf_slice(&w->body));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
-        if (token_is_applied(&state_of(q)->applied, after) == 0 && !is_over) {
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
             continue;
         }
         *at = w->next;
         qv->wait_count--;
-        if (token_is_applied(&state_of(q)->applied, after) == 0)
-            refuse_late(q, w, after);
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0)
+            query_view_refuse_late(q, w->token, after);
         else
             answer_request(q, w->token, w->type, buf_slice(&w->body));
         buf_free(&w->body);
@@ -451,8 +456,7 @@ static void on_overdue(void *arg)
     look_at_waits(arg);
 }
 
-/* False: there is one. */
-static bool refuse_without_view(struct query *q, struct link_token token)
+bool query_view_refuse_absent(struct query *q, struct link_token token)
 {
     if (q->view == NULL)
         query_refuse(q, token, SH_FORBIDDEN,
@@ -462,7 +466,7 @@ static bool refuse_without_view(struct query *q, struct link_token token)
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
+    if (query_view_refuse_absent(q, request->token))
         return;
     union {
         struct msg_kv_get get;
@@ -475,7 +479,7 @@ void query_on_kv(struct query *q, const struct link_request *request)
     }
     bool is_get = request->type == MSG_kv_get;
     uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = token_is_applied(&state_of(q)->applied, is_get ? m.get.after : m.scan.after);
+    int applied = token_is_applied(&query_view_state(q)->applied, is_get ? m.get.after : m.scan.after);
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
@@ -490,6 +494,7 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_streams_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
@@ -538,7 +543,7 @@ static bool move_hold(struct query *q, struct id16 log)
 static void move_holds(struct query *q)
 {
     struct query_view *qv = q->view;
-    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
         return;
     bool moves = move_hold(q, q->own.id);
     for (size_t i = 0; i < q->copies.count && !moves; i++)
@@ -564,9 +569,9 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
 
 void query_on_view_info(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
+    if (query_view_refuse_absent(q, request->token))
         return;
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct buf logs = {0};
     msgpack_packer pk;
     mp_packer(&pk, &logs);
@@ -601,9 +606,12 @@ static void on_mail(void *arg, struct mail *first)
 {
     struct query *q = arg;
     (void)first;
+    if (q->view->view == NULL)
+        return; /* it was closed */
     atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
+    query_streams_wake(q);
     move_holds(q);
 }
 
@@ -634,6 +642,7 @@ void query_view_open(struct query *q)
     };
     snprintf(options.data, sizeof options.data, "%s", config->data_dir);
     q->view = qv;
+    query_streams_open(q);
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
     qv->view = view_open(&options);
@@ -645,8 +654,10 @@ void query_view_close(struct query *q)
     if (qv == NULL)
         return;
     view_close(qv->view);
+    qv->view = NULL;
     mailbox_close(&qv->mailbox);
     loop_timer_cancel(q->service->loop, &qv->overdue);
+    query_streams_close(q);
     for (struct view_wait *w = qv->waits, *next; w != NULL; w = next) {
         next = w->next;
         buf_free(&w->body);
