@@ -6,7 +6,8 @@
  *     nothing to read, or the  ▼  │  more is applied, or the wait is over
  *     token is not applied    parked
  *
- * As with reads of logs, a session gets no further answer before it has fetched what it has. */
+ * As with reads of logs, a session gets no further answer before it has fetched what it has, and damage is
+ * told only once walsvc was asked how far the log is: it may have been cut there. */
 #include "query.h"
 
 #include <inttypes.h>
@@ -26,6 +27,7 @@ enum {
     JUMPS_MAX = 256,          /* places in the segment files that one answer looks at */
     WINDOW_BYTES = 256 << 10, /* frames read at a time, unless a single one is larger */
     GAPS_MAX = 256,
+    PROBE_MS = 100,    /* how long walsvc's word is waited for */
     LOOKS_MAX = 20000, /* rows that one list looks at */
 };
 
@@ -36,6 +38,7 @@ struct ask {
     struct buf body;      /* a copy */
     int64_t due_ns;       /* when to answer that there is nothing */
     int64_t after_due_ns; /* or that the token is not applied */
+    int64_t probe_due_ns; /* damage was met: walsvc's word is waited for until then; 0: it was not */
     bool asked;           /* walsvc, how far the logs are: what it waits for may be durable already */
 };
 
@@ -89,6 +92,7 @@ static void ask_free(struct query_streams *s, struct ask *a)
 /* What is gathered for one answer. */
 struct answering {
     struct query *q;
+    struct ask *ask;
     struct slice stream;
     uint64_t max_bytes, max_events;
     struct view_vector *position; /* all of the stream up to there is in the answer, or told to be missing */
@@ -202,6 +206,17 @@ static void miss(struct answering *a, struct stretch *s, enum sh_error code, uin
     s->lsn = next;
 }
 
+/* True: walsvc is to be asked first. */
+static bool must_confirm(struct answering *a, const struct stretch *s)
+{
+    struct query *q = a->q;
+    bool own = id16_equal(s->log, q->own.id);
+    if (a->ask->probe_due_ns != 0 || query_probe(q, own ? &q->probes : &q->copies.probes) == 0)
+        return false;
+    a->ask->probe_due_ns = loop_now_ns(q->service->loop) + (int64_t)PROBE_MS * NS_PER_MS;
+    return true;
+}
+
 static void on_failed_read(struct answering *a, struct stretch *s, enum sh_error e,
                            const struct log_read *read)
 {
@@ -209,6 +224,8 @@ static void on_failed_read(struct answering *a, struct stretch *s, enum sh_error
     if (e == SH_TRIMMED) {
         snprintf(text, sizeof text, "the first LSN left is %" PRIu64, read->first_lsn);
         miss(a, s, e, read->first_lsn, text);
+    } else if (e == SH_CORRUPT && must_confirm(a, s)) {
+        stop(a, SH_CORRUPT, "");
     } else if (e == SH_CORRUPT) {
         snprintf(text, sizeof text, "damage in %s at offset %" PRIu64, read->bad_file, read->bad_offset);
         miss(a, s, e, read->good_lsn, text);
@@ -380,12 +397,13 @@ static bool find_events(struct query *q, const struct ask *ask, const struct msg
 }
 
 /* False: there is nothing yet, and the reader wants to wait. */
-static bool answer_read(struct query *q, const struct ask *ask, const struct msg_stream_read *m)
+static bool answer_read(struct query *q, struct ask *ask, const struct msg_stream_read *m)
 {
     struct query_streams *s = q->streams;
     bool answered, may_wait = !m->from_end && loop_now_ns(q->service->loop) < ask->due_ns;
     struct answering a = {
         .q = q,
+        .ask = ask,
         .stream = m->stream,
         .max_bytes = m->max_bytes < ANSWER_MAX ? m->max_bytes : ANSWER_MAX,
         .max_events = m->max_events,
@@ -399,6 +417,8 @@ static bool answer_read(struct query *q, const struct ask *ask, const struct msg
     mp_packer(&a.pk, &s->packed);
     mp_packer(&a.gap_pk, &s->gaps);
     bool is_all = take_events(&a, &s->events), is_empty = a.count == 0 && a.gap_count == 0;
+    if (is_empty && a.error == SH_CORRUPT)
+        return false; /* looked at again then */
     if (is_empty && a.error != SH_OK)
         query_refuse(q, ask->token, a.error, a.text, 0);
     else if (is_empty && is_all && may_wait)
@@ -532,7 +552,7 @@ static struct slice after_of(const struct ask *ask, const union any_ask *m)
 }
 
 /* False: it waits. */
-static bool answer(struct query *q, const struct ask *ask)
+static bool answer(struct query *q, struct ask *ask)
 {
     union any_ask m;
     msg_decode(ask->type, buf_slice(&ask->body), &m); /* it was, when it came */
@@ -543,6 +563,8 @@ static bool answer(struct query *q, const struct ask *ask)
         query_view_refuse_late(q, ask->token, after);
         return true;
     }
+    if (loop_now_ns(q->service->loop) < ask->probe_due_ns)
+        return false;
     if (ask->type == MSG_stream_read)
         return answer_read(q, ask, &m.read);
     answer_list(q, ask, &m.list);
@@ -555,10 +577,10 @@ static void arm_overdue(struct query *q)
     int64_t due_ns = INT64_MAX;
     int64_t now_ns = loop_now_ns(q->service->loop);
     for (const struct ask *a = s->parked.head; a != NULL; a = a->next) {
-        if (a->due_ns > now_ns && a->due_ns < due_ns)
-            due_ns = a->due_ns;
-        if (a->after_due_ns > now_ns && a->after_due_ns < due_ns)
-            due_ns = a->after_due_ns;
+        const int64_t dues[] = {a->due_ns, a->after_due_ns, a->probe_due_ns};
+        for (size_t i = 0; i < sizeof dues / sizeof dues[0]; i++)
+            if (dues[i] > now_ns && dues[i] < due_ns)
+                due_ns = dues[i];
     }
     if (due_ns == INT64_MAX)
         loop_timer_cancel(q->service->loop, &s->overdue);
