@@ -57,6 +57,14 @@ enum sh_entry_kind {
     SH_ENTRY_ADD = 3     /* to a key's counter */
 };
 
+/* What an event says beside its payload; the value is any bytes. */
+struct sh_header {
+    const char *name; /* UTF-8, at least one byte; not NUL-terminated when it was read */
+    size_t name_bytes;
+    const void *value;
+    size_t value_bytes;
+};
+
 /* One thing to append; an event when nothing else is said. Borrowed for the call. */
 struct sh_entry {
     const char *stream;  /* of an event: NULL or "" for the empty stream; at most 255 bytes of UTF-8 */
@@ -65,8 +73,10 @@ struct sh_entry {
     enum sh_entry_kind kind;
     const void *key; /* of put, delete, add: 1 to 4,096 bytes */
     size_t key_bytes;
-    uint64_t ttl_ms; /* of a put: how long it lasts; 0: for ever */
-    int64_t delta;   /* of an add; sums wrap around beyond 64 bits */
+    uint64_t ttl_ms;                 /* of a put: how long it lasts; 0: for ever */
+    int64_t delta;                   /* of an add; sums wrap around beyond 64 bits */
+    const struct sh_header *headers; /* of an event; NULL: none */
+    uint32_t header_count;           /* at most 64 */
 };
 
 /* Where the entries of one append call landed. */
@@ -239,7 +249,7 @@ struct sh_event {
     uint8_t log[16];
     uint64_t lsn;
     uint64_t hlc;       /* hybrid logical clock: milliseconds since 1970 << 16 | count */
-    uint8_t kind;       /* 0 event, 1 put, 2 delete, 3 add; others of a newer version */
+    uint8_t kind;       /* 0 event, 1 put, 2 delete, 3 add, 4 after what; others of a newer version */
     const char *stream; /* not NUL-terminated */
     size_t stream_bytes;
     const void *key;
@@ -248,7 +258,12 @@ struct sh_event {
     size_t payload_bytes;
     int64_t delta;
     uint64_t ttl_ms; /* of a put; 0: for ever */
+    const void *headers; /* of an event, for sh_event_header */
+    size_t headers_bytes;
 };
+/* The event's header of that number, from 0 on; its pointers live as long as the event's. False: it has no
+ * more. */
+bool sh_event_header(const struct sh_event *event, uint32_t index, struct sh_header *header);
 /* Opens a reader; *reader is freed with sh_read_close, before its client is closed. Options are copied. Asks
  * the node only when `from` is UINT64_MAX, with sh_log_info's errors. SH_BAD_REQUEST: the stream's name is
  * too long. Otherwise sh_read_next tells whether the node holds the log. */
@@ -264,6 +279,77 @@ enum sh_error sh_read_next(struct sh_reader *reader, uint32_t wait_ms, struct sh
 uint64_t sh_read_position(const struct sh_reader *reader);
 /* Frees the reader, and what its last event points to. NULL does nothing. */
 void sh_read_close(struct sh_reader *reader);
+
+/* ---- streams: the events of all logs that a node holds ----
+ * Events come in the order in which the node that is asked got to know them. Of each log, which is what one
+ * node wrote, that is the order in which it was written, on every node. Of events of several logs nothing is
+ * sure but this: an event that was written under a session (see above) comes after all that the session had
+ * seen before, as far as the node holds the logs. So two nodes may show the events of two writers mixed in
+ * different ways.
+ *
+ * A position is a version vector, a struct sh_session as all of them: what was given of each log. It means
+ * the same on every node: whoever goes on there, on whatever node, misses nothing and gets nothing twice. */
+struct sh_stream;
+struct sh_stream_options {
+    const char *stream;            /* NULL or "" for the empty stream; at most 255 bytes of UTF-8 */
+    const struct sh_session *from; /* events behind that position; NULL: from the start */
+    int64_t since_ms;              /* only events of that time or later; as in sh_read_options */
+    bool from_end;                 /* from the end, or `last` events before it; `from` is not looked at */
+    uint32_t last;                 /* at most 1,000,000 */
+    bool follow;                   /* at the end, wait for more instead of ending */
+    uint32_t fetch_bytes;          /* bytes asked for at once; 0 for 1 MiB, which is the most */
+    /* NULL, or what is waited for and grows as in sh_kv_get; borrowed until the stream is closed, and like it
+     * of one thread. */
+    struct sh_session *session;
+};
+/* Opens a reader; *stream is freed with sh_stream_close, before its client is closed. Other options are
+ * copied. Asks no node. SH_BAD_REQUEST, SH_TOO_LARGE: the stream's name. */
+enum sh_error sh_stream_open(struct sh_client *client, const struct sh_stream_options *options,
+                             struct sh_stream **stream);
+/* The next event; wait_ms in milliseconds, for follow only: without it each request to the node may take
+ * timeout_ms of the options. SH_NOT_FOUND: the end (never with follow). SH_TIMEOUT: with follow, nothing new
+ * within wait_ms; call again. Otherwise also: the session is not applied in time. SH_TRIMMED, SH_CORRUPT:
+ * some events cannot be read on this node, see sh_stream_gap; the next call goes on behind them.
+ * SH_UNAVAILABLE, SH_TIMEOUT: may be called again. SH_FORBIDDEN: the node keeps no view. */
+enum sh_error sh_stream_next(struct sh_stream *stream, uint32_t wait_ms, struct sh_event *event);
+/* Behind the last event that was given, or that could not be; until the next call on the stream. */
+const struct sh_session *sh_stream_position(const struct sh_stream *stream);
+/* What the last SH_TRIMMED or SH_CORRUPT was about: events of this log, from an LSN on and before another. */
+struct sh_gap {
+    uint8_t log[16];
+    uint64_t from_lsn, next_lsn;
+};
+void sh_stream_gap(const struct sh_stream *stream, struct sh_gap *gap);
+/* Frees the reader, and what its last event points to. NULL does nothing. */
+void sh_stream_close(struct sh_stream *stream);
+
+struct sh_stream_info {
+    char *name; /* with a NUL behind it */
+    size_t name_bytes;
+    uint64_t events, bytes; /* that can still be read; bytes: payloads */
+    uint64_t hlc;           /* of the newest one */
+    uint32_t logs;          /* that they are in */
+};
+struct sh_streams {
+    struct sh_stream_info *streams; /* in the order of their names' bytes */
+    size_t count;
+    bool more;  /* there may be more, from `next` on */
+    char *next; /* with a NUL behind it */
+    size_t next_bytes;
+};
+struct sh_stream_list_options {
+    const char *prefix; /* only names that begin so; NULL: all */
+    size_t prefix_bytes;
+    const char *from; /* only this name and those behind it; NULL: from the first one on */
+    size_t from_bytes;
+    uint32_t most; /* at most 10,000; 0: 1,000 */
+};
+/* Streams that have events, as one node has applied them at one instant. session as in sh_kv_get, whose
+ * errors it has. *streams is freed with sh_streams_free, and all zero after an error. */
+enum sh_error sh_stream_list(struct sh_client *client, struct sh_session *session,
+                             const struct sh_stream_list_options *options, struct sh_streams *streams);
+/* Zeros are none. */
+void sh_streams_free(struct sh_streams *streams);
 
 /* ---- the node ---- */
 enum sh_writes {

@@ -75,6 +75,34 @@ static enum sh_error read_add(struct mp *m, uint32_t fields, struct entry *out)
     return mp_int(m, &out->delta) ? SH_OK : SH_BAD_REQUEST;
 }
 
+bool entry_next_after(struct mp *m, struct id16 *log, uint64_t *lsn)
+{
+    struct slice uuid;
+    uint32_t parts;
+    if (!mp_array(m, &parts) || parts != 2 || !mp_bin(m, &uuid) || uuid.len != sizeof log->bytes ||
+        !mp_uint(m, lsn))
+        return false;
+    memcpy(log->bytes, uuid.data, uuid.len);
+    return true;
+}
+
+static enum sh_error read_after(struct mp *m, uint32_t fields, struct entry *out)
+{
+    const uint8_t *start = m->at;
+    struct id16 log;
+    uint64_t lsn;
+    uint32_t count;
+    if (fields != 1 || !mp_array(m, &count))
+        return SH_BAD_REQUEST;
+    if (count > AFTER_MAX)
+        return SH_TOO_LARGE;
+    for (uint32_t i = 0; i < count; i++)
+        if (!entry_next_after(m, &log, &lsn))
+            return SH_BAD_REQUEST;
+    out->after = slice_of(start, (size_t)(m->at - start));
+    return SH_OK;
+}
+
 /* A kind of a later version: kept and passed on, if it is well-formed. */
 static enum sh_error skip_fields(struct mp *m, uint32_t fields)
 {
@@ -130,6 +158,8 @@ enum sh_error entry_next(struct mp *m, struct entry *out)
         return fields == 1 ? read_key(m, &out->key) : SH_BAD_REQUEST;
     case ENTRY_ADD:
         return read_add(m, fields, out);
+    case ENTRY_AFTER:
+        return read_after(m, fields, out);
     default:
         return skip_fields(m, fields);
     }
@@ -172,6 +202,8 @@ enum sh_error entries_check(struct slice body, uint32_t *count)
         enum sh_error error = entry_next(&m, &entry);
         if (error != SH_OK)
             return error;
+        if (entry.kind == ENTRY_AFTER && i > 0)
+            return SH_BAD_REQUEST;
     }
     return mp_at_end(&m) ? SH_OK : SH_BAD_REQUEST;
 }
@@ -189,9 +221,15 @@ static void pack_event(msgpack_packer *pk, const struct entry *e)
 
 void entry_pack(msgpack_packer *pk, const struct entry *e)
 {
-    assert(e->kind <= ENTRY_ADD);
+    assert(e->kind <= ENTRY_AFTER);
     if (e->kind == ENTRY_EVENT) {
         pack_event(pk, e);
+        return;
+    }
+    if (e->kind == ENTRY_AFTER) {
+        msgpack_pack_array(pk, 2);
+        msgpack_pack_uint64(pk, e->kind);
+        mp_pack_raw(pk, e->after);
         return;
     }
     msgpack_pack_array(pk, e->kind == ENTRY_DELETE ? 2 : e->kind == ENTRY_PUT && e->ttl_ms > 0 ? 4 : 3);

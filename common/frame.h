@@ -101,9 +101,11 @@ enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body
  *   put     [1, key (bin), value (bin), ttl in ms (uint; may be absent)]
  *   delete  [2, key (bin)]
  *   add     [3, key (bin), delta (int)]
- * A kind above 3 is stored and passed on: any array that starts with its number. */
-enum entry_kind { ENTRY_EVENT = 0, ENTRY_PUT = 1, ENTRY_DELETE = 2, ENTRY_ADD = 3 };
-enum { STREAM_NAME_MAX = 255, KEY_MAX = 4096, ENTRIES_MAX = 65536, HEADERS_MAX = 64 };
+ *   after   [4, array of [log uuid (bin 16), LSN (uint)]]: only as the first entry: what whoever wrote the
+ *           frame had seen, so that views apply it after that
+ * A kind above 4 is stored and passed on: any array that starts with its number. */
+enum entry_kind { ENTRY_EVENT = 0, ENTRY_PUT = 1, ENTRY_DELETE = 2, ENTRY_ADD = 3, ENTRY_AFTER = 4 };
+enum { STREAM_NAME_MAX = 255, KEY_MAX = 4096, ENTRIES_MAX = 65536, HEADERS_MAX = 64, AFTER_MAX = 256 };
 
 struct entry {
     uint64_t kind;
@@ -111,15 +113,18 @@ struct entry {
     struct slice key;     /* of put, delete, add */
     struct slice value;   /* payload of an event, value of a put */
     struct slice headers; /* raw msgpack map, or empty */
+    struct slice after;   /* of an after: the raw array, 256 positions at most */
     uint64_t ttl_ms;
     int64_t delta;
 };
 
-/* Walks a body and checks every entry. SH_BAD_REQUEST, SH_TOO_LARGE (a name, a key, the count). */
+/* Walks a body and checks every entry. SH_BAD_REQUEST, SH_TOO_LARGE (a name, a key, a count). */
 enum sh_error entries_check(struct slice body, uint32_t *count);
 /* Enters a body; then entry_next *count times. */
 bool entries_open(struct mp *m, uint32_t *count);
 enum sh_error entry_next(struct mp *m, struct entry *out);
 void entry_pack(msgpack_packer *pk, const struct entry *e);
+/* The next position of an after's array, which was entered. False: there is none. */
+bool entry_next_after(struct mp *m, struct id16 *log, uint64_t *lsn);
 
 #endif

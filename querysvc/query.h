@@ -9,7 +9,9 @@
  *   query_readers.c  a bounded pool of log readers
  *   query_digest.c   digests of the view, each by a thread of its own
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
- *   query_view_info.c  how far that is */
+ *   query_view_info.c  how far that is
+ *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
+ *   query_token.c    version vectors of clients */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
@@ -108,6 +110,7 @@ struct query_probes {
 
 struct query_view;
 struct query_digest;
+struct query_streams;
 struct view;
 struct view_state;
 
@@ -172,8 +175,9 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view;     /* NULL: not open */
-    struct query_digest *digest; /* the same */
+    struct query_view *view;       /* NULL: not open */
+    struct query_digest *digest;   /* the same */
+    struct query_streams *streams; /* the same */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -257,6 +261,14 @@ void query_digest_open(struct query *q);
 void query_digest_close(struct query *q);
 void query_on_view_digest(struct query *q, const struct link_request *request);
 void query_digest_drop(struct query *q, uint64_t session);
+/* ---- query_stream.c ---- */
+void query_streams_open(struct query *q);
+void query_streams_close(struct query *q);
+/* stream_read and stream_list. */
+void query_on_stream(struct query *q, const struct link_request *request);
+/* More is applied, or the view's state has changed. */
+void query_streams_wake(struct query *q);
+void query_streams_drop(struct query *q, uint64_t session);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

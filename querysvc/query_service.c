@@ -205,6 +205,10 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_kv_scan:
         query_on_kv(q, request);
         break;
+    case MSG_stream_read:
+    case MSG_stream_list:
+        query_on_stream(q, request);
+        break;
     case MSG_view_info:
         query_on_view_info(q, request);
         break;

@@ -546,6 +546,7 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_streams_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
@@ -630,9 +631,12 @@ static void on_mail(void *arg, struct mail *first)
 {
     struct query *q = arg;
     (void)first;
+    if (q->view->view == NULL)
+        return; /* it was closed */
     atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
+    query_streams_wake(q);
     move_holds(q);
 }
 
@@ -663,6 +667,7 @@ void query_view_open(struct query *q)
     };
     snprintf(options.data, sizeof options.data, "%s", config->data_dir);
     q->view = qv;
+    query_streams_open(q);
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
     qv->view = view_open(&options);
@@ -674,8 +679,10 @@ void query_view_close(struct query *q)
     if (qv == NULL)
         return;
     view_close(qv->view);
+    qv->view = NULL;
     mailbox_close(&qv->mailbox);
     loop_timer_cancel(q->service->loop, &qv->overdue);
+    query_streams_close(q);
     for (struct view_wait *w = qv->waits, *next; w != NULL; w = next) {
         next = w->next;
         buf_free(&w->body);

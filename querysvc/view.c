@@ -12,6 +12,9 @@
 #include "failpoint.h"
 #include "log.h"
 #include "log_damage.h"
+#include "segment_scan.h"
+#include "view_gate.h"
+#include "view_trim.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 #define RETRY_NS NS_PER_S
@@ -28,6 +31,7 @@ struct followed {
     enum sh_error stopped; /* why its next entries are not applied; SH_OK: they are */
     int64_t again_ns;      /* when a stopped one is looked at again */
     bool verified;         /* what was applied last stands in it */
+    struct view_gate gate; /* before its next frame */
 };
 
 struct view {
@@ -38,6 +42,11 @@ struct view {
     struct followed all[VIEW_LOGS_MAX];
     size_t count;
     struct view_vector applied, flushed;
+    struct view_doubts doubts;
+    struct view_trim trim;      /* of rows, under way */
+    struct view_vector trimmed; /* rows of what lies before these LSNs are gone */
+    int64_t trimmed_ns;         /* when it was last looked what is trimmed */
+    bool is_told;               /* which logs there are */
     int64_t flushed_ns, closed_ns;
     int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
@@ -65,13 +74,28 @@ static void describe(const struct view *v, const struct followed *f, char text[V
              (unsigned long long)(place != NULL ? place->lsn : 0), sh_error_text(f->stopped));
 }
 
-/* What keeps the whole view, or else the first log that is stopped. */
+/* Of a log that waits for another one. */
+static void describe_wait(const struct followed *f, const struct view_gate *gate, char text[VIEW_ERROR_MAX])
+{
+    char uuid[ID_TEXT], other[ID_TEXT];
+    id16_format(f->log.log, uuid);
+    id16_format(gate->log, other);
+    snprintf(text, VIEW_ERROR_MAX,
+             "log %s, LSN %llu: waits for log %s, wanted up to LSN %llu, applied up to %llu", uuid,
+             (unsigned long long)gate->frame, other, (unsigned long long)gate->lsn,
+             (unsigned long long)gate->seen);
+}
+
+/* What keeps the whole view, or else the first log that is stopped, or that waits. */
 static void find_error(const struct view *v, char text[VIEW_ERROR_MAX])
 {
     memcpy(text, v->error, sizeof v->error);
     for (size_t i = 0; i < v->count && text[0] == 0; i++)
         if (v->all[i].stopped != SH_OK)
             describe(v, &v->all[i], text);
+    for (size_t i = 0; i < v->count && text[0] == 0; i++)
+        if (v->all[i].gate.lsn > 0)
+            describe_wait(&v->all[i], &v->all[i].gate, text);
 }
 
 static void publish(struct view *v)
@@ -131,6 +155,21 @@ static bool has_room(struct view *v)
     return has;
 }
 
+/* Rows that an earlier version made, without those of streams, are removed. */
+static struct view_store *open_rows(struct view *v, char error[VIEW_ERROR_MAX])
+{
+    struct view_store *store = view_store_open(v->rows, &v->options.store, error);
+    if (store == NULL || view_vector_load(store, &v->applied, error) != VIEW_FAILED)
+        return store;
+    view_store_close(store);
+    if (error[0] != 0)
+        return NULL;
+    log_warn("the view is of an earlier version, and is made again from all logs", log_text("dir", v->rows));
+    v->applied.count = 0;
+    v->applied.arrivals = 0;
+    return view_store_remove(v->rows, error) ? view_store_open(v->rows, &v->options.store, error) : NULL;
+}
+
 /* What it says is applied is on disk. */
 static bool open_store(struct view *v)
 {
@@ -138,17 +177,15 @@ static bool open_store(struct view *v)
     v->closed_ns = clock_mono_ns();
     if (!has_room(v))
         return false;
-    struct view_store *store = view_store_open(v->rows, &v->options.store, error);
+    struct view_store *store = open_rows(v, error);
     failpoint_hit("view_opened");
-    if (store != NULL && view_vector_load(store, &v->applied, error) == VIEW_FAILED) {
-        view_store_close(store);
-        store = NULL;
-    }
     if (store == NULL) {
         name_error(v, error);
         return false;
     }
     v->error[0] = 0;
+    v->trimmed.count = 0;
+    v->trim.first_lsn = 0;
     v->flushed = v->applied;
     v->flushed_ns = clock_mono_ns();
     set_store(v, store);
@@ -206,10 +243,28 @@ static uint64_t behind_loss(struct view *v, const struct followed *f, uint64_t l
     return behind;
 }
 
-static enum sh_error apply(struct view *v, const struct followed *f)
+static struct followed *followed(struct view *v, struct id16 log)
+{
+    for (size_t i = 0; i < v->count; i++)
+        if (id16_equal(v->all[i].log.log, log))
+            return &v->all[i];
+    return NULL;
+}
+
+static bool holds(void *arg, struct id16 log)
+{
+    return followed(arg, log) != NULL;
+}
+
+/* Up to a frame that has to wait for another log. */
+static enum sh_error apply(struct view *v, struct followed *f)
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    enum sh_error result = view_apply(v->store, &v->applied, f->log.log, buf_slice(&v->frames));
+    size_t bytes = view_gate_pass(&f->gate, &v->doubts, &v->applied, f->log.log, buf_slice(&v->frames), holds,
+                                  v, clock_mono_ns());
+    if (bytes == 0)
+        return SH_OK;
+    enum sh_error result = view_apply(v->store, &v->applied, f->log.log, slice_of(v->frames.data, bytes));
     view_vector_store(v->store, &v->applied);
     failpoint_hit("view_gathered");
     if (!view_store_write(v->store, error)) {
@@ -289,9 +344,27 @@ static void step_log(struct view *v, struct followed *f)
         f->stopped = SH_OK;
 }
 
-static bool is_behind(const struct view *v, const struct followed *f, int64_t now_ns)
+/* Whether its next frame waits for another log. */
+static bool is_waiting(struct view *v, struct followed *f, int64_t now_ns)
+{
+    const struct view_gate before = f->gate;
+    char text[VIEW_ERROR_MAX];
+    enum view_gate_state state = view_gate_look(&f->gate, &v->doubts, &v->applied, now_ns);
+    if (state == VIEW_GATE_GAVE_UP) {
+        describe_wait(f, &before, text);
+        log_warn(
+            "a frame is applied to the view before what its writer had seen in another log, which does not "
+            "come",
+            log_text("what", text));
+    }
+    return state == VIEW_GATE_WAITS;
+}
+
+static bool is_behind(struct view *v, struct followed *f, int64_t now_ns)
 {
     const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    if (is_waiting(v, f, now_ns))
+        return false;
     return f->log.durable_lsn > (place != NULL ? place->lsn : 0) &&
            (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
@@ -313,14 +386,6 @@ static bool step(struct view *v)
         worked = true;
     }
     return worked;
-}
-
-static struct followed *followed(struct view *v, struct id16 log)
-{
-    for (size_t i = 0; i < v->count; i++)
-        if (id16_equal(v->all[i].log.log, log))
-            return &v->all[i];
-    return NULL;
 }
 
 static void follow(struct view *v, const struct view_log *log)
@@ -352,6 +417,7 @@ static void take_told(struct view *v)
     pthread_mutex_lock(&v->lock);
     size_t count = v->told_count;
     memcpy(told, v->told, count * sizeof *told);
+    v->is_told = v->is_told || count > 0;
     v->news = false;
     pthread_mutex_unlock(&v->lock);
     for (size_t i = 0; i < v->count;) {
@@ -369,6 +435,51 @@ static void take_told(struct view *v)
         follow(v, &told[i]);
 }
 
+/* ---------------------------------------------------------------- rows of what was trimmed */
+
+/* The first LSN that is left of a log; all of one that is not held any more is gone. 0: not known. */
+static uint64_t first_left(const struct view *v, const struct view_place *place, bool is_held)
+{
+    char uuid[ID_TEXT], dir[PATH_MAX];
+    uint64_t *bases = NULL, first = 0;
+    size_t count = 0;
+    id16_format(place->log, uuid);
+    vfs_path(dir, v->logs, uuid);
+    int result = segment_list(v->options.fs, dir, &bases, &count);
+    if (result == 0 && count > 0)
+        first = bases[0];
+    else if (!is_held && (result == 0 || result == -ENOENT))
+        first = place->lsn + 1;
+    free(bases);
+    return first;
+}
+
+/* Chooses a log that has lost entries since its rows were looked through. */
+static void find_trimmed(struct view *v)
+{
+    v->trimmed_ns = clock_mono_ns();
+    for (size_t i = 0; i < v->applied.count && v->is_told; i++) {
+        const struct view_place *place = &v->applied.all[i], *done = view_place_of(&v->trimmed, place->log);
+        uint64_t first = first_left(v, place, holds(v, place->log));
+        if (first <= 1 || (done != NULL && done->lsn >= first))
+            continue;
+        view_trim_begin(&v->trim, place->log, first);
+        view_pass(&v->trimmed, place->log, first);
+        return;
+    }
+}
+
+static void trim_rows(struct view *v)
+{
+    char error[VIEW_ERROR_MAX];
+    if (v->store == NULL || v->paused_ns > 0)
+        return;
+    if (v->trim.first_lsn == 0 && clock_mono_ns() >= v->trimmed_ns + RETRY_NS)
+        find_trimmed(v);
+    if (v->trim.first_lsn > 0 && has_room(v) && !view_trim_step(&v->trim, v->store, error))
+        fail_store(v, error);
+}
+
 /* ---------------------------------------------------------------- the thread */
 
 /* When there is something to do without news. */
@@ -379,11 +490,18 @@ static int64_t due_ns(const struct view *v)
         return v->closed_ns + RETRY_NS;
     if (v->paused_ns > 0)
         return v->paused_ns + RETRY_NS;
+    if (v->trim.first_lsn > 0)
+        return 0;
     if (!view_vector_equal(&v->flushed, &v->applied))
         due = v->flushed_ns + FLUSH_NS;
-    for (size_t i = 0; i < v->count; i++)
+    for (size_t i = 0; i < v->count; i++) {
         if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
             due = v->all[i].again_ns;
+        if (view_gate_due_ns(&v->all[i].gate) < due)
+            due = view_gate_due_ns(&v->all[i].gate);
+    }
+    if (v->trimmed_ns + RETRY_NS < due)
+        due = v->trimmed_ns + RETRY_NS;
     return due;
 }
 
@@ -425,9 +543,11 @@ static void *run(void *arg)
         while (v->store != NULL && !must_stop(v) && step(v)) {
             if (clock_mono_ns() >= v->flushed_ns + FLUSH_NS)
                 flush(v);
+            trim_rows(v);
             publish(v);
             take_told(v);
         }
+        trim_rows(v);
         if (v->store != NULL && clock_mono_ns() >= v->flushed_ns + FLUSH_NS) {
             flush(v);
             changed = true;
@@ -478,6 +598,7 @@ void view_close(struct view *v)
     pthread_mutex_destroy(&v->lock);
     pthread_rwlock_destroy(&v->reading);
     buf_free(&v->frames);
+    view_trim_free(&v->trim);
     free(v);
 }
 

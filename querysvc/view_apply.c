@@ -5,8 +5,9 @@
 
 #include "frame.h"
 #include "hlc.h"
+#include "view_stream.h"
 
-static const char applied[] = "Mapplied";
+static const char applied[] = "Mapplied", arrivals[] = "Marrivals";
 enum { PLACE_PARTS = 4 };
 
 /* ---------------------------------------------------------------- the vector */
@@ -55,6 +56,9 @@ void view_vector_store(struct view_store *store, const struct view_vector *vecto
         msgpack_pack_uint32(&pk, place->checksum);
     }
     view_store_put(store, slice_str(applied), buf_slice(&row));
+    row.len = 0;
+    msgpack_pack_uint64(&pk, vector->arrivals);
+    view_store_put(store, slice_str(arrivals), buf_slice(&row));
     buf_free(&row);
 }
 
@@ -90,16 +94,29 @@ bool view_vector_decode(struct slice row, struct view_vector *out)
     return mp_at_end(&m);
 }
 
+/* Of a vector that was found. */
+static enum view_found load_arrivals(struct view_store *store, struct buf *row, uint64_t *out,
+                                     char error[VIEW_ERROR_MAX])
+{
+    row->len = 0;
+    enum view_found found = view_store_get(store, slice_str(arrivals), row, error);
+    struct mp m = mp_of(buf_slice(row));
+    return found == VIEW_FOUND && mp_uint(&m, out) ? VIEW_FOUND : VIEW_FAILED;
+}
+
 enum view_found view_vector_load(struct view_store *store, struct view_vector *out,
                                  char error[VIEW_ERROR_MAX])
 {
     struct buf row = {0};
     out->count = 0;
+    out->arrivals = 0;
     enum view_found found = view_store_get(store, slice_str(applied), &row, error);
     if (found == VIEW_FOUND && !view_vector_decode(buf_slice(&row), out)) {
         static const char text[] = "the applied version vector is malformed";
         memcpy(error, text, sizeof text);
         found = VIEW_FAILED;
+    } else if (found == VIEW_FOUND) {
+        found = load_arrivals(store, &row, &out->arrivals, error);
     }
     buf_free(&row);
     return found;
@@ -115,11 +132,15 @@ void view_key_row(enum view_kind kind, struct slice key, struct buf *out)
     buf_append(out, key.data, key.len);
 }
 
-/* Of a frame that is being applied. */
+/* Of frames of one log that are being applied. */
 struct applying {
     struct view_store *store;
     struct view_version version; /* of the next entry */
+    uint64_t arrivals;           /* events that were numbered */
     struct buf key, row;
+    struct buf stream;    /* of the run and the part */
+    struct view_run run;  /* of the frame; no events: there is none */
+    struct view_part add; /* to that stream's summary, of the frames so far */
 };
 
 /* Ends where a reading of the clock does, a signed number: a ttl beyond that is as good as none. */
@@ -152,8 +173,61 @@ static void apply_add(struct applying *a, const struct entry *e)
     view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
 }
 
+/* ---- events: runs of one stream have one row, and what comes of it in all frames is added up once ---- */
+
+static void end_run(struct applying *a)
+{
+    if (a->run.count == 0)
+        return;
+    a->row.len = 0;
+    view_run_encode(&a->run, &a->row);
+    view_run_key(buf_slice(&a->stream), a->version.log, a->run.lsn, &a->key);
+    view_store_put(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    a->add.lsn = a->run.lsn + a->run.count - 1;
+    a->add.hlc = a->run.hlc;
+    a->add.count += a->run.count;
+    a->add.bytes += a->run.bytes;
+    a->run.count = 0;
+}
+
+static void end_stream(struct applying *a)
+{
+    end_run(a);
+    if (a->add.count == 0)
+        return;
+    a->row.len = 0;
+    view_summary_encode_add(&a->add, &a->row);
+    view_key_row(VIEW_STREAM, buf_slice(&a->stream), &a->key);
+    view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    a->add.count = 0;
+}
+
+static void apply_event(struct applying *a, const struct entry *e)
+{
+    bool is_same = slice_equal(e->stream, buf_slice(&a->stream));
+    if (a->run.count > 0 && is_same) {
+        a->run.count++;
+    } else {
+        if (!is_same)
+            end_stream(a);
+        if (a->add.count == 0)
+            a->add = (struct view_part){.log = a->version.log};
+        a->stream.len = 0;
+        buf_append(&a->stream, e->stream.data, e->stream.len);
+        a->run = (struct view_run){
+            .lsn = a->version.lsn, .count = 1, .arrival = a->arrivals, .hlc = a->version.hlc};
+    }
+    a->run.bytes += (uint32_t)e->value.len;
+    a->arrivals++;
+}
+
 static void apply_entry(struct applying *a, const struct entry *e)
 {
+    if (e->kind == ENTRY_EVENT) {
+        apply_event(a, e);
+        return;
+    }
+    end_run(a);
     a->row.len = 0;
     if (e->kind == ENTRY_PUT || e->kind == ENTRY_DELETE)
         apply_value(a, e);
@@ -172,30 +246,29 @@ static enum sh_error check_kinds(struct slice body, uint32_t expected)
     for (uint32_t i = 0; i < count; i++) {
         if (entry_next(&m, &e) != SH_OK)
             return SH_CORRUPT;
-        if (e.kind > ENTRY_ADD)
+        if (e.kind > ENTRY_AFTER)
             return SH_VERSION_MISMATCH;
     }
     return SH_OK;
 }
 
-static enum sh_error apply_frame(struct view_store *store, struct view_place *place,
-                                 const struct frame_header *h, struct slice body)
+static enum sh_error apply_frame(struct applying *a, struct view_place *place, const struct frame_header *h,
+                                 struct slice body)
 {
-    struct applying a = {.store = store, .version = {h->hlc, place->log, h->base_lsn}};
     enum sh_error error = check_kinds(body, h->count);
     struct mp m = mp_of(body);
     struct entry e;
     uint32_t count;
     if (error != SH_OK)
         return error;
+    a->version = (struct view_version){h->hlc, place->log, h->base_lsn};
     entries_open(&m, &count);
-    for (uint32_t i = 0; i < count; i++, a.version.lsn++) {
+    for (uint32_t i = 0; i < count; i++, a->version.lsn++) {
         entry_next(&m, &e);
-        apply_entry(&a, &e);
+        apply_entry(a, &e);
     }
+    end_run(a);
     *place = (struct view_place){place->log, h->base_lsn + h->count - 1, h->hlc, h->checksum};
-    buf_free(&a.key);
-    buf_free(&a.row);
     return SH_OK;
 }
 
@@ -236,6 +309,7 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
                          struct slice frames)
 {
     struct view_place *place = find_or_add(vector, log);
+    struct applying a = {.store = store, .arrivals = vector->arrivals};
     struct frame_header h;
     struct slice body;
     enum sh_error error = SH_OK;
@@ -243,10 +317,14 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
         return SH_OVERLOADED;
     while (error == SH_OK && frames.len > 0) {
         if (!next_frame(&frames, &h, &body))
-            return SH_CORRUPT;
-        if (h.kind != FRAME_DATA || h.base_lsn + h.count - 1 <= place->lsn)
-            continue;
-        error = h.base_lsn == place->lsn + 1 ? apply_frame(store, place, &h, body) : SH_CORRUPT;
+            error = SH_CORRUPT;
+        else if (h.kind == FRAME_DATA && h.base_lsn + h.count - 1 > place->lsn)
+            error = h.base_lsn == place->lsn + 1 ? apply_frame(&a, place, &h, body) : SH_CORRUPT;
     }
+    end_stream(&a);
+    vector->arrivals = a.arrivals;
+    buf_free(&a.key);
+    buf_free(&a.row);
+    buf_free(&a.stream);
     return error;
 }

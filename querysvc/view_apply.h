@@ -19,6 +19,7 @@ struct view_place {
 struct view_vector {
     struct view_place all[VIEW_LOGS_MAX];
     size_t count;
+    uint64_t arrivals; /* events that were numbered; not a part of what two vectors are compared by */
 };
 /* NULL: nothing of that log is applied. */
 const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);
@@ -26,7 +27,8 @@ bool view_vector_equal(const struct view_vector *a, const struct view_vector *b)
 /* The highest HLC that was applied; 0: none. */
 uint64_t view_vector_hlc(const struct view_vector *vector);
 
-/* What the store says. VIEW_NOT_FOUND: nothing is applied yet. VIEW_FAILED: error. */
+/* What the store says. VIEW_NOT_FOUND: nothing is applied yet. VIEW_FAILED: error; it is empty when the rows
+ * are those of an earlier version, which had none of streams: they are to be made again. */
 enum view_found view_vector_load(struct view_store *store, struct view_vector *out,
                                  char error[VIEW_ERROR_MAX]);
 

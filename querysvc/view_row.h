@@ -14,6 +14,8 @@ enum view_kind {
     VIEW_META = 'M',
     VIEW_KEY = 'K',     /* a key's value */
     VIEW_COUNTER = 'C', /* a key's counter */
+    VIEW_EVENT = 'E',   /* a run of a stream's events (view_stream.h) */
+    VIEW_STREAM = 'S',  /* a stream's summary */
 };
 
 /* ---- a key's value: the put or delete with the highest version wins ---- */

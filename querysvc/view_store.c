@@ -27,7 +27,7 @@ struct view_store {
 struct view_scan {
     rocksdb_iterator_t *rows;
     rocksdb_readoptions_t *read;
-    struct buf from, to; /* the database keeps pointing at `to` */
+    struct buf from, to; /* the database keeps pointing at them */
     bool begun;
 };
 
@@ -221,6 +221,11 @@ void view_store_change(struct view_store *s, struct slice key, struct slice chan
                              change.len);
 }
 
+void view_store_delete(struct view_store *s, struct slice key)
+{
+    rocksdb_writebatch_delete(s->batch, (const char *)key.data, key.len);
+}
+
 bool view_store_write(struct view_store *s, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;
@@ -284,6 +289,9 @@ struct view_scan *view_scan_open_at(struct view_store *s, const struct view_snap
     scan->read = rocksdb_readoptions_create();
     if (snapshot != NULL)
         rocksdb_readoptions_set_snapshot(scan->read, (const rocksdb_snapshot_t *)snapshot);
+    if (from.len > 0)
+        rocksdb_readoptions_set_iterate_lower_bound(scan->read, (const char *)scan->from.data,
+                                                    scan->from.len);
     if (to.len > 0)
         rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->to.data, scan->to.len);
     scan->rows = rocksdb_create_iterator(s->db, scan->read);
@@ -299,26 +307,53 @@ struct view_scan *view_scan_open_all(struct view_store *s)
     return scan;
 }
 
-bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+/* The row that it stands at. */
+static bool here(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;
+    size_t len;
     error[0] = 0;
-    if (scan->begun)
-        rocksdb_iter_next(scan->rows);
-    else
-        rocksdb_iter_seek(scan->rows, (const char *)scan->from.data, scan->from.len);
     scan->begun = true;
     if (!rocksdb_iter_valid(scan->rows)) {
         rocksdb_iter_get_error(scan->rows, &message);
         went_well(message, error);
         return false;
     }
-    size_t len;
     const char *bytes = rocksdb_iter_key(scan->rows, &len);
     *key = slice_of(bytes, len);
     bytes = rocksdb_iter_value(scan->rows, &len);
     *row = slice_of(bytes, len);
     return true;
+}
+
+bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+{
+    if (!scan->begun)
+        rocksdb_iter_seek(scan->rows, (const char *)scan->from.data, scan->from.len);
+    else if (rocksdb_iter_valid(scan->rows))
+        rocksdb_iter_next(scan->rows);
+    return here(scan, key, row, error);
+}
+
+bool view_scan_seek(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                    char error[VIEW_ERROR_MAX])
+{
+    rocksdb_iter_seek(scan->rows, (const char *)key.data, key.len);
+    return here(scan, found, row, error);
+}
+
+bool view_scan_seek_back(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                         char error[VIEW_ERROR_MAX])
+{
+    rocksdb_iter_seek_for_prev(scan->rows, (const char *)key.data, key.len);
+    return here(scan, found, row, error);
+}
+
+bool view_scan_back(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX])
+{
+    if (rocksdb_iter_valid(scan->rows))
+        rocksdb_iter_prev(scan->rows);
+    return here(scan, key, row, error);
 }
 
 void view_scan_close(struct view_scan *scan)

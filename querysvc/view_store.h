@@ -37,6 +37,7 @@ bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX]);
 void view_store_put(struct view_store *store, struct slice key, struct slice row);
 /* A change that is merged (view_merge). */
 void view_store_change(struct view_store *store, struct slice key, struct slice change);
+void view_store_delete(struct view_store *store, struct slice key);
 /* What was gathered since the last one becomes readable, all at once. False: nothing did; the store is to be
  * closed. */
 bool view_store_write(struct view_store *store, char error[VIEW_ERROR_MAX]);
@@ -67,6 +68,14 @@ struct view_scan *view_scan_open_at(struct view_store *store, const struct view_
 struct view_scan *view_scan_open_all(struct view_store *store);
 /* False: the end, or a failure: then error isn't empty. The slices are valid until the next call. */
 bool view_scan_next(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX]);
+/* The first row that is not before `key`, and from there on; the last one that is not behind it. Within
+ * `from` and `to`. False: there is none, or a failure. */
+bool view_scan_seek(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                    char error[VIEW_ERROR_MAX]);
+bool view_scan_seek_back(struct view_scan *scan, struct slice key, struct slice *found, struct slice *row,
+                         char error[VIEW_ERROR_MAX]);
+/* The row before. */
+bool view_scan_back(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX]);
 void view_scan_close(struct view_scan *scan);
 
 /* The first key behind all that begin with `prefix`; empty: there is none. */

@@ -9,6 +9,7 @@ extern const struct ctl_command cmd_read, cmd_tail;                             
 extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan; /* cmd_kv.c */
 extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                         /* cmd_kv.c */
 extern const struct ctl_command cmd_view_info, cmd_view_digest;                  /* cmd_view.c */
+extern const struct ctl_command cmd_stream_list;                                 /* cmd_stream.c */
 extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
 extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */
 extern const struct ctl_command cmd_nodes;                                       /* cmd_nodes.c */
@@ -23,6 +24,11 @@ extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_los
 extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
 extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
 extern const struct ctl_command cmd_bench_replicate;              /* cmd_bench_replicate.c */
+
+/* Whether read or tail is about a stream in all logs; then these do it (cmd_stream.c). */
+bool ctl_is_of_all_logs(const struct ctl *ctl);
+int ctl_stream_read(struct ctl *ctl);
+int ctl_stream_tail(struct ctl *ctl);
 
 /* Says why a data directory holds no log that could be read. Not an answer of 1: nothing was looked at. */
 int ctl_fail_no_log(const struct ctl *ctl, const char *data);

@@ -12,8 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config_doc.h"
 #include "frame.h"
 #include "histogram.h"
+#include "log.h"
 
 enum {
     BATCHES_UNDER_WAY = 64,
@@ -44,6 +46,9 @@ struct append_run {
     struct ctl *ctl;
     struct sh_client *client;
     const char *stream;
+    struct sh_header *headers; /* of each event */
+    uint32_t header_count;
+    size_t header_bytes; /* encoded, at most */
     enum sh_ack wanted;
     int batches_most; /* under way */
     uint32_t batch;
@@ -169,11 +174,14 @@ static size_t batch_bytes_max(const struct append_run *run)
 
 static bool add(struct append_run *run, const void *payload, size_t bytes)
 {
-    size_t encoded = bytes + strlen(run->stream) + ENTRY_EXTRA_BYTES;
+    size_t encoded = bytes + strlen(run->stream) + ENTRY_EXTRA_BYTES + run->header_bytes;
     if (run->count > 0 && run->encoded_bytes + encoded > batch_bytes_max(run) && !send_batch(run))
         return false;
-    run->entry[run->count++] =
-        (struct sh_entry){.stream = run->stream, .payload = payload, .payload_bytes = bytes};
+    run->entry[run->count++] = (struct sh_entry){.stream = run->stream,
+                                                 .payload = payload,
+                                                 .payload_bytes = bytes,
+                                                 .headers = run->headers,
+                                                 .header_count = run->header_count};
     run->batch_bytes += bytes;
     run->encoded_bytes += encoded;
     size_t most = sh_append_bytes_max(run->client);
@@ -333,7 +341,8 @@ static void print_text(const struct append_run *run, double seconds)
 static void describe_too_large(struct append_run *run, bool from_input)
 {
     const struct batch_mark *mark = run->failed;
-    size_t most = sh_append_bytes_max(run->client), extra = strlen(run->stream) + ENTRY_EXTRA_BYTES;
+    size_t most = sh_append_bytes_max(run->client),
+           extra = strlen(run->stream) + ENTRY_EXTRA_BYTES + run->header_bytes;
     char bytes[CTL_TEXT_MAX], limit[CTL_TEXT_MAX];
     most = (most > 0 ? most : FRAME_BYTES_MAX) - extra;
     if (mark == NULL || mark->count != 1)
@@ -400,6 +409,27 @@ static bool check_values(const struct ctl *ctl, bool *from_input)
     return false;
 }
 
+/* --header NAME=VALUE, each. */
+static bool take_headers(struct append_run *run)
+{
+    enum { HEADER_EXTRA_BYTES = 10, MAP_BYTES = 3 };
+    const char *text;
+    run->headers = xcalloc(CTL_OPTIONS_MAX, sizeof *run->headers);
+    while ((text = ctl_words(run->ctl, "header", (int)run->header_count)) != NULL) {
+        const char *equals = strchr(text, '=');
+        if (equals == NULL || equals == text || !utf8_valid(slice_of(text, (size_t)(equals - text)))) {
+            ctl_usage(run->ctl, "--header must be NAME=VALUE, with a name of UTF-8, not `%s`",
+                      doc_show(text).text);
+            return false;
+        }
+        run->headers[run->header_count++] =
+            (struct sh_header){text, (size_t)(equals - text), equals + 1, strlen(equals + 1)};
+        run->header_bytes += strlen(text) + HEADER_EXTRA_BYTES;
+    }
+    run->header_bytes += run->header_count > 0 ? MAP_BYTES : 0;
+    return true;
+}
+
 static int run_append(struct ctl *ctl)
 {
     bool from_input;
@@ -413,7 +443,7 @@ static int run_append(struct ctl *ctl)
     run->batches_most = wanted == SH_ACK_LOCAL ? BATCHES_UNDER_WAY : BATCHES_WAITING;
     run->stream = stream != NULL ? stream : "";
     run->batch = (uint32_t)ctl_number(ctl, "batch", 100);
-    int code = ctl_open(ctl, &run->client);
+    int code = take_headers(run) ? ctl_open(ctl, &run->client) : CTL_USAGE;
     if (code == CTL_DONE) {
         pthread_mutex_init(&run->lock, NULL);
         pthread_cond_init(&run->answered, NULL);
@@ -428,12 +458,14 @@ static int run_append(struct ctl *ctl)
         sh_close(run->client);
         free(run->entry);
     }
+    free(run->headers);
     free(run);
     return code;
 }
 
 static const struct ctl_option append_options[] = {
     {"stream", 's', CTL_WORD, "S", "stream of the events; the empty one without it", 0, 0},
+    {"header", 'H', CTL_WORDS, "NAME=VALUE", "a header of each event; as often as there are headers", 0, 0},
     CTL_ACK_OPTIONS,
     {"batch", 'b', CTL_NUMBER, "N", "entries in a batch, 100 without it", 1, 65536},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},

@@ -8,80 +8,20 @@
 #include <unistd.h>
 
 #include "frame.h"
-#include "vfs.h"
 
-enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000, READ_BYTES = 1 << 16 };
-#define SESSION_OPTION                                                                                       \
-    {                                                                                                        \
-        "session", 's', CTL_WORD, "FILE",                                                                    \
-            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
-            0, 0                                                                                             \
-    }
-
+enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000 };
 /* ---------------------------------------------------------------- sessions */
 
 struct kv_run {
     struct ctl *ctl;
     struct sh_client *client;
     struct sh_session *session; /* NULL without --session */
-    const char *file;
 };
-
-/* Reads all of a stream, of a file, ... */
-static bool read_all(FILE *in, struct buf *out)
-{
-    size_t got;
-    do {
-        got = fread(buf_reserve(out, READ_BYTES), 1, READ_BYTES, in);
-        out->len += got;
-    } while (got > 0);
-    return ferror(in) == 0;
-}
-
-static int take_file(struct kv_run *run)
-{
-    struct buf text = {0};
-    FILE *in = fopen(run->file, "re");
-    if (in == NULL && errno == ENOENT)
-        return CTL_DONE; /* a new session */
-    if (in == NULL)
-        return ctl_fail_path(run->ctl, run->file, errno);
-    bool good = read_all(in, &text);
-    fclose(in);
-    int code = CTL_DONE;
-    if (!good)
-        code = ctl_fail_path(run->ctl, run->file, EIO);
-    else if (memchr(buf_cstr(&text), 0, text.len) != NULL ||
-             sh_session_take(run->session, buf_cstr(&text)) != SH_OK)
-        code = ctl_fail_text(run->ctl, run->file, SH_BAD_REQUEST,
-                             "not the file of a session: a line for each log, its uuid and an LSN");
-    buf_free(&text);
-    return code;
-}
-
-/* Replaces it: a kill leaves the old one or the new one. */
-static int keep_file(struct kv_run *run)
-{
-    char dir[PATH_MAX];
-    if (run->session == NULL)
-        return CTL_DONE;
-    char *text = sh_session_text(run->session);
-    vfs_parent(run->file, dir);
-    const char *slash = strrchr(run->file, '/');
-    int result = vfs_replace_file(vfs_posix(), slash != NULL ? dir : ".",
-                                  slash != NULL ? slash + 1 : run->file, text, strlen(text));
-    free(text);
-    return result < 0 ? ctl_fail_path(run->ctl, run->file, -result) : CTL_DONE;
-}
 
 static int open_run(struct ctl *ctl, struct kv_run *run)
 {
-    int code = CTL_DONE;
-    *run = (struct kv_run){.ctl = ctl, .file = ctl_word(ctl, "session", NULL)};
-    if (run->file != NULL) {
-        run->session = sh_session_new();
-        code = take_file(run);
-    }
+    *run = (struct kv_run){.ctl = ctl};
+    int code = ctl_session_take(ctl, "session", &run->session);
     if (code == CTL_DONE)
         code = ctl_open(ctl, &run->client);
     if (code != CTL_DONE)
@@ -91,7 +31,7 @@ static int open_run(struct ctl *ctl, struct kv_run *run)
 
 static int close_run(struct kv_run *run, int code)
 {
-    int kept = keep_file(run);
+    int kept = ctl_session_keep(run->ctl, "session", run->session);
     sh_close(run->client);
     sh_session_free(run->session);
     return code != CTL_DONE ? code : kept;
@@ -191,7 +131,7 @@ static int run_get(struct ctl *ctl)
 }
 
 static const struct ctl_option get_options[] = {
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -279,7 +219,7 @@ static const struct ctl_option scan_options[] = {
     {"count", 'n', CTL_NUMBER, "N", "at most N keys; all without it", 1, SCAN_COUNT_MAX},
     {"behind", 'b', CTL_WORD, "KEY", "only keys that come after this one, to go on where a scan ended", 0, 0},
     {"keys-only", 'k', CTL_FLAG, NULL, "without values and counters", 0, 0},
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -359,7 +299,7 @@ static int run_put(struct ctl *ctl)
         .ttl_ms = ctl_number(ctl, "ttl", 0) / NS_PER_MS,
     };
     if (strcmp(ctl->values[1], "-") == 0) {
-        if (!read_all(stdin, &input))
+        if (!ctl_read_all(stdin, &input))
             return ctl_fail_path(ctl, "standard input", EIO);
         e.payload = buf_cstr(&input);
         e.payload_bytes = input.len;
@@ -372,7 +312,7 @@ static int run_put(struct ctl *ctl)
 static const struct ctl_option put_options[] = {
     {"ttl", 't', CTL_TIME, "T", "how long the value lasts, like 30s or 12h; for ever without it", NS_PER_MS,
      UINT64_C(3153600000) * NS_PER_S},
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     CTL_ACK_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -404,7 +344,7 @@ static int run_del(struct ctl *ctl)
 }
 
 static const struct ctl_option write_options[] = {
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     CTL_ACK_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -531,7 +471,7 @@ static int run_txn(struct ctl *ctl)
     struct buf input = {0};
     struct txn t = {0};
     int code = CTL_USAGE;
-    if (!read_all(stdin, &input))
+    if (!ctl_read_all(stdin, &input))
         return ctl_fail_path(ctl, "standard input", EIO);
     if (parse_txn(ctl, &input, &t))
         code = write_entries(ctl, t.entries, t.count);

@@ -107,10 +107,24 @@ static int open_read(struct ctl *ctl, struct sh_read_options *options, struct sh
     return ctl_open_log(ctl, client, options->log);
 }
 
+/* True, and said: an option that only reads of all logs have. */
+static bool has_stream_option(const struct ctl *ctl)
+{
+    const char *option = ctl_has(ctl, "position") ? "position" : ctl_has(ctl, "session") ? "session" : NULL;
+    if (option != NULL)
+        ctl_usage(ctl, "--%s is for streams of all logs: with --stream, without --from, --log and --node",
+                  option);
+    return option != NULL;
+}
+
 static int run_read(struct ctl *ctl)
 {
     struct sh_client *client;
     struct sh_read_options options;
+    if (ctl_is_of_all_logs(ctl))
+        return ctl_stream_read(ctl);
+    if (has_stream_option(ctl))
+        return CTL_USAGE;
     int code = open_read(ctl, &options, &client);
     if (code != CTL_DONE)
         return code;
@@ -142,6 +156,12 @@ static int run_tail(struct ctl *ctl)
     struct sh_read_options options;
     if (ctl_has(ctl, "lines") && ctl_has(ctl, "since"))
         return ctl_usage(ctl, "--lines and --since both say where to start; give one of them");
+    if (ctl_has(ctl, "lines") && ctl_has(ctl, "position"))
+        return ctl_usage(ctl, "--lines and --position both say where to start; give one of them");
+    if (ctl_is_of_all_logs(ctl))
+        return ctl_stream_tail(ctl);
+    if (has_stream_option(ctl))
+        return CTL_USAGE;
     int code = open_read(ctl, &options, &client);
     if (code != CTL_DONE)
         return code;
@@ -160,11 +180,25 @@ static int run_tail(struct ctl *ctl)
             "only entries of this time or later: 2026-11-26T03:30:00Z, or how long ago: 10m, 2h", 0, 0       \
     }
 
+#define STREAM_OPTIONS                                                                                       \
+    {"stream", 's', CTL_WORD, "S", "only events of this stream, of all logs that the node holds", 0, 0},     \
+        {"position",                                                                                         \
+         'p',                                                                                                \
+         CTL_WORD,                                                                                           \
+         "FILE",                                                                                             \
+         "with --stream: go on where FILE says, on whatever node, and say in it where this ended",           \
+         0,                                                                                                  \
+         0},                                                                                                 \
+    {                                                                                                        \
+        "session", 0, CTL_WORD, "FILE",                                                                      \
+            "with --stream: see what was written and seen with FILE, on whatever node", 0, 0                 \
+    }
+
 static const struct ctl_option read_options[] = {
     {"from", 'F', CTL_NUMBER, "LSN", "first entry, 1 without it", 0, UINT64_MAX - 1},
     {"count", 'n', CTL_NUMBER, "N", "most entries printed", 0, UINT64_MAX},
     SINCE_OPTION,
-    {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    STREAM_OPTIONS,
     LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -177,7 +211,13 @@ const struct ctl_command cmd_read = {
         "Exit 1 when --from is behind the end of the log; at the end there is nothing to print, which is 0.\n"
         "Exit 1 too where entries are damaged or trimmed: it says from which LSN on to read again.\n"
         "--format raw prints each payload and a newline; --format json one object a line, with\n"
-        "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.",
+        "\"payload\" for UTF-8 and \"payload_base64\" for other bytes.\n\n"
+        "With --stream, the events of that stream in all logs: what every node has written, as far as the\n"
+        "node has applied it. They come in the order in which this node got to know them: of each log that\n"
+        "is its own order, and what was written with a session comes after what that had seen; other events\n"
+        "of several logs may come in another order on another node. Events that cannot be read are named on\n"
+        "standard error, the others are printed, and the exit code is 1. With --from, --log or --node it is\n"
+        "one log, of which the events of the stream are shown.",
     .options = read_options,
     .raw = true,
     .of_log = true,
@@ -190,7 +230,7 @@ static const struct ctl_option tail_options[] = {
      UINT64_MAX},
     {"follow", 'f', CTL_FLAG, NULL, "wait for more, until Ctrl-C; over restarts of the node too", 0, 0},
     SINCE_OPTION,
-    {"stream", 's', CTL_WORD, "S", "only events of this stream", 0, 0},
+    STREAM_OPTIONS,
     LOG_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -199,6 +239,7 @@ const struct ctl_command cmd_tail = {
     .name = "tail",
     .values = "",
     .summary = "Print the newest entries, and with -f those that come",
+    .more = "With --stream, the newest events of that stream in all logs, as read --stream has them.",
     .options = tail_options,
     .raw = true,
     .of_log = true,

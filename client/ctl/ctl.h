@@ -3,6 +3,7 @@
  *   ctl_main.c      which command; its help; the list of all
  *   ctl_args.c      options and values by tables        ctl_when.c      times as people write them
  *   ctl_node.c      which node: endpoints, supervisor's socket, client of the library
+ *   ctl_session.c   files of sessions and positions
  *   ctl_log.c       which log: the node's own or a copy
  *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
  *   ctl_progress.c  the bar on a terminal               ctl_payload.c   entries as text, JSON, raw
@@ -26,7 +27,7 @@ enum ctl_format { CTL_TEXT, CTL_JSON, CTL_RAW };
 
 /* ---------------------------------------------------------------- commands and options */
 
-enum ctl_kind { CTL_FLAG, CTL_WORD, CTL_NUMBER, CTL_SIZE, CTL_TIME };
+enum ctl_kind { CTL_FLAG, CTL_WORD, CTL_WORDS /* any number of times */, CTL_NUMBER, CTL_SIZE, CTL_TIME };
 
 struct ctl_option {
     const char *name; /* without the dashes; NULL ends a table */
@@ -79,6 +80,8 @@ bool ctl_parse(struct ctl *ctl, int argc, char **argv, bool *help);
 bool ctl_has(const struct ctl *ctl, const char *option);
 const char *ctl_word(const struct ctl *ctl, const char *option, const char *otherwise);
 uint64_t ctl_number(const struct ctl *ctl, const char *option, uint64_t otherwise);
+/* The number-th value of a CTL_WORDS, from 0 on; NULL: there are no more. */
+const char *ctl_words(const struct ctl *ctl, const char *option, int number);
 /* --stream, NULL without it; false (said) when no stream can have that name. */
 bool ctl_stream(const struct ctl *ctl, const char **stream);
 /* --since in ms since 1970, 0 without it; false (said) when it is no time. */
@@ -221,5 +224,23 @@ void ctl_progress_end(struct ctl_progress *p);
 
 /* One entry to stdout (fully buffered) in the format asked for. */
 void ctl_print_event(const struct ctl *ctl, const struct sh_event *event, struct buf *scratch);
+/* The same, with the log that it is in, of which there are several. */
+void ctl_print_stream_event(const struct ctl *ctl, const struct sh_event *event, struct buf *scratch);
+
+/* ---------------------------------------------------------------- version vectors in files */
+
+#define CTL_SESSION_OPTION                                                                                   \
+    {                                                                                                        \
+        "session", 's', CTL_WORD, "FILE",                                                                    \
+            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
+            0, 0                                                                                             \
+    }
+/* What stands in the option's file, of which there may be none yet; *session is NULL without the option. The
+ * caller frees it. CTL_DONE or an exit code (said). */
+int ctl_session_take(const struct ctl *ctl, const char *option, struct sh_session **session);
+/* Replaces the option's file: a kill leaves the old one or the new one. NULL does nothing. */
+int ctl_session_keep(const struct ctl *ctl, const char *option, const struct sh_session *session);
+/* Reads all of an open file; false: that failed. */
+bool ctl_read_all(FILE *in, struct buf *out);
 
 #endif

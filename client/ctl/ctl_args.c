@@ -84,7 +84,7 @@ static bool read_number(const struct ctl *ctl, struct ctl_given *g)
         [CTL_NUMBER] = SETTING_COUNT, [CTL_SIZE] = SETTING_SIZE, [CTL_TIME] = SETTING_DURATION};
     const struct ctl_option *o = g->option;
     struct buf problem = {0};
-    if (o->kind == CTL_FLAG || o->kind == CTL_WORD)
+    if (o->kind == CTL_FLAG || o->kind == CTL_WORD || o->kind == CTL_WORDS)
         return true;
     bool good = setting_parse(kinds[o->kind], o->least, o->most, g->text, &g->number, &problem);
     if (!good)
@@ -97,7 +97,7 @@ static bool give(struct ctl *ctl, const struct ctl_option *option, const char *t
 {
     struct ctl_given *g = NULL;
     for (int i = 0; i < ctl->given_count; i++)
-        if (ctl->given[i].option == option)
+        if (ctl->given[i].option == option && option->kind != CTL_WORDS)
             g = &ctl->given[i]; /* the last one counts */
     if (g == NULL) {
         if (ctl->given_count == CTL_OPTIONS_MAX) {
@@ -199,6 +199,14 @@ static const struct ctl_given *find_given(const struct ctl *ctl, const char *opt
 bool ctl_has(const struct ctl *ctl, const char *option)
 {
     return find_given(ctl, option) != NULL;
+}
+
+const char *ctl_words(const struct ctl *ctl, const char *option, int number)
+{
+    for (int i = 0; i < ctl->given_count; i++)
+        if (strcmp(ctl->given[i].option->name, option) == 0 && number-- == 0)
+            return ctl->given[i].text;
+    return NULL;
 }
 
 bool ctl_stream(const struct ctl *ctl, const char **stream)

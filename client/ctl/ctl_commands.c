@@ -5,6 +5,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_append,
     &cmd_read,
     &cmd_tail,
+    &cmd_stream_list,
     &cmd_kv_put,
     &cmd_kv_get,
     &cmd_kv_del,

@@ -24,7 +24,8 @@ static enum sh_error check_entries(const struct sh_entry *entries, uint32_t coun
     for (uint32_t i = 0; i < count; i++) {
         const struct sh_entry *e = &entries[i];
         const char *why;
-        enum sh_error bad = e->kind == SH_ENTRY_EVENT ? SH_OK : shc_entry_check(e, &why);
+        enum sh_error bad =
+            e->kind == SH_ENTRY_EVENT && e->header_count == 0 ? SH_OK : shc_entry_check(e, &why);
         if (bad != SH_OK)
             return refuse(bad, why);
         size_t stream_bytes = e->stream != NULL ? strlen(e->stream) : 0;

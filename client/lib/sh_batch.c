@@ -118,6 +118,7 @@ static struct entry entry_of(const struct sh_entry *e)
 {
     return (struct entry){
         .kind = (uint64_t)e->kind,
+        .stream = slice_of(e->stream, e->stream != NULL ? strlen(e->stream) : 0),
         .key = slice_of(e->key, e->key_bytes),
         .value = slice_of(e->payload, e->payload_bytes),
         .ttl_ms = e->ttl_ms,
@@ -128,7 +129,11 @@ static struct entry entry_of(const struct sh_entry *e)
 enum sh_error shc_entry_check(const struct sh_entry *e, const char **why)
 {
     *why = NULL;
-    if ((unsigned)e->kind > SH_ENTRY_ADD)
+    if (e->kind == SH_ENTRY_EVENT)
+        return shc_headers_check(e->headers, e->header_count, why);
+    if (e->header_count > 0)
+        *why = "only events have headers";
+    else if ((unsigned)e->kind > SH_ENTRY_ADD)
         *why = "an entry is an event, a put, a delete or an add";
     else if (e->key == NULL || e->key_bytes == 0)
         *why = "a key has at least one byte";
@@ -142,26 +147,37 @@ enum sh_error shc_entry_check(const struct sh_entry *e, const char **why)
     return e->key_bytes > KEY_MAX ? SH_TOO_LARGE : SH_OK;
 }
 
-/* Keys are few beside events: packing twice is cheap enough. */
+static void pack(const struct sh_entry *e, struct buf *out)
+{
+    struct entry entry = entry_of(e);
+    struct buf headers = {0};
+    msgpack_packer pk;
+    if (e->header_count > 0)
+        shc_headers_pack(e->headers, e->header_count, &headers);
+    entry.headers = buf_slice(&headers);
+    mp_packer(&pk, out);
+    entry_pack(&pk, &entry);
+    buf_free(&headers);
+}
+
+/* Keys and headers are few beside plain events: packing twice is cheap enough. */
 static size_t packed_bytes(const struct sh_entry *e)
 {
     struct sh_entry head = *e;
     struct buf scratch = {0};
-    msgpack_packer pk;
-    bool is_put = e->kind == SH_ENTRY_PUT;
+    bool has_payload = e->kind == SH_ENTRY_PUT || e->kind == SH_ENTRY_EVENT;
     head.payload_bytes = 0; /* its bytes need not be copied to be counted */
-    const struct entry entry = entry_of(&head);
-    mp_packer(&pk, &scratch);
-    entry_pack(&pk, &entry);
+    pack(&head, &scratch);
     size_t bytes =
-        scratch.len + (is_put ? bin_head_bytes(e->payload_bytes) - bin_head_bytes(0) + e->payload_bytes : 0);
+        scratch.len +
+        (has_payload ? bin_head_bytes(e->payload_bytes) - bin_head_bytes(0) + e->payload_bytes : 0);
     buf_free(&scratch);
     return bytes;
 }
 
 size_t shc_entry_bytes(const struct sh_entry *e, size_t stream_bytes)
 {
-    if (e->kind != SH_ENTRY_EVENT)
+    if (e->kind != SH_ENTRY_EVENT || e->header_count > 0)
         return packed_bytes(e);
     return 2 + str_head_bytes(stream_bytes) + stream_bytes + bin_head_bytes(e->payload_bytes) +
            e->payload_bytes;
@@ -187,11 +203,8 @@ static uint8_t *put_bytes(uint8_t *p, const void *data, size_t len)
  * each of the five parts would cost more than the copying. */
 void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes)
 {
-    if (e->kind != SH_ENTRY_EVENT) {
-        const struct entry entry = entry_of(e);
-        msgpack_packer pk;
-        mp_packer(&pk, out);
-        entry_pack(&pk, &entry);
+    if (e->kind != SH_ENTRY_EVENT || e->header_count > 0) {
+        pack(e, out);
         return;
     }
     size_t bytes = shc_entry_bytes(e, stream_bytes), len = e->payload_bytes;

@@ -12,6 +12,7 @@
  *   sh_replicas.c who follows which log
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_view.c    the view: how far it is, a digest of it
+ *   sh_stream.c  streams: events of all logs, lists     sh_header.c   headers of events
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
@@ -164,8 +165,11 @@ void shc_batch_unref(struct shc_queue *q, struct shc_batch *b);
 void shc_batch_free(struct shc_batch *b);
 /* Bytes that the entry takes in a batch. */
 size_t shc_entry_bytes(const struct sh_entry *e, size_t stream_bytes);
-/* Of one that is no event. SH_BAD_REQUEST, SH_TOO_LARGE: *why. */
+/* Of one that is no event, or has headers. SH_BAD_REQUEST, SH_TOO_LARGE: *why. */
 enum sh_error shc_entry_check(const struct sh_entry *e, const char **why);
+enum sh_error shc_headers_check(const struct sh_header *headers, uint32_t count, const char **why);
+/* As a msgpack map. */
+void shc_headers_pack(const struct sh_header *headers, uint32_t count, struct buf *out);
 /* Appends the entry: the same bytes as entry_pack. */
 void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes);
 /* The batch's whole msgpack array. */
@@ -175,7 +179,10 @@ struct slice shc_batch_array(struct shc_batch *b);
 
 /* The token: array of [log uuid, LSN]; empty: nothing to wait for, or no session. */
 void shc_session_pack(const struct sh_session *session, struct buf *out);
-/* What a node has applied. */
+void shc_session_copy(struct sh_session *to, const struct sh_session *from);
+/* To an LSN, if it is not that far. */
+void shc_session_raise(struct sh_session *session, struct id16 log, uint64_t lsn);
+/* What a node has applied. False: malformed. */
 bool shc_session_see(struct sh_session *session, struct slice applied);
 
 /* ---------------------------------------------------------------- calls: a request and its answer */

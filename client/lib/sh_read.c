@@ -249,6 +249,8 @@ static void fill_event(const struct sh_reader *r, const struct entry *e, uint64_
         .payload_bytes = e->value.len,
         .delta = e->delta,
         .ttl_ms = e->ttl_ms,
+        .headers = e->headers.data,
+        .headers_bytes = e->headers.len,
     };
     memcpy(out->log, r->answer_log.bytes, sizeof out->log);
 }

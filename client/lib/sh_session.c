@@ -29,7 +29,7 @@ void sh_session_free(struct sh_session *session)
 }
 
 /* With more logs than any cluster has, the oldest are forgotten: nothing waits for them any more. */
-static void raise_to(struct sh_session *s, struct id16 log, uint64_t lsn)
+void shc_session_raise(struct sh_session *s, struct id16 log, uint64_t lsn)
 {
     for (size_t i = 0; i < s->count; i++) {
         if (!id16_equal(s->logs[i].log, log))
@@ -46,7 +46,7 @@ void sh_session_wrote(struct sh_session *session, const struct sh_append_result 
 {
     struct id16 log;
     memcpy(log.bytes, result->log, sizeof log.bytes);
-    raise_to(session, log, result->first_lsn + result->count - 1);
+    shc_session_raise(session, log, result->first_lsn + result->count - 1);
 }
 
 char *sh_session_text(const struct sh_session *session)
@@ -96,11 +96,16 @@ enum sh_error sh_session_take(struct sh_session *session, const char *text)
             shc_detail("not the text of a session");
             return SH_BAD_REQUEST;
         }
-        raise_to(&found, log.log, log.lsn);
+        shc_session_raise(&found, log.log, log.lsn);
     }
     for (size_t i = 0; i < found.count; i++)
-        raise_to(session, found.logs[i].log, found.logs[i].lsn);
+        shc_session_raise(session, found.logs[i].log, found.logs[i].lsn);
     return SH_OK;
+}
+
+void shc_session_copy(struct sh_session *to, const struct sh_session *from)
+{
+    *to = *from;
 }
 
 void shc_session_pack(const struct sh_session *session, struct buf *out)
@@ -133,7 +138,7 @@ bool shc_session_see(struct sh_session *session, struct slice applied)
             !mp_uint(&m, &lsn))
             return false;
         memcpy(id.bytes, log.data, log.len);
-        raise_to(session, id, lsn);
+        shc_session_raise(session, id, lsn);
     }
     return true;
 }

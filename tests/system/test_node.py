@@ -11,7 +11,7 @@ from shanghai import SERVICES, Node, wait_for
 class OneNode(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.node = Node().start()
+        cls.node = Node("query: {view: true}").start()
 
     @classmethod
     def tearDownClass(cls):

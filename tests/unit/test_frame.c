@@ -190,6 +190,76 @@ static enum sh_error check(const char *bytes, size_t len)
 }
 #define CHECK(literal) check(literal, sizeof(literal) - 1)
 
+/* An after of so many positions, and an event beside it. */
+static enum sh_error check_after(uint32_t positions, bool is_first, size_t uuid_bytes)
+{
+    static const uint8_t uuid[16] = {7};
+    struct buf body = {0}, after = {0};
+    msgpack_packer pk;
+    uint32_t count;
+    mp_packer(&pk, &after);
+    msgpack_pack_array(&pk, positions);
+    for (uint32_t i = 0; i < positions; i++) {
+        msgpack_pack_array(&pk, 2);
+        mp_pack_bin(&pk, slice_of(uuid, uuid_bytes));
+        msgpack_pack_uint64(&pk, i);
+    }
+    const struct entry seen = {.kind = ENTRY_AFTER, .after = buf_slice(&after)},
+                       event = {.kind = ENTRY_EVENT};
+    mp_packer(&pk, &body);
+    msgpack_pack_array(&pk, 2);
+    entry_pack(&pk, is_first ? &seen : &event);
+    entry_pack(&pk, is_first ? &event : &seen);
+    enum sh_error e = entries_check(buf_slice(&body), &count);
+    buf_free(&body);
+    buf_free(&after);
+    return e;
+}
+
+static void test_what_the_writer_had_seen_comes_first(void **state)
+{
+    (void)state;
+    assert_int_equal(check_after(0, true, 16), SH_OK);
+    assert_int_equal(check_after(AFTER_MAX, true, 16), SH_OK);
+    assert_int_equal(check_after(AFTER_MAX + 1, true, 16), SH_TOO_LARGE);
+    assert_int_equal(check_after(1, true, 15), SH_BAD_REQUEST);
+    assert_int_equal(check_after(1, false, 16), SH_BAD_REQUEST);
+    assert_int_equal(CHECK("\x91\x91\x04"), SH_BAD_REQUEST);         /* nothing in it */
+    assert_int_equal(CHECK("\x91\x92\x04\x01"), SH_BAD_REQUEST);     /* no array */
+    assert_int_equal(CHECK("\x91\x93\x04\x90\xc0"), SH_BAD_REQUEST); /* more than that */
+}
+
+static void test_entries_round_trip_an_after(void **state)
+{
+    (void)state;
+    const struct entry in = {.kind = ENTRY_AFTER,
+                             .after = slice_of("\x91\x92\xc4\x10"
+                                               "0123456789abcdef"
+                                               "\x05",
+                                               21)};
+    struct buf body = {0};
+    msgpack_packer pk;
+    uint32_t count;
+    struct entry out;
+    struct id16 log;
+    uint64_t lsn;
+    mp_packer(&pk, &body);
+    msgpack_pack_array(&pk, 1);
+    entry_pack(&pk, &in);
+    struct mp m = mp_of(buf_slice(&body)), positions;
+    assert_true(entries_open(&m, &count));
+    assert_int_equal(entry_next(&m, &out), SH_OK);
+    assert_int_equal(out.kind, ENTRY_AFTER);
+    assert_true(slice_equal(out.after, in.after));
+    positions = mp_of(out.after);
+    assert_true(mp_array(&positions, &count));
+    assert_true(entry_next_after(&positions, &log, &lsn));
+    assert_memory_equal(log.bytes, "0123456789abcdef", 16);
+    assert_int_equal(lsn, 5);
+    assert_false(entry_next_after(&positions, &log, &lsn));
+    buf_free(&body);
+}
+
 static void test_entries_of_each_kind(void **state)
 {
     (void)state;
@@ -334,9 +404,9 @@ static void test_entries_that_are_refused(void **state)
 static void test_kinds_of_later_versions_are_passed_on(void **state)
 {
     (void)state;
-    assert_int_equal(CHECK("\x91\x91\x04"), SH_OK);
+    assert_int_equal(CHECK("\x91\x91\x63"), SH_OK);
     assert_int_equal(CHECK("\x91\x93\xcd\x12\x34\x81\xc0\xc0\xcb\x00\x00\x00\x00\x00\x00\x00\x00"), SH_OK);
-    assert_int_equal(CHECK("\x91\x93\x04\xc0"), SH_BAD_REQUEST);
+    assert_int_equal(CHECK("\x91\x93\x63\xc0"), SH_BAD_REQUEST);
 }
 
 static void test_too_many_of_anything(void **state)
@@ -348,7 +418,7 @@ static void test_too_many_of_anything(void **state)
     mp_packer(&pk, &body);
     msgpack_pack_array(&pk, ENTRIES_MAX + 1);
     for (uint32_t i = 0; i <= ENTRIES_MAX; i++)
-        buf_append(&body, "\x91\x04", 2);
+        buf_append(&body, "\x91\x63", 2);
     assert_int_equal(entries_check(buf_slice(&body), &count), SH_TOO_LARGE);
     body.len = 0;
     buf_append(&body, "\x91\x94\x00\xa0\xc4\x00", 6);
@@ -376,6 +446,8 @@ int main(void)
         cmocka_unit_test(test_zeros_are_counted),
         cmocka_unit_test(test_headers_that_no_writer_writes_are_refused),
         cmocka_unit_test(test_entries_of_each_kind),
+        cmocka_unit_test(test_what_the_writer_had_seen_comes_first),
+        cmocka_unit_test(test_entries_round_trip_an_after),
         cmocka_unit_test(test_payloads_and_names_of_every_size),
         cmocka_unit_test(test_events_read_as_the_cursor_reads_them),
         cmocka_unit_test(test_entries_that_are_refused),
