@@ -428,7 +428,8 @@ static void look_at_waits(struct query *q)
     struct query_view *qv = q->view;
     struct view_wait **at = &qv->waits, *w;
     while ((w = *at) != NULL) {
-        struct slice after = after_of(w->type, buf_slice(&w->body));
+        struct slice after =
+            query_group_token(q, &state_of(q)->applied, after_of(w->type, buf_slice(&w->body)));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
         if (token_is_applied(&state_of(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
@@ -462,20 +463,22 @@ static bool refuse_without_view(struct query *q, struct link_token token)
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
-        return;
     union {
         struct msg_kv_get get;
         struct msg_kv_scan scan;
     } m;
+    bool is_get = request->type == MSG_kv_get;
     enum sh_error e = msg_decode(request->type, request->body, &m);
     if (e != SH_OK) {
         query_refuse(q, request->token, e, "malformed", 0);
         return;
     }
-    bool is_get = request->type == MSG_kv_get;
+    if ((is_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
+        refuse_without_view(q, request->token))
+        return;
     uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = token_is_applied(&state_of(q)->applied, is_get ? m.get.after : m.scan.after);
+    const struct view_vector *vector = &state_of(q)->applied;
+    int applied = token_is_applied(vector, query_group_token(q, vector, is_get ? m.get.after : m.scan.after));
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
