@@ -268,6 +268,23 @@ enum sh_error sh_log_info(struct sh_client *client, const uint8_t *log, struct s
 /* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);
 
+/* ---- replication groups ---- */
+enum sh_group_kind { SH_GROUP_KEY, SH_GROUP_STREAM };
+/* A group of nodes that hold the same keys and streams (docs/groups.md). */
+struct sh_group {
+    char name[65];
+    bool here;        /* that of the node that has answered */
+    char **endpoints; /* of its nodes, those that are up first, as that node sees them */
+    size_t endpoint_count;
+};
+/* Which group a key, or a stream, belongs to: any node knows. All other calls find it by themselves. *group
+ * is the caller's, what it points to is freed with sh_group_free, and it is all zero after an error.
+ * SH_BAD_REQUEST, SH_TOO_LARGE: the name. Otherwise sh_status's errors. */
+enum sh_error sh_group_of(struct sh_client *client, enum sh_group_kind kind, const void *name, size_t bytes,
+                          struct sh_group *group);
+/* Frees the endpoints, and makes it all zero. */
+void sh_group_free(struct sh_group *group);
+
 /* ---- what keeps the log ---- */
 struct sh_trim_options {
     uint64_t before_lsn; /* the first LSN that is to stay */
