@@ -78,6 +78,12 @@ struct sh_client *shc_client_for(struct sh_client *c, enum group_kind kind, stru
     return group_client(c, group_of(&g->set, kind, name));
 }
 
+struct sh_client *shc_client_wait(struct sh_client *c, enum group_kind kind, struct slice name)
+{
+    shc_groups_are_several(c, clock_mono_ns() + c->options.timeout_ms * (int64_t)NS_PER_MS);
+    return shc_client_for(c, kind, name);
+}
+
 enum sh_error shc_ask_group(struct sh_client *c, struct shc_call *call, enum group_kind kind,
                             struct slice name, uint32_t type, const void *message, uint32_t reply_type,
                             void *reply)

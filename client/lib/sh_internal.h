@@ -251,6 +251,9 @@ bool shc_groups_are_several(struct sh_client *c, int64_t deadline_ns);
 /* Whose nodes hold a key or a stream: the user's own client with one group, with an empty name, and as long
  * as nothing is known of groups. Does not wait. */
 struct sh_client *shc_client_for(struct sh_client *c, enum group_kind kind, struct slice name);
+/* The same, once it is known which groups there are: waits for that, timeout_ms of the options at most, but
+ * in a callback. For what goes on for long. */
+struct sh_client *shc_client_wait(struct sh_client *c, enum group_kind kind, struct slice name);
 /* shc_ask, of a node of the group that the key or stream belongs to. */
 enum sh_error shc_ask_group(struct sh_client *c, struct shc_call *call, enum group_kind kind,
                             struct slice name, uint32_t type, const void *message, uint32_t reply_type,

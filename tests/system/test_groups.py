@@ -105,6 +105,9 @@ class Groups(unittest.TestCase):
     def test_a_direct_append_and_one_by_querysvc_are_redirected_alike(self):
         key, = self.names("b", 1)
         node = self.cluster["n1"]
+        near, = self.names("a", 1)
+        for endpoint in (node.endpoint, node.tcp):
+            self.assertEqual(node.json("kv", "put", near, "v", endpoint=endpoint)["log"], self.logs["n1"])
         before = node.json("status")["durable_lsn"]
         for endpoint in (node.endpoint, node.tcp):
             self.assertEqual(self.group_of_log[node.json("kv", "put", key, "v", endpoint=endpoint)["log"]], "b")
@@ -191,6 +194,7 @@ class Groups(unittest.TestCase):
                 self.assertEqual({one: row["group"] for one, row in self.cluster.rows(name).items()},
                                  {one: own for own, all_of in GROUPS.items() for one in all_of})
         self.assertEqual(self.cluster["n1"].json("append", "--ack", "all", "x")["ack"], "all")
+        self.assertIn("not_found", self.cluster["n1"].ctl("read", "--node", "n4", check=False).stderr.decode())
 
     # ------------------------------------------------------------ nodes that are away
 
@@ -215,6 +219,10 @@ class Groups(unittest.TestCase):
         def is_last():
             return self.cluster["n1"].json("group", "of", key)["endpoints"][-1] == first
         wait_for(is_last, "the node that is down to come last")
+        near, = self.names("a", 1)
+        for key, group in ((key, "b"), (near, "a")):  # by an endpoint that is down, then by one of the other group
+            done = self.cluster["n1"].json("kv", "put", key, "v", endpoint=f"{first},{self.cluster['n1'].tcp}")
+            self.assertEqual(self.group_of_log[done["log"]], group)
         self.restart(away)
 
     def test_a_group_that_is_away_is_named_in_time_and_the_other_goes_on(self):

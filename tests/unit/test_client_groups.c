@@ -201,6 +201,33 @@ static void test_the_first_get_of_all_finds_its_group(void **state)
     stop_pair(p);
 }
 
+/* What calls about one key or stream are made of. */
+static void test_a_call_goes_to_the_group_of_its_name(void **state)
+{
+    (void)state;
+    struct pair p = start_pair();
+    struct sh_client *c = client_open(p.a);
+    struct shc_call call = {0};
+    struct msg_kv_get_reply reply;
+    const struct msg_kv_get ask = {.keys = slice_str("\x91\xc4\x06user/1")};
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(shc_ask_group(c, &call, GROUP_KEY, slice_str("user/1"), MSG_kv_get, &ask,
+                                       MSG_kv_get_reply, &reply),
+                         SH_OK);
+    assert_int_equal(p.b->gets, 2);
+    shc_call_free(&call);
+    NODE_SET(p.a, p.a->strangers = 0); /* as before */
+    sh_close(c);
+    c = client_open(p.a);
+    struct sh_client *far = shc_client_wait(c, GROUP_KEY, slice_str("user/1"));
+    assert_ptr_not_equal(far, c);
+    assert_ptr_equal(shc_client_for(c, GROUP_STREAM, slice_str("orders")), far);
+    assert_ptr_not_equal(shc_client_for(c, GROUP_KEY, slice_str("x")), far);
+    assert_ptr_equal(shc_client_for(c, GROUP_STREAM, slice_str("")), c);
+    sh_close(c);
+    stop_pair(p);
+}
+
 static void test_any_node_says_where_a_name_belongs(void **state)
 {
     (void)state;
@@ -351,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_a_callback_may_append_to_another_group_but_not_wait),
         cmocka_unit_test(test_gets_of_both_groups_come_back_in_order),
         cmocka_unit_test(test_the_first_get_of_all_finds_its_group),
+        cmocka_unit_test(test_a_call_goes_to_the_group_of_its_name),
         cmocka_unit_test(test_any_node_says_where_a_name_belongs),
         cmocka_unit_test(test_endpoints_that_fail_are_tried_in_turn),
         cmocka_unit_test(test_a_node_of_another_group_gets_nothing),
