@@ -55,12 +55,14 @@ static struct sh_client *open_client(struct sh_client *c, size_t group)
     struct shc_groups *g = &c->groups;
     pthread_mutex_lock(&g->lock);
     struct sh_client *client = client_of(g, group);
-    if (client == NULL) {
+    bool is_new = client == NULL;
+    if (is_new) {
         client = shc_open_for_group(c, g->set.all[group].name, g->cluster);
         atomic_store(&g->all[group].client, client);
     }
     pthread_mutex_unlock(&g->lock);
-    shc_post(c, &client->find); /* once: it is new */
+    if (is_new) /* else another thread was faster, and has said so */
+        shc_post(c, &client->find);
     return client;
 }
 
@@ -241,11 +243,6 @@ static bool add_place(struct places *p, const char *endpoint)
     return p->count < ENDPOINTS_MAX + 1;
 }
 
-static bool is_text(struct slice text, char *out, size_t size)
-{
-    return shc_copy(out, size, text);
-}
-
 static void give_places(struct sh_client *c, struct sh_client *to, const struct msg_group_of_reply *reply)
 {
     struct places *p = xcalloc(1, sizeof *p);
@@ -259,7 +256,7 @@ static void give_places(struct sh_client *c, struct sh_client *to, const struct 
     if (reply->here) /* the node that has just answered; by ipc, maybe */
         add_place(p, shc_query_endpoint(c));
     for (uint32_t i = 0; good && i < count && mp_str(&m, &text); i++)
-        good = !is_text(text, endpoint, sizeof endpoint) || add_place(p, endpoint);
+        good = !shc_copy(endpoint, sizeof endpoint, text) || add_place(p, endpoint);
     shc_post(to, &p->mail);
 }
 

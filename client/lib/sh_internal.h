@@ -216,7 +216,6 @@ enum sh_error shc_ask(struct sh_client *c, struct shc_call *call, uint32_t type,
 
 /* ---------------------------------------------------------------- groups: sh_group.c */
 
-/* Those with the words `user` are about the client that the user has; with one group there is no other. */
 enum { SHC_GROUPS_UNKNOWN, SHC_GROUPS_ONE, SHC_GROUPS_SEVERAL };
 
 struct shc_group {

@@ -79,6 +79,33 @@ static void test_each_key_and_stream_goes_to_its_group_and_the_way_is_remembered
     stop_pair(p);
 }
 
+enum { THREADS = 16 };
+
+static void *append_one(void *arg)
+{
+    struct sh_client *c = arg;
+    return append(c, put("user/1"), NULL) == SH_OK ? arg : NULL;
+}
+
+static void test_many_threads_that_come_at_once_share_the_way(void **state)
+{
+    (void)state;
+    struct pair p = start_pair();
+    struct sh_client *c = client_open(p.a);
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, append_one, c), 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        assert_ptr_equal(result, c);
+    }
+    assert_int_equal(p.a->group_asks, 1);
+    assert_int_equal(p.b->next_lsn, THREADS + 1);
+    sh_close(c);
+    stop_pair(p);
+}
+
 static void test_what_belongs_to_two_groups_is_refused_and_nothing_is_sent(void **state)
 {
     (void)state;
@@ -280,6 +307,17 @@ static void test_a_node_of_another_group_gets_nothing(void **state)
     stop_pair(p);
 }
 
+/* The time of each try is short, the machine may be busy. */
+static void assert_lands_in_the_end(struct sh_client *c, struct sh_entry entry, const struct node *n)
+{
+    struct sh_append_result result;
+    enum sh_error e = SH_TIMEOUT;
+    for (unsigned i = 0; i < 100 && e == SH_TIMEOUT; i++)
+        e = append(c, entry, &result);
+    assert_int_equal(e, SH_OK);
+    assert_memory_equal(result.log, n->log.bytes, sizeof result.log);
+}
+
 static void test_a_group_without_nodes_is_named_in_time_and_found_later(void **state)
 {
     (void)state;
@@ -292,17 +330,14 @@ static void test_a_group_without_nodes_is_named_in_time_and_found_later(void **s
     const struct sh_key key = {"user/1", 6};
     struct sh_rows rows;
     assert_int_equal(sh_open(&options, &c), SH_OK);
-    assert_lands(c, put("x"), p.a);
+    assert_lands_in_the_end(c, put("x"), p.a);
     assert_int_equal(append(c, put("user/1"), NULL), SH_TIMEOUT);
     assert_string_equal(sh_last_error_detail(), "no answer in time: no node of group `b` can be reached");
     assert_int_equal(sh_kv_get(c, NULL, &key, 1, &rows), SH_UNAVAILABLE);
     assert_string_equal(sh_last_error_detail(), "no node of group `b` can be reached");
-    assert_lands(c, put("x"), p.a);
+    assert_lands_in_the_end(c, put("x"), p.a);
     NODE_SET(p.a, p.a->place_count = 1);
-    enum sh_error e = SH_TIMEOUT;
-    for (unsigned i = 0; i < 100 && e == SH_TIMEOUT; i++)
-        e = append(c, put("user/1"), NULL);
-    assert_int_equal(e, SH_OK);
+    assert_lands_in_the_end(c, put("user/1"), p.b);
     sh_close(c);
     stop_pair(p);
 }
@@ -373,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_key_and_stream_goes_to_its_group_and_the_way_is_remembered),
+        cmocka_unit_test(test_many_threads_that_come_at_once_share_the_way),
         cmocka_unit_test(test_what_belongs_to_two_groups_is_refused_and_nothing_is_sent),
         cmocka_unit_test(test_callbacks_come_one_at_a_time_and_flush_waits_for_all),
         cmocka_unit_test(test_a_callback_may_append_to_another_group_but_not_wait),
