@@ -24,7 +24,9 @@ enum sh_ack { SH_ACK_LOCAL = 0, SH_ACK_QUORUM = 1, SH_ACK_ALL = 2 };
 
 /* How a client behaves; start from sh_default_options(). All values are copied by sh_open. */
 struct sh_options {
-    const char *const *endpoints; /* "ipc:///run/shanghai/n1/query", "tcp://10.0.0.1:4000"; tried in order */
+    /* "ipc:///run/shanghai/n1/query", "tcp://10.0.0.1:4000"; tried in order. Of whichever nodes of the
+     * cluster: those of the group that a key or a stream belongs to are found by themselves. */
+    const char *const *endpoints;
     size_t endpoint_count;
     uint32_t timeout_ms; /* of each call, over all its retries; 30,000 */
     /* How long the node waits for an append to reach a quorum, or all, from its arrival there; an append that
@@ -37,9 +39,11 @@ struct sh_options {
     uint32_t batch_bytes;   /* bytes of encoded entries; 1 MiB */
     uint32_t linger_us;     /* how long an entry may wait for company when nothing is outstanding; 0 */
     uint32_t in_flight;     /* append requests that may be unanswered, of each acknowledgement; 4 */
-    size_t queue_bytes;     /* entries waiting or unanswered, all callers; appends wait beyond; 64 MiB */
-    bool at_least_once;     /* may re-send an append to another node after an unknown outcome */
-    bool no_direct;         /* never append to walsvc's own link; for tests and measurements */
+    /* Entries waiting or unanswered, all callers; appends wait beyond; 64 MiB. With several replication
+     * groups this and in_flight are those of each. */
+    size_t queue_bytes;
+    bool at_least_once; /* may re-send an append to another node after an unknown outcome */
+    bool no_direct;     /* never append to walsvc's own link; for tests and measurements */
 };
 /* The defaults named above and none of the flags; the endpoints, which have none, are left to the caller. */
 struct sh_options sh_default_options(void);
@@ -93,20 +97,24 @@ struct sh_append_result {
  * then SH_OK comes all the same, and result->ack says what was reached: the entries are durable on this node,
  * and may yet reach the others. Appends that want less never wait for these. A retry after a restart of the
  * node never doubles them. While the node's disk is full it is tried again; SH_DISK_FULL comes when the time
- * is nearly over. *result, unless NULL, is filled with SH_OK only. The outcome is unknown with SH_TIMEOUT
- * (unless the detail says that the client's queue stayed full), with SH_UNAVAILABLE (the client was closed),
- * SH_SEQUENCE_EXPIRED (the node no longer remembers whether an earlier try landed) and SH_INTERNAL (the
- * node's answer makes no sense). Nothing was appended with any other error: SH_BAD_REQUEST (also: in a
- * callback), SH_TOO_LARGE, SH_DISK_FULL, SH_READ_ONLY, ... */
+ * is nearly over. All keys and
+ * streams of one call belong to one replication group, or it is SH_BAD_REQUEST; it goes to a node of that
+ * group. *result, unless NULL, is filled with SH_OK only. The outcome is unknown with SH_TIMEOUT
+ * (unless the detail says that the client's queue stayed full, or that it was not appended), with
+ * SH_UNAVAILABLE (the client was closed), SH_SEQUENCE_EXPIRED (the node no longer remembers whether an
+ * earlier try landed) and SH_INTERNAL (the node's answer makes no sense). Nothing was appended with any other
+ * error: SH_BAD_REQUEST (also: in a callback), SH_TOO_LARGE, SH_DISK_FULL, SH_READ_ONLY, ... */
 enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                         enum sh_ack ack, struct sh_append_result *result);
 
 /* The same without waiting; fn is called once, with sh_append's errors and a result that lives for the call
  * (NULL with an error), on a thread of the client's, one at a time. It must not block: what would wait is
  * refused there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits
- * only while queue_bytes is used up (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended
+ * only while queue_bytes is used up, and with a key or a stream until the first node was met, since that one
+ * tells which groups there are (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended
  * and fn is not called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread, with the
- * same `ack`, are appended in their order. */
+ * same `ack`, are appended in their order, as far as they belong to one group; those of the empty stream
+ * among themselves. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);
@@ -184,7 +192,8 @@ struct sh_scan_options {
     uint32_t most;  /* rows, at most 10,000; 0: 1,000 */
     bool keys_only; /* values are left out: an empty one stands for each */
 };
-/* Keys that have a value or a counter, in the order of their bytes, as they were at one instant. */
+/* Keys that have a value or a counter, in the order of their bytes, as they were at one instant. With several
+ * replication groups: those of the group of the node that answers, one of the user's endpoints. */
 enum sh_error sh_kv_scan(struct sh_client *client, struct sh_session *session,
                          const struct sh_scan_options *options, struct sh_rows *rows);
 
@@ -398,6 +407,23 @@ struct sh_log_info {
 enum sh_error sh_log_info(struct sh_client *client, const uint8_t *log, struct sh_log_info *info);
 /* Frees the segments, not info itself; does nothing the second time, or after an error. */
 void sh_log_info_free(struct sh_log_info *info);
+
+/* ---- replication groups ---- */
+enum sh_group_kind { SH_GROUP_KEY, SH_GROUP_STREAM };
+/* A group of nodes that hold the same keys and streams (docs/groups.md). */
+struct sh_group {
+    char name[65];
+    bool here;        /* that of the node that has answered */
+    char **endpoints; /* of its nodes, those that are up first, as that node sees them */
+    size_t endpoint_count;
+};
+/* Which group a key, or a stream, belongs to: any node knows. All other calls find it by themselves. *group
+ * is the caller's, what it points to is freed with sh_group_free, and it is all zero after an error.
+ * SH_BAD_REQUEST, SH_TOO_LARGE: the name. Otherwise sh_status's errors. */
+enum sh_error sh_group_of(struct sh_client *client, enum sh_group_kind kind, const void *name, size_t bytes,
+                          struct sh_group *group);
+/* Frees the endpoints, and makes it all zero. */
+void sh_group_free(struct sh_group *group);
 
 /* ---- what keeps the log ---- */
 struct sh_trim_options {

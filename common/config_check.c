@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "group.h"
+
 enum { NODE_PORTS = 5 };
 
 /* The longest name of a socket in run_dir. */
@@ -87,6 +89,21 @@ static void check_nodes(struct config_loader *l)
                     port, node->id, other->id, l->places[j]->line, NODE_PORTS - 1);
             }
         }
+    }
+}
+
+/* Names that no node before has, up to the first that is one too many. */
+static void check_groups(struct config_loader *l)
+{
+    const struct config *c = l->config;
+    size_t groups = 0;
+    for (size_t i = 0; i < c->node_count && groups <= GROUPS_MAX; i++) {
+        size_t j = 0;
+        while (j < i && strcmp(c->nodes[j].group, c->nodes[i].group) != 0)
+            j++;
+        groups += j == i;
+        if (groups > GROUPS_MAX)
+            config_problem(l, l->places[i], "more than %d groups", GROUPS_MAX);
     }
 }
 
@@ -205,6 +222,7 @@ static void check_member_times(struct config_loader *l)
 void config_check(struct config_loader *l)
 {
     check_nodes(l);
+    check_groups(l);
     check_directories(l);
     check_member_times(l);
 }

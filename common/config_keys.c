@@ -41,8 +41,8 @@ static const struct config_key node_keys[] = {
     {"admin_port", .value = "port", .initial = "0", .prose = "port of the admin HTTP API; 0 for none",
      .measured = true, .kind = SETTING_COUNT, .least = 0, .most = 65535},
     {"group", .value = "name", .initial = "default",
-     .prose = "replication group: its nodes hold each other's logs. The set of groups is part of the "
-              "cluster's id"},
+     .prose = "replication group: its nodes hold each other's logs, and the keys and streams that belong to "
+              "it (docs/groups.md). The set of groups, at most 256, is part of the cluster's id"},
 };
 
 /* What a supervisor has, whether it is the root or not. */

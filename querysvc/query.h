@@ -11,10 +11,12 @@
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
  *   query_view_info.c  how far that is
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
- *   query_token.c    version vectors of clients */
+ *   query_token.c    version vectors of clients
+ *   query_group.c    replication groups: what belongs to another one, and where that is */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
+#include "group.h"
 #include "log.h"
 #include "log_reader.h"
 #include "log_time.h"
@@ -126,6 +128,20 @@ struct query_copies {
     struct loop_timer pause;
 };
 
+/* ---- query_group.c ---- */
+struct query_group_node;
+
+struct query_groups {
+    struct group_set set;
+    struct buf names;               /* all of them, as hello_reply has them */
+    struct query_group_node *nodes; /* of all groups, as membersvc told last; none with one group */
+    size_t count;
+    struct buf endpoints, token; /* scratch: of one answer, of one request */
+    struct link_client *link;    /* NULL: not open; with one group it never is */
+    uint64_t asked, next_event;
+    struct loop_timer again;
+};
+
 /* ---- query_read.c ---- */
 
 /* A read that waits its turn (ready) or for new entries (parked); or another question that has to be answered
@@ -178,6 +194,7 @@ struct query {
     struct query_view *view;       /* NULL: not open */
     struct query_digest *digest;   /* the same */
     struct query_streams *streams; /* the same */
+    struct query_groups groups;
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -225,6 +242,27 @@ const struct query_log *query_find_log(const struct query *q, struct id16 log);
 void query_watch_copies(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_copies(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* ---- query_group.c ---- */
+struct view_vector;
+
+/* After q->member, whose endpoint it takes. */
+enum sh_error query_group_open(struct query *q);
+void query_group_close(struct query *q);
+/* Whether the key, or the stream, belongs to this node's group; false: answered with wrong_group. An empty
+ * name belongs anywhere. */
+bool query_group_check(struct query *q, struct link_token token, enum group_kind kind, struct slice name);
+/* The same of a msgpack array of keys, as far as it is one. */
+bool query_group_check_keys(struct query *q, struct link_token token, struct slice keys);
+/* An error of walsvc's: a wrong_group is answered here, with endpoints. False: it is another one. */
+bool query_group_on_refusal(struct query *q, struct link_token token, struct slice body);
+/* A session names the logs of all groups that it was used with: the token without those that this node will
+ * never hold, as they say nothing about its keys. A log that nobody knows may be that of a new member, and
+ * stays. What is malformed comes back as it is. Lives until the next call. */
+struct slice query_group_token(struct query *q, const struct view_vector *applied, struct slice token);
+/* Fills in what it says of groups. */
+void query_group_hello(struct query *q, struct msg_hello_reply *reply);
+void query_on_group_of(struct query *q, const struct link_request *request);
 
 /* ---- query_view.c ---- */
 void query_view_open(struct query *q);

@@ -15,6 +15,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
     struct pending p;
     bool known = pending_take(&f->pending, number, &p);
     assert(known);
+    if (type == MSG_error && query_group_on_refusal(f->query, p.token, body))
+        return;
     link_server_answer(f->query->server, p.token, type, body);
 }
 

@@ -44,6 +44,7 @@ static void on_hello(struct query *q, const struct link_request *request)
         .wal_link = hello.local && request->local ? slice_str(q->wal.endpoint) : (struct slice){0},
         .max_append_bytes = frame_body_most(config->settings.wal_segment_size),
     };
+    query_group_hello(q, &reply);
     query_answer(q, request->token, MSG_hello_reply, &reply);
 }
 
@@ -215,6 +216,9 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_view_digest:
         query_on_view_digest(q, request);
         break;
+    case MSG_group_of:
+        query_on_group_of(q, request);
+        break;
     case MSG_hello:
         on_hello(q, request);
         break;
@@ -298,6 +302,8 @@ static enum sh_error open_links(struct query *q)
         e = query_forward_open(q, &q->member_events, "membersvc", "member", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
         e = query_forward_open(q, &q->repl, "replsvc", "repl", SMALL_QUEUE_BYTES);
+    if (e == SH_OK)
+        e = query_group_open(q);
     return e == SH_OK ? query_wal_open(q) : e;
 }
 
@@ -337,6 +343,7 @@ void query_close(struct service *service)
     query_wal_close(q);
     query_digest_close(q);
     query_view_close(q);
+    query_group_close(q);
     query_forward_close(&q->wal);
     query_forward_close(&q->wal_waiting);
     query_forward_close(&q->member);

@@ -556,8 +556,9 @@ static bool answer(struct query *q, struct ask *ask)
 {
     union any_ask m;
     msg_decode(ask->type, buf_slice(&ask->body), &m); /* it was, when it came */
-    struct slice after = after_of(ask, &m);
-    if (token_is_applied(&query_view_state(q)->applied, after) == 0) {
+    const struct view_vector *applied = &query_view_state(q)->applied;
+    struct slice after = query_group_token(q, applied, after_of(ask, &m));
+    if (token_is_applied(applied, after) == 0) {
         if (loop_now_ns(q->service->loop) < ask->after_due_ns)
             return false;
         query_view_refuse_late(q, ask->token, after);
@@ -683,8 +684,10 @@ void query_on_stream(struct query *q, const struct link_request *request)
         query_refuse(q, request->token, code, wrong, 0);
         return;
     }
-    struct ask *a = xcalloc(1, sizeof *a);
     bool is_read = request->type == MSG_stream_read;
+    if (is_read && !query_group_check(q, request->token, GROUP_STREAM, m.read.stream))
+        return;
+    struct ask *a = xcalloc(1, sizeof *a);
     a->token = request->token;
     a->type = request->type;
     a->due_ns = due_after(q, is_read ? m.read.wait_ms : 0);

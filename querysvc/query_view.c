@@ -76,12 +76,13 @@ const struct view_state *query_view_state(struct query *q)
 /* What the store itself says is what its rows are: the thread tells of it later, when the next request may
  * have read them already; and a view that is made again shows less than it told of before. False: less than
  * the token wants, or it cannot be read. */
-static bool is_in_store(struct view_store *store, struct slice after, char error[VIEW_ERROR_MAX])
+static bool is_in_store(struct query *q, struct view_store *store, struct slice after,
+                        char error[VIEW_ERROR_MAX])
 {
     struct view_vector applied;
     error[0] = 0;
-    return after.len == 0 ||
-           (view_vector_load(store, &applied, error) != VIEW_FAILED && token_is_applied(&applied, after) > 0);
+    return after.len == 0 || (view_vector_load(store, &applied, error) != VIEW_FAILED &&
+                              token_is_applied(&applied, query_group_token(q, &applied, after)) > 0);
 }
 
 struct slice query_view_applied(struct query *q)
@@ -238,7 +239,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         query_view_refuse_closed(q, token);
         return;
     }
-    if (!is_in_store(store, m->after, error)) {
+    if (!is_in_store(q, store, m->after, error)) {
         view_end_read(qv->view);
         refuse_older(q, token, error);
         return;
@@ -396,7 +397,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         query_view_refuse_closed(q, token);
         return;
     }
-    bool is_new = is_in_store(store, m->after, error);
+    bool is_new = is_in_store(q, store, m->after, error);
     if (is_new)
         scan_store(&s, store, m, &packed, error);
     view_end_read(qv->view);
@@ -485,7 +486,8 @@ static void look_at_waits(struct query *q)
     struct query_view *qv = q->view;
     struct view_wait **at = &qv->waits, *w;
     while ((w = *at) != NULL) {
-        struct slice after = after_of(w->type, buf_slice(&w->body));
+        struct slice after =
+            query_group_token(q, &query_view_state(q)->applied, after_of(w->type, buf_slice(&w->body)));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
         if (token_is_applied(&query_view_state(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
@@ -518,20 +520,22 @@ bool query_view_refuse_absent(struct query *q, struct link_token token)
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (query_view_refuse_absent(q, request->token))
-        return;
     union {
         struct msg_kv_get get;
         struct msg_kv_scan scan;
     } m;
+    bool is_get = request->type == MSG_kv_get;
     enum sh_error e = msg_decode(request->type, request->body, &m);
     if (e != SH_OK) {
         query_refuse(q, request->token, e, "malformed", 0);
         return;
     }
-    bool is_get = request->type == MSG_kv_get;
+    if ((is_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
+        query_view_refuse_absent(q, request->token))
+        return;
     uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = token_is_applied(&query_view_state(q)->applied, is_get ? m.get.after : m.scan.after);
+    const struct view_vector *vector = &query_view_state(q)->applied;
+    int applied = token_is_applied(vector, query_group_token(q, vector, is_get ? m.get.after : m.scan.after));
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)

@@ -13,6 +13,7 @@ enum { RETRY_MS = 10 };
 
 struct wal_core {
     struct id16 log, boot;
+    const struct group_set *groups; /* NULL: there is only one */
     uint64_t segment_size;
     size_t queue_bytes;
     uint64_t offset, limit; /* of the segment that the next frame goes to */
@@ -44,6 +45,7 @@ struct wal_core *wal_core_open(const struct wal_core_options *o)
     *c = (struct wal_core){
         .log = o->log,
         .boot = o->boot,
+        .groups = o->groups != NULL && o->groups->count > 1 ? o->groups : NULL,
         .segment_size = o->segment_size,
         .queue_bytes = o->queue_bytes,
         .offset = o->offset,
@@ -155,6 +157,29 @@ static void roll(struct wal_core *c, int64_t now_real_ns)
     hand_out(c, frame);
 }
 
+/* All keys and streams of a frame belong to this node's group. False: answered here. */
+static bool belongs_here(struct wal_core *c, struct link_token token, struct slice entries)
+{
+    char text[GROUP_TEXT_MAX], name[GROUP_TEXT_MAX / 4];
+    if (c->groups == NULL)
+        return true;
+    const struct group_verdict v = group_of_entries(c->groups, entries);
+    if (v.is_split) {
+        group_split_text(&v, c->groups, text);
+        refuse(c, token, SH_BAD_REQUEST, text, 0);
+        return false;
+    }
+    if (v.group == GROUPS_MAX || v.group == c->groups->self)
+        return true;
+    const char *group = c->groups->all[v.group].name;
+    group_name_text(v.kinds[0], v.names[0], name, sizeof name);
+    snprintf(text, sizeof text, "%s belongs to group `%s`; nothing was appended", name, group);
+    const struct msg_error error = {
+        .code = SH_WRONG_GROUP, .text = slice_str(text), .group = slice_str(group)};
+    c->actions.refuse(c->actions.arg, token, &error);
+    return false;
+}
+
 /* SH_OK: it is new and good, *count entries. Anything else was answered here, or waits for what it repeats.
  */
 static enum sh_error judge(struct wal_core *c, struct link_token token, const struct msg_append *a,
@@ -197,6 +222,8 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
     error = entries_check(a->entries, count);
     if (error != SH_OK)
         refuse(c, token, error, "the entries are not well-formed or too large", 0);
+    else if (!belongs_here(c, token, a->entries))
+        error = SH_WRONG_GROUP;
     return error;
 }
 

@@ -13,6 +13,7 @@
 #ifndef WAL_CORE_H
 #define WAL_CORE_H
 
+#include "group.h"
 #include "link.h"
 #include "wal_state.h"
 
@@ -57,7 +58,8 @@ enum wal_next { WAL_NEXT_PREPARING, WAL_NEXT_READY, WAL_NEXT_DISK_FULL };
 
 struct wal_core_options {
     struct id16 log, boot;
-    uint64_t segment_size;  /* of the next segments */
+    const struct group_set *groups; /* borrowed; with `self`: keys and streams of the others are refused */
+    uint64_t segment_size;          /* of the next segments */
     size_t queue_bytes;     /* frames not yet durable, and appends that wait for a segment; one always may */
     uint64_t offset, limit; /* of the active segment: where the next frame goes, its size */
     struct wal_state state; /* taken over */

@@ -519,9 +519,11 @@ static void on_timer(void *arg)
 static void open_core(struct wal_service *w, struct wal_state *state)
 {
     const struct settings *settings = &w->service->config->settings;
+    group_set_of_config(&w->groups, w->service->config);
     struct wal_core_options options = {
         .log = w->dir.identity.log,
         .boot = w->service->boot,
+        .groups = &w->groups,
         .segment_size = settings->wal_segment_size,
         .queue_bytes = settings->wal_queue_bytes,
         .offset = w->own.log.offset,
@@ -758,6 +760,7 @@ void wal_close(struct service *service)
     loop_timer_cancel(service->loop, &w->timer);
     link_server_close(w->link);
     wal_core_close(w->core);
+    group_set_free(&w->groups);
     wal_copies_close(w->copies);
     wal_logs_free(&w->logs);
     if (!w->is_copy)

@@ -15,6 +15,7 @@ struct wal_service {
     struct service *service;
     struct wal_dir dir;
     struct wal_store own; /* the node's own log; its uuid and path only while that is open as a copy */
+    struct group_set groups;
     struct wal_core *core;
     struct wal_commit *commit; /* NULL when it has ended, and while the own log is open as a copy */
     struct wal_logs logs;

@@ -13,6 +13,7 @@ extern const struct ctl_command cmd_stream_list;                                
 extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
 extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */
 extern const struct ctl_command cmd_nodes;                                       /* cmd_nodes.c */
+extern const struct ctl_command cmd_group_of;                                    /* cmd_group.c */
 extern const struct ctl_command cmd_replicas;                                    /* cmd_replicas.c */
 extern const struct ctl_command cmd_node_join, cmd_node_leave;                   /* cmd_join.c */
 extern const struct ctl_command cmd_events;                                      /* cmd_events.c */

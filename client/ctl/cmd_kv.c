@@ -231,7 +231,8 @@ const struct ctl_command cmd_kv_scan = {
         "In the order of their bytes, a line each: key, tab, value; without a value, its counter. All keys\n"
         "without PREFIX. When there are many the node is asked again for each thousand, or each MiB: what "
         "is\n"
-        "written meanwhile may be seen, or not.",
+        "written meanwhile may be seen, or not. With several replication groups it shows the keys of that\n"
+        "node's group (see `group of`).",
     .options = scan_options,
     .values_most = 1,
     .raw = true,
@@ -489,7 +490,7 @@ const struct ctl_command cmd_kv_txn = {
             "  del KEY\n"
             "  incr KEY [N]\n"
             "A bad line is named, and then none is done. They are durable together, and on each node become\n"
-            "visible together.",
+            "visible together. Their keys belong to one replication group (see `group of`).",
     .options = write_options,
     .run = run_txn,
 };

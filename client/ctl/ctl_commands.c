@@ -17,6 +17,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_status,
     &cmd_nodes,
     &cmd_replicas,
+    &cmd_group_of,
     &cmd_node_join,
     &cmd_node_leave,
     &cmd_events,

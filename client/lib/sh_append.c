@@ -2,6 +2,7 @@
  * batch that is open. Nothing here is fatal. */
 #include "sh_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "log.h"
@@ -166,6 +167,13 @@ static void add_call_back(struct shc_batch *b, const struct shc_call_back *call)
 
 /* ---- the two ways to append ---- */
 
+static enum sh_error refuse_late(const struct sh_client *c)
+{
+    char text[SHC_DETAIL_MAX];
+    snprintf(text, sizeof text, "no answer in time: %s", c->away);
+    return refuse(SH_TIMEOUT, atomic_load(&c->connected) ? "no answer in time" : text);
+}
+
 /* The caller's deadline has passed: true when the batch was answered just now all the same. */
 static bool give_up(struct shc_queue *q, struct shc_batch *b)
 {
@@ -208,7 +216,6 @@ static void send_what_is_there(struct sh_client *c, struct shc_batch *b)
 enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
                         struct sh_append_result *result)
 {
-    struct shc_queue *q = &c->queue;
     struct arrival a = {
         .entries = entries, .count = count, .ack = ack, .waits = true, .now_ns = clock_mono_ns()};
     int64_t deadline_ns = a.now_ns + shc_patience_ns(c, ack);
@@ -216,8 +223,11 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     if (shc_on_own_thread(c))
         return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
     enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
+    if (e == SH_OK)
+        e = shc_route(&c, entries, count, deadline_ns);
     if (e != SH_OK)
         return e;
+    struct shc_queue *q = &c->queue;
     pthread_mutex_lock(&q->lock);
     e = wait_for_room(c, a.bytes, deadline_ns);
     if (e != SH_OK) {
@@ -239,8 +249,7 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
     if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b))
         e = take_result(b, first, count, result);
     else
-        e = refuse(SH_TIMEOUT, atomic_load(&c->connected) ? "no answer in time"
-                                                          : "no answer in time: the node cannot be reached");
+        e = refuse_late(c);
     shc_batch_unref(q, b);
     return e;
 }
@@ -248,7 +257,6 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
 enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg)
 {
-    struct shc_queue *q = &c->queue;
     struct shc_call_back call = {.fn = fn, .arg = arg, .count = count};
     struct arrival a = {.entries = entries, .count = count, .ack = ack, .now_ns = clock_mono_ns()};
     bool wake;
@@ -256,8 +264,11 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
     if (fn == NULL)
         return refuse(SH_BAD_REQUEST, "a callback is needed");
     enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
+    if (e == SH_OK)
+        e = shc_route(&c, entries, count, call.deadline_ns);
     if (e != SH_OK)
         return e;
+    struct shc_queue *q = &c->queue;
     pthread_mutex_lock(&q->lock);
     e = wait_for_room(c, a.bytes, call.deadline_ns);
     if (e != SH_OK) {
@@ -274,14 +285,12 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
     return SH_OK;
 }
 
-enum sh_error sh_flush(struct sh_client *c)
+static enum sh_error flush_one(struct sh_client *c)
 {
     struct shc_queue *q = &c->queue;
     int64_t deadline_ns = clock_mono_ns() + shc_patience_ns(c, SH_ACK_ALL);
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
     enum sh_error e = SH_OK;
-    if (shc_on_own_thread(c))
-        return refuse(SH_BAD_REQUEST, "a callback cannot wait for answers");
     pthread_mutex_lock(&q->lock);
     uint64_t last = q->orders;
     q->flush_waiters++;
@@ -291,4 +300,11 @@ enum sh_error sh_flush(struct sh_client *c)
     q->flush_waiters--;
     pthread_mutex_unlock(&q->lock);
     return e;
+}
+
+enum sh_error sh_flush(struct sh_client *c)
+{
+    if (shc_on_own_thread(c))
+        return refuse(SH_BAD_REQUEST, "a callback cannot wait for answers");
+    return shc_groups_flush(c, flush_one);
 }

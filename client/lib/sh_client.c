@@ -92,11 +92,6 @@ void shc_visit(struct sh_client *c, struct shc_mail *mail)
     mailbox_turn_once(&c->mailbox);
 }
 
-bool shc_on_own_thread(const struct sh_client *c)
-{
-    return loop_is_mine(c->loop) || pthread_equal(pthread_self(), c->thread);
-}
-
 static void on_mail(void *arg, struct mail *first)
 {
     struct sh_client *c = arg;
@@ -137,6 +132,7 @@ static void *run(void *arg)
     shc_send_open(c);
     shc_query_open(c);
     loop_run(c->loop);
+    shc_groups_stop(c);
     shc_send_close(c);
     shc_query_close(c);
     loop_hook_remove(c->loop, &c->hook);
@@ -185,14 +181,11 @@ static void queue_free(struct shc_queue *q)
     pthread_mutex_destroy(&q->lock);
 }
 
-enum sh_error sh_open(const struct sh_options *options, struct sh_client **client)
+static struct sh_client *new_client(const struct sh_options *options)
 {
-    enum sh_error e = check_options(options);
-    if (e != SH_OK)
-        return e;
     struct sh_client *c = xcalloc(1, sizeof *c);
     c->options = *options;
-    c->endpoints = xcalloc(options->endpoint_count, sizeof *c->endpoints);
+    c->endpoints = xcalloc(options->endpoint_count + 1, sizeof *c->endpoints);
     for (size_t i = 0; i < options->endpoint_count; i++)
         c->endpoints[i] = xstrdup(options->endpoints[i]);
     c->options.endpoints = NULL;
@@ -201,9 +194,34 @@ enum sh_error sh_open(const struct sh_options *options, struct sh_client **clien
     c->loop = loop_open();
     mailbox_open(&c->mailbox, c->loop, on_mail, c);
     c->quit = (struct shc_mail){.fn = on_quit};
-    start_thread(c);
-    *client = c;
+    snprintf(c->away, sizeof c->away, "the node cannot be reached");
+    shc_groups_open(c);
+    return c;
+}
+
+enum sh_error sh_open(const struct sh_options *options, struct sh_client **client)
+{
+    enum sh_error e = check_options(options);
+    if (e != SH_OK)
+        return e;
+    *client = new_client(options);
+    start_thread(*client);
     return SH_OK;
+}
+
+struct sh_client *shc_open_for_group(struct sh_client *root, const char *group, const uint8_t *cluster)
+{
+    struct sh_options options = root->options;
+    options.endpoints = NULL;
+    options.endpoint_count = 0;
+    struct sh_client *c = new_client(&options);
+    c->root = root;
+    snprintf(c->group, sizeof c->group, "%s", group);
+    snprintf(c->away, sizeof c->away, "no node of group `%s` can be reached", group);
+    memcpy(c->query.cluster, cluster, sizeof c->query.cluster);
+    c->query.know_cluster = true;
+    start_thread(c);
+    return c;
 }
 
 enum { CLOSE_WAIT_MS = 250 };
@@ -226,6 +244,7 @@ void sh_close(struct sh_client *c)
     await_hello(c);
     shc_post(c, &c->quit);
     pthread_join(c->thread, NULL);
+    shc_groups_close(c);
     mailbox_close(&c->mailbox);
     loop_close(c->loop);
     queue_free(&c->queue);

@@ -10,6 +10,7 @@
  *   sh_log.c     what keeps a log: trims, the state of walsvc
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
+ *   sh_group.c   replication groups: a client more for each that keys and streams lead to
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_view.c    the view: how far it is, a digest of it
  *   sh_stream.c  streams: events of all logs, lists     sh_header.c   headers of events
@@ -27,6 +28,7 @@
 #include <stdatomic.h>
 
 #include "frame.h"
+#include "group.h"
 #include "link.h"
 #include "loop.h"
 #include "sh_company.h"
@@ -56,6 +58,8 @@ void shc_visit(struct sh_client *c, struct shc_mail *mail);
 int64_t shc_patience_ns(const struct sh_client *c, enum sh_ack ack);
 /* For a new request: not 0, counting on from a number that each client draws. With the loop's turn. */
 uint64_t shc_correlation(struct sh_client *c);
+/* A client without endpoints, for shc_query_begin_anew. */
+struct sh_client *shc_open_for_group(struct sh_client *root, const char *group, const uint8_t *cluster);
 /* Whether this is a callback, which must not wait for anything. */
 bool shc_on_own_thread(const struct sh_client *c);
 
@@ -218,6 +222,60 @@ void shc_call_free(struct shc_call *call);
 enum sh_error shc_ask(struct sh_client *c, struct shc_call *call, uint32_t type, const void *message,
                       uint32_t reply_type, void *reply);
 
+/* ---------------------------------------------------------------- groups: sh_group.c */
+
+enum { SHC_GROUPS_UNKNOWN, SHC_GROUPS_ONE, SHC_GROUPS_SEVERAL };
+
+struct shc_group {
+    _Atomic(struct sh_client *) client; /* NULL: nothing has led there yet */
+    int64_t asked_ns;                   /* for its nodes, last; the loop's */
+};
+
+struct shc_groups {
+    atomic_uint known; /* what follows, until the lock, does not change once there are several */
+    struct group_set set;
+    struct shc_group *all;
+    uint8_t cluster[CLUSTER_ID_BYTES];
+    pthread_mutex_t lock;      /* who opens a client */
+    pthread_mutex_t callbacks; /* one at a time, whichever client's */
+    /* The loop's: */
+    uint64_t number; /* of the request for the nodes of group `asked`; 0: none is out */
+    size_t asked;
+    struct loop_timer look;
+};
+void shc_groups_open(struct sh_client *c);
+/* The thread ends. */
+void shc_groups_stop(struct sh_client *c);
+/* It has ended: closes the groups' clients. */
+void shc_groups_close(struct sh_client *c);
+/* A hello of the user's client was answered. */
+void shc_groups_met(struct sh_client *c, const struct msg_hello_reply *hello);
+/* False: the answer is to another request. */
+bool shc_groups_on_answer(struct sh_client *c, uint64_t number, uint32_t type, struct slice body);
+void shc_groups_link_closed(struct sh_client *c);
+/* Waits until that is known, but in a callback; false: there is one, or it is not known in time. */
+bool shc_groups_are_several(struct sh_client *c, int64_t deadline_ns);
+/* Whose nodes hold a key or a stream: the user's own client with one group, with an empty name, and as long
+ * as nothing is known of groups. Does not wait. */
+struct sh_client *shc_client_for(struct sh_client *c, enum group_kind kind, struct slice name);
+/* The same, once it is known which groups there are: waits for that, timeout_ms of the options at most, but
+ * in a callback. For what goes on for long. */
+struct sh_client *shc_client_wait(struct sh_client *c, enum group_kind kind, struct slice name);
+/* shc_ask, of a node of the group that the key or stream belongs to. */
+enum sh_error shc_ask_group(struct sh_client *c, struct shc_call *call, enum group_kind kind,
+                            struct slice name, uint32_t type, const void *message, uint32_t reply_type,
+                            void *reply);
+/* *c becomes the client to append the entries by. SH_BAD_REQUEST: they belong to two groups. SH_TIMEOUT,
+ * SH_OVERLOADED (in a callback): no node was met, so that nothing is known of groups. Nothing was appended.
+ */
+enum sh_error shc_route(struct sh_client **c, const struct sh_entry *entries, uint32_t count,
+                        int64_t deadline_ns);
+/* Does it with all clients; the first error. */
+enum sh_error shc_groups_flush(struct sh_client *c, enum sh_error (*flush)(struct sh_client *c));
+/* Around what may call back. */
+void shc_groups_begin_callback(struct sh_client *c);
+void shc_groups_end_callback(struct sh_client *c);
+
 /* ---------------------------------------------------------------- the loop's parts */
 
 /* sh_query.c */
@@ -232,6 +290,12 @@ struct shc_query {
     struct loop_timer stuck, hello_again;
 };
 void shc_query_open(struct sh_client *c);
+/* There are other endpoints now: from the first one on. */
+void shc_query_begin_anew(struct sh_client *c);
+/* The one in use. */
+const char *shc_query_endpoint(const struct sh_client *c);
+/* A request to the node that is there; *number is 0 when it cannot be sent. */
+void shc_query_send(struct sh_client *c, uint32_t type, struct slice body, uint64_t *number);
 void shc_query_close(struct sh_client *c);
 
 /* sh_send.c */
@@ -282,8 +346,8 @@ void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, c
  * batch. */
 void shc_settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail);
 /* One asynchronous call is over; batch: what became of all of it. */
-void shc_end_call(const struct shc_call_back *call, enum sh_error error, const char *detail,
-                  const struct sh_append_result *batch);
+void shc_end_call(struct sh_client *c, const struct shc_call_back *call, enum sh_error error,
+                  const char *detail, const struct sh_append_result *batch);
 /* Wakes the callers of what was answered. */
 void shc_wake_callers(struct sh_client *c);
 
@@ -296,6 +360,11 @@ struct sh_client {
     struct loop_hook hook;
     bool visited; /* this turn is a caller's: no callbacks */
     struct shc_mail quit;
+    struct sh_client *root;         /* of a group's client: the user's; NULL: it is that one */
+    char group[GROUP_NAME_MAX + 1]; /* with root: its group, of which all its nodes must be */
+    char away[GROUP_NAME_MAX + 64]; /* in words: nobody answers */
+    struct shc_mail find;           /* to root: it is new, and has no endpoints */
+    struct shc_groups groups;
     struct shc_queue queue;
     struct shc_query query;
     struct shc_sender sender;

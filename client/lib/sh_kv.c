@@ -12,6 +12,9 @@ static enum sh_error malformed(void)
     return SH_INTERNAL;
 }
 
+/* Who was told of another group has been told of all of them, or is about to be. */
+#define HELLO_NS NS_PER_S
+
 /* The node gives up before the call does, since it can say how far it is. */
 static uint64_t wait_ms(const struct sh_client *c)
 {
@@ -131,17 +134,73 @@ static enum sh_error get_some(struct sh_client *c, struct sh_session *session, c
     return e;
 }
 
+static enum sh_error get_all(struct sh_client *c, struct sh_session *session, const struct sh_key *keys,
+                             size_t count, struct sh_rows *rows)
+{
+    enum sh_error e = SH_OK;
+    while (e == SH_OK && rows->count < count)
+        e = get_some(c, session, keys + rows->count, count - rows->count, rows);
+    return e;
+}
+
+static struct sh_client *holder_of(struct sh_client *c, const struct sh_key *key)
+{
+    return shc_client_for(c, GROUP_KEY, slice_of(key->bytes, key->len));
+}
+
+/* Those keys that one client's nodes hold, the first of which is keys[first]; their rows go where they
+ * belong. */
+static enum sh_error get_of_group(struct sh_client *c, struct sh_session *session, const struct sh_key *keys,
+                                  size_t count, size_t first, bool *got, struct sh_rows *rows)
+{
+    struct sh_client *holder = holder_of(c, &keys[first]);
+    struct sh_key *some = xcalloc(count - first, sizeof *some);
+    size_t *places = xcalloc(count - first, sizeof *places), chosen = 0;
+    struct sh_rows found = {0};
+    for (size_t i = first; i < count; i++) {
+        if (holder_of(c, &keys[i]) != holder)
+            continue;
+        places[chosen] = i;
+        some[chosen++] = keys[i];
+    }
+    enum sh_error e = get_all(holder, session, some, chosen, &found);
+    for (size_t i = 0; e == SH_OK && i < chosen; i++) {
+        rows->rows[places[i]] = found.rows[i];
+        found.rows[i] = (struct sh_row){0};
+        got[places[i]] = true;
+    }
+    sh_rows_free(&found);
+    free(some);
+    free(places);
+    return e;
+}
+
+static enum sh_error get_by_group(struct sh_client *c, struct sh_session *session, const struct sh_key *keys,
+                                  size_t count, struct sh_rows *rows)
+{
+    bool got[KEYS_MAX] = {false};
+    enum sh_error e = SH_OK;
+    sh_rows_free(rows);
+    rows->rows = xcalloc(count + 1, sizeof *rows->rows);
+    rows->count = count;
+    for (size_t i = 0; i < count && e == SH_OK; i++)
+        if (!got[i])
+            e = get_of_group(c, session, keys, count, i, got, rows);
+    return e;
+}
+
 enum sh_error sh_kv_get(struct sh_client *c, struct sh_session *session, const struct sh_key *keys,
                         size_t count, struct sh_rows *rows)
 {
-    enum sh_error e = SH_OK;
     memset(rows, 0, sizeof *rows);
     if (count == 0 || count > KEYS_MAX) {
         shc_detail("1 to 1,000 keys can be asked for at once");
         return SH_BAD_REQUEST;
     }
-    while (e == SH_OK && rows->count < count)
-        e = get_some(c, session, keys + rows->count, count - rows->count, rows);
+    bool several = shc_groups_are_several(c, 0);
+    enum sh_error e = several ? SH_WRONG_GROUP : get_all(c, session, keys, count, rows);
+    if (e == SH_WRONG_GROUP && (several || shc_groups_are_several(c, clock_mono_ns() + HELLO_NS)))
+        e = get_by_group(c, session, keys, count, rows);
     for (size_t i = 0; e == SH_OK && i < count; i++) {
         if (rows->rows[i].key != NULL)
             continue;

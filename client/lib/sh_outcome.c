@@ -29,14 +29,16 @@ static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
         pthread_cond_broadcast(&q->answered);
 }
 
-void shc_end_call(const struct shc_call_back *call, enum sh_error error, const char *detail,
-                  const struct sh_append_result *batch)
+void shc_end_call(struct sh_client *c, const struct shc_call_back *call, enum sh_error error,
+                  const char *detail, const struct sh_append_result *batch)
 {
     struct sh_append_result result = *batch;
     result.first_lsn += call->first;
     result.count = call->count;
     shc_detail(detail);
+    shc_groups_begin_callback(c);
     call->fn(call->arg, error, error == SH_OK ? &result : NULL);
+    shc_groups_end_callback(c);
 }
 
 /* With the queue's lock. */
@@ -54,7 +56,7 @@ void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, c
     b->error = error;
     snprintf(b->detail, sizeof b->detail, "%s", detail != NULL ? detail : "");
     for (uint32_t i = b->calls_expired; i < b->call_count; i++)
-        shc_end_call(&b->calls[i], error, b->detail, &b->result);
+        shc_end_call(c, &b->calls[i], error, b->detail, &b->result);
     if (b->state == SHC_SENT)
         producer_of(c, b)->sent--;
     pthread_mutex_lock(&q->lock);

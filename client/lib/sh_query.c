@@ -73,7 +73,7 @@ static void on_call_timer(void *arg)
     else if (atomic_load(&c->connected))
         end_call(c, call, SH_TIMEOUT, "no answer in time");
     else
-        end_call(c, call, SH_UNAVAILABLE, "the node cannot be reached");
+        end_call(c, call, SH_UNAVAILABLE, c->away);
 }
 
 static void on_call_error(struct sh_client *c, struct shc_call *call, struct slice body)
@@ -218,6 +218,14 @@ static void on_hello_reply(struct sh_client *c, struct slice body)
         arm_stuck(c, 0); /* another version, or another cluster: not our node */
         return;
     }
+    if (c->root == NULL) {
+        shc_groups_met(c, &reply);
+    } else if (!slice_is(reply.group, c->group)) {
+        atomic_store(&c->connected, false); /* where the group's nodes are is asked again, meanwhile */
+        loop_timer_after(c->loop, &query->hello_again, HELLO_AGAIN_MS * NS_PER_MS);
+        arm_stuck(c, 0);
+        return;
+    }
     memcpy(query->cluster, reply.cluster_id.data, CLUSTER_ID_BYTES);
     query->know_cluster = true;
     link_client_set_cluster(query->link, slice_of(query->cluster, CLUSTER_ID_BYTES));
@@ -251,6 +259,8 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
             loop_timer_after(c->loop, &query->hello_again, HELLO_AGAIN_MS * NS_PER_MS);
         return;
     }
+    if (shc_groups_on_answer(c, number, type, body))
+        return;
     for (struct shc_call *call = query->calls; call != NULL; call = call->next) {
         if (call->number != number)
             continue;
@@ -278,10 +288,31 @@ static void on_stuck(void *arg)
     open_endpoint(c);
 }
 
+void shc_query_send(struct sh_client *c, uint32_t type, struct slice body, uint64_t *number)
+{
+    struct slice none = {0};
+    if (c->query.link == NULL ||
+        link_client_send(c->query.link, type, shc_correlation(c), body, none, number) != SH_OK)
+        *number = 0;
+}
+
+const char *shc_query_endpoint(const struct sh_client *c)
+{
+    return endpoint_of(c);
+}
+
+void shc_query_begin_anew(struct sh_client *c)
+{
+    c->query.endpoint = 0;
+    open_endpoint(c);
+}
+
 /* Calls that were out go out again by the new link. */
 static void open_endpoint(struct sh_client *c)
 {
     struct shc_query *query = &c->query;
+    if (c->options.endpoint_count == 0)
+        return; /* of a group whose nodes are still to be found */
     struct link_client_options options = {
         .loop = c->loop,
         .endpoint = endpoint_of(c),
@@ -296,6 +327,7 @@ static void open_endpoint(struct sh_client *c)
         link_client_close(query->link);
     query->link = NULL;
     query->hello = 0;
+    shc_groups_link_closed(c);
     loop_timer_cancel(c->loop, &query->hello_again);
     atomic_store(&c->connected, false);
     if (link_client_open(&options, &query->link) != SH_OK)

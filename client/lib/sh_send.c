@@ -250,7 +250,7 @@ static bool expire_one(struct sh_client *c, int64_t now_ns)
     }
     pthread_mutex_unlock(&q->lock);
     if (call.fn != NULL)
-        shc_end_call(&call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
+        shc_end_call(c, &call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
     return call.fn != NULL;
 }
 

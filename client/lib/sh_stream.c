@@ -81,8 +81,8 @@ enum sh_error sh_stream_open(struct sh_client *c, const struct sh_stream_options
     if (o->last > LAST_MAX)
         return fail(SH_BAD_REQUEST, "at most 1,000,000 events before the end");
     struct sh_stream *s = xcalloc(1, sizeof *s);
-    s->client = c;
     s->name = xstrdup(o->stream != NULL ? o->stream : "");
+    s->client = shc_client_wait(c, GROUP_STREAM, slice_str(s->name));
     s->since = hlc_of_ms(o->since_ms);
     s->follow = o->follow;
     s->from_end = o->from_end;

@@ -78,6 +78,8 @@ static void on_append(struct node *n, const struct link_request *request)
         for (size_t i = 0; i < n->frame_count; i++)
             n->frames[i].producer = (struct id16){{1}};
     }
+    if (node_refuses_group(n, request->token, m.entries))
+        return;
     uint64_t highest = find_sequence(n, &m, &s);
     if (s == NULL && m.sequence != highest + 1) {
         n->conflicts++;
@@ -182,7 +184,7 @@ static void on_request(void *arg, const struct link_request *request)
                                       .first_lsn = 1};
     pthread_mutex_lock(&n->lock);
     status.durable_lsn = n->next_lsn - 1;
-    if (node_on_members(n, request))
+    if (node_on_members(n, request) || node_on_groups(n, request))
         ;
     else if (request->type == MSG_append)
         on_append(n, request);
@@ -196,6 +198,7 @@ static void on_request(void *arg, const struct link_request *request)
         node_answer(request->token, MSG_status_reply, &status);
     else if (request->type == MSG_hello) {
         hello.wal_link = n->offer_wal ? slice_str(n->wal) : (struct slice){0};
+        node_group_hello(n, &hello);
         node_answer(request->token, MSG_hello_reply, &hello);
     }
     pthread_mutex_unlock(&n->lock);

@@ -64,6 +64,12 @@ struct node {
     bool parked;                      /* a poll for events */
     struct link_token poll;
     uint64_t poll_after;
+    /* replication groups, client_node_groups.c: */
+    char group[2];      /* "a" or "b"; empty: there is only one */
+    char places[4][64]; /* endpoints of the other one's nodes */
+    uint32_t place_count;
+    uint32_t group_asks, gets;
+    uint32_t strangers; /* what came and was of the other one */
     /* what it saw */
     uint32_t appends, conflicts;
     uint64_t ack_timeout_ms;                 /* of the last append */
@@ -71,7 +77,7 @@ struct node {
     size_t held_count;
     struct held held[HELD_MAX];
     uint8_t arena[ARENA_BYTES];
-};
+} __attribute__((aligned(4096))); /* in pages of its own, which node_stop gives back */
 
 /* The group setup of a test program that starts nodes: must come before anything of nng. */
 int node_helper_start(void **state);
@@ -87,6 +93,10 @@ void node_refuse(struct link_token token, enum sh_error code, uint64_t expected)
 /* Whether it was about the cluster. With the lock. */
 bool node_on_members(struct node *n, const struct link_request *request);
 void node_on_replicas(struct node *n, struct link_token token);
+void node_group_hello(struct node *n, struct msg_hello_reply *hello);
+/* Whether it was about groups, or a key while there are several. With the lock. */
+bool node_on_groups(struct node *n, const struct link_request *request);
+bool node_refuses_group(struct node *n, struct link_token token, struct slice entries);
 /* Answers the poll that waits when it needn't any more. With the lock. */
 void node_answer_poll(struct node *n);
 

@@ -10,15 +10,17 @@ SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "lo
 
 class Cluster:
     """Nodes n1, n2, ... by cluster["n1"]. settings, supervisor, env, parent: as of Node. network: they live there, each in
-    its own namespace."""
+    its own namespace. groups: the replication group of each node; without, all are of one."""
 
-    def __init__(self, count=3, settings=TIMES, supervisor=SUPERVISOR, env=None, network=None, parent="/tmp"):
+    def __init__(self, count=3, settings=TIMES, supervisor=SUPERVISOR, env=None, network=None, parent="/tmp", groups=()):
         names = [f"n{i}" for i in range(1, count + 1)]
         if network is None:
             base = free_port(6 * count)
             self.members = [member_row(name, "127.0.0.1", base + 6 * i) for i, name in enumerate(names)]
         else:
             self.members = [member_row(name, network.add(name), PORT) for name in names]
+        for row, group in zip(self.members, groups):
+            row["group"] = group
         self.nodes = {name: Node(settings, supervisor, env, parent, name, self.members,
                                  enter=network.enter(name) if network else ()) for name in names}
 

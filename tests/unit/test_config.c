@@ -491,6 +491,10 @@ static void test_hostile_files_meet_bounds(void **state)
     for (int i = 0; i < 300; i++)
         buf_printf(&keys, "k%d: 1\n", i);
     expect_refused(buf_cstr(&keys), "", 0, "", "more than 256 keys in one map");
+    keys.len = 0;
+    for (int i = 0; i <= 256; i++)
+        buf_printf(&keys, "%s{id: n%d, host: h%d, port: 4000, group: g%d}", i > 0 ? ", " : "", i, i, i);
+    expect_refused("cluster: {name: x, nodes: [", buf_cstr(&keys), 1, "]}", "more than 256 groups");
     buf_free(&keys);
     expect_refused("cluster: {name: x, nodes: [{}", ", {bad: 1}", 400, "]}", "more problems");
 }
