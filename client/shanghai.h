@@ -323,11 +323,12 @@ enum sh_error sh_stream_open(struct sh_client *client, const struct sh_stream_op
 enum sh_error sh_stream_next(struct sh_stream *stream, uint32_t wait_ms, struct sh_event *event);
 /* Behind the last event that was given, or that could not be; until the next call on the stream. */
 const struct sh_session *sh_stream_position(const struct sh_stream *stream);
-/* What the last SH_TRIMMED or SH_CORRUPT was about: events of this log, from an LSN on and before another. */
+/* Events of a log, from an LSN on and before another. */
 struct sh_gap {
     uint8_t log[16];
     uint64_t from_lsn, next_lsn;
 };
+/* What the last SH_TRIMMED or SH_CORRUPT was about; all zero before. */
 void sh_stream_gap(const struct sh_stream *stream, struct sh_gap *gap);
 /* Frees the reader, and what its last event points to. NULL does nothing. */
 void sh_stream_close(struct sh_stream *stream);
