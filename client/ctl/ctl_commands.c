@@ -12,6 +12,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_kv_scan,
     &cmd_kv_incr,
     &cmd_kv_txn,
+    &cmd_producer_status,
     &cmd_status,
     &cmd_nodes,
     &cmd_replicas,

@@ -253,7 +253,8 @@ int ctl_exit_of(enum sh_error error)
     }
 }
 
-int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text)
+int ctl_fail_more(const struct ctl *ctl, const char *what, enum sh_error error, const char *text,
+                  const char *fields)
 {
     fflush(stdout);
     if (ctl->format == CTL_JSON) {
@@ -264,6 +265,7 @@ int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, 
         json_string(&line, slice_str(what));
         buf_append_str(&line, ",\"text\":");
         json_string(&line, slice_str(text));
+        buf_append_str(&line, fields);
         buf_append_str(&line, "}\n");
         fwrite(line.data, 1, line.len, stderr);
         buf_free(&line);
@@ -273,12 +275,22 @@ int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, 
     return ctl_exit_of(error);
 }
 
+int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text)
+{
+    return ctl_fail_more(ctl, what, error, text, "");
+}
+
+void ctl_error_text(enum sh_error error, const char *detail, struct buf *out)
+{
+    bool more = detail != NULL && detail[0] != 0;
+    const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
+    buf_printf(out, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
+}
+
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
 {
     struct buf text = {0};
-    bool more = detail != NULL && detail[0] != 0;
-    const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
-    buf_printf(&text, "%s%s", more ? detail : usual, more && consequence != NULL ? consequence : "");
+    ctl_error_text(error, detail, &text);
     int code = ctl_fail_text(ctl, what, error, buf_cstr(&text));
     buf_free(&text);
     return code;
