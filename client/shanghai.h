@@ -88,8 +88,9 @@ struct sh_append_result {
     uint8_t log[16];    /* uuid of the log */
     uint64_t first_lsn; /* the others follow without gaps */
     uint32_t count;
-    enum sh_ack ack; /* level reached; of an append that wanted SH_ACK_LOCAL always that */
-    uint64_t hlc;    /* of all entries: with log and LSN the version of what was written; 0 after a retry */
+    enum sh_ack ack;   /* level reached; of an append that wanted SH_ACK_LOCAL always that */
+    uint64_t hlc;      /* of all entries: with log and LSN the version of what was written; 0 after a retry */
+    uint64_t seen_hlc; /* not below `hlc`, also after a retry: for sh_session_wrote */
 };
 
 /* Appends 1..65,536 entries, all or none, and waits until they are durable, timeout_ms of the options at
@@ -122,6 +123,39 @@ enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *e
  * ack_timeout_ms of the options. */
 enum sh_error sh_flush(struct sh_client *client);
 
+/* Who a request was for the log: its producer numbers what it sends. */
+struct sh_append_id {
+    uint8_t producer[16];
+    uint32_t epoch;
+    uint64_t sequence;
+    uint32_t first, count; /* the call's entries in the request's frame, which others may share: the first
+                              one's place, from 0, and how many; count 0: the whole frame */
+};
+/* The request of this thread's last append, when it ended with an error that leaves its outcome unknown (in
+ * the callback of an asynchronous one). False: it did not, or was never sent: then nothing was appended. */
+bool sh_last_append(struct sh_append_id *id);
+
+enum sh_landed {
+    SH_LANDED,           /* and is durable */
+    SH_NOT_LANDED,       /* not yet: while the client lives, or its node is away, it may still */
+    SH_LANDED_SOMEWHERE, /* where is not remembered any more */
+    SH_LANDED_FORGOTTEN, /* nothing is remembered of this producer */
+    SH_LANDED_FENCED     /* a higher epoch has landed: it does not any more; whether it had is forgotten */
+};
+struct sh_producer_status {
+    enum sh_landed landed;
+    uint8_t log[16];    /* that was looked in: the own log of the node */
+    uint64_t first_lsn; /* with SH_LANDED: of the call's entries, by id->first and id->count */
+    uint32_t count;
+};
+/* Asks the node whether the request landed in its own log. It remembers the last 256 requests of the last
+ * 1,024 producers; a request that went to another node it does not know: ask that one. The outcome is unknown
+ * no more when the client that sent the request is closed, and its node answers. sh_status's errors. */
+enum sh_error sh_producer_status(struct sh_client *client, const struct sh_append_id *id,
+                                 struct sh_producer_status *status);
+/* "landed", "not_landed", ... A static string. */
+const char *sh_landed_name(enum sh_landed landed);
+
 /* Most bytes of one append, where an entry takes its payload, its stream and at most 10 bytes more; 0 before
  * the node has been met. Larger ones get SH_TOO_LARGE. */
 size_t sh_append_bytes_max(const struct sh_client *client);
@@ -135,9 +169,9 @@ struct sh_session;
 struct sh_session *sh_session_new(void);
 /* NULL is none. */
 void sh_session_free(struct sh_session *session);
-/* What was appended is part of it from now on. */
+/* What was appended is part of it from now on (sh_append_with does it by itself). */
 void sh_session_wrote(struct sh_session *session, const struct sh_append_result *result);
-/* As text, a line for each log, to be kept or passed on; the caller frees it. */
+/* As text, a line for each log and one for the clock, to be kept or passed on; the caller frees it. */
 char *sh_session_text(const struct sh_session *session);
 /* Adds what such a text says. SH_BAD_REQUEST: it is none; nothing was added. */
 enum sh_error sh_session_take(struct sh_session *session, const char *text);
@@ -152,6 +186,51 @@ struct sh_version {
     uint8_t log[16];
     uint64_t lsn, hlc;
 };
+
+/* ---- appends that depend on something ---- */
+
+enum sh_condition_kind {
+    SH_IF_STREAM, /* the last event of a stream is at `at` */
+    SH_IF_KEY     /* the value of a key was written at `at` */
+};
+struct sh_condition {
+    enum sh_condition_kind kind;
+    const void *name; /* of the stream, at most 255 bytes; the key, 1 to 4,096 */
+    size_t name_bytes;
+    struct sh_version at; /* LSN 0: the stream has no events; the key has no value, or none any more. Its HLC
+                             is not looked at */
+};
+/* What does not hold. */
+struct sh_conflict {
+    size_t condition;          /* its index */
+    struct sh_version current; /* what is there instead; LSN 0: nothing */
+};
+
+struct sh_append_options {
+    struct sh_session *session;            /* NULL: none */
+    const struct sh_condition *conditions; /* 256 at most */
+    size_t condition_count;
+    struct sh_conflict *conflict; /* gets what does not hold, when SH_CONFLICT comes for that; may be NULL */
+};
+/* sh_append with what `options` say (NULL: nothing).
+ *
+ * Under a session: the entries are written after all that the session has written and seen, on whatever node:
+ * a put takes the place of what was read. Views apply them after that too: for it an entry of its own stands
+ * before them when the session has seen other logs, which the result leaves out; so at most 65,535 are the
+ * caller's. The session has written them then. SH_CLOCK_DRIFT: what was seen is from a clock more than 60 s
+ * ahead of this node's.
+ *
+ * With conditions: nothing is appended unless all of them hold, else SH_CONFLICT, and options->conflict says
+ * what is there instead (otherwise, of a producer that lost its place, its condition is SIZE_MAX). They are
+ * checked against all that the node has applied, and nothing is written to its own log between that and the
+ * append, by whomever: of several who write one key or stream through one node, on condition of what they
+ * read, exactly one wins each time. What is written on other nodes meanwhile is not looked at: when two nodes
+ * take such an append at a time, both may say that it holds, and the later one by the clocks stays. So let
+ * one node write what is written in this way. The node needs its view. A disk that is full is told at once.
+ */
+enum sh_error sh_append_with(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
+                             enum sh_ack ack, const struct sh_append_options *options,
+                             struct sh_append_result *result);
 
 /* A key, as one node has applied it. */
 struct sh_row {
@@ -266,7 +345,7 @@ struct sh_event {
     const void *payload; /* of an event or a put */
     size_t payload_bytes;
     int64_t delta;
-    uint64_t ttl_ms; /* of a put; 0: for ever */
+    uint64_t ttl_ms;     /* of a put; 0: for ever */
     const void *headers; /* of an event, for sh_event_header */
     size_t headers_bytes;
 };

@@ -8,6 +8,7 @@
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
  *   query_digest.c   digests of the view, each by a thread of its own
+ *   query_condition.c appends with conditions: checked against the view, and by walsvc behind that
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
  *   query_view_info.c  how far that is
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
@@ -22,10 +23,15 @@
 #include "log_time.h"
 #include "service.h"
 
+/* Gets the answer to a request; the body is borrowed for the call. */
+typedef void query_answer_fn(void *arg, uint32_t type, struct slice body);
+
 /* ---- query_pending.c: number of a request at another daemon -> whom to answer ---- */
 struct pending {
     uint64_t number;
     struct link_token token;
+    query_answer_fn *fn; /* a request of querysvc's own: gets the answer; NULL: the client does */
+    void *arg;
     bool impatient; /* does not wait for the daemon to come back */
     bool used;
 };
@@ -63,6 +69,11 @@ void query_forward_send(struct query_forward *f, const struct link_request *requ
 /* The same, but `unavailable` at once while the daemon is away, and when it is lost before it has answered.
  */
 void query_forward_now(struct query_forward *f, const struct link_request *request);
+
+/* A request of querysvc's own, which waits like those: fn gets the answer, once, if there is one before the
+ * end. SH_OVERLOADED, SH_TOO_LARGE: it was not sent. */
+enum sh_error query_forward_ask(struct query_forward *f, uint32_t type, uint64_t correlation,
+                                struct slice body, query_answer_fn *fn, void *arg);
 
 /* ---- query_readers.c ---- */
 enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
@@ -115,6 +126,7 @@ struct query_digest;
 struct query_streams;
 struct view;
 struct view_state;
+struct query_conditions;
 
 struct query_copies {
     struct query_log *logs;
@@ -194,6 +206,7 @@ struct query {
     struct query_view *view;       /* NULL: not open */
     struct query_digest *digest;   /* the same */
     struct query_streams *streams; /* the same */
+    struct query_conditions *conditions;
     struct query_groups groups;
 
     struct reader_pool readers;
@@ -285,6 +298,15 @@ struct slice query_view_applied(struct query *q);
 bool query_view_refuse_absent(struct query *q, struct link_token token);
 /* The store is not open. */
 void query_view_refuse_closed(struct query *q, struct link_token token);
+
+/* ---- query_condition.c ---- */
+void query_condition_open(struct query *q);
+/* After the links to walsvc, which call back no more. */
+void query_condition_close(struct query *q);
+void query_on_append_if(struct query *q, const struct link_request *request);
+/* More is applied. */
+void query_condition_look(struct query *q);
+void query_condition_drop(struct query *q, uint64_t session);
 /* The store failed. */
 void query_view_fail(struct query *q, struct link_token token, const char *error);
 /* What the token says is not applied, and the time is over. */

@@ -15,9 +15,10 @@ static void on_answer(void *arg, uint64_t number, uint32_t type, struct slice bo
     struct pending p;
     bool known = pending_take(&f->pending, number, &p);
     assert(known);
-    if (type == MSG_error && query_group_on_refusal(f->query, p.token, body))
-        return;
-    link_server_answer(f->query->server, p.token, type, body);
+    if (p.fn != NULL)
+        p.fn(p.arg, type, body);
+    else if (type != MSG_error || !query_group_on_refusal(f->query, p.token, body))
+        link_server_answer(f->query->server, p.token, type, body);
 }
 
 static void refuse(const struct query_forward *f, struct link_token token, enum sh_error code,
@@ -75,6 +76,16 @@ void query_forward_now(struct query_forward *f, const struct link_request *reque
         pass_on(f, request, true);
     else
         refuse(f, request->token, SH_UNAVAILABLE, "", " does not answer", AWAY_AGAIN_MS);
+}
+
+enum sh_error query_forward_ask(struct query_forward *f, uint32_t type, uint64_t correlation,
+                                struct slice body, query_answer_fn *fn, void *arg)
+{
+    struct pending p = {.fn = fn, .arg = arg, .used = true};
+    enum sh_error e = link_client_send(f->link, type, correlation, body, (struct slice){0}, &p.number);
+    if (e == SH_OK)
+        pending_put(&f->pending, &p);
+    return e;
 }
 
 enum sh_error query_forward_open(struct query *q, struct query_forward *f, const char *daemon,

@@ -181,11 +181,15 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_append:
         query_forward_send(waits_for_others(request->body) ? &q->wal_waiting : &q->wal, request);
         break;
+    case MSG_append_if:
+        query_on_append_if(q, request);
+        break;
     case MSG_log_trim:
     case MSG_accept_loss:
         query_forward_send(&q->wal, request);
         break;
     case MSG_wal_info:
+    case MSG_producer_status:
         query_forward_now(&q->wal, request);
         break;
     case MSG_nodes:
@@ -238,6 +242,7 @@ static void on_drop(void *arg, uint64_t session)
     query_drop_reads(arg, session);
     query_view_drop(arg, session);
     query_digest_drop(arg, session);
+    query_condition_drop(arg, session);
 }
 
 /* Names of everything, and what the disk shows of the log. walsvc has made the identity before we start. */
@@ -312,6 +317,7 @@ static enum service_exit start(struct query *q)
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
+    query_condition_open(q);
     if (q->service->config->settings.query_view) {
         query_view_open(q);
         query_digest_open(q);
@@ -349,6 +355,7 @@ void query_close(struct service *service)
     query_forward_close(&q->member);
     query_forward_close(&q->member_events);
     query_forward_close(&q->repl);
+    query_condition_close(q);
     reader_pool_close(&q->readers);
     if (q->server != NULL)
         link_server_close(q->server);

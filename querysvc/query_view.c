@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hlc.h"
 #include "query_token.h"
 #include "view.h"
 
@@ -51,6 +52,7 @@ struct query_view {
     size_t wait_count;
     struct loop_timer overdue;
     struct buf key, row, rows, applied;
+    uint64_t hlc; /* the highest of the values that the present answer looked at */
     struct view_hold holds[VIEW_LOGS_MAX];
     size_t hold_count;
     struct view_hold asked; /* the one that is on its way */
@@ -138,10 +140,12 @@ static uint64_t now_ms(void)
     return (uint64_t)(clock_real_ns() / NS_PER_MS);
 }
 
-static bool take_value(struct slice row, struct key_row *out)
+/* *hlc grows with its version. */
+static bool take_value(struct slice row, struct key_row *out, uint64_t *hlc)
 {
     if (!view_value_decode(row, &out->value))
         return false;
+    *hlc = hlc_merge(*hlc, out->value.version.hlc);
     out->has_value = !out->value.deleted && (out->value.expires_ms == 0 || out->value.expires_ms > now_ms());
     return true;
 }
@@ -161,7 +165,7 @@ static enum view_found find_row(struct query_view *qv, struct view_store *store,
     qv->row.len = 0;
     view_key_row(VIEW_KEY, key, &qv->key);
     found = view_store_get(store, buf_slice(&qv->key), &qv->row, error);
-    if (found == VIEW_FOUND && !take_value(buf_slice(&qv->row), out)) {
+    if (found == VIEW_FOUND && !take_value(buf_slice(&qv->row), out, &qv->hlc)) {
         snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
         return VIEW_FAILED;
     }
@@ -244,6 +248,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         refuse_older(q, token, error);
         return;
     }
+    qv->hlc = 0;
     enum sh_error e = get_rows(qv, store, &keys, count, error);
     view_end_read(qv->view);
     if (e == SH_INTERNAL)
@@ -252,7 +257,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
     if (e != SH_OK)
         return;
-    struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
+    struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows), .hlc = qv->hlc};
     if (m->after.len > 0)
         reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_get_reply, &reply);
@@ -302,6 +307,7 @@ struct scanning {
     struct side values, counters;
     struct buf last;
     uint32_t rows;
+    uint64_t hlc;
     bool more;
 };
 
@@ -313,7 +319,7 @@ static bool scan_row(struct scanning *s, struct key_row *row, char error[VIEW_ER
     *row = (struct key_row){0};
     s->last.len = 0;
     buf_append(&s->last, key.data, key.len);
-    if (order <= 0 && !take_value(s->values.row, row)) {
+    if (order <= 0 && !take_value(s->values.row, row, &s->hlc)) {
         snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
         return false;
     }
@@ -376,7 +382,7 @@ static void reply_scan(struct query *q, struct link_token token, const struct ms
     msgpack_pack_array(&pk, s->rows);
     buf_append(&qv->rows, packed->data, packed->len);
     struct msg_kv_scan_reply reply = {
-        .rows = buf_slice(&qv->rows), .more = s->more, .last = buf_slice(&s->last)};
+        .rows = buf_slice(&qv->rows), .more = s->more, .last = buf_slice(&s->last), .hlc = s->hlc};
     if (m->after.len > 0)
         reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_scan_reply, &reply);
@@ -640,6 +646,7 @@ static void on_mail(void *arg, struct mail *first)
     atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
+    query_condition_look(q);
     query_streams_wake(q);
     move_holds(q);
 }

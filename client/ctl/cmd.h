@@ -9,6 +9,7 @@ extern const struct ctl_command cmd_read, cmd_tail;                             
 extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan; /* cmd_kv.c */
 extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                         /* cmd_kv.c */
 extern const struct ctl_command cmd_view_info, cmd_view_digest;                  /* cmd_view.c */
+extern const struct ctl_command cmd_producer_status;                             /* cmd_producer.c */
 extern const struct ctl_command cmd_stream_list;                                 /* cmd_stream.c */
 extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
 extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */

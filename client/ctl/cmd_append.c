@@ -40,11 +40,14 @@ struct append_run {
     uint64_t not_reached; /* entries of `entries` that did not reach `wanted` */
     enum sh_error error;  /* the first one */
     char detail[256];
+    struct sh_append_id id;    /* of the request whose outcome is unknown then; sequence 0: it is known */
     struct batch_mark *failed; /* what it befell, when it was a batch; freed at the end */
     struct histogram latency_us;
+    struct sh_conflict conflict; /* of --if-last */
     /* The sender's own: */
     struct ctl *ctl;
     struct sh_client *client;
+    struct sh_session *session; /* NULL without --session */
     const char *stream;
     struct sh_header *headers; /* of each event */
     uint32_t header_count;
@@ -79,6 +82,7 @@ static void keep_failure(struct append_run *run, enum sh_error error, const char
     }
     run->error = error;
     run->failed = mark;
+    sh_last_append(&run->id);
     snprintf(run->detail, sizeof run->detail, "%s", detail);
 }
 
@@ -89,6 +93,19 @@ static void fail(struct append_run *run, enum sh_error error, const char *detail
     pthread_mutex_unlock(&run->lock);
 }
 
+/* With the run's lock. */
+static void note_landed(struct append_run *run, const struct sh_append_result *result, int64_t took_us)
+{
+    if (run->entries == 0 || result->first_lsn < run->first.first_lsn)
+        run->first = *result;
+    if (run->entries == 0 || result->first_lsn > run->last.first_lsn)
+        run->last = *result;
+    run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
+    run->entries += result->count;
+    run->not_reached += result->ack < run->wanted ? result->count : 0;
+    histogram_add(&run->latency_us, (uint64_t)took_us);
+}
+
 static void on_appended(void *arg, enum sh_error error, const struct sh_append_result *result)
 {
     struct batch_mark *mark = arg;
@@ -97,14 +114,7 @@ static void on_appended(void *arg, enum sh_error error, const struct sh_append_r
     pthread_mutex_lock(&run->lock);
     run->under_way--;
     if (error == SH_OK) {
-        if (run->entries == 0 || result->first_lsn < run->first.first_lsn)
-            run->first = *result;
-        if (run->entries == 0 || result->first_lsn > run->last.first_lsn)
-            run->last = *result;
-        run->ack = run->entries == 0 || result->ack < run->ack ? result->ack : run->ack;
-        run->entries += result->count;
-        run->not_reached += result->ack < run->wanted ? result->count : 0;
-        histogram_add(&run->latency_us, (uint64_t)took_us);
+        note_landed(run, result, took_us);
         free(mark);
     } else {
         keep_failure(run, error, sh_last_error_detail(), mark);
@@ -137,10 +147,50 @@ static bool wait_for_room(struct append_run *run, int most)
     return good;
 }
 
+/* Waits for it: under a session one comes after the other. condition: NULL for none. False: it failed. */
+static bool append_now(struct append_run *run, const struct sh_entry *entries, uint32_t count,
+                       const struct sh_condition *condition)
+{
+    struct sh_append_result result;
+    int64_t sent_ns = clock_mono_ns();
+    const struct sh_append_options options = {.session = run->session,
+                                              .conditions = condition,
+                                              .condition_count = condition != NULL ? 1 : 0,
+                                              .conflict = &run->conflict};
+    enum sh_error error = sh_append_with(run->client, entries, count, run->wanted, &options, &result);
+    pthread_mutex_lock(&run->lock);
+    if (error == SH_OK)
+        note_landed(run, &result, (clock_mono_ns() - sent_ns) / NS_PER_US);
+    else
+        keep_failure(run, error, sh_last_error_detail(), NULL);
+    pthread_mutex_unlock(&run->lock);
+    run->sent += count;
+    return error == SH_OK;
+}
+
+static void begin_batch(struct append_run *run)
+{
+    run->count = 0;
+    run->batch_bytes = 0;
+    run->encoded_bytes = 0;
+}
+
+/* The batch that has been gathered. */
+static bool send_under_session(struct append_run *run)
+{
+    bool good = append_now(run, run->entry, run->count, NULL);
+    run->bytes += run->batch_bytes;
+    begin_batch(run);
+    show_progress(run);
+    return good;
+}
+
 static bool send_batch(struct append_run *run)
 {
     if (run->count == 0)
         return true;
+    if (run->session != NULL)
+        return send_under_session(run);
     if (!wait_for_room(run, run->batches_most - 1))
         return false;
     struct batch_mark *mark = xmalloc(sizeof *mark);
@@ -159,9 +209,7 @@ static bool send_batch(struct append_run *run)
     }
     run->sent += run->count;
     run->bytes += run->batch_bytes;
-    run->count = 0;
-    run->batch_bytes = 0;
-    run->encoded_bytes = 0;
+    begin_batch(run);
     return true;
 }
 
@@ -172,16 +220,21 @@ static size_t batch_bytes_max(const struct append_run *run)
     return most == 0 ? UNKNOWN_BYTES_MAX : most < BATCH_BYTES_MAX ? most : BATCH_BYTES_MAX;
 }
 
+static struct sh_entry entry_of(const struct append_run *run, const void *payload, size_t bytes)
+{
+    return (struct sh_entry){.stream = run->stream,
+                             .payload = payload,
+                             .payload_bytes = bytes,
+                             .headers = run->headers,
+                             .header_count = run->header_count};
+}
+
 static bool add(struct append_run *run, const void *payload, size_t bytes)
 {
     size_t encoded = bytes + strlen(run->stream) + ENTRY_EXTRA_BYTES + run->header_bytes;
     if (run->count > 0 && run->encoded_bytes + encoded > batch_bytes_max(run) && !send_batch(run))
         return false;
-    run->entry[run->count++] = (struct sh_entry){.stream = run->stream,
-                                                 .payload = payload,
-                                                 .payload_bytes = bytes,
-                                                 .headers = run->headers,
-                                                 .header_count = run->header_count};
+    run->entry[run->count++] = entry_of(run, payload, bytes);
     run->batch_bytes += bytes;
     run->encoded_bytes += encoded;
     size_t most = sh_append_bytes_max(run->client);
@@ -278,6 +331,21 @@ static void append_input(struct append_run *run)
     buf_free(&input);
 }
 
+/* All values as one, on condition of where the stream ends. */
+static void append_if(struct append_run *run, const struct sh_version *last)
+{
+    uint32_t count = (uint32_t)run->ctl->value_count;
+    struct sh_entry *entries = xcalloc(count, sizeof *entries);
+    const struct sh_condition condition = {
+        .kind = SH_IF_STREAM, .name = run->stream, .name_bytes = strlen(run->stream), .at = *last};
+    for (uint32_t i = 0; i < count; i++) {
+        entries[i] = entry_of(run, run->ctl->values[i], strlen(run->ctl->values[i]));
+        run->bytes += entries[i].payload_bytes;
+    }
+    append_now(run, entries, count, &condition);
+    free(entries);
+}
+
 static void append_values(struct append_run *run)
 {
     bool good = true;
@@ -366,7 +434,7 @@ static int report_failure(struct append_run *run, bool from_input)
                  " entries sent were acknowledged, the last is LSN %" PRIu64,
                  run->entries, run->sent, run->last.first_lsn + run->last.count - 1);
     free(run->failed);
-    return ctl_fail_node(run->ctl, what, run->error, run->detail);
+    return ctl_fail_append(run->ctl, what, run->error, run->detail, &run->id, &run->conflict);
 }
 
 /* No failure, but not what was asked for. */
@@ -435,29 +503,44 @@ static int run_append(struct ctl *ctl)
     bool from_input;
     const char *stream;
     enum sh_ack wanted;
-    if (!check_values(ctl, &from_input) || !ctl_stream(ctl, &stream) || !ctl_ack(ctl, &wanted))
+    struct sh_version at;
+    const char *last = ctl_word(ctl, "if-last", NULL);
+    if (!check_values(ctl, &from_input) || !ctl_stream(ctl, &stream) || !ctl_ack(ctl, &wanted) ||
+        (last != NULL && !ctl_position(ctl, "if-last", last, "none", &at)))
         return CTL_USAGE;
+    if (last != NULL && from_input)
+        return ctl_usage(ctl, "append: --if-last needs the values as arguments, which are appended as one");
     struct append_run *run = xcalloc(1, sizeof *run);
     run->ctl = ctl;
     run->wanted = wanted;
     run->batches_most = wanted == SH_ACK_LOCAL ? BATCHES_UNDER_WAY : BATCHES_WAITING;
     run->stream = stream != NULL ? stream : "";
     run->batch = (uint32_t)ctl_number(ctl, "batch", 100);
-    int code = take_headers(run) ? ctl_open(ctl, &run->client) : CTL_USAGE;
+    run->conflict.condition = SIZE_MAX;
+    int code = take_headers(run) ? ctl_session_take(ctl, "session", &run->session) : CTL_USAGE;
+    if (run->session != NULL && run->batch == ENTRIES_MAX)
+        run->batch--; /* one more is the session's */
+    if (code == CTL_DONE)
+        code = ctl_open(ctl, &run->client);
     if (code == CTL_DONE) {
         pthread_mutex_init(&run->lock, NULL);
         pthread_cond_init(&run->answered, NULL);
         run->entry = xcalloc(run->batch, sizeof *run->entry);
         run->started_ns = clock_mono_ns();
         ctl_progress_start(&run->progress, "append");
-        if (from_input)
+        if (last != NULL)
+            append_if(run, &at);
+        else if (from_input)
             append_input(run);
         else
             append_values(run);
         code = report(run, from_input);
+        int kept = ctl_session_keep(ctl, "session", run->session);
+        code = code != CTL_DONE ? code : kept;
         sh_close(run->client);
         free(run->entry);
     }
+    sh_session_free(run->session);
     free(run->headers);
     free(run);
     return code;
@@ -467,6 +550,10 @@ static const struct ctl_option append_options[] = {
     {"stream", 's', CTL_WORD, "S", "stream of the events; the empty one without it", 0, 0},
     {"header", 'H', CTL_WORDS, "NAME=VALUE", "a header of each event; as often as there are headers", 0, 0},
     CTL_ACK_OPTIONS,
+    {"if-last", 'l', CTL_WORD, "LOG:LSN",
+     "only if the stream's last event is that one; none: if it has no events", 0, 0},
+    {"session", 0, CTL_WORD, "FILE",
+     "after all that was written and seen with FILE, on any node; batch by batch", 0, 0},
     {"batch", 'b', CTL_NUMBER, "N", "entries in a batch, 100 without it", 1, 65536},
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -475,12 +562,17 @@ const struct ctl_command cmd_append = {
     .name = "append",
     .values = "VALUE... | -",
     .summary = "Append events and wait until they are durable",
-    .more = "Each VALUE is one event. With -, each line of standard input is one: without its newline, an\n"
-            "empty line too; the last newline may be missing. An event that is just - can only come that\n"
-            "way. A retry after a restart of the node never appends anything twice.\n\n"
-            "With --ack quorum or all the entries are to be durable on a majority of the group's nodes, or\n"
-            "on all of them. What does not get there in time is durable on this node all the same: the\n"
-            "rest is appended, and the exit code is 1.",
+    .more =
+        "Each VALUE is one event. With -, each line of standard input is one: without its newline, an\n"
+        "empty line too; the last newline may be missing. An event that is just - can only come that\n"
+        "way. A retry after a restart of the node never appends anything twice.\n\n"
+        "With --ack quorum or all the entries are to be durable on a majority of the group's nodes, or\n"
+        "on all of them. What does not get there in time is durable on this node all the same: the\n"
+        "rest is appended, and the exit code is 1.\n\n"
+        "With --session they come, on every node, after what was written and seen with that file.\n\n"
+        "With --if-last all values are appended as one, or none: the exit code is 1 when the stream ends\n"
+        "elsewhere, and the error says where (`current` in JSON). Nothing comes between on this node; let\n"
+        "one node write a stream that is written so, since others are not asked.",
     .options = append_options,
     .values_least = 1,
     .values_most = -1,

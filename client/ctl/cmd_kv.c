@@ -9,6 +9,8 @@
 
 #include "frame.h"
 
+enum { CONDITIONS_MAX = 256 };
+
 enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000 };
 /* ---------------------------------------------------------------- sessions */
 
@@ -267,30 +269,61 @@ static int report(const struct ctl *ctl, enum sh_ack wanted, const struct sh_app
     return CTL_NO;
 }
 
-static int write_entries(struct ctl *ctl, const struct sh_entry *entries, uint32_t count)
+/* What is written, and on what condition. */
+struct write {
+    const struct sh_entry *entries;
+    uint32_t count;
+    const struct sh_condition *conditions;
+    size_t condition_count;
+};
+
+static int write_entries(struct ctl *ctl, const struct write *write)
 {
     struct kv_run run;
     struct sh_append_result result;
+    struct sh_append_id id;
+    struct sh_conflict conflict = {.condition = SIZE_MAX};
     enum sh_ack wanted;
     if (!ctl_ack(ctl, &wanted))
         return CTL_USAGE;
     int code = open_run(ctl, &run);
     if (code != CTL_DONE)
         return code;
-    enum sh_error e = sh_append(run.client, entries, count, wanted, &result);
-    if (e != SH_OK) {
-        code = ctl_fail_node(ctl, ctl->command->name, e, sh_last_error_detail());
-    } else {
-        if (run.session != NULL)
-            sh_session_wrote(run.session, &result);
+    const struct sh_append_options options = {
+        .session = run.session,
+        .conditions = write->conditions,
+        .condition_count = write->condition_count,
+        .conflict = &conflict,
+    };
+    enum sh_error e = sh_append_with(run.client, write->entries, write->count, wanted, &options, &result);
+    sh_last_append(&id);
+    if (e != SH_OK)
+        code = ctl_fail_append(ctl, ctl->command->name, e, sh_last_error_detail(), &id, &conflict);
+    else
         code = report(ctl, wanted, &result);
-    }
     return close_run(&run, code);
+}
+
+/* --if-version and --if-absent, of the one key. False (said): not usable so. */
+static bool take_condition(struct ctl *ctl, struct sh_condition *condition, size_t *count)
+{
+    const char *version = ctl_word(ctl, "if-version", NULL);
+    bool is_absent = ctl_has(ctl, "if-absent");
+    *condition = (struct sh_condition){
+        .kind = SH_IF_KEY, .name = ctl->values[0], .name_bytes = strlen(ctl->values[0])};
+    *count = version != NULL || is_absent;
+    if (version != NULL && is_absent) {
+        ctl_usage(ctl, "--if-version and --if-absent exclude each other");
+        return false;
+    }
+    return version == NULL || ctl_position(ctl, "if-version", version, NULL, &condition->at);
 }
 
 static int run_put(struct ctl *ctl)
 {
     struct buf input = {0};
+    struct sh_condition condition;
+    size_t conditions;
     struct sh_entry e = {
         .kind = SH_ENTRY_PUT,
         .key = ctl->values[0],
@@ -299,18 +332,28 @@ static int run_put(struct ctl *ctl)
         .payload_bytes = strlen(ctl->values[1]),
         .ttl_ms = ctl_number(ctl, "ttl", 0) / NS_PER_MS,
     };
+    if (!take_condition(ctl, &condition, &conditions))
+        return CTL_USAGE;
     if (strcmp(ctl->values[1], "-") == 0) {
         if (!ctl_read_all(stdin, &input))
             return ctl_fail_path(ctl, "standard input", EIO);
         e.payload = buf_cstr(&input);
         e.payload_bytes = input.len;
     }
-    int code = write_entries(ctl, &e, 1);
+    int code = write_entries(ctl, &(struct write){&e, 1, &condition, conditions});
     buf_free(&input);
     return code;
 }
 
+#define IF_VERSION                                                                                           \
+    {                                                                                                        \
+        "if-version", 'v', CTL_WORD, "LOG:LSN",                                                              \
+            "only if the value was written there, as kv get in JSON says", 0, 0                              \
+    }
+
 static const struct ctl_option put_options[] = {
+    IF_VERSION,
+    {"if-absent", 'A', CTL_FLAG, NULL, "only if the key has no value, or none any more", 0, 0},
     {"ttl", 't', CTL_TIME, "T", "how long the value lasts, like 30s or 12h; for ever without it", NS_PER_MS,
      UINT64_C(3153600000) * NS_PER_S},
     CTL_SESSION_OPTION,
@@ -326,7 +369,10 @@ const struct ctl_command cmd_kv_put = {
         "It is durable when this ends. With - the value is all of standard input, as it is, its last "
         "newline\n"
         "included. When several nodes write a key, all of them keep the later write, by the clocks of the\n"
-        "nodes.",
+        "nodes.\n"
+        "With a condition nothing is written when it does not hold: the exit code is 1, and the error says\n"
+        "what is there (`current` in JSON). Nothing comes between the look and the write on this node; let\n"
+        "one node write a key that is written so, since others are not asked.",
     .options = put_options,
     .values_least = 2,
     .values_most = 2,
@@ -335,14 +381,28 @@ const struct ctl_command cmd_kv_put = {
 
 static int run_del(struct ctl *ctl)
 {
+    struct sh_condition condition;
+    size_t conditions;
+    if (!take_condition(ctl, &condition, &conditions))
+        return CTL_USAGE;
+    if (conditions > 0 && ctl->value_count > 1)
+        return ctl_usage(ctl, "kv del: --if-version is of one key");
     struct sh_entry *entries = xcalloc((size_t)ctl->value_count, sizeof *entries);
     for (int i = 0; i < ctl->value_count; i++)
         entries[i] = (struct sh_entry){
             .kind = SH_ENTRY_DELETE, .key = ctl->values[i], .key_bytes = strlen(ctl->values[i])};
-    int code = write_entries(ctl, entries, (uint32_t)ctl->value_count);
+    int code =
+        write_entries(ctl, &(struct write){entries, (uint32_t)ctl->value_count, &condition, conditions});
     free(entries);
     return code;
 }
+
+static const struct ctl_option del_options[] = {
+    IF_VERSION,
+    CTL_SESSION_OPTION,
+    CTL_ACK_OPTIONS,
+    {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
+};
 
 static const struct ctl_option write_options[] = {
     CTL_SESSION_OPTION,
@@ -354,8 +414,10 @@ const struct ctl_command cmd_kv_del = {
     .name = "kv del",
     .values = "KEY...",
     .summary = "Delete the values of keys, all or none",
-    .more = "Whether they have one or not. Their counters stay as they are.",
-    .options = write_options,
+    .more = "Whether they have one or not. Their counters stay as they are. With --if-version the exit code "
+            "is 1\n"
+            "when the key has another value, or none.",
+    .options = del_options,
     .values_least = 1,
     .values_most = -1,
     .run = run_del,
@@ -376,7 +438,7 @@ static int run_incr(struct ctl *ctl)
         .kind = SH_ENTRY_ADD, .key = ctl->values[0], .key_bytes = strlen(ctl->values[0]), .delta = 1};
     if (ctl->value_count > 1 && !parse_delta(ctl->values[1], &e.delta))
         return ctl_usage(ctl, "kv incr: not a number of 64 bits: %s", ctl->values[1]);
-    return write_entries(ctl, &e, 1);
+    return write_entries(ctl, &(struct write){&e, 1, NULL, 0});
 }
 
 const struct ctl_command cmd_kv_incr = {
@@ -398,6 +460,8 @@ const struct ctl_command cmd_kv_incr = {
 struct txn {
     struct sh_entry *entries; /* point into the input */
     uint32_t count, room;
+    struct sh_condition conditions[CONDITIONS_MAX];
+    size_t condition_count;
 };
 
 /* A word of the line, up to a space; NULL: there is none. */
@@ -409,6 +473,19 @@ static char *next_word(char **line)
     return *word != 0 ? word : NULL;
 }
 
+/* NULL, or what is wrong with it. */
+static const char *add_condition(struct txn *t, const char *key, char **line)
+{
+    const char *at = next_word(line);
+    if (at == NULL || next_word(line) != NULL)
+        return "if takes a key, and LOG:LSN or absent";
+    if (t->condition_count == CONDITIONS_MAX)
+        return "more than 256 conditions";
+    struct sh_condition *condition = &t->conditions[t->condition_count++];
+    *condition = (struct sh_condition){.kind = SH_IF_KEY, .name = key, .name_bytes = strlen(key)};
+    return ctl_parse_position(at, "absent", &condition->at) ? NULL : "not LOG:LSN, nor absent";
+}
+
 /* NULL, or what is wrong with the line. */
 static const char *add_line(struct txn *t, char *line)
 {
@@ -418,6 +495,8 @@ static const char *add_line(struct txn *t, char *line)
         return NULL; /* an empty line */
     if (key == NULL)
         return "a key is missing";
+    if (strcmp(verb, "if") == 0)
+        return add_condition(t, key, &line);
     if (t->count == ENTRIES_MAX)
         return "more than 65,536 operations";
     e.key = key;
@@ -436,7 +515,7 @@ static const char *add_line(struct txn *t, char *line)
         if (*line != 0 && !parse_delta(line, &e.delta))
             return "not a number of 64 bits";
     } else {
-        return "an operation is put, del or incr";
+        return "an operation is put, del, incr or if";
     }
     if (t->count == t->room) {
         t->room = t->room > 0 ? 2 * t->room : 64;
@@ -475,7 +554,7 @@ static int run_txn(struct ctl *ctl)
     if (!ctl_read_all(stdin, &input))
         return ctl_fail_path(ctl, "standard input", EIO);
     if (parse_txn(ctl, &input, &t))
-        code = write_entries(ctl, t.entries, t.count);
+        code = write_entries(ctl, &(struct write){t.entries, t.count, t.conditions, t.condition_count});
     free(t.entries);
     buf_free(&input);
     return code;
@@ -489,6 +568,8 @@ const struct ctl_command cmd_kv_txn = {
             "  put KEY VALUE    the value is the rest of the line\n"
             "  del KEY\n"
             "  incr KEY [N]\n"
+            "  if KEY LOG:LSN   nothing is done unless the key's value was written there\n"
+            "  if KEY absent    nothing is done unless the key has no value\n"
             "A bad line is named, and then none is done. They are durable together, and on each node become\n"
             "visible together. Their keys belong to one replication group (see `group of`).",
     .options = write_options,

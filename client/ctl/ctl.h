@@ -3,6 +3,7 @@
  *   ctl_main.c      which command; its help; the list of all
  *   ctl_args.c      options and values by tables        ctl_when.c      times as people write them
  *   ctl_node.c      which node: endpoints, supervisor's socket, client of the library
+ *   ctl_append.c    what became of an append, and what it depends on
  *   ctl_session.c   files of sessions and positions
  *   ctl_log.c       which log: the node's own or a copy
  *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
@@ -125,11 +126,26 @@ uint32_t ctl_timeout_ms(const struct ctl *ctl);
 bool ctl_ack(const struct ctl *ctl, enum sh_ack *ack);
 uint32_t ctl_ack_timeout_ms(const struct ctl *ctl);
 const char *ctl_ack_name(enum sh_ack ack);
+/* ---- ctl_append.c ---- */
+/* LOG:LSN, or the word for nothing (LSN 0). False (said): neither. */
+bool ctl_position(const struct ctl *ctl, const char *option, const char *text, const char *nothing,
+                  struct sh_version *out);
+bool ctl_parse_position(const char *text, const char *nothing, struct sh_version *out);
+/* ctl_fail_node for an append: a condition that does not hold is an answer (conflict, unless its condition is
+ * SIZE_MAX or it is NULL); whose outcome is unknown is named (id, of sequence 0 when it is not). */
+int ctl_fail_append(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail,
+                    const struct sh_append_id *id, const struct sh_conflict *conflict);
 /* Says what failed, on stderr, in the format asked for; returns the exit code that it means. The detail, when
  * there is one, stands for the first clause of the error's own text, which it says more exactly. */
 int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
 /* The same with nothing but this text. */
 int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text);
+/* The same, with more fields of the JSON object: "" or text that begins with a comma. */
+int ctl_fail_more(const struct ctl *ctl, const char *what, enum sh_error error, const char *text,
+                  const char *fields);
+/* The text of ctl_fail, and of ctl_fail_node, appended. */
+void ctl_error_text(const struct ctl *ctl, enum sh_error error, const char *detail, struct buf *out);
+void ctl_node_error_text(const struct ctl *ctl, enum sh_error error, const char *detail, struct buf *out);
 /* The same for an answer of the node: where it was looked for is added when it could not be reached. */
 int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail);
 /* Why a socket can't be used, as a clause with what to do; NULL: it is there and may be used. */

@@ -14,6 +14,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_kv_txn,
     &cmd_view_info,
     &cmd_view_digest,
+    &cmd_producer_status,
     &cmd_status,
     &cmd_nodes,
     &cmd_replicas,

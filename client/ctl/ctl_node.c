@@ -236,19 +236,29 @@ int ctl_open(const struct ctl *ctl, struct sh_client **client)
     return e == SH_OK ? CTL_DONE : CTL_USAGE;
 }
 
-int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+void ctl_node_error_text(const struct ctl *ctl, enum sh_error error, const char *detail, struct buf *out)
 {
     struct ctl_endpoints endpoints;
     struct buf places = {0}, text = {0};
-    if ((error != SH_UNAVAILABLE && error != SH_TIMEOUT) || !ctl_find_endpoints(ctl, &endpoints))
-        return ctl_fail(ctl, what, error, detail);
+    if ((error != SH_UNAVAILABLE && error != SH_TIMEOUT) || !ctl_find_endpoints(ctl, &endpoints)) {
+        ctl_error_text(ctl, error, detail, out);
+        return;
+    }
     for (size_t i = 0; i < endpoints.count; i++)
         explain_endpoint(&places, endpoints.text[i]);
     buf_printf(&text, "%s (%s)", detail[0] != 0 ? detail : "no answer", buf_cstr(&places));
-    int code = ctl_fail(ctl, what, error, buf_cstr(&text));
+    ctl_error_text(ctl, error, buf_cstr(&text), out);
     buf_free(&places);
     buf_free(&text);
     ctl_endpoints_free(&endpoints);
+}
+
+int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+{
+    struct buf text = {0};
+    ctl_node_error_text(ctl, error, detail, &text);
+    int code = ctl_fail_text(ctl, what, error, buf_cstr(&text));
+    buf_free(&text);
     return code;
 }
 

@@ -253,7 +253,8 @@ int ctl_exit_of(enum sh_error error)
     }
 }
 
-int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text)
+int ctl_fail_more(const struct ctl *ctl, const char *what, enum sh_error error, const char *text,
+                  const char *fields)
 {
     fflush(stdout);
     if (ctl->format == CTL_JSON) {
@@ -264,6 +265,7 @@ int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, 
         json_string(&line, slice_str(what));
         buf_append_str(&line, ",\"text\":");
         json_string(&line, slice_str(text));
+        buf_append_str(&line, fields);
         buf_append_str(&line, "}\n");
         fwrite(line.data, 1, line.len, stderr);
         buf_free(&line);
@@ -273,18 +275,28 @@ int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, 
     return ctl_exit_of(error);
 }
 
-int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+int ctl_fail_text(const struct ctl *ctl, const char *what, enum sh_error error, const char *text)
 {
-    struct buf text = {0};
+    return ctl_fail_more(ctl, what, error, text, "");
+}
+
+void ctl_error_text(const struct ctl *ctl, enum sh_error error, const char *detail, struct buf *out)
+{
     bool reads = ctl->command != NULL && ctl->command->reads;
     const char *usual = sh_error_text(error), *consequence = strchr(usual, ';');
     size_t first = consequence != NULL ? (size_t)(consequence - usual) : strlen(usual);
     if (detail != NULL && detail[0] != 0)
-        buf_append_str(&text, detail);
+        buf_append_str(out, detail);
     else
-        buf_append(&text, usual, first);
+        buf_append(out, usual, first);
     if (consequence != NULL && !(reads && (error == SH_TIMEOUT || error == SH_UNAVAILABLE)))
-        buf_append_str(&text, consequence);
+        buf_append_str(out, consequence);
+}
+
+int ctl_fail(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail)
+{
+    struct buf text = {0};
+    ctl_error_text(ctl, error, detail, &text);
     int code = ctl_fail_text(ctl, what, error, buf_cstr(&text));
     buf_free(&text);
     return code;

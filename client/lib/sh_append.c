@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "hlc.h"
 #include "log.h"
 
 static enum sh_error refuse(enum sh_error error, const char *text)
@@ -45,8 +46,8 @@ static enum sh_error check_entries(const struct sh_entry *entries, uint32_t coun
     return SH_OK;
 }
 
-static enum sh_error check_call(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
-                                enum sh_ack ack, size_t *bytes)
+enum sh_error shc_append_check(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
+                               enum sh_ack ack, size_t *bytes)
 {
     enum sh_error e = check_entries(entries, count, ack, bytes);
     if (e != SH_OK)
@@ -100,6 +101,10 @@ struct arrival {
     size_t bytes; /* encoded */
     bool waits;   /* the caller does */
     int64_t now_ns;
+    uint64_t hlc;
+    struct slice first; /* as in struct shc_extra */
+    struct id16 log;    /* the same */
+    bool alone;         /* in a frame of its own */
 };
 
 /* Whether the batch is left until the others have come back: its first caller, who waits for it anyway, sees
@@ -114,6 +119,15 @@ static bool is_held(struct shc_lane *lane, struct shc_batch *b, const struct arr
     return held && b->led;
 }
 
+/* A batch that may have to be prepared again for another log has only callers who can do that; and it has one
+ * log. */
+static bool may_share(const struct shc_batch *b, const struct arrival *a)
+{
+    if (a->alone || (!a->waits && !id16_is_zero(b->log)) || (b->call_count > 0 && !id16_is_zero(a->log)))
+        return false;
+    return id16_is_zero(a->log) || id16_is_zero(b->log) || id16_equal(a->log, b->log);
+}
+
 /* Puts the entries into their lane's open batch, or a new one when they don't fit; *wake: the loop must be
  * woken. */
 static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *a, bool *wake)
@@ -123,15 +137,20 @@ static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *
     struct shc_lane *lane = &q->lanes[a->ack];
     struct shc_batch *b = lane->open;
     *wake = a->waits && shc_company_came(&lane->company, a->now_ns);
-    if (b != NULL && (b->count + a->count > c->options.batch_entries ||
+    if (b != NULL && (!may_share(b, a) || b->count + a->count > c->options.batch_entries ||
                       b->body.len - SHC_ARRAY_HEAD + a->bytes > bytes_max)) {
         *wake = close_batch(q, b) || *wake;
         b = NULL;
     }
     if (b == NULL)
         b = shc_batch_new(q, a->ack);
-    bool held = is_held(lane, b, a);
+    bool held = !a->alone && is_held(lane, b, a);
     buf_reserve(&b->body, a->bytes);
+    buf_append(&b->body, a->first.data, a->first.len);
+    b->count += a->first.len > 0;
+    b->hlc = a->hlc > b->hlc ? a->hlc : b->hlc;
+    if (!id16_is_zero(a->log))
+        b->log = a->log;
     for (uint32_t i = 0; i < a->count; i++) {
         const struct sh_entry *e = &a->entries[i];
         shc_entry_put(&b->body, e, e->stream != NULL ? strlen(e->stream) : 0);
@@ -139,7 +158,7 @@ static struct shc_batch *add_entries(struct sh_client *c, const struct arrival *
     b->count += a->count;
     b->live++;
     q->bytes += a->bytes;
-    if (b->count >= c->options.batch_entries || b->body.len - SHC_ARRAY_HEAD >= bytes_max)
+    if (a->alone || b->count >= c->options.batch_entries || b->body.len - SHC_ARRAY_HEAD >= bytes_max)
         *wake = close_batch(q, b) || *wake;
     *wake = *wake || (lane->wake_on_entry && !held);
     lane->wake_on_entry = lane->wake_on_entry && held;
@@ -174,13 +193,15 @@ static enum sh_error refuse_late(const struct sh_client *c)
     return refuse(SH_TIMEOUT, atomic_load(&c->connected) ? "no answer in time" : text);
 }
 
-/* The caller's deadline has passed: true when the batch was answered just now all the same. */
-static bool give_up(struct shc_queue *q, struct shc_batch *b)
+/* The caller's deadline has passed: true when the batch was answered just now all the same. *id: what became
+ * of it so far. */
+static bool give_up(struct shc_queue *q, struct shc_batch *b, struct sh_append_id *id)
 {
     pthread_mutex_lock(&q->lock);
     bool done = atomic_load(&b->done) != 0;
     if (!done)
         b->live--;
+    *id = b->id;
     pthread_mutex_unlock(&q->lock);
     return done;
 }
@@ -190,6 +211,7 @@ static enum sh_error take_result(const struct shc_batch *b, uint32_t first, uint
 {
     if (b->error != SH_OK) {
         shc_detail(b->detail);
+        shc_keep_append(b->error, &b->id, first, count);
         return b->error;
     }
     if (result != NULL) {
@@ -213,20 +235,36 @@ static void send_what_is_there(struct sh_client *c, struct shc_batch *b)
         shc_visit(c, &q->wake);
 }
 
-enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
-                        struct sh_append_result *result)
+/* A node that says clock_drift refuses the whole frame: others must not share one that may get that. */
+static bool is_far_ahead(uint64_t hlc)
 {
-    struct arrival a = {
-        .entries = entries, .count = count, .ack = ack, .waits = true, .now_ns = clock_mono_ns()};
-    int64_t deadline_ns = a.now_ns + shc_patience_ns(c, ack);
+    return hlc > hlc_of_ms(clock_real_ns() / NS_PER_MS + MS_PER_S);
+}
+
+enum sh_error shc_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
+                         const struct shc_extra *extra, struct sh_append_result *result, bool *moved)
+{
+    struct arrival a = {.entries = entries,
+                        .count = count,
+                        .ack = ack,
+                        .waits = true,
+                        .now_ns = clock_mono_ns(),
+                        .hlc = extra->hlc,
+                        .first = extra->first,
+                        .log = extra->log,
+                        .alone = extra->first.len > 0 || is_far_ahead(extra->hlc)};
+    struct sh_append_id id = {.sequence = 0};
+    int64_t deadline_ns = extra->deadline_ns;
     bool wake;
+    *moved = false;
     if (shc_on_own_thread(c))
         return refuse(SH_BAD_REQUEST, "a callback cannot wait for an append");
-    enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
+    enum sh_error e = shc_append_check(c, entries, count, ack, &a.bytes);
     if (e == SH_OK)
         e = shc_route(&c, entries, count, deadline_ns);
     if (e != SH_OK)
         return e;
+    a.bytes += a.first.len;
     struct shc_queue *q = &c->queue;
     pthread_mutex_lock(&q->lock);
     e = wait_for_room(c, a.bytes, deadline_ns);
@@ -246,12 +284,38 @@ enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uin
         shc_visit(c, &q->wake);
     if (leads && !shc_wait(&b->done, 0, company_due_ns))
         send_what_is_there(c, b);
-    if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b))
+    if (shc_wait(&b->done, 0, deadline_ns) || give_up(q, b, &id)) {
         e = take_result(b, first, count, result);
-    else
+        *moved = b->moved && e != SH_OK;
+    } else {
         e = refuse_late(c);
+        shc_keep_append(e, &id, first, count);
+    }
     shc_batch_unref(q, b);
     return e;
+}
+
+enum sh_error sh_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
+                        struct sh_append_result *result)
+{
+    const struct shc_extra none = {.deadline_ns = clock_mono_ns() + shc_patience_ns(c, ack)};
+    enum sh_error e;
+    bool moved;
+    shc_keep_append(SH_OK, NULL, 0, 0);
+    do
+        e = shc_append(c, entries, count, ack, &none, result, &moved);
+    while (moved); /* together with others, who were bound to a log */
+    return e;
+}
+
+bool shc_wait_for_log(struct sh_client *c, int64_t deadline_ns, struct id16 *log)
+{
+    if (!shc_wait(&c->most_bytes, 0, deadline_ns))
+        return false;
+    pthread_mutex_lock(&c->queue.lock);
+    *log = c->queue.log;
+    pthread_mutex_unlock(&c->queue.lock);
+    return true;
 }
 
 enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
@@ -263,7 +327,7 @@ enum sh_error sh_append_async(struct sh_client *c, const struct sh_entry *entrie
     call.deadline_ns = a.now_ns + shc_patience_ns(c, ack);
     if (fn == NULL)
         return refuse(SH_BAD_REQUEST, "a callback is needed");
-    enum sh_error e = check_call(c, entries, count, ack, &a.bytes);
+    enum sh_error e = shc_append_check(c, entries, count, ack, &a.bytes);
     if (e == SH_OK)
         e = shc_route(&c, entries, count, call.deadline_ns);
     if (e != SH_OK)

@@ -247,6 +247,7 @@ void sh_close(struct sh_client *c)
     shc_groups_close(c);
     mailbox_close(&c->mailbox);
     loop_close(c->loop);
+    shc_writers_free(c);
     queue_free(&c->queue);
     for (size_t i = 0; i < c->options.endpoint_count; i++)
         free(c->endpoints[i]);

@@ -4,6 +4,7 @@
  *   sh_query.c   the link to querysvc: endpoints, hello, calls with an answer
  *   sh_batch.c   batches: memory, encoding of entries, answers handed to callers
  *   sh_company.c whether a batch waits for callers who are about to come back
+ *   sh_condition.c appends with a session or conditions   sh_producer.c whether an append landed
  *   sh_append.c  the callers' end of appends: checks, room, coalescing, waiting
  *   sh_send.c    the loop's end of appends: order, sequences, the link they go out by, retries
  *   sh_read.c    readers
@@ -116,8 +117,12 @@ struct shc_batch {
     uint64_t order; /* 1, 2, 3, ... in the order of opening */
     enum sh_ack ack;
     uint32_t count;
-    uint32_t live; /* calls that still wait for it */
-    bool led;      /* the caller who opened it sees to it that it goes when the time for company is over */
+    uint64_t hlc;    /* what it has to come after; 0: nothing */
+    struct id16 log; /* the one that it may land in; all zero: any. No asynchronous calls are in it then */
+    bool moved;      /* it was refused here, since appends go to another log */
+    struct sh_append_id id; /* as it went out last; sequence 0: it has not, or was refused since */
+    uint32_t live;          /* calls that still wait for it */
+    bool led; /* the caller who opened it sees to it that it goes when the time for company is over */
     int64_t opened_ns, sent_ns, deadline_ns; /* sent_ns: first; deadline: of the youngest call */
     int64_t first_deadline_ns;               /* the earliest of all calls */
     struct buf body; /* SHC_ARRAY_HEAD bytes of room, then entries; frozen once not OPEN */
@@ -155,6 +160,7 @@ struct shc_queue {
     struct shc_lane lanes[SHC_LANES];
     uint32_t spares;
     uint64_t orders;
+    struct id16 log; /* that appends go to; all zero: not known yet */
     size_t bytes;
     uint32_t room_waiters, flush_waiters;
     pthread_cond_t room, answered;
@@ -176,6 +182,24 @@ enum sh_error shc_headers_check(const struct sh_header *headers, uint32_t count,
 void shc_headers_pack(const struct sh_header *headers, uint32_t count, struct buf *out);
 /* Appends the entry: the same bytes as entry_pack. */
 void shc_entry_put(struct buf *out, const struct sh_entry *e, size_t stream_bytes);
+/* What an append brings besides what the caller of sh_append gives. */
+struct shc_extra {
+    uint64_t hlc;        /* to come after; 0: nothing */
+    struct slice first;  /* an encoded entry before the others, for which the frame is not shared; or empty */
+    struct id16 log;     /* the one log that it may land in; all zero: any */
+    int64_t deadline_ns; /* CLOCK_MONOTONIC */
+};
+/* sh_append's checks; *bytes: what the entries take encoded. */
+enum sh_error shc_append_check(struct sh_client *c, const struct sh_entry *entries, uint32_t count,
+                               enum sh_ack ack, size_t *bytes);
+/* *moved: nothing was appended, since appends go to another log by now. */
+enum sh_error shc_append(struct sh_client *c, const struct sh_entry *entries, uint32_t count, enum sh_ack ack,
+                         const struct shc_extra *extra, struct sh_append_result *result, bool *moved);
+/* The log that appends go to; waits until the node has said it. False: not in time. */
+bool shc_wait_for_log(struct sh_client *c, int64_t deadline_ns, struct id16 *log);
+/* Keeps for sh_last_append of this thread who the append was, when `error` leaves its outcome unknown;
+ * first and count: its entries in the request. */
+void shc_keep_append(enum sh_error error, const struct sh_append_id *id, uint32_t first, uint32_t count);
 /* The batch's whole msgpack array. */
 struct slice shc_batch_array(struct shc_batch *b);
 
@@ -183,6 +207,17 @@ struct slice shc_batch_array(struct shc_batch *b);
 
 /* The token: array of [log uuid, LSN]; empty: nothing to wait for, or no session. */
 void shc_session_pack(const struct sh_session *session, struct buf *out);
+/* Prepares an append to that log under the session: appends to out an entry of kind `after`, which names what
+ * the session has seen of other logs and the log's frames do not come after yet; nothing when there is none.
+ */
+void shc_session_after(struct sh_session *session, struct id16 target, struct buf *out);
+/* The append that was prepared last has landed in that log, for which it was. */
+void shc_session_told(struct sh_session *session, struct id16 target);
+/* The highest HLC that it has written or seen; 0: none, or no session. */
+uint64_t shc_session_hlc(const struct sh_session *session);
+/* What a node answered was of that HLC; session may be NULL. */
+void shc_session_see_hlc(struct sh_session *session, uint64_t hlc);
+/* What a node has applied. */
 void shc_session_copy(struct sh_session *to, const struct sh_session *from);
 /* To an LSN, if it is not that far. */
 void shc_session_raise(struct sh_session *session, struct id16 log, uint64_t lsn);
@@ -203,13 +238,22 @@ struct shc_call {
     uint64_t number;
     uint64_t correlation;
     bool once;                    /* in: `unavailable` is an answer too */
+    bool bound;                   /* in: an append: it stays with the log that it was sent to */
+    int64_t patience_ns;          /* in: how long it may take; 0: timeout_ms of the options */
+    struct id16 log;              /* of a bound one: where it went last */
+    struct id16 for_log;          /* in: of a bound one: the only log that it may go to; all zero: any */
+    bool moved;                   /* it was not sent, since that is not the node's log any more */
+    bool parked;                  /* of a bound one: waits until the node has said which log it has */
+    bool uncertain;               /* of a bound one: may have landed without our seeing the answer */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
     enum sh_error error; /* SH_OK: reply is a body of reply_type */
     uint32_t reply_type; /* in: the one that is wanted */
     struct buf reply;
-    uint64_t expected; /* of an error */
+    uint64_t expected;   /* of an error */
+    uint8_t current[64]; /* of a conflict, msgpack */
+    size_t current_bytes;
     char detail[SHC_DETAIL_MAX];
 };
 
@@ -282,7 +326,8 @@ void shc_groups_end_callback(struct sh_client *c);
 struct shc_query {
     struct link_client *link;
     size_t endpoint; /* index of the one in use */
-    bool said_hello;
+    bool said_hello; /* and was answered, by the node of this log: */
+    struct id16 log;
     uint64_t hello; /* number of the request, 0 for none */
     bool know_cluster;
     uint8_t cluster[CLUSTER_ID_BYTES];
@@ -347,9 +392,21 @@ void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, c
 void shc_settle(struct sh_client *c, struct shc_batch *b, enum sh_error error, const char *detail);
 /* One asynchronous call is over; batch: what became of all of it. */
 void shc_end_call(struct sh_client *c, const struct shc_call_back *call, enum sh_error error,
-                  const char *detail, const struct sh_append_result *batch);
+                  const char *detail, const struct sh_append_result *batch, const struct sh_append_id *id);
 /* Wakes the callers of what was answered. */
 void shc_wake_callers(struct sh_client *c);
+
+/* sh_condition.c: a producer of appends with conditions, which one call uses at a time */
+struct shc_writer {
+    struct shc_writer *next;
+    struct id16 id;
+    uint32_t epoch;
+    uint64_t sequence; /* the last one that was answered well */
+};
+void shc_writers_free(struct sh_client *c);
+/* How long the node may wait with an answer: it gives up before the call does, since it can say how far it
+ * is. */
+uint64_t shc_wait_ms(const struct sh_client *c);
 
 struct sh_client {
     struct sh_options options;
@@ -368,9 +425,10 @@ struct sh_client {
     struct shc_queue queue;
     struct shc_query query;
     struct shc_sender sender;
-    uint64_t correlations;  /* the last one; the loop's */
-    atomic_bool connected;  /* the query link */
-    atomic_uint most_bytes; /* of one append; 0 while unknown */
+    struct shc_writer *writers; /* that are not in use; with the queue's lock */
+    uint64_t correlations;      /* the last one; the loop's */
+    atomic_bool connected;      /* the query link */
+    atomic_uint most_bytes;     /* of one append; 0 while unknown */
 };
 
 #endif

@@ -15,8 +15,7 @@ static enum sh_error malformed(void)
 /* Who was told of another group has been told of all of them, or is about to be. */
 #define HELLO_NS NS_PER_S
 
-/* The node gives up before the call does, since it can say how far it is. */
-static uint64_t wait_ms(const struct sh_client *c)
+uint64_t shc_wait_ms(const struct sh_client *c)
 {
     uint64_t ms = c->options.timeout_ms - c->options.timeout_ms / 10;
     return ms < 60000 ? ms : 60000;
@@ -123,11 +122,13 @@ static enum sh_error get_some(struct sh_client *c, struct sh_session *session, c
     pack_keys(keys, count, &packed);
     shc_session_pack(session, &token);
     const struct msg_kv_get ask = {
-        .keys = buf_slice(&packed), .after = buf_slice(&token), .wait_ms = wait_ms(c)};
+        .keys = buf_slice(&packed), .after = buf_slice(&token), .wait_ms = shc_wait_ms(c)};
     enum sh_error e = shc_ask(c, &call, MSG_kv_get, &ask, MSG_kv_get_reply, &reply);
     if (e == SH_OK && (!add_rows(rows, reply.rows, count) || rows->count == before ||
                        !shc_session_see(session, reply.applied)))
         e = malformed();
+    if (e == SH_OK)
+        shc_session_see_hlc(session, reply.hlc);
     shc_call_free(&call);
     buf_free(&packed);
     buf_free(&token);
@@ -246,13 +247,15 @@ enum sh_error sh_kv_scan(struct sh_client *c, struct sh_session *session, const 
         .most = most,
         .keys_only = o->keys_only,
         .after = buf_slice(&token),
-        .wait_ms = wait_ms(c),
+        .wait_ms = shc_wait_ms(c),
     };
     enum sh_error e = shc_ask(c, &call, MSG_kv_scan, &ask, MSG_kv_scan_reply, &reply);
     if (e == SH_OK && (!take_scan(&reply, most, rows) || !shc_session_see(session, reply.applied)))
         e = malformed();
     if (e != SH_OK)
         sh_rows_free(rows);
+    else
+        shc_session_see_hlc(session, reply.hlc);
     shc_call_free(&call);
     buf_free(&token);
     return e;

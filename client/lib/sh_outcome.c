@@ -30,13 +30,14 @@ static void unlink_batch(struct shc_queue *q, struct shc_batch *b)
 }
 
 void shc_end_call(struct sh_client *c, const struct shc_call_back *call, enum sh_error error,
-                  const char *detail, const struct sh_append_result *batch)
+                  const char *detail, const struct sh_append_result *batch, const struct sh_append_id *id)
 {
     struct sh_append_result result = *batch;
     result.first_lsn += call->first;
     result.count = call->count;
     shc_detail(detail);
     shc_groups_begin_callback(c);
+    shc_keep_append(error, id, call->first, call->count);
     call->fn(call->arg, error, error == SH_OK ? &result : NULL);
     shc_groups_end_callback(c);
 }
@@ -56,7 +57,7 @@ void shc_finish(struct sh_client *c, struct shc_batch *b, enum sh_error error, c
     b->error = error;
     snprintf(b->detail, sizeof b->detail, "%s", detail != NULL ? detail : "");
     for (uint32_t i = b->calls_expired; i < b->call_count; i++)
-        shc_end_call(c, &b->calls[i], error, b->detail, &b->result);
+        shc_end_call(c, &b->calls[i], error, b->detail, &b->result, &b->id);
     if (b->state == SHC_SENT)
         producer_of(c, b)->sent--;
     pthread_mutex_lock(&q->lock);
@@ -128,6 +129,7 @@ static void on_append_reply(struct sh_client *c, struct shc_batch *b, struct sli
     b->result.count = b->count;
     b->result.ack = (enum sh_ack)reply.ack;
     b->result.hlc = reply.hlc;
+    b->result.seen_hlc = reply.hlc > reply.clock ? reply.hlc : reply.clock;
     shc_settle(c, b, SH_OK, NULL);
 }
 

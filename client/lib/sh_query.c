@@ -46,11 +46,36 @@ static void call_later(struct sh_client *c, struct shc_call *call, int64_t delay
                    call->again_ns < call->deadline_ns ? call->again_ns : call->deadline_ns);
 }
 
+/* Of an append: not before the node has said which log it has, and to no other log once it may have landed.
+ * False: it waits for that, or has ended. */
+static bool may_go(struct sh_client *c, struct shc_call *call)
+{
+    const struct shc_query *query = &c->query;
+    call->parked = !query->said_hello;
+    if (call->parked) {
+        loop_timer_set(c->loop, &call->timer, call->deadline_ns);
+        return false;
+    }
+    if (call->uncertain && !id16_equal(call->log, query->log) && !c->options.at_least_once) {
+        end_call(c, call, SH_TIMEOUT, "the node is away; the outcome is unknown");
+        return false;
+    }
+    if (!id16_is_zero(call->for_log) && !id16_equal(call->for_log, query->log)) {
+        call->moved = true;
+        end_call(c, call, SH_UNAVAILABLE, "appends go to another log by now");
+        return false;
+    }
+    call->log = query->log;
+    return true;
+}
+
 static void send_call(struct sh_client *c, struct shc_call *call)
 {
     struct slice none = {0};
     call->again_ns = 0;
     call->number = 0;
+    if (call->bound && !may_go(c, call))
+        return;
     enum sh_error e = c->query.link == NULL ? SH_UNAVAILABLE
                                             : link_client_send(c->query.link, call->type, call->correlation,
                                                                buf_slice(&call->body), none, &call->number);
@@ -68,6 +93,11 @@ static void on_call_timer(void *arg)
     struct sh_client *c = call->client;
     if (loop_now_ns(c->loop) < call->deadline_ns)
         send_call(c, call);
+    else if (call->bound)
+        end_call(c, call, SH_TIMEOUT,
+                 call->refusal[0] != 0        ? call->refusal
+                 : atomic_load(&c->connected) ? "no answer in time"
+                                              : "no answer in time: the node cannot be reached");
     else if (call->refusal[0] != 0)
         end_call(c, call, SH_UNAVAILABLE, call->refusal);
     else if (atomic_load(&c->connected))
@@ -86,10 +116,14 @@ static void on_call_error(struct sh_client *c, struct shc_call *call, struct sli
     if (error.code == SH_OVERLOADED || (error.code == SH_UNAVAILABLE && !call->once)) {
         if (error.code == SH_UNAVAILABLE)
             memcpy(call->refusal, detail, sizeof detail);
+        call->uncertain = call->uncertain || error.code == SH_UNAVAILABLE;
         call_later(c, call, error.retry_ms > 0 ? (int64_t)error.retry_ms : CALL_AGAIN_MS);
         return;
     }
     call->expected = error.expected;
+    call->current_bytes = error.current.len;
+    if (error.current.len > 0)
+        memcpy(call->current, error.current.data, error.current.len); /* its limit is that of the field */
     end_call(c, call, error.code == SH_OK ? SH_INTERNAL : (enum sh_error)error.code, detail);
 }
 
@@ -129,6 +163,8 @@ void shc_call_start(struct sh_client *c, struct shc_call *call)
 {
     atomic_store(&call->done, 0);
     call->expected = 0;
+    call->current_bytes = 0;
+    call->uncertain = call->parked = call->moved = false;
     call->refusal[0] = 0;
     call->start = (struct shc_mail){.fn = start_call, .arg = call};
     call->client = c;
@@ -158,7 +194,9 @@ enum sh_error shc_ask(struct sh_client *c, struct shc_call *call, uint32_t type,
     }
     call->type = type;
     call->reply_type = reply_type;
-    call->deadline_ns = clock_mono_ns() + (int64_t)c->options.timeout_ms * NS_PER_MS;
+    call->deadline_ns =
+        clock_mono_ns() +
+        (call->patience_ns > 0 ? call->patience_ns : (int64_t)c->options.timeout_ms * NS_PER_MS);
     call->body.len = 0;
     msg_encode(type, message, &call->body);
     shc_call_start(c, call);
@@ -229,13 +267,35 @@ static void on_hello_reply(struct sh_client *c, struct slice body)
     memcpy(query->cluster, reply.cluster_id.data, CLUSTER_ID_BYTES);
     query->know_cluster = true;
     link_client_set_cluster(query->link, slice_of(query->cluster, CLUSTER_ID_BYTES));
-    atomic_store(&c->most_bytes, (unsigned)reply.max_append_bytes);
     if (reply.wal_link.len > 0 && is_local(endpoint_of(c)) && !c->options.no_direct)
         snprintf(endpoint, sizeof endpoint, "%.*s", (int)reply.wal_link.len,
                  (const char *)reply.wal_link.data);
     else
         snprintf(endpoint, sizeof endpoint, "%s", endpoint_of(c));
     shc_send_target(c, endpoint, reply.log);
+    shc_set(&c->most_bytes, (unsigned)reply.max_append_bytes);
+    query->said_hello = true;
+    query->log = reply.log;
+    for (struct shc_call *call = query->calls, *next; call != NULL; call = next) {
+        next = call->next; /* it may end here */
+        if (call->parked)
+            send_call(c, call);
+    }
+}
+
+/* The link is lost, or left: appends that are out wait for the node's next word, and are sent again to the
+ * same log only. */
+static void park_bound_calls(struct sh_client *c)
+{
+    struct shc_query *query = &c->query;
+    query->said_hello = false;
+    for (struct shc_call *call = query->calls; call != NULL; call = call->next) {
+        if (!call->bound || call->number == 0)
+            continue;
+        link_client_forget(query->link, call->number);
+        call->number = 0;
+        call->parked = call->uncertain = true;
+    }
 }
 
 static void on_hello_again(void *arg)
@@ -277,6 +337,7 @@ static void on_state(void *arg, bool connected)
         loop_timer_cancel(c->loop, &c->query.stuck);
         say_hello(c);
     } else {
+        park_bound_calls(c);
         arm_stuck(c, SWITCH_MS);
     }
 }
@@ -323,6 +384,7 @@ static void open_endpoint(struct sh_client *c)
         .on_state = on_state,
         .arg = c,
     };
+    park_bound_calls(c);
     if (query->link != NULL)
         link_client_close(query->link);
     query->link = NULL;
@@ -334,7 +396,7 @@ static void open_endpoint(struct sh_client *c)
         query->link = NULL; /* endpoints were checked by sh_open */
     arm_stuck(c, SWITCH_MS);
     for (struct shc_call *call = query->calls; call != NULL; call = call->next)
-        if (call->again_ns == 0)
+        if (call->again_ns == 0 && !call->parked)
             send_call(c, call);
 }
 

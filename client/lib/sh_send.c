@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TICK_MAX_MS = 250 };
+enum { TICK_MAX_MS = 250, LANE_EPOCH = 1 };
 
 /* ---------------------------------------------------------------- sending */
 
@@ -34,6 +34,13 @@ static void start_producer(struct shc_producer *p)
     p->next_sequence = 1;
     p->settled = p->expected = 0;
     p->draining = p->anew = false;
+}
+
+/* It has not landed, or not in the log that it goes to now. With the queue's lock. */
+static void forget_sequence(struct shc_batch *b)
+{
+    b->sequence = b->id.sequence = 0;
+    b->uncertain = false;
 }
 
 /* Everything frozen is answered: what was rejected gets new sequences. With the queue's lock. */
@@ -51,9 +58,15 @@ static void end_drain(struct sh_client *c, enum sh_ack ack)
         if (b->ack != ack || b->state != SHC_REJECTED)
             continue;
         b->state = SHC_READY;
-        b->sequence = 0;
-        b->uncertain = false;
+        forget_sequence(b);
     }
+}
+
+/* Nobody waits for it, and it is not on its way: it must not go any more, since its callers may have asked
+ * whether it landed. */
+static bool is_given_up(const struct shc_batch *b)
+{
+    return b->live == 0 && b->sequence == 0;
 }
 
 /* The first batch of the lane that may go; NULL when there is none. With the queue's lock. */
@@ -69,7 +82,7 @@ static struct shc_batch *first_unsent(struct sh_client *c, enum sh_ack ack)
         end_drain(c, ack);
         b = c->queue.head;
     }
-    while (b != NULL && (b->ack != ack || b->state == SHC_SENT))
+    while (b != NULL && (b->ack != ack || b->state == SHC_SENT || is_given_up(b)))
         b = b->next;
     return b;
 }
@@ -136,10 +149,11 @@ static void append_head(struct sh_client *c, const struct shc_batch *b, struct b
     static const uint8_t placeholder[] = {0xc0}; /* nil, one byte, where the entries go */
     struct msg_append m = {
         .producer = c->sender.producers[b->ack].id,
-        .epoch = 1,
+        .epoch = LANE_EPOCH,
         .sequence = b->sequence,
         .ack = b->ack,
         .timeout_ms = c->options.ack_timeout_ms,
+        .hlc = b->hlc,
         .entries = slice_of(placeholder, sizeof placeholder),
     };
     msg_encode(MSG_append, &m, head);
@@ -161,11 +175,23 @@ static bool refuse_unsent(struct sh_client *c, struct shc_batch *b, enum sh_erro
     struct shc_producer *p = &c->sender.producers[b->ack];
     if (b->sequence > 0 && b->sequence + 1 == p->next_sequence)
         p->next_sequence--;
-    b->sequence = 0;
+    pthread_mutex_lock(&c->queue.lock);
+    forget_sequence(b);
+    pthread_mutex_unlock(&c->queue.lock);
     if (leave_to_own_thread(c))
         return false;
     shc_finish(c, b, error, detail);
     return true;
+}
+
+/* For callers whose time is over. */
+static void name_batch(struct sh_client *c, struct shc_batch *b)
+{
+    pthread_mutex_lock(&c->queue.lock);
+    b->id.epoch = LANE_EPOCH;
+    b->id.sequence = b->sequence;
+    memcpy(b->id.producer, c->sender.producers[b->ack].id.bytes, sizeof b->id.producer);
+    pthread_mutex_unlock(&c->queue.lock);
 }
 
 /* False: no more can be sent in this turn. */
@@ -173,6 +199,13 @@ static bool send_batch(struct sh_client *c, struct shc_batch *b)
 {
     struct shc_producer *p = &c->sender.producers[b->ack];
     struct slice entries = shc_batch_array(b);
+    if (b->sequence == 0 && !id16_is_zero(b->log) && !id16_equal(b->log, c->sender.log)) {
+        b->moved = !id16_equal(b->log, c->sender.wanted_log);
+        if (!b->moved)
+            return false; /* the link is about to follow */
+        return refuse_unsent(c, b, SH_UNAVAILABLE, "appends go to another log by now");
+    }
+    b->moved = false;
     if (b->sequence == 0) {
         unsigned most = atomic_load(&c->most_bytes);
         if (most > 0 && entries.len > most)
@@ -183,6 +216,7 @@ static bool send_batch(struct sh_client *c, struct shc_batch *b)
         b->correlation = shc_correlation(c);
     struct buf head = {0};
     append_head(c, b, &head);
+    name_batch(c, b);
     enum sh_error e =
         link_client_send(c->sender.link, MSG_append, b->correlation, buf_slice(&head), entries, &b->number);
     buf_free(&head);
@@ -239,6 +273,7 @@ static bool expire_one(struct sh_client *c, int64_t now_ns)
 {
     struct shc_queue *q = &c->queue;
     struct shc_call_back call = {0};
+    struct sh_append_id id = {.sequence = 0};
     pthread_mutex_lock(&q->lock);
     for (struct shc_batch *b = q->head; b != NULL && call.fn == NULL; b = b->next) {
         if (b->calls_expired == b->call_count)
@@ -246,11 +281,12 @@ static bool expire_one(struct sh_client *c, int64_t now_ns)
         if (b->calls[b->calls_expired].deadline_ns > now_ns)
             continue;
         call = b->calls[b->calls_expired++];
+        id = b->id;
         b->live--;
     }
     pthread_mutex_unlock(&q->lock);
     if (call.fn != NULL)
-        shc_end_call(c, &call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0});
+        shc_end_call(c, &call, SH_TIMEOUT, "no answer in time", &(struct sh_append_result){0}, &id);
     return call.fn != NULL;
 }
 
@@ -357,8 +393,7 @@ static void take_back(struct sh_client *c, bool same_log)
         }
         if (!same_log && b->state != SHC_OPEN) {
             b->state = SHC_READY;
-            b->sequence = 0;
-            b->uncertain = false;
+            forget_sequence(b);
         }
     }
     pthread_mutex_unlock(&c->queue.lock);
@@ -410,6 +445,9 @@ void shc_send_target(struct sh_client *c, const char *endpoint, struct id16 log)
     struct shc_sender *s = &c->sender;
     snprintf(s->wanted_endpoint, sizeof s->wanted_endpoint, "%s", endpoint);
     s->wanted_log = log;
+    pthread_mutex_lock(&c->queue.lock);
+    c->queue.log = log;
+    pthread_mutex_unlock(&c->queue.lock);
     s->move = s->link == NULL || strcmp(endpoint, s->endpoint) != 0 || !id16_equal(log, s->log);
 } /* the round's hook moves */
 

@@ -11,12 +11,18 @@ enum { SESSION_LOGS_MAX = 256 };
 struct session_log {
     struct id16 log;
     uint64_t lsn;
+    uint64_t sent; /* by the last append that was prepared: up to where it names that log; 0: not */
+    uint64_t told; /* up to where the frames of the log `told` do */
 };
 
 struct sh_session {
     struct session_log logs[SESSION_LOGS_MAX];
     size_t count;
+    uint64_t hlc;     /* the highest that was written or seen */
+    struct id16 told; /* the log that was written to last */
 };
+
+static const char hlc_line[] = "hlc ";
 
 struct sh_session *sh_session_new(void)
 {
@@ -39,7 +45,7 @@ void shc_session_raise(struct sh_session *s, struct id16 log, uint64_t lsn)
     }
     if (s->count == SESSION_LOGS_MAX)
         memmove(s->logs, s->logs + 1, --s->count * sizeof *s->logs);
-    s->logs[s->count++] = (struct session_log){log, lsn};
+    s->logs[s->count++] = (struct session_log){.log = log, .lsn = lsn};
 }
 
 void sh_session_wrote(struct sh_session *session, const struct sh_append_result *result)
@@ -47,6 +53,18 @@ void sh_session_wrote(struct sh_session *session, const struct sh_append_result 
     struct id16 log;
     memcpy(log.bytes, result->log, sizeof log.bytes);
     shc_session_raise(session, log, result->first_lsn + result->count - 1);
+    shc_session_see_hlc(session, result->seen_hlc > result->hlc ? result->seen_hlc : result->hlc);
+}
+
+void shc_session_see_hlc(struct sh_session *session, uint64_t hlc)
+{
+    if (session != NULL && hlc > session->hlc)
+        session->hlc = hlc;
+}
+
+uint64_t shc_session_hlc(const struct sh_session *session)
+{
+    return session != NULL ? session->hlc : 0;
 }
 
 char *sh_session_text(const struct sh_session *session)
@@ -57,12 +75,14 @@ char *sh_session_text(const struct sh_session *session)
         id16_format(session->logs[i].log, uuid);
         buf_printf(&text, "%s %" PRIu64 "\n", uuid, session->logs[i].lsn);
     }
+    if (session->hlc > 0)
+        buf_printf(&text, "%s%" PRIu64 "\n", hlc_line, session->hlc);
     buf_cstr(&text);
     return (char *)text.data;
 }
 
 /* Digits; false: none, or more than 64 bits. */
-static bool parse_lsn(const char **at, uint64_t *out)
+static bool parse_number(const char **at, uint64_t *out)
 {
     const char *digit = *at;
     *out = 0;
@@ -84,7 +104,18 @@ static bool parse_line(const char **at, struct session_log *out)
         return false;
     memcpy(uuid, *at, UUID_BYTES);
     *at += UUID_BYTES + 1;
-    return id16_parse(uuid, &out->log) && parse_lsn(at, &out->lsn) && *(*at)++ == '\n';
+    return id16_parse(uuid, &out->log) && parse_number(at, &out->lsn) && *(*at)++ == '\n';
+}
+
+/* The same with the line of the HLC. */
+static bool parse_hlc(const char **at, struct sh_session *out)
+{
+    uint64_t hlc;
+    *at += sizeof hlc_line - 1;
+    if (!parse_number(at, &hlc) || *(*at)++ != '\n')
+        return false;
+    shc_session_see_hlc(out, hlc);
+    return true;
 }
 
 enum sh_error sh_session_take(struct sh_session *session, const char *text)
@@ -92,6 +123,8 @@ enum sh_error sh_session_take(struct sh_session *session, const char *text)
     struct sh_session found = {.count = 0};
     for (const char *at = text; *at != 0;) {
         struct session_log log;
+        if (strncmp(at, hlc_line, sizeof hlc_line - 1) == 0 && parse_hlc(&at, &found))
+            continue;
         if (found.count == SESSION_LOGS_MAX || !parse_line(&at, &log)) {
             shc_detail("not the text of a session");
             return SH_BAD_REQUEST;
@@ -100,7 +133,51 @@ enum sh_error sh_session_take(struct sh_session *session, const char *text)
     }
     for (size_t i = 0; i < found.count; i++)
         shc_session_raise(session, found.logs[i].log, found.logs[i].lsn);
+    shc_session_see_hlc(session, found.hlc);
     return SH_OK;
+}
+
+/* What the log does not come after anyway. */
+static bool is_untold(const struct sh_session *s, struct id16 target, const struct session_log *l)
+{
+    return !id16_equal(l->log, target) && l->lsn > (id16_equal(s->told, target) ? l->told : 0);
+}
+
+void shc_session_after(struct sh_session *s, struct id16 target, struct buf *out)
+{
+    struct buf positions = {0};
+    msgpack_packer pk;
+    size_t count = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        bool is_named = is_untold(s, target, &s->logs[i]);
+        s->logs[i].sent = is_named ? s->logs[i].lsn : 0;
+        count += is_named;
+    }
+    if (count == 0)
+        return;
+    mp_packer(&pk, &positions);
+    msgpack_pack_array(&pk, count);
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->logs[i].sent == 0)
+            continue;
+        msgpack_pack_array(&pk, 2);
+        mp_pack_bin(&pk, slice_of(s->logs[i].log.bytes, sizeof s->logs[i].log.bytes));
+        msgpack_pack_uint64(&pk, s->logs[i].sent);
+    }
+    const struct entry after = {.kind = ENTRY_AFTER, .after = buf_slice(&positions)};
+    mp_packer(&pk, out);
+    entry_pack(&pk, &after);
+    buf_free(&positions);
+}
+
+void shc_session_told(struct sh_session *s, struct id16 target)
+{
+    bool is_same = id16_equal(s->told, target);
+    for (size_t i = 0; i < s->count; i++) {
+        uint64_t before = is_same ? s->logs[i].told : 0;
+        s->logs[i].told = s->logs[i].sent > before ? s->logs[i].sent : before;
+    }
+    s->told = target;
 }
 
 void shc_session_copy(struct sh_session *to, const struct sh_session *from)

@@ -303,6 +303,7 @@ static enum sh_error next_event(struct sh_stream *s, struct sh_event *event)
     s->events = m;
     s->events_left--;
     shc_session_raise(s->position, log, event->lsn);
+    shc_session_see_hlc(s->session, event->hlc);
     return SH_OK;
 }
 

@@ -35,7 +35,7 @@ static uint64_t find_sequence(struct node *n, const struct msg_append *m, const 
     uint64_t highest = 0;
     *found = NULL;
     for (size_t i = 0; i < n->frame_count; i++) {
-        if (!id16_equal(n->frames[i].producer, m->producer))
+        if (!id16_equal(n->frames[i].producer, m->producer) || n->frames[i].epoch != m->epoch)
             continue;
         highest = n->frames[i].sequence > highest ? n->frames[i].sequence : highest;
         if (n->frames[i].sequence == m->sequence)
@@ -55,6 +55,8 @@ static const struct stored *store(struct node *n, const struct msg_append *m)
                          .lsn = n->next_lsn,
                          .count = count,
                          .producer = m->producer,
+                         .epoch = m->epoch,
+                         .hlc = m->hlc,
                          .sequence = m->sequence,
                          .ack = m->ack};
     memcpy(n->arena + s->at, m->entries.data, s->len);
@@ -63,12 +65,44 @@ static const struct stored *store(struct node *n, const struct msg_append *m)
     return s;
 }
 
-static void on_append(struct node *n, const struct link_request *request)
+static void refuse_conflict(struct node *n, struct link_token token)
+{
+    struct buf current = {0};
+    msgpack_packer pk;
+    mp_packer(&pk, &current);
+    msgpack_pack_array(&pk, 4);
+    msgpack_pack_uint64(&pk, 1);
+    mp_pack_bin(&pk, slice_of(n->log.bytes, sizeof n->log.bytes));
+    msgpack_pack_uint64(&pk, n->current_lsn);
+    msgpack_pack_uint64(&pk, n->current_lsn << 16);
+    const struct msg_error error = {.code = SH_CONFLICT, .current = buf_slice(&current)};
+    link_server_refuse(node_server, token, &error);
+    buf_free(&current);
+}
+
+/* The fields of an append_if are among those of an append, but for what it depends on. */
+static struct msg_append decode_append(const struct link_request *request)
 {
     struct msg_append m;
-    const struct stored *s;
-    enum sh_error e = msg_decode(MSG_append, request->body, &m);
+    struct msg_append_if with;
+    enum sh_error e = request->type == MSG_append ? msg_decode(MSG_append, request->body, &m)
+                                                  : msg_decode(MSG_append_if, request->body, &with);
     assert(e == SH_OK);
+    if (request->type == MSG_append_if)
+        m = (struct msg_append){.producer = with.producer,
+                                .epoch = with.epoch,
+                                .sequence = with.sequence,
+                                .ack = with.ack,
+                                .timeout_ms = with.timeout_ms,
+                                .hlc = with.hlc,
+                                .entries = with.entries};
+    return m;
+}
+
+static void on_append(struct node *n, const struct link_request *request)
+{
+    struct msg_append m = decode_append(request);
+    const struct stored *s;
     if (n->appends < CORRELATIONS_MAX)
         n->correlations[n->appends] = request->correlation;
     n->appends++;
@@ -84,6 +118,10 @@ static void on_append(struct node *n, const struct link_request *request)
     if (s == NULL && m.sequence != highest + 1) {
         n->conflicts++;
         node_refuse(request->token, highest == 0 ? SH_SEQUENCE_EXPIRED : SH_CONFLICT, highest + 1);
+        return;
+    }
+    if (s == NULL && request->type == MSG_append_if && n->current_lsn > 0) {
+        refuse_conflict(n, request->token);
         return;
     }
     if (n->refuse_after > 0) {
@@ -102,6 +140,20 @@ static void on_append(struct node *n, const struct link_request *request)
         n->held[n->held_count++] = (struct held){request->token, reply};
     else
         node_answer(request->token, MSG_append_reply, &reply);
+}
+
+static void on_producer_status(struct node *n, const struct link_request *request)
+{
+    struct msg_producer_status m;
+    const struct stored *s;
+    enum sh_error e = msg_decode(MSG_producer_status, request->body, &m);
+    assert(e == SH_OK);
+    const struct msg_append asked = {.producer = m.producer, .epoch = m.epoch, .sequence = m.sequence};
+    find_sequence(n, &asked, &s);
+    struct msg_producer_status_reply reply = {.log = n->log, .state = 1};
+    if (s != NULL)
+        reply = (struct msg_producer_status_reply){.log = n->log, .lsn = s->lsn, .count = s->count};
+    node_answer(request->token, MSG_producer_status_reply, &reply);
 }
 
 static void pack_frame(struct node *n, const struct stored *s, struct buf *out)
@@ -186,12 +238,14 @@ static void on_request(void *arg, const struct link_request *request)
     status.durable_lsn = n->next_lsn - 1;
     if (node_on_members(n, request) || node_on_groups(n, request))
         ;
-    else if (request->type == MSG_append)
+    else if (request->type == MSG_append || request->type == MSG_append_if)
         on_append(n, request);
     else if (request->type == MSG_read)
         on_read(n, request);
     else if (request->type == MSG_log_info)
         on_log_info(n, request);
+    else if (request->type == MSG_producer_status)
+        on_producer_status(n, request);
     else if (request->type == MSG_replicas)
         node_on_replicas(n, request->token);
     else if (request->type == MSG_status)

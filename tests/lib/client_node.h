@@ -25,8 +25,8 @@ struct stored {
     uint64_t lsn;
     uint32_t count;
     struct id16 producer;
-    uint64_t sequence;
-    uint64_t ack;
+    uint64_t epoch, sequence;
+    uint64_t ack, hlc;
 };
 
 struct held {
@@ -54,6 +54,7 @@ struct node {
     enum sh_error refuse;  /* with this... */
     uint32_t refuse_count; /* ...so many appends... */
     uint32_t refuse_after; /* ...after so many accepted ones */
+    uint64_t current_lsn; /* refuses new append_ifs: this LSN of its log is there instead; 0: it takes them */
     /* the cluster, client_node_members.c: */
     struct id16 series;
     uint64_t event_first, event_next; /* numbers kept; event n is of the kind n % 15 + 1, about "m<n>" */
