@@ -103,7 +103,8 @@ static void print(const struct ctl *ctl, const struct sh_event *e, bool with_log
     if (ctl->format == CTL_JSON) {
         print_json(e, with_log);
     } else if (ctl->format == CTL_RAW) {
-        fwrite_unlocked(e->payload, 1, e->payload_bytes, stdout);
+        if (e->payload_bytes > 0)
+            fwrite_unlocked(e->payload, 1, e->payload_bytes, stdout);
         putc_unlocked('\n', stdout);
     } else {
         print_text(ctl, e, with_log, scratch);
