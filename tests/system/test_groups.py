@@ -96,7 +96,7 @@ class Groups(unittest.TestCase):
         for name, node in self.cluster.nodes.items():
             group = self.group_of_log[self.logs[name]]
             entries = map(json.loads, node.ctl("--format", "json", "read").stdout.splitlines())
-            seen = {entry.get("key") or entry["stream"] for entry in entries}
+            seen = {entry.get("key") or entry.get("stream", "") for entry in entries}
             mine = {one for one in seen if one.startswith(self.prefix)}
             self.assertLessEqual(mine, {*keys[group], *streams[group]}, name)
             found[group] |= mine
