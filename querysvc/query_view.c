@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "query_token.h"
 #include "view.h"
 
 enum {
@@ -67,52 +68,11 @@ static const struct view_state *state_of(struct query *q)
     return &qv->state;
 }
 
-static bool next_place(struct mp *m, struct view_place *out)
-{
-    struct slice log;
-    uint32_t parts;
-    if (!mp_array(m, &parts) || parts != 2 || !mp_bin(m, &log) || log.len != sizeof out->log.bytes ||
-        !mp_uint(m, &out->lsn))
-        return false;
-    memcpy(out->log.bytes, log.data, log.len);
-    return true;
-}
-
-/* 1: applied. 0: not yet. -1: malformed. */
-static int is_applied(struct query *q, struct slice after)
-{
-    const struct view_state *state = state_of(q);
-    struct mp m = mp_of(after);
-    struct view_place want;
-    uint32_t count;
-    int applied = 1;
-    if (after.len == 0)
-        return 1;
-    if (!mp_array(&m, &count))
-        return -1;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!next_place(&m, &want))
-            return -1;
-        const struct view_place *have = view_place_of(&state->applied, want.log);
-        if (want.lsn > 0 && (have == NULL || have->lsn < want.lsn))
-            applied = 0;
-    }
-    return applied;
-}
-
 static struct slice pack_applied(struct query *q)
 {
     struct query_view *qv = q->view;
-    const struct view_vector *vector = &state_of(q)->applied;
-    msgpack_packer pk;
     qv->applied.len = 0;
-    mp_packer(&pk, &qv->applied);
-    msgpack_pack_array(&pk, vector->count);
-    for (size_t i = 0; i < vector->count; i++) {
-        msgpack_pack_array(&pk, 2);
-        mp_pack_bin(&pk, slice_of(vector->all[i].log.bytes, sizeof vector->all[i].log.bytes));
-        msgpack_pack_uint64(&pk, vector->all[i].lsn);
-    }
+    token_pack(&state_of(q)->applied, &qv->applied);
     return buf_slice(&qv->applied);
 }
 
@@ -441,22 +401,14 @@ static void answer_request(struct query *q, struct link_token token, uint32_t ty
 static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
 {
     const struct view_state *state = state_of(q);
-    struct mp m = mp_of(after);
-    char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT] = "";
-    struct view_place want = {0};
-    uint32_t count = 0;
-    uint64_t have = 0;
-    mp_array(&m, &count);
-    for (uint32_t i = 0; i < count && next_place(&m, &want); i++) {
-        const struct view_place *place = view_place_of(&state->applied, want.log);
-        have = place != NULL ? place->lsn : 0;
-        if (have < want.lsn)
-            break;
-    }
+    char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT];
+    struct view_place want;
+    token_missing(&state->applied, after, &want);
+    const struct view_place *have = view_place_of(&state->applied, want.log);
     id16_format(want.log, uuid);
     snprintf(text, sizeof text, "log %s is wanted up to LSN %llu, and applied here up to %llu%s%s", uuid,
-             (unsigned long long)want.lsn, (unsigned long long)have, state->error[0] != 0 ? ": " : "",
-             state->error);
+             (unsigned long long)want.lsn, (unsigned long long)(have != NULL ? have->lsn : 0),
+             state->error[0] != 0 ? ": " : "", state->error);
     query_refuse(q, w->token, SH_TIMEOUT, text, 0);
 }
 
@@ -478,13 +430,13 @@ static void look_at_waits(struct query *q)
     while ((w = *at) != NULL) {
         struct slice after = after_of(w->type, buf_slice(&w->body));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
-        if (is_applied(q, after) == 0 && !is_over) {
+        if (token_is_applied(&state_of(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
             continue;
         }
         *at = w->next;
         qv->wait_count--;
-        if (is_applied(q, after) == 0)
+        if (token_is_applied(&state_of(q)->applied, after) == 0)
             refuse_late(q, w, after);
         else
             answer_request(q, w->token, w->type, buf_slice(&w->body));
@@ -523,7 +475,7 @@ void query_on_kv(struct query *q, const struct link_request *request)
     }
     bool is_get = request->type == MSG_kv_get;
     uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = is_applied(q, is_get ? m.get.after : m.scan.after);
+    int applied = token_is_applied(&state_of(q)->applied, is_get ? m.get.after : m.scan.after);
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
