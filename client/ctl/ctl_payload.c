@@ -5,7 +5,13 @@
 
 #include "frame.h"
 
-static const char *const kind_names[] = {"event", "put", "delete", "add"};
+static const char *const kind_names[] = {"event", "put", "delete", "add", NULL, "cursor"};
+
+/* NULL: of a newer version. */
+static const char *kind_name(uint8_t kind)
+{
+    return kind < sizeof kind_names / sizeof kind_names[0] ? kind_names[kind] : NULL;
+}
 
 static void print_json(const struct sh_event *e)
 {
@@ -16,11 +22,11 @@ static void print_json(const struct sh_event *e)
     json_uint(&j, "lsn", e->lsn);
     json_uint(&j, "time_ms", e->hlc >> 16);
     json_uint(&j, "hlc", e->hlc);
-    json_text(&j, "kind", e->kind <= ENTRY_ADD ? kind_names[e->kind] : kind);
+    json_text(&j, "kind", kind_name(e->kind) != NULL ? kind_name(e->kind) : kind);
     if (e->kind == ENTRY_EVENT) {
         json_slice(&j, "stream", slice_of(e->stream, e->stream_bytes));
         json_bytes(&j, "payload", slice_of(e->payload, e->payload_bytes));
-    } else if (e->kind <= ENTRY_ADD) {
+    } else if (kind_name(e->kind) != NULL) {
         json_bytes(&j, "key", slice_of(e->key, e->key_bytes));
         if (e->kind == ENTRY_PUT)
             json_bytes(&j, "payload", slice_of(e->payload, e->payload_bytes));
@@ -44,8 +50,8 @@ static void print_text(const struct ctl *ctl, const struct sh_event *e, struct b
             buf_printf(line, "%s  ", ctl_style(ctl, CTL_PLAIN));
         }
         ctl_safe(line, slice_of(e->payload, e->payload_bytes));
-    } else if (e->kind <= ENTRY_ADD) {
-        buf_printf(line, "%s ", kind_names[e->kind]);
+    } else if (kind_name(e->kind) != NULL) {
+        buf_printf(line, "%s ", kind_name(e->kind));
         ctl_safe(line, slice_of(e->key, e->key_bytes));
         if (e->kind == ENTRY_ADD)
             buf_printf(line, " %+" PRId64, e->delta);

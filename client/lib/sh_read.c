@@ -245,8 +245,8 @@ static void fill_event(const struct sh_reader *r, const struct entry *e, uint64_
         .stream_bytes = e->stream.len,
         .key = e->key.data,
         .key_bytes = e->key.len,
-        .payload = e->value.data,
-        .payload_bytes = e->value.len,
+        .payload = e->kind != ENTRY_CURSOR ? e->value.data : NULL,
+        .payload_bytes = e->kind != ENTRY_CURSOR ? e->value.len : 0,
         .delta = e->delta,
     };
     memcpy(out->log, r->answer_log.bytes, sizeof out->log);
