@@ -5,6 +5,7 @@
 
 #include "frame.h"
 #include "hlc.h"
+#include "view_cursor.h"
 
 static const char applied[] = "Mapplied";
 enum { PLACE_PARTS = 4 };
@@ -115,6 +116,7 @@ struct applying {
     struct view_store *store;
     struct view_version version; /* of the next entry */
     struct buf key, row;
+    uint64_t cursors; /* of them */
 };
 
 /* Ends where a reading of the clock does: a ttl beyond that is as good as none. */
@@ -147,6 +149,23 @@ static void apply_add(struct applying *a, const struct entry *e)
     view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
 }
 
+static void apply_cursor(struct applying *a, const struct entry *e)
+{
+    const struct view_cursor cursor = {
+        .epoch = e->epoch,
+        .owner = e->owner,
+        .version = a->version,
+        .expires_ms = (uint64_t)hlc_ms(a->version.hlc) + e->ttl_ms,
+        .ttl_ms = e->ttl_ms,
+        .deleted = e->deleted,
+        .position = e->value,
+    };
+    view_cursor_encode(&cursor, &a->row);
+    view_key_row(VIEW_CURSOR, e->key, &a->key);
+    view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    a->cursors++;
+}
+
 static void apply_entry(struct applying *a, const struct entry *e)
 {
     a->row.len = 0;
@@ -154,6 +173,13 @@ static void apply_entry(struct applying *a, const struct entry *e)
         apply_value(a, e);
     else if (e->kind == ENTRY_ADD)
         apply_add(a, e);
+    else if (e->kind == ENTRY_CURSOR)
+        apply_cursor(a, e);
+}
+
+static bool is_known(uint64_t kind)
+{
+    return kind <= ENTRY_ADD || kind == ENTRY_CURSOR;
 }
 
 /* All or nothing of it, so the kinds are looked at before anything is gathered. */
@@ -167,14 +193,14 @@ static enum sh_error check_kinds(struct slice body, uint32_t expected)
     for (uint32_t i = 0; i < count; i++) {
         if (entry_next(&m, &e) != SH_OK)
             return SH_CORRUPT;
-        if (e.kind > ENTRY_ADD)
+        if (!is_known(e.kind))
             return SH_VERSION_MISMATCH;
     }
     return SH_OK;
 }
 
-static enum sh_error apply_frame(struct view_store *store, struct view_place *place,
-                                 const struct frame_header *h, struct slice body)
+static enum sh_error apply_frame(struct view_store *store, struct view_vector *vector,
+                                 struct view_place *place, const struct frame_header *h, struct slice body)
 {
     struct applying a = {.store = store, .version = {h->hlc, place->log, h->base_lsn}};
     enum sh_error error = check_kinds(body, h->count);
@@ -189,6 +215,7 @@ static enum sh_error apply_frame(struct view_store *store, struct view_place *pl
         apply_entry(&a, &e);
     }
     *place = (struct view_place){place->log, h->base_lsn + h->count - 1, h->hlc, h->checksum};
+    vector->cursors += a.cursors;
     buf_free(&a.key);
     buf_free(&a.row);
     return SH_OK;
@@ -241,7 +268,7 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
             return SH_CORRUPT;
         if (h.kind != FRAME_DATA || h.base_lsn + h.count - 1 <= place->lsn)
             continue;
-        error = h.base_lsn == place->lsn + 1 ? apply_frame(store, place, &h, body) : SH_CORRUPT;
+        error = h.base_lsn == place->lsn + 1 ? apply_frame(store, vector, place, &h, body) : SH_CORRUPT;
     }
     return error;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "view_cursor.h"
 
 enum { TAG_VALUE = 1, TAG_TOMBSTONE = 2, TAG_SUMS = 3, TAG_ADDITIONS = 4 };
 enum { VALUE_HEAD = 41, SUM_BYTES = 32 };
@@ -205,6 +206,8 @@ bool view_merge(struct slice key, const struct slice *existing, const struct sli
         return merge_values(existing, changes, count, out);
     if (key.data[0] == VIEW_COUNTER)
         return merge_counters(existing, changes, count, false, out);
+    if (key.data[0] == VIEW_CURSOR)
+        return view_cursor_merge(existing, changes, count, out);
     return false;
 }
 
@@ -216,5 +219,7 @@ bool view_merge_changes(struct slice key, const struct slice *changes, size_t co
         return merge_values(NULL, changes, count, out);
     if (key.data[0] == VIEW_COUNTER)
         return merge_counters(NULL, changes, count, true, out);
+    if (key.data[0] == VIEW_CURSOR)
+        return view_cursor_merge(NULL, changes, count, out);
     return false;
 }

@@ -14,6 +14,7 @@ enum view_kind {
     VIEW_META = 'M',
     VIEW_KEY = 'K',     /* a key's value */
     VIEW_COUNTER = 'C', /* a key's counter */
+    VIEW_CURSOR = 'U',  /* view_cursor.h */
 };
 
 /* ---- a key's value: the put or delete with the highest version wins ---- */
