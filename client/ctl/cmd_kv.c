@@ -10,92 +10,7 @@
 #include "frame.h"
 #include "vfs.h"
 
-enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000, READ_BYTES = 1 << 16 };
-#define SESSION_OPTION                                                                                       \
-    {                                                                                                        \
-        "session", 's', CTL_WORD, "FILE",                                                                    \
-            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
-            0, 0                                                                                             \
-    }
-
-/* ---------------------------------------------------------------- sessions */
-
-struct kv_run {
-    struct ctl *ctl;
-    struct sh_client *client;
-    struct sh_session *session; /* NULL without --session */
-    const char *file;
-};
-
-/* Reads all of a stream, of a file, ... */
-static bool read_all(FILE *in, struct buf *out)
-{
-    size_t got;
-    do {
-        got = fread(buf_reserve(out, READ_BYTES), 1, READ_BYTES, in);
-        out->len += got;
-    } while (got > 0);
-    return ferror(in) == 0;
-}
-
-static int take_file(struct kv_run *run)
-{
-    struct buf text = {0};
-    FILE *in = fopen(run->file, "re");
-    if (in == NULL && errno == ENOENT)
-        return CTL_DONE; /* a new session */
-    if (in == NULL)
-        return ctl_fail_path(run->ctl, run->file, errno);
-    bool good = read_all(in, &text);
-    fclose(in);
-    int code = CTL_DONE;
-    if (!good)
-        code = ctl_fail_path(run->ctl, run->file, EIO);
-    else if (memchr(buf_cstr(&text), 0, text.len) != NULL ||
-             sh_session_take(run->session, buf_cstr(&text)) != SH_OK)
-        code = ctl_fail_text(run->ctl, run->file, SH_BAD_REQUEST,
-                             "not the file of a session: a line for each log, its uuid and an LSN");
-    buf_free(&text);
-    return code;
-}
-
-/* Replaces it: a kill leaves the old one or the new one. */
-static int keep_file(struct kv_run *run)
-{
-    char dir[PATH_MAX];
-    if (run->session == NULL)
-        return CTL_DONE;
-    char *text = sh_session_text(run->session);
-    vfs_parent(run->file, dir);
-    const char *slash = strrchr(run->file, '/');
-    int result = vfs_replace_file(vfs_posix(), slash != NULL ? dir : ".",
-                                  slash != NULL ? slash + 1 : run->file, text, strlen(text));
-    free(text);
-    return result < 0 ? ctl_fail_path(run->ctl, run->file, -result) : CTL_DONE;
-}
-
-static int open_run(struct ctl *ctl, struct kv_run *run)
-{
-    int code = CTL_DONE;
-    *run = (struct kv_run){.ctl = ctl, .file = ctl_word(ctl, "session", NULL)};
-    if (run->file != NULL) {
-        run->session = sh_session_new();
-        code = take_file(run);
-    }
-    if (code == CTL_DONE)
-        code = ctl_open(ctl, &run->client);
-    if (code != CTL_DONE)
-        sh_session_free(run->session);
-    return code;
-}
-
-static int close_run(struct kv_run *run, int code)
-{
-    int kept = keep_file(run);
-    sh_close(run->client);
-    sh_session_free(run->session);
-    return code != CTL_DONE ? code : kept;
-}
+enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000 };
 
 /* ---------------------------------------------------------------- rows */
 
@@ -172,26 +87,26 @@ static int print_got(const struct ctl *ctl, const struct sh_rows *rows)
 
 static int run_get(struct ctl *ctl)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct sh_rows rows;
     if (ctl->value_count > GET_KEYS_MAX)
         return ctl_usage(ctl, "kv get: 1,000 keys at most");
     struct sh_key *keys = xcalloc((size_t)ctl->value_count, sizeof *keys);
     for (int i = 0; i < ctl->value_count; i++)
         keys[i] = (struct sh_key){ctl->values[i], strlen(ctl->values[i])};
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code == CTL_DONE) {
         enum sh_error e = sh_kv_get(run.client, run.session, keys, (size_t)ctl->value_count, &rows);
         code = e == SH_OK ? print_got(ctl, &rows) : ctl_fail_node(ctl, "kv get", e, sh_last_error_detail());
         sh_rows_free(&rows);
-        code = close_run(&run, code);
+        code = ctl_session_close(&run, code);
     }
     free(keys);
     return code;
 }
 
 static const struct ctl_option get_options[] = {
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -219,7 +134,7 @@ struct scan_print {
     uint64_t rows;
 };
 
-static enum sh_error scan_all(struct kv_run *run, struct sh_scan_options *o, uint64_t most,
+static enum sh_error scan_all(struct ctl_session *run, struct sh_scan_options *o, uint64_t most,
                               struct scan_print *print)
 {
     struct sh_rows rows = {0}, before = {0};
@@ -247,7 +162,7 @@ static enum sh_error scan_all(struct kv_run *run, struct sh_scan_options *o, uin
 
 static int run_scan(struct ctl *ctl)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct scan_print print = {0};
     const char *behind = ctl_word(ctl, "behind", NULL);
     struct sh_scan_options o = {
@@ -257,7 +172,7 @@ static int run_scan(struct ctl *ctl)
         .behind_bytes = behind != NULL ? strlen(behind) : 0,
         .keys_only = ctl_has(ctl, "keys-only"),
     };
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code != CTL_DONE)
         return code;
     if (ctl->format == CTL_JSON)
@@ -271,14 +186,14 @@ static int run_scan(struct ctl *ctl)
     } else {
         buf_free(&print.j.out);
     }
-    return close_run(&run, code);
+    return ctl_session_close(&run, code);
 }
 
 static const struct ctl_option scan_options[] = {
     {"count", 'n', CTL_NUMBER, "N", "at most N keys; all without it", 1, SCAN_COUNT_MAX},
     {"behind", 'b', CTL_WORD, "KEY", "only keys that come after this one, to go on where a scan ended", 0, 0},
     {"keys-only", 'k', CTL_FLAG, NULL, "without values and counters", 0, 0},
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -326,12 +241,12 @@ static int report(const struct ctl *ctl, enum sh_ack wanted, const struct sh_app
 
 static int write_entries(struct ctl *ctl, const struct sh_entry *entries, uint32_t count)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct sh_append_result result;
     enum sh_ack wanted;
     if (!ctl_ack(ctl, &wanted))
         return CTL_USAGE;
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code != CTL_DONE)
         return code;
     enum sh_error e = sh_append(run.client, entries, count, wanted, &result);
@@ -342,7 +257,7 @@ static int write_entries(struct ctl *ctl, const struct sh_entry *entries, uint32
             sh_session_wrote(run.session, &result);
         code = report(ctl, wanted, &result);
     }
-    return close_run(&run, code);
+    return ctl_session_close(&run, code);
 }
 
 static int run_put(struct ctl *ctl)
@@ -357,7 +272,7 @@ static int run_put(struct ctl *ctl)
         .ttl_ms = ctl_number(ctl, "ttl", 0) / NS_PER_MS,
     };
     if (strcmp(ctl->values[1], "-") == 0) {
-        if (!read_all(stdin, &input))
+        if (!ctl_read_all(stdin, &input))
             return ctl_fail_path(ctl, "standard input", EIO);
         e.payload = buf_cstr(&input);
         e.payload_bytes = input.len;
@@ -370,7 +285,7 @@ static int run_put(struct ctl *ctl)
 static const struct ctl_option put_options[] = {
     {"ttl", 't', CTL_TIME, "T", "how long the value lasts, like 30s or 12h; for ever without it", NS_PER_MS,
      UINT64_C(3153600000) * NS_PER_S},
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     CTL_ACK_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -402,7 +317,7 @@ static int run_del(struct ctl *ctl)
 }
 
 static const struct ctl_option write_options[] = {
-    SESSION_OPTION,
+    CTL_SESSION_OPTION,
     CTL_ACK_OPTIONS,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
 };
@@ -529,7 +444,7 @@ static int run_txn(struct ctl *ctl)
     struct buf input = {0};
     struct txn t = {0};
     int code = CTL_USAGE;
-    if (!read_all(stdin, &input))
+    if (!ctl_read_all(stdin, &input))
         return ctl_fail_path(ctl, "standard input", EIO);
     if (parse_txn(ctl, &input, &t))
         code = write_entries(ctl, t.entries, t.count);

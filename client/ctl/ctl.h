@@ -132,6 +132,28 @@ int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, 
 const char *ctl_socket_problem(const char *path);
 int ctl_exit_of(enum sh_error error);
 
+/* ---------------------------------------------------------------- sessions */
+
+/* A client, and what --session FILE remembers. */
+struct ctl_session {
+    struct ctl *ctl;
+    struct sh_client *client;
+    struct sh_session *session; /* NULL without --session */
+    const char *file;
+};
+#define CTL_SESSION_OPTION                                                                                   \
+    {                                                                                                        \
+        "session", 's', CTL_WORD, "FILE",                                                                    \
+            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
+            0, 0                                                                                             \
+    }
+/* CTL_DONE or an exit code (said); then nothing is open. */
+int ctl_session_open(struct ctl *ctl, struct ctl_session *run);
+/* Keeps the session, and closes both; returns the exit code of all. */
+int ctl_session_close(struct ctl_session *run, int code);
+/* Reads all of a stream, of a file, ... */
+bool ctl_read_all(FILE *in, struct buf *out);
+
 /* ---------------------------------------------------------------- text */
 
 enum { CTL_TEXT_MAX = 32 };
