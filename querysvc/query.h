@@ -7,6 +7,7 @@
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
+ *   query_cursor.c   cursors: got and set              query_cursor_holds.c  what they hold back
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
@@ -59,6 +60,7 @@ void query_forward_send(struct query_forward *f, const struct link_request *requ
 void query_forward_now(struct query_forward *f, const struct link_request *request);
 
 /* ---- query_readers.c ---- */
+enum { CURSOR_APPENDS = 32 /* of sets of cursors, unanswered */ };
 enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
 
 struct reader_slot {
@@ -167,7 +169,8 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view; /* NULL: not open */
+    struct query_view *view;      /* NULL: not open */
+    struct query_cursor *cursors; /* with the view */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -221,12 +224,51 @@ void query_view_open(struct query *q);
 void query_view_close(struct query *q);
 /* How far the logs are has changed. */
 void query_view_tell(struct query *q);
-/* kv_get and kv_scan. */
-void query_on_kv(struct query *q, const struct link_request *request);
+/* What the view answers: kv_get, kv_scan, cursor_get, cursor_set. */
+void query_on_view(struct query *q, const struct link_request *request);
 void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* As told last. There is a view, here and below. */
+const struct view_state *query_view_state(struct query *q);
+/* Rows can be read until query_view_end_read; NULL: not now, then query_view_refuse says why. */
+struct view_store *query_view_read(struct query *q);
+void query_view_end_read(struct query *q);
+void query_view_refuse(struct query *q, struct link_token token);
+/* The token of what is applied; valid until the next call. */
+struct slice query_view_applied(struct query *q);
+
+/* ---- query_cursor.c; its functions are called while there is a view ---- */
+struct query_cursor;
+void query_cursor_open(struct query *q);
+void query_cursor_close(struct query *q);
+/* Their tokens are applied. */
+void query_cursor_get(struct query *q, struct link_token token, const struct msg_cursor_get *m);
+void query_cursor_set(struct query *q, struct link_token token, const struct msg_cursor_set *m);
+/* More is applied, or the logs have changed. */
+void query_cursor_look(struct query *q);
+void query_cursor_drop(struct query *q, uint64_t session);
+/* walsvc is there again. There may be no view. */
+void query_cursor_walsvc(struct query *q);
+/* An answer of walsvc's. False: to another question, or there is no view. */
+bool query_on_cursor(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* ---- query_cursor_holds.c ---- */
+struct cursor_holder;
+struct cursor_holder *cursor_holder_open(struct query *q);
+void cursor_holder_close(struct cursor_holder *h);
+/* Rows of cursors, or the logs, may have changed. */
+void cursor_holder_look(struct cursor_holder *h);
+/* walsvc is there, and may be another one than before, which kept less. */
+void cursor_holder_restart(struct cursor_holder *h);
+/* As query_on_cursor. */
+bool cursor_holder_answer(struct cursor_holder *h, uint64_t number, uint32_t type, struct slice body);
+/* A new cursor is applied; it will be seen when rows are read again. */
+void cursor_holder_expect(struct cursor_holder *h);
+/* Cursors that hold, those included. */
+size_t cursor_holder_count(const struct cursor_holder *h);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

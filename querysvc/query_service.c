@@ -203,7 +203,9 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_kv_get:
     case MSG_kv_scan:
-        query_on_kv(q, request);
+    case MSG_cursor_get:
+    case MSG_cursor_set:
+        query_on_view(q, request);
         break;
     case MSG_view_info:
         query_on_view_info(q, request);

@@ -59,7 +59,7 @@ struct query_view {
 
 /* ---------------------------------------------------------------- state */
 
-static const struct view_state *state_of(struct query *q)
+const struct view_state *query_view_state(struct query *q)
 {
     struct query_view *qv = q->view;
     if (qv->stale)
@@ -68,11 +68,11 @@ static const struct view_state *state_of(struct query *q)
     return &qv->state;
 }
 
-static struct slice pack_applied(struct query *q)
+struct slice query_view_applied(struct query *q)
 {
     struct query_view *qv = q->view;
     qv->applied.len = 0;
-    token_pack(&state_of(q)->applied, &qv->applied);
+    token_pack(&query_view_state(q)->applied, &qv->applied);
     return buf_slice(&qv->applied);
 }
 
@@ -145,9 +145,9 @@ static enum view_found find_row(struct query_view *qv, struct view_store *store,
 
 /* ---------------------------------------------------------------- answers */
 
-static void refuse_store(struct query *q, struct link_token token)
+void query_view_refuse(struct query *q, struct link_token token)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 40];
     snprintf(text, sizeof text, "the view is not open: %s",
              state->error[0] != 0 ? state->error : "it is being opened");
@@ -202,7 +202,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
     }
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
-        refuse_store(q, token);
+        query_view_refuse(q, token);
         return;
     }
     enum sh_error e = get_rows(qv, store, &keys, count, error);
@@ -215,7 +215,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         return;
     struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows)};
     if (m->after.len > 0)
-        reply.applied = pack_applied(q);
+        reply.applied = query_view_applied(q);
     query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
@@ -324,7 +324,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         if (m->most == 0)
             query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
         else
-            refuse_store(q, token);
+            query_view_refuse(q, token);
         return;
     }
     side_open(&s.values, store, VIEW_KEY, m, error);
@@ -342,7 +342,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
     struct msg_kv_scan_reply reply = {
         .rows = buf_slice(&qv->rows), .more = s.more, .last = buf_slice(&s.last)};
     if (m->after.len > 0)
-        reply.applied = pack_applied(q);
+        reply.applied = query_view_applied(q);
     if (error[0] != 0)
         fail_row(q, token, error);
     else
@@ -384,23 +384,50 @@ static void wait_for(struct query *q, const struct link_request *request, uint64
     query_probe(q, &q->copies.probes); /* what it waits for may be durable already */
 }
 
+/* What may wait for a session's token. */
+union waiting_message {
+    struct msg_kv_get get;
+    struct msg_kv_scan scan;
+    struct msg_cursor_get cursor_get;
+    struct msg_cursor_set cursor_set;
+};
+
+/* Decodes it: its token, and how long it waits. */
+static enum sh_error open_message(uint32_t type, struct slice body, union waiting_message *m,
+                                  struct slice *after, uint64_t *wait_ms)
+{
+    enum sh_error e = msg_decode(type, body, m);
+    if (e != SH_OK)
+        return e;
+    *after = type == MSG_kv_get       ? m->get.after
+             : type == MSG_kv_scan    ? m->scan.after
+             : type == MSG_cursor_get ? m->cursor_get.after
+                                      : m->cursor_set.after;
+    *wait_ms = type == MSG_kv_get       ? m->get.wait_ms
+               : type == MSG_kv_scan    ? m->scan.wait_ms
+               : type == MSG_cursor_get ? m->cursor_get.wait_ms
+                                        : m->cursor_set.wait_ms;
+    return SH_OK;
+}
+
 static void answer_request(struct query *q, struct link_token token, uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
+    union waiting_message m;
     if (msg_decode(type, body, &m) != SH_OK)
         query_refuse(q, token, SH_BAD_REQUEST, "malformed", 0);
     else if (type == MSG_kv_get)
         answer_get(q, token, &m.get);
-    else
+    else if (type == MSG_kv_scan)
         answer_scan(q, token, &m.scan);
+    else if (type == MSG_cursor_get)
+        query_cursor_get(q, token, &m.cursor_get);
+    else
+        query_cursor_set(q, token, &m.cursor_set);
 }
 
 static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT];
     struct view_place want;
     token_missing(&state->applied, after, &want);
@@ -414,12 +441,11 @@ static void refuse_late(struct query *q, const struct view_wait *w, struct slice
 
 static struct slice after_of(uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    msg_decode(type, body, &m); /* it was, before */
-    return type == MSG_kv_get ? m.get.after : m.scan.after;
+    union waiting_message m;
+    struct slice after = {0};
+    uint64_t wait_ms;
+    open_message(type, body, &m, &after, &wait_ms); /* it was, before */
+    return after;
 }
 
 /* Answers those whose token is applied, and those whose time is over. */
@@ -430,13 +456,13 @@ static void look_at_waits(struct query *q)
     while ((w = *at) != NULL) {
         struct slice after = after_of(w->type, buf_slice(&w->body));
         bool is_over = loop_now_ns(q->service->loop) >= w->due_ns;
-        if (token_is_applied(&state_of(q)->applied, after) == 0 && !is_over) {
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0 && !is_over) {
             at = &w->next;
             continue;
         }
         *at = w->next;
         qv->wait_count--;
-        if (token_is_applied(&state_of(q)->applied, after) == 0)
+        if (token_is_applied(&query_view_state(q)->applied, after) == 0)
             refuse_late(q, w, after);
         else
             answer_request(q, w->token, w->type, buf_slice(&w->body));
@@ -460,22 +486,29 @@ static bool refuse_without_view(struct query *q, struct link_token token)
     return q->view == NULL;
 }
 
-void query_on_kv(struct query *q, const struct link_request *request)
+struct view_store *query_view_read(struct query *q)
+{
+    return view_begin_read(q->view->view);
+}
+
+void query_view_end_read(struct query *q)
+{
+    view_end_read(q->view->view);
+}
+
+void query_on_view(struct query *q, const struct link_request *request)
 {
     if (refuse_without_view(q, request->token))
         return;
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    enum sh_error e = msg_decode(request->type, request->body, &m);
+    union waiting_message m;
+    struct slice after;
+    uint64_t wait_ms;
+    enum sh_error e = open_message(request->type, request->body, &m, &after, &wait_ms);
     if (e != SH_OK) {
         query_refuse(q, request->token, e, "malformed", 0);
         return;
     }
-    bool is_get = request->type == MSG_kv_get;
-    uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
-    int applied = token_is_applied(&state_of(q)->applied, is_get ? m.get.after : m.scan.after);
+    int applied = token_is_applied(&query_view_state(q)->applied, after);
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
@@ -490,6 +523,7 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_cursor_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
@@ -538,7 +572,7 @@ static bool move_hold(struct query *q, struct id16 log)
 static void move_holds(struct query *q)
 {
     struct query_view *qv = q->view;
-    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
         return;
     bool moves = move_hold(q, q->own.id);
     for (size_t i = 0; i < q->copies.count && !moves; i++)
@@ -566,7 +600,7 @@ void query_on_view_info(struct query *q, const struct link_request *request)
 {
     if (refuse_without_view(q, request->token))
         return;
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct buf logs = {0};
     msgpack_packer pk;
     mp_packer(&pk, &logs);
@@ -605,6 +639,7 @@ static void on_mail(void *arg, struct mail *first)
     q->view->stale = true;
     look_at_waits(q);
     move_holds(q);
+    query_cursor_look(q);
 }
 
 void query_view_tell(struct query *q)
@@ -619,6 +654,7 @@ void query_view_tell(struct query *q)
                                           q->copies.logs[i].durable_lsn};
     view_tell(q->view->view, logs, count);
     move_holds(q);
+    query_cursor_look(q);
 }
 
 void query_view_open(struct query *q)
@@ -637,6 +673,7 @@ void query_view_open(struct query *q)
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
     qv->view = view_open(&options);
+    query_cursor_open(q);
 }
 
 void query_view_close(struct query *q)
@@ -644,6 +681,7 @@ void query_view_close(struct query *q)
     struct query_view *qv = q->view;
     if (qv == NULL)
         return;
+    query_cursor_close(q);
     view_close(qv->view);
     mailbox_close(&qv->mailbox);
     loop_timer_cancel(q->service->loop, &qv->overdue);

@@ -11,6 +11,7 @@
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
+ *   sh_cursor.c  cursors: taken, committed, listed
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
@@ -176,6 +177,8 @@ struct slice shc_batch_array(struct shc_batch *b);
 void shc_session_pack(const struct sh_session *session, struct buf *out);
 /* What a node has applied. */
 bool shc_session_see(struct sh_session *session, struct slice applied);
+/* How long the node may wait for a token: it gives up before the call does. */
+uint64_t shc_wait_ms(const struct sh_client *c);
 
 /* ---------------------------------------------------------------- calls: a request and its answer */
 
@@ -191,6 +194,7 @@ struct shc_call {
     uint64_t number;
     uint64_t correlation;
     bool once;                    /* in: `unavailable` is an answer too */
+    bool overload_ends;           /* in: and so is `overloaded` */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;

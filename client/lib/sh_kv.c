@@ -13,7 +13,7 @@ static enum sh_error malformed(void)
 }
 
 /* The node gives up before the call does, since it can say how far it is. */
-static uint64_t wait_ms(const struct sh_client *c)
+uint64_t shc_wait_ms(const struct sh_client *c)
 {
     uint64_t ms = c->options.timeout_ms - c->options.timeout_ms / 10;
     return ms < 60000 ? ms : 60000;
@@ -120,7 +120,7 @@ static enum sh_error get_some(struct sh_client *c, struct sh_session *session, c
     pack_keys(keys, count, &packed);
     shc_session_pack(session, &token);
     const struct msg_kv_get ask = {
-        .keys = buf_slice(&packed), .after = buf_slice(&token), .wait_ms = wait_ms(c)};
+        .keys = buf_slice(&packed), .after = buf_slice(&token), .wait_ms = shc_wait_ms(c)};
     enum sh_error e = shc_ask(c, &call, MSG_kv_get, &ask, MSG_kv_get_reply, &reply);
     if (e == SH_OK && (!add_rows(rows, reply.rows, count) || rows->count == before ||
                        !shc_session_see(session, reply.applied)))
@@ -187,7 +187,7 @@ enum sh_error sh_kv_scan(struct sh_client *c, struct sh_session *session, const 
         .most = most,
         .keys_only = o->keys_only,
         .after = buf_slice(&token),
-        .wait_ms = wait_ms(c),
+        .wait_ms = shc_wait_ms(c),
     };
     enum sh_error e = shc_ask(c, &call, MSG_kv_scan, &ask, MSG_kv_scan_reply, &reply);
     if (e == SH_OK && (!take_scan(&reply, most, rows) || !shc_session_see(session, reply.applied)))
