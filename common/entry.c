@@ -174,13 +174,14 @@ bool entries_open(struct mp *m, uint32_t *count)
 }
 
 /* `checked` is a stream name that was found to be good before: most entries repeat it. */
-static inline bool pass_plain_event(struct mp *m, struct slice *checked)
+static inline bool pass_plain_event(struct mp *m, struct slice *checked, bool *repeated)
 {
     struct mp before = *m;
     struct slice stream, payload;
     if (!take_plain_event(m, &stream, &payload))
         return false;
-    if (stream.len > 0 && !slice_equal(stream, *checked)) {
+    *repeated = slice_equal(stream, *checked);
+    if (!*repeated) {
         if (!utf8_valid(stream)) {
             *m = before;
             return false;
@@ -190,23 +191,36 @@ static inline bool pass_plain_event(struct mp *m, struct slice *checked)
     return true;
 }
 
-enum sh_error entries_check(struct slice body, uint32_t *count)
+enum sh_error entries_check_stream(struct slice body, uint32_t *count, bool *one_stream, struct slice *stream)
 {
     struct mp m = mp_of(body);
-    struct slice checked = {0};
     struct entry entry;
+    bool one = true, repeated;
+    *stream = (struct slice){0};
+    *one_stream = false;
     if (!entries_open(&m, count) || *count == 0)
         return SH_BAD_REQUEST;
     if (*count > ENTRIES_MAX)
         return SH_TOO_LARGE;
     for (uint32_t i = 0; i < *count; i++) {
-        if (pass_plain_event(&m, &checked))
+        if (pass_plain_event(&m, stream, &repeated)) {
+            one = one && (repeated || i == 0);
             continue;
+        }
         enum sh_error error = entry_next(&m, &entry);
         if (error != SH_OK)
             return error;
+        one = false;
     }
+    *one_stream = one;
     return mp_at_end(&m) ? SH_OK : SH_BAD_REQUEST;
+}
+
+enum sh_error entries_check(struct slice body, uint32_t *count)
+{
+    struct slice stream;
+    bool one_stream;
+    return entries_check_stream(body, count, &one_stream, &stream);
 }
 
 static void pack_event(msgpack_packer *pk, const struct entry *e)

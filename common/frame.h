@@ -127,6 +127,10 @@ enum sh_error cursor_name_check(struct slice name);
 
 /* Walks a body and checks every entry. SH_BAD_REQUEST, SH_TOO_LARGE (a name, a key, the count). */
 enum sh_error entries_check(struct slice body, uint32_t *count);
+/* The same, for who wants to know what they are about: *one_stream: all are events of this *stream, which
+ * points into the body. False says nothing. */
+enum sh_error entries_check_stream(struct slice body, uint32_t *count, bool *one_stream,
+                                   struct slice *stream);
 /* Enters a body; then entry_next *count times. */
 bool entries_open(struct mp *m, uint32_t *count);
 enum sh_error entry_next(struct mp *m, struct entry *out);

@@ -8,8 +8,17 @@
 
 #include "hlc.h"
 #include "wal_queue.h"
+#include "wal_recent.h"
 
 enum { RETRY_MS = 10 };
+#define DRIFT_MAX_NS (60 * (int64_t)NS_PER_S) /* of the HLC that an append asks for */
+
+/* What was found out about an append's entries. */
+struct checked {
+    uint32_t count;
+    bool one_stream; /* all are events of it */
+    struct slice stream;
+};
 
 struct wal_core {
     struct id16 log, boot;
@@ -27,6 +36,7 @@ struct wal_core {
     enum wal_writes writes;      /* as the polls were told last */
     struct wal_state state;
     struct wal_durable durable;
+    struct wal_recent *recent;
     struct wal_actions actions;
     size_t written_bytes, stalled_bytes; /* of the bodies in the two queues */
     struct wal_waiters waiters;          /* handed out, not yet durable; by LSN */
@@ -52,6 +62,7 @@ struct wal_core *wal_core_open(const struct wal_core_options *o)
         .next = WAL_NEXT_PREPARING,
         .state = o->state,
         .durable = o->durable,
+        .recent = wal_recent_open(o->state.next_lsn - 1),
         .actions = o->actions,
     };
     return c;
@@ -60,6 +71,7 @@ struct wal_core *wal_core_open(const struct wal_core_options *o)
 void wal_core_close(struct wal_core *c)
 {
     wal_state_free(&c->state);
+    wal_recent_free(c->recent);
     wal_waiters_free(&c->waiters);
     wal_levels_free(&c->levels);
     wal_stalls_free(&c->stalls);
@@ -84,6 +96,16 @@ static void refuse(struct wal_core *c, struct link_token token, enum sh_error co
     c->actions.refuse(c->actions.arg, token, &error);
 }
 
+static void refuse_condition(struct wal_core *c, struct link_token token, uint64_t look_again)
+{
+    const struct msg_error error = {
+        .code = SH_CONFLICT,
+        .text = slice_str("written behind what the conditions were checked against"),
+        .look_again = look_again,
+    };
+    c->actions.refuse(c->actions.arg, token, &error);
+}
+
 static void reply(struct wal_core *c, struct link_token token, const struct wal_answer *answer, uint64_t hlc,
                   enum wal_level reached)
 {
@@ -97,9 +119,26 @@ static void reply_to_wait(struct wal_core *c, const struct wal_level_wait *wait)
     reply(c, wait->token, &wait->answer, wait->hlc, wal_levels_of(&c->levels, &wait->answer));
 }
 
+enum { STATUS_LANDED, STATUS_NOT_YET, STATUS_LANDED_SOMEWHERE, STATUS_FORGOTTEN, STATUS_FENCED };
+
+static void tell_status(struct wal_core *c, struct link_token token, unsigned state,
+                        const struct wal_answer *answer)
+{
+    struct msg_producer_status_reply r = {.log = c->log, .state = state};
+    if (state == STATUS_LANDED) {
+        r.lsn = answer->lsn;
+        r.count = answer->count;
+    }
+    c->actions.status(c->actions.arg, token, &r);
+}
+
 /* Its entries are durable here: answers it, unless it waits for others. */
 static void reply_or_wait(struct wal_core *c, const struct wal_waiter *w)
 {
+    if (w->asks) {
+        tell_status(c, w->token, STATUS_LANDED, &w->answer);
+        return;
+    }
     if (w->wanted == WAL_LOCAL) {
         reply(c, w->token, &w->answer, w->hlc, WAL_LOCAL);
         return;
@@ -155,10 +194,48 @@ static void roll(struct wal_core *c, int64_t now_real_ns)
     hand_out(c, frame);
 }
 
-/* SH_OK: it is new and good, *count entries. Anything else was answered here, or waits for what it repeats.
- */
+/* Answers it when that is durable, or is durable already. */
+static void answer_landed(struct wal_core *c, const struct wal_waiter *w)
+{
+    if (w->answer.lsn + w->answer.count - 1 <= c->durable.lsn)
+        reply_or_wait(c, w);
+    else
+        wal_waiters_push(&c->waiters, w);
+}
+
+/* A log whose clock is ahead of the wall already is not moved by what it has seen. */
+static bool is_drift(const struct wal_core *c, uint64_t hlc, int64_t now_real_ns)
+{
+    return hlc > c->state.hlc && hlc > hlc_of_ms((now_real_ns + DRIFT_MAX_NS) / NS_PER_MS);
+}
+
+/* What a new append of this producer holds, and asks for. SH_OK, or it was refused. */
+static enum sh_error judge_new(struct wal_core *c, struct link_token token, const struct msg_append *a,
+                               int64_t now_real_ns, struct checked *checked)
+{
+    uint64_t look_again;
+    enum sh_error error =
+        entries_check_stream(a->entries, &checked->count, &checked->one_stream, &checked->stream);
+    if (error != SH_OK) {
+        refuse(c, token, error, "the entries are not well-formed or too large", 0);
+        return error;
+    }
+    if (is_drift(c, a->hlc, now_real_ns)) {
+        refuse(c, token, SH_CLOCK_DRIFT,
+               "it is to come after what is more than 60 s ahead of this node's clock", 0);
+        return SH_CLOCK_DRIFT;
+    }
+    error = wal_recent_check(c->recent, a->conditions, &look_again);
+    if (error == SH_CONFLICT)
+        refuse_condition(c, token, look_again);
+    else if (error != SH_OK)
+        refuse(c, token, error, "the conditions are not well-formed or too large", 0);
+    return error;
+}
+
+/* SH_OK: it is new and good. Anything else was answered here, or waits for what it repeats. */
 static enum sh_error judge(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                           int64_t due_ns, uint32_t *count)
+                           int64_t due_ns, int64_t now_real_ns, struct checked *checked)
 {
     struct wal_answer answer;
     uint64_t expected;
@@ -172,10 +249,7 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
                                    .until_lsn = c->state.next_lsn - 1,
                                    .wanted = (enum wal_level)a->ack,
                                    .due_ns = due_ns};
-            if (answer.lsn + answer.count - 1 <= c->durable.lsn)
-                reply_or_wait(c, &w);
-            else
-                wal_waiters_push(&c->waiters, &w);
+            answer_landed(c, &w);
             return error;
         }
         if (verdict == WAL_GAP && c->read_only)
@@ -194,10 +268,7 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
         refuse(c, token, SH_READ_ONLY, c->reason, 0);
         return SH_READ_ONLY;
     }
-    error = entries_check(a->entries, count);
-    if (error != SH_OK)
-        refuse(c, token, error, "the entries are not well-formed or too large", 0);
-    return error;
+    return judge_new(c, token, a, now_real_ns, checked);
 }
 
 static bool fits(const struct wal_core *c, size_t body_bytes)
@@ -207,11 +278,18 @@ static bool fits(const struct wal_core *c, size_t body_bytes)
 
 /* Everything is decided: gives the entries their LSNs. */
 static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a, int64_t due_ns,
-                  uint32_t count, int64_t now_real_ns)
+                  const struct checked *checked, int64_t now_real_ns)
 {
     struct wal_frame *frame = new_frame(c, FRAME_DATA, a->entries, now_real_ns);
     struct frame_header *h = &frame->header;
+    uint32_t count = checked->count;
     frame->session = token.session;
+    if (h->hlc <= a->hlc)
+        h->hlc = hlc_next(a->hlc, now_real_ns);
+    if (checked->one_stream)
+        wal_recent_note(c->recent, WAL_RECENT_STREAM, checked->stream, h->base_lsn + count - 1);
+    else
+        wal_recent_note_all(c->recent, a->entries, h->base_lsn);
     h->count = count;
     h->producer = a->producer;
     h->epoch = id16_is_zero(a->producer) ? 0 : (uint32_t)a->epoch;
@@ -295,9 +373,9 @@ static void refuse_full(struct wal_core *c, struct link_token token)
 static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
                        int64_t due_ns, int64_t now_real_ns)
 {
-    uint32_t count;
+    struct checked checked;
     bool needs_roll = !fits(c, a->entries.len);
-    if (judge(c, token, a, due_ns, &count) != SH_OK)
+    if (judge(c, token, a, due_ns, now_real_ns, &checked) != SH_OK)
         return true;
     if (c->next == WAL_NEXT_DISK_FULL && (c->held_back ? c->back_waits : needs_roll)) {
         refuse_full(c, token);
@@ -307,7 +385,7 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
         return false;
     if (needs_roll)
         roll(c, now_real_ns);
-    admit(c, token, a, due_ns, count, now_real_ns);
+    admit(c, token, a, due_ns, &checked, now_real_ns);
     return true;
 }
 
@@ -341,6 +419,35 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
         return;
     wal_stalls_push(&c->stalls, token, a, due_ns);
     c->stalled_bytes += a->entries.len;
+}
+
+void wal_core_producer_status(struct wal_core *c, struct link_token token,
+                              const struct msg_producer_status *m)
+{
+    const struct wal_producers *table = c->state.producers;
+    struct wal_waiter w = {.token = token, .until_lsn = c->state.next_lsn - 1, .asks = true};
+    uint64_t expected;
+    if (c->given_up || c->held_back) { /* what it has is not known yet, or not all of it */
+        refuse(c, token, SH_UNAVAILABLE, "the node's own log is being completed", 0);
+        return;
+    }
+    if (id16_is_zero(m->producer) || m->sequence == 0) {
+        refuse(c, token, SH_BAD_REQUEST, "a producer has an id, and its sequences start at 1", 0);
+        return;
+    }
+    enum wal_verdict verdict =
+        wal_producers_judge(table, m->producer, (uint32_t)m->epoch, m->sequence, &w.answer, &expected);
+    /* As long as the table is not full it has never forgotten one. */
+    bool forgotten =
+        !wal_producers_known(table, m->producer) && wal_producers_count(table) == WAL_PRODUCERS_MAX;
+    if (verdict == WAL_REPEATED)
+        answer_landed(c, &w);
+    else if (verdict == WAL_FENCED)
+        tell_status(c, token, STATUS_FENCED, NULL);
+    else if (wal_producers_landed(table, m->producer, (uint32_t)m->epoch, m->sequence))
+        tell_status(c, token, STATUS_LANDED_SOMEWHERE, NULL);
+    else
+        tell_status(c, token, forgotten ? STATUS_FORGOTTEN : STATUS_NOT_YET, NULL);
 }
 
 /* Hands out the loss frame, refuses it, or leaves it waiting for the next segment. */
@@ -465,6 +572,7 @@ bool wal_core_append_back(struct wal_core *c, const struct frame_header *header,
     frame->header.producer = header->producer;
     frame->header.epoch = header->epoch;
     frame->header.sequence = header->sequence;
+    wal_recent_note_all(c->recent, body, frame->header.base_lsn);
     wal_state_apply(&c->state, &frame->header, frame->body);
     hand_out(c, frame);
     return true;

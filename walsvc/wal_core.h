@@ -8,6 +8,10 @@
  * wants a quorum, or all, when these have it too (wal_levels.h). When it doesn't fit into the segment, a
  * checkpoint frame opens the next one first; while that one is being prepared, appends wait here.
  *
+ * An append may have to get a higher HLC than some other, and may carry conditions: then it is refused, not
+ * before its turn, when the log has entries of the same streams or keys behind what these were checked
+ * against (wal_recent.h).
+ *
  * While writes are refused nothing new is taken, but what was accepted is committed and answered, a repeated
  * sequence too. */
 #ifndef WAL_CORE_H
@@ -46,6 +50,7 @@ struct wal_actions {
     void (*settled)(void *arg, struct link_token token, uint64_t durable_lsn);
     void (*unlend)(void *arg,
                    struct link_token token); /* an append that goes on waiting: for its bytes no more */
+    void (*status)(void *arg, struct link_token token, const struct msg_producer_status_reply *reply);
     void *arg;
 };
 
@@ -75,6 +80,9 @@ void wal_core_close(struct wal_core *core);
 /* now_real_ns: CLOCK_REALTIME, for the HLC; now_ns: CLOCK_MONOTONIC, from which its timeout counts. */
 void wal_core_append(struct wal_core *core, struct link_token token, const struct msg_append *request,
                      int64_t now_real_ns, int64_t now_ns);
+/* Whether a producer's request landed; answered when it is durable, if it did. */
+void wal_core_producer_status(struct wal_core *core, struct link_token token,
+                              const struct msg_producer_status *request);
 /* How far others have the log. NULL, or why it is not believed: then nothing has changed. */
 const char *wal_core_replicated(struct wal_core *core, uint64_t session, const struct msg_replicated *told);
 /* Appends that wait for others are answered with the level that they have reached. */

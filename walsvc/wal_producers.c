@@ -169,6 +169,11 @@ enum wal_verdict wal_producers_judge(const struct wal_producers *t, struct id16 
     return WAL_REPEATED;
 }
 
+bool wal_producers_known(const struct wal_producers *t, struct id16 id)
+{
+    return find(t, id) != NONE;
+}
+
 bool wal_producers_landed(const struct wal_producers *t, struct id16 id, uint32_t epoch, uint64_t sequence)
 {
     uint16_t at = find(t, id);

@@ -32,6 +32,8 @@ void wal_producers_free(struct wal_producers *table);
 size_t wal_producers_count(const struct wal_producers *table);
 enum wal_verdict wal_producers_judge(const struct wal_producers *table, struct id16 id, uint32_t epoch,
                                      uint64_t sequence, struct wal_answer *answer, uint64_t *expected);
+/* Whether anything is remembered of it. */
+bool wal_producers_known(const struct wal_producers *table, struct id16 id);
 /* Whether it is known that this sequence landed, whatever is remembered of where. */
 bool wal_producers_landed(const struct wal_producers *table, struct id16 id, uint32_t epoch,
                           uint64_t sequence);

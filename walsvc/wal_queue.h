@@ -13,6 +13,7 @@ struct wal_waiter {
     size_t bytes;
     enum wal_level wanted;
     int64_t due_ns; /* when it wants more than WAL_LOCAL; 0: it does not wait for that */
+    bool asks;      /* is no append: asks whether that one landed */
 };
 struct wal_waiters {
     struct wal_waiter *ring;

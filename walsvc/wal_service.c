@@ -238,6 +238,14 @@ static void loss_refused(void *arg, enum sh_error error, const char *text)
         wal_mend_refused(w->mend, error, text);
 }
 
+static void send_status(void *arg, struct link_token token, const struct msg_producer_status_reply *reply)
+{
+    struct wal_service *w = arg;
+    w->body.len = 0;
+    msg_encode(MSG_producer_status_reply, reply, &w->body);
+    link_server_answer(w->link, token, MSG_producer_status_reply, buf_slice(&w->body));
+}
+
 /* The permit's file was synced before. */
 static void send_permit_reply(void *arg, struct link_token token, uint64_t durable_lsn)
 {
@@ -272,6 +280,16 @@ static void on_append(struct wal_service *w, const struct link_request *request)
     wal_core_append(w->core, request->token, &append, clock_real_ns(), loop_now_ns(w->service->loop));
     if (append.ack != WAL_LOCAL)
         wal_service_set_timer(w); /* one that is repeated may wait already */
+}
+
+static void on_producer_status(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_producer_status status;
+    enum sh_error error = msg_decode(MSG_producer_status, request->body, &status);
+    if (error != SH_OK)
+        wal_service_refuse(w, request, error, "not a well-formed producer_status");
+    else
+        wal_core_producer_status(w->core, request->token, &status);
 }
 
 static void on_watermark(struct wal_service *w, const struct link_request *request)
@@ -481,6 +499,8 @@ static void on_request(void *arg, const struct link_request *request)
         on_repair(w, request);
     else if (request->type == MSG_accept_loss)
         on_accept_loss(w, request);
+    else if (request->type == MSG_producer_status)
+        on_producer_status(w, request);
     else if (request->type == MSG_write_permit)
         on_write_permit(w, request);
     else if (request->type == MSG_replicated)
@@ -529,7 +549,7 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .state = *state,
         .durable = w->own.log.durable,
         .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused,
-                    send_permit_reply, unlend, w},
+                    send_permit_reply, unlend, send_status, w},
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);

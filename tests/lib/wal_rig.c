@@ -38,6 +38,7 @@ static void on_refuse(void *arg, struct link_token token, const struct msg_error
     answer->code = (enum sh_error)error->code;
     answer->expected = error->expected;
     answer->retry_ms = error->retry_ms;
+    answer->look_again = error->look_again;
     snprintf(rig->refusal, sizeof rig->refusal, "%.*s", (int)error->text.len, (const char *)error->text.data);
 }
 
@@ -70,6 +71,11 @@ static void on_unlend(void *arg, struct link_token token)
     buf_free(&rig->bodies[token.number]);
 }
 
+static void on_status(void *arg, struct link_token token, const struct msg_producer_status_reply *reply)
+{
+    answer_of(arg, token)->status = *reply;
+}
+
 enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char *data, uint64_t segment_size)
 {
     struct wal_state state;
@@ -99,7 +105,7 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
         .state = state,
         .durable = rig->log.durable,
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    on_unlend, rig},
+                    on_unlend, on_status, rig},
     };
     rig->core = wal_core_open(&options);
     wal_permit_start(&rig->dir.permit, rig->core);
@@ -150,6 +156,8 @@ uint64_t rig_append_body(struct wal_rig *rig, uint64_t producer, uint32_t epoch,
         .sequence = sequence,
         .ack = rig->ack,
         .timeout_ms = rig->timeout_ms,
+        .hlc = rig->hlc,
+        .conditions = rig->conditions,
         .entries = buf_slice(&rig->bodies[number]),
     };
     wal_core_append(rig->core, (struct link_token){rig->session, number}, &append, rig->now_ns, rig->now_ns);

@@ -11,9 +11,10 @@ enum { RIG_ANSWERS_MAX = 8192 };
 struct rig_answer {
     unsigned times; /* answered; 0: not yet */
     enum sh_error code;
-    uint64_t expected, retry_ms;
+    uint64_t expected, retry_ms, look_again;
     struct msg_append_reply reply;
     struct msg_watermark_reply watermark;
+    struct msg_producer_status_reply status;
     uint64_t settled_lsn;
 };
 
@@ -31,6 +32,8 @@ struct wal_rig {
     uint64_t session; /* 1 */
     enum wal_level ack;
     uint64_t timeout_ms;
+    uint64_t hlc;
+    struct slice conditions; /* borrowed until they are answered */
     uint64_t requests;
     struct rig_answer answers[RIG_ANSWERS_MAX]; /* by the request's number */
     struct buf bodies[RIG_ANSWERS_MAX];         /* the requests' bytes, kept like a link keeps them */

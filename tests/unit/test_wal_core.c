@@ -110,7 +110,7 @@ static int setup(void **state)
         .limit = SEGMENT,
         .durable = {.end = 200},
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    on_unlend, NULL},
+                    on_unlend, NULL, NULL},
     };
     wal_state_init(&options.state);
     core = wal_core_open(&options);
