@@ -1,13 +1,15 @@
 /* Cursors as clients see them, on the loop's thread: got from the view, set by an entry in the own log.
  *
  *   on_cursor_set ──► waiting ──► appending ──► applying ──► forgotten
- *                        │            │ answered
- *                        └──► refused ┘
+ *                      │   ▲          │  │ answered
+ *                      │   └──────────┘  │
+ *                      └──► refused ◄────┘
  *
- * One set of a name is under way at a time, until the view has applied it: so each is decided by what the one
- * before has done, and of two that take a cursor on one node the second one gets the next epoch. Takers on
- * two nodes that have not heard of each other may get the same epoch; then one of them gets `conflict` as
- * soon as its node knows (view_cursor_compare). */
+ * A set is decided by what the view knows, and walsvc takes its entry on condition that the own log has none
+ * of that cursor which the view had not applied; otherwise it is decided again, when the view has. So of two
+ * that take a cursor on one node the second one gets the next epoch. One set of a name is under way at a
+ * time, so that this is rare. Takers on two nodes that have not heard of each other may get the same epoch;
+ * then one of them gets `conflict` as soon as its node knows (view_cursor_compare). */
 #include "query.h"
 
 #include <stdio.h>
@@ -18,7 +20,7 @@
 #include "view.h"
 #include "view_cursor.h"
 
-enum { GET_MOST = 1000, ANSWER_MAX = 1 << 20, LOOKS_MAX = 20000, OPS_MAX = 256, NOT_YET_MS = 10 };
+enum { GET_MOST = 1000, ANSWER_MAX = 1 << 20, LOOKS_MAX = 20000, OPS_MAX = 256 };
 
 /* A set that is under way. */
 struct cursor_op {
@@ -31,7 +33,7 @@ struct cursor_op {
     enum { OP_WAITING, OP_APPENDING, OP_APPLYING } state;
     int64_t due_ns;  /* while it waits */
     uint64_t number; /* of the append */
-    uint64_t lsn;    /* of the entry: to be applied */
+    uint64_t lsn;    /* to be applied: of the own log before it is decided, then of the entry */
     uint64_t epoch, ttl_ms;
     struct buf position;
 };
@@ -39,8 +41,6 @@ struct cursor_op {
 struct query_cursor {
     struct cursor_op *ops; /* the oldest first */
     size_t count, appending;
-    bool knows_start; /* how far the own log was when querysvc came: an earlier one's sets may stand there */
-    uint64_t start_lsn;
     struct loop_timer again;
     struct buf key, row;
     struct cursor_holder *holder;
@@ -274,26 +274,28 @@ static uint64_t applied_lsn(struct query *q)
     return place != NULL ? place->lsn : 0;
 }
 
-/* What an earlier querysvc had appended is to be known, too. */
-static bool knows_the_past(struct query *q)
+/* Nothing of this cursor stands in the own log behind that LSN. */
+static void pack_condition(struct slice name, uint64_t lsn, struct buf *out)
 {
-    struct query_cursor *c = q->cursors;
-    if (!q->heard)
-        query_probe(q, &q->probes);
-    if (!c->knows_start && q->heard) {
-        c->knows_start = true;
-        c->start_lsn = q->own.durable_lsn;
-    }
-    return c->knows_start && applied_lsn(q) >= c->start_lsn;
+    enum { CONDITION_CURSOR = 2 };
+    msgpack_packer pk;
+    mp_packer(&pk, out);
+    msgpack_pack_array(&pk, 1);
+    msgpack_pack_array(&pk, 3);
+    msgpack_pack_uint64(&pk, CONDITION_CURSOR);
+    mp_pack_bin(&pk, name);
+    msgpack_pack_uint64(&pk, lsn);
 }
 
+/* hlc: the frame's is higher. */
 static void append_entry(struct query *q, struct cursor_op *op, const struct cursor_decision *decided,
-                         const struct cursor_ask *ask)
+                         const struct cursor_ask *ask, uint64_t hlc)
 {
-    struct buf entries = {0};
+    struct buf entries = {0}, conditions = {0};
     msgpack_packer pk;
     op->epoch = decided->epoch;
     op->ttl_ms = ask->action == CURSOR_DELETE ? 0 : decided->ttl_ms;
+    op->position.len = 0;
     vector_pack(&decided->position, &op->position);
     const struct entry e = {
         .kind = ENTRY_CURSOR,
@@ -307,11 +309,14 @@ static void append_entry(struct query *q, struct cursor_op *op, const struct cur
     mp_packer(&pk, &entries);
     msgpack_pack_array(&pk, 1);
     entry_pack(&pk, &e);
-    const struct msg_append append = {.entries = buf_slice(&entries)};
+    pack_condition(e.key, applied_lsn(q), &conditions);
+    const struct msg_append append = {
+        .entries = buf_slice(&entries), .conditions = buf_slice(&conditions), .hlc = hlc};
     op->number = query_ask_wal(q, MSG_append, &append);
     op->state = OP_APPENDING;
     q->cursors->appending++;
     buf_free(&entries);
+    buf_free(&conditions);
 }
 
 /* Those that hold, and those that are about to. */
@@ -355,7 +360,8 @@ static bool decide(struct query *q, struct cursor_op *op, struct view_store *sto
     else if (op->is_new && count_holding(c) >= CURSOR_HOLDS_MAX)
         refuse_op(q, op, SH_OVERLOADED, "256 cursors hold entries back already", 0);
     else
-        append_entry(q, op, &decided, &ask);
+        append_entry(q, op, &decided, &ask,
+                     found == VIEW_FOUND && known.epoch == decided.epoch ? known.version.hlc : 0);
     return op->state == OP_APPENDING;
 }
 
@@ -371,7 +377,7 @@ static bool run_op(struct query *q, struct cursor_op *op)
             cursor_holder_expect(c->holder);
         return !is_applied;
     }
-    if (!is_blocked(c, op) && c->appending < CURSOR_APPENDS && knows_the_past(q)) {
+    if (!is_blocked(c, op) && c->appending < CURSOR_APPENDS && applied_lsn(q) >= op->lsn) {
         struct view_store *store = query_view_read(q);
         if (store != NULL) {
             bool goes_on = decide(q, op, store);
@@ -384,8 +390,8 @@ static bool run_op(struct query *q, struct cursor_op *op)
     if (!query_view_state(q)->opened)
         query_view_refuse(q, op->token);
     else
-        refuse_op(q, op, SH_TIMEOUT, "an earlier set of the cursor is not applied here yet; nothing was done",
-                  0);
+        refuse_op(q, op, SH_TIMEOUT,
+                  "what stands in the node's own log is not applied here yet; nothing was done", 0);
     return false;
 }
 
@@ -396,12 +402,10 @@ static void arm(struct query *q)
     for (const struct cursor_op *op = c->ops; op != NULL; op = op->next)
         if (op->state == OP_WAITING && op->due_ns < due_ns)
             due_ns = op->due_ns;
-    if (due_ns == INT64_MAX) {
+    if (due_ns == INT64_MAX)
         loop_timer_cancel(q->service->loop, &c->again);
-        return;
-    }
-    int64_t soon_ns = loop_now_ns(q->service->loop) + NOT_YET_MS * (int64_t)NS_PER_MS;
-    loop_timer_set(q->service->loop, &c->again, !knows_the_past(q) && soon_ns < due_ns ? soon_ns : due_ns);
+    else
+        loop_timer_set(q->service->loop, &c->again, due_ns);
 }
 
 /* All that can go on. */
@@ -479,6 +483,19 @@ static void answer_op(struct query *q, struct cursor_op *op, const struct msg_ap
     query_probe(q, &q->copies.probes); /* the view hears of it at once */
 }
 
+/* True: something of the cursor was written that the view did not know; it is decided again when it does. */
+static bool is_decided_again(struct query *q, struct cursor_op *op, uint32_t type, struct slice body)
+{
+    struct msg_error error;
+    if (type != MSG_error || msg_decode(type, body, &error) != SH_OK || error.code != SH_CONFLICT ||
+        error.look_again == 0 || !op->has_client)
+        return false;
+    op->state = OP_WAITING;
+    op->lsn = error.look_again;
+    query_probe(q, &q->copies.probes);
+    return true;
+}
+
 bool query_on_cursor(struct query *q, uint64_t number, uint32_t type, struct slice body)
 {
     struct query_cursor *c = q->cursors;
@@ -495,7 +512,7 @@ bool query_on_cursor(struct query *q, uint64_t number, uint32_t type, struct sli
     c->appending--;
     if (type == MSG_append_reply && msg_decode(type, body, &done) == SH_OK) {
         answer_op(q, *at, &done);
-    } else {
+    } else if (!is_decided_again(q, *at, type, body)) {
         if ((*at)->has_client)
             link_server_answer(q->server, (*at)->token, type, body); /* why walsvc did not take it */
         forget_op(c, at);
