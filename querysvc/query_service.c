@@ -208,7 +208,9 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_kv_get:
     case MSG_kv_scan:
-        query_on_kv(q, request);
+    case MSG_cursor_get:
+    case MSG_cursor_set:
+        query_on_view(q, request);
         break;
     case MSG_stream_read:
     case MSG_stream_list:

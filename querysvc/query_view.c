@@ -75,11 +75,7 @@ const struct view_state *query_view_state(struct query *q)
     return &qv->state;
 }
 
-/* What the store itself says is what its rows are: the thread tells of it later, when the next request may
- * have read them already; and a view that is made again shows less than it told of before. False: less than
- * the token wants, or it cannot be read. */
-static bool is_in_store(struct query *q, struct view_store *store, struct slice after,
-                        char error[VIEW_ERROR_MAX])
+bool query_view_is_in_store(struct query *q, struct view_store *store, struct slice after, char *error)
 {
     struct view_vector applied;
     error[0] = 0;
@@ -189,8 +185,7 @@ void query_view_fail(struct query *q, struct link_token token, const char *error
     query_refuse(q, token, SH_INTERNAL, error, 0);
 }
 
-/* error: empty when the store shows less than was told. */
-static void refuse_older(struct query *q, struct link_token token, const char *error)
+void query_view_refuse_older(struct query *q, struct link_token token, const char *error)
 {
     if (error[0] != 0)
         query_view_fail(q, token, error);
@@ -243,9 +238,9 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         query_view_refuse_closed(q, token);
         return;
     }
-    if (!is_in_store(q, store, m->after, error)) {
+    if (!query_view_is_in_store(q, store, m->after, error)) {
         view_end_read(qv->view);
-        refuse_older(q, token, error);
+        query_view_refuse_older(q, token, error);
         return;
     }
     qv->hlc = 0;
@@ -403,12 +398,12 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         query_view_refuse_closed(q, token);
         return;
     }
-    bool is_new = is_in_store(q, store, m->after, error);
+    bool is_new = query_view_is_in_store(q, store, m->after, error);
     if (is_new)
         scan_store(&s, store, m, &packed, error);
     view_end_read(qv->view);
     if (!is_new || error[0] != 0)
-        refuse_older(q, token, error);
+        query_view_refuse_older(q, token, error);
     else
         reply_scan(q, token, m, &s, &packed);
     buf_free(&packed);
@@ -448,18 +443,45 @@ static void wait_for(struct query *q, const struct link_request *request, uint64
     query_probe(q, &q->copies.probes); /* what it waits for may be durable already */
 }
 
+/* What may wait for a session's token. */
+union waiting_message {
+    struct msg_kv_get get;
+    struct msg_kv_scan scan;
+    struct msg_cursor_get cursor_get;
+    struct msg_cursor_set cursor_set;
+};
+
+/* Decodes it: its token, and how long it waits. */
+static enum sh_error open_message(uint32_t type, struct slice body, union waiting_message *m,
+                                  struct slice *after, uint64_t *wait_ms)
+{
+    enum sh_error e = msg_decode(type, body, m);
+    if (e != SH_OK)
+        return e;
+    *after = type == MSG_kv_get       ? m->get.after
+             : type == MSG_kv_scan    ? m->scan.after
+             : type == MSG_cursor_get ? m->cursor_get.after
+                                      : m->cursor_set.after;
+    *wait_ms = type == MSG_kv_get       ? m->get.wait_ms
+               : type == MSG_kv_scan    ? m->scan.wait_ms
+               : type == MSG_cursor_get ? m->cursor_get.wait_ms
+                                        : m->cursor_set.wait_ms;
+    return SH_OK;
+}
+
 static void answer_request(struct query *q, struct link_token token, uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
+    union waiting_message m;
     if (msg_decode(type, body, &m) != SH_OK)
         query_refuse(q, token, SH_BAD_REQUEST, "malformed", 0);
     else if (type == MSG_kv_get)
         answer_get(q, token, &m.get);
-    else
+    else if (type == MSG_kv_scan)
         answer_scan(q, token, &m.scan);
+    else if (type == MSG_cursor_get)
+        query_cursor_get(q, token, &m.cursor_get);
+    else
+        query_cursor_set(q, token, &m.cursor_set);
 }
 
 void query_view_refuse_late(struct query *q, struct link_token token, struct slice after)
@@ -478,12 +500,11 @@ void query_view_refuse_late(struct query *q, struct link_token token, struct sli
 
 static struct slice after_of(uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    msg_decode(type, body, &m); /* it was, before */
-    return type == MSG_kv_get ? m.get.after : m.scan.after;
+    union waiting_message m;
+    struct slice after = {0};
+    uint64_t wait_ms;
+    open_message(type, body, &m, &after, &wait_ms); /* it was, before */
+    return after;
 }
 
 /* Answers those whose token is applied, and those whose time is over. */
@@ -524,24 +545,21 @@ bool query_view_refuse_absent(struct query *q, struct link_token token)
     return q->view == NULL;
 }
 
-void query_on_kv(struct query *q, const struct link_request *request)
+void query_on_view(struct query *q, const struct link_request *request)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    bool is_get = request->type == MSG_kv_get;
-    enum sh_error e = msg_decode(request->type, request->body, &m);
+    union waiting_message m;
+    struct slice after;
+    uint64_t wait_ms;
+    enum sh_error e = open_message(request->type, request->body, &m, &after, &wait_ms);
     if (e != SH_OK) {
         query_refuse(q, request->token, e, "malformed", 0);
         return;
     }
-    if ((is_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
+    if ((request->type == MSG_kv_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
         query_view_refuse_absent(q, request->token))
         return;
-    uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
     const struct view_vector *vector = &query_view_state(q)->applied;
-    int applied = token_is_applied(vector, query_group_token(q, vector, is_get ? m.get.after : m.scan.after));
+    int applied = token_is_applied(vector, query_group_token(q, vector, after));
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
@@ -556,6 +574,7 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_cursor_drop(q, session);
     query_streams_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
@@ -649,6 +668,7 @@ static void on_mail(void *arg, struct mail *first)
     query_condition_look(q);
     query_streams_wake(q);
     move_holds(q);
+    query_cursor_look(q);
 }
 
 void query_view_tell(struct query *q)
@@ -663,6 +683,7 @@ void query_view_tell(struct query *q)
                                           q->copies.logs[i].durable_lsn};
     view_tell(q->view->view, logs, count);
     move_holds(q);
+    query_cursor_look(q);
 }
 
 void query_view_open(struct query *q)
@@ -682,6 +703,7 @@ void query_view_open(struct query *q)
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
     qv->view = view_open(&options);
+    query_cursor_open(q);
 }
 
 void query_view_close(struct query *q)
@@ -689,6 +711,7 @@ void query_view_close(struct query *q)
     struct query_view *qv = q->view;
     if (qv == NULL)
         return;
+    query_cursor_close(q);
     view_close(qv->view);
     qv->view = NULL;
     mailbox_close(&qv->mailbox);

@@ -186,6 +186,7 @@ static bool open_store(struct view *v)
     v->error[0] = 0;
     v->trimmed.count = 0;
     v->trim.first_lsn = 0;
+    v->applied.cursors++; /* its rows are other ones */
     v->flushed = v->applied;
     v->flushed_ns = clock_mono_ns();
     set_store(v, store);

@@ -20,6 +20,7 @@ struct view_vector {
     struct view_place all[VIEW_LOGS_MAX];
     size_t count;
     uint64_t arrivals; /* events that were numbered; not a part of what two vectors are compared by */
+    uint64_t cursors;  /* not kept: another number tells that rows of cursors may have changed */
 };
 /* NULL: nothing of that log is applied. */
 const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);

@@ -15,6 +15,7 @@
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_view.c    the view: how far it is, a digest of it
  *   sh_stream.c  streams: events of all logs, lists     sh_header.c   headers of events
+ *   sh_cursor.c  cursors: taken, committed, listed
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *
@@ -217,7 +218,6 @@ void shc_session_told(struct sh_session *session, struct id16 target);
 uint64_t shc_session_hlc(const struct sh_session *session);
 /* What a node answered was of that HLC; session may be NULL. */
 void shc_session_see_hlc(struct sh_session *session, uint64_t hlc);
-/* What a node has applied. */
 void shc_session_copy(struct sh_session *to, const struct sh_session *from);
 /* To an LSN, if it is not that far. */
 void shc_session_raise(struct sh_session *session, struct id16 log, uint64_t lsn);
@@ -245,6 +245,7 @@ struct shc_call {
     bool moved;                   /* it was not sent, since that is not the node's log any more */
     bool parked;                  /* of a bound one: waits until the node has said which log it has */
     bool uncertain;               /* of a bound one: may have landed without our seeing the answer */
+    bool overload_ends;           /* in: and so is `overloaded` */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
