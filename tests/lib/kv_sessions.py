@@ -111,9 +111,10 @@ class Session(threading.Thread):
 
 
 def frames_of(entries):
-    """sessions.Frame of all frames of a log; each has a clock of its own."""
+    """sessions.Frame of all frames of a log; each has a clock of its own. Its first entry is the client's: what the library
+    puts in front, to say what the frame comes after, is none of it."""
     for hlc, group in itertools.groupby(entries, lambda entry: entry.hlc):
-        group = list(group)
+        group = [entry for entry in group if entry.kind != "after"]
         written = {entry.key.decode(): ((hlc, entry.log, entry.lsn), entry.value and entry.value.decode())
                    for entry in group if entry.kind in ("put", "delete")}
         yield sessions.Frame(group[0].log, group[0].lsn, written)

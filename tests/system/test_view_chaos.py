@@ -21,7 +21,7 @@ SETTINGS = ("wal: {segment_size: 1MiB, disk_reserve: 1MiB}\nquery: {view: true}\
 SESSIONS = 6
 ROUNDS = 120 if LONG else 14
 ROUND_S = 1.0
-ACROSS = False  # whether a node shows what was written after something only with that
+ACROSS = True
 
 
 @unittest.skipIf(NO_NETWORKS, NO_NETWORKS)
