@@ -11,6 +11,8 @@
  *   query_condition.c appends with conditions: checked against the view, and by walsvc behind that
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
  *   query_view_info.c  how far that is
+ *   query_holds.c    what the view holds back from trims, and trims that wait for it
+ *   query_tidy.c     what the view needs to take deleted and expired rows away
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
  *   query_token.c    version vectors of clients
  *   query_group.c    replication groups: what belongs to another one, and where that is */
@@ -49,8 +51,6 @@ size_t pending_impatient(const struct pending_table *table, uint64_t *numbers);
 void pending_free(struct pending_table *table);
 
 /* ---- query_forward.c: to one daemon, by one link; for each the far end's credit is the bound ---- */
-struct query;
-
 struct query_forward {
     struct query *query;
     const char *daemon; /* its name, for people */
@@ -285,6 +285,13 @@ void query_view_tell(struct query *q);
 /* kv_get and kv_scan. */
 void query_on_kv(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
+
+/* ---- query_holds.c ---- */
+void query_on_trim(struct query *q, const struct link_request *request);
+/* Whether some trim waits for a probe that has not been sent. */
+bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
+/* A probe was answered. */
+void query_trims_probed(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 

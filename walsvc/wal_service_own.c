@@ -124,7 +124,7 @@ void wal_service_on_own_copy(void *arg, enum sh_error state, const struct wal_du
 
 /* ---------------------------------------------------------------- what replsvc says */
 
-void wal_service_on_own_log(struct wal_service *w, const struct link_request *request)
+static void on_own_log(struct wal_service *w, const struct link_request *request)
 {
     struct msg_own_log told;
     enum sh_error error = request->local ? msg_decode(MSG_own_log, request->body, &told) : SH_FORBIDDEN;
@@ -151,7 +151,7 @@ void wal_service_on_own_log(struct wal_service *w, const struct link_request *re
 /* ---------------------------------------------------------------- clock frames */
 
 /* From the view, which asks again when it still needs it. */
-void wal_service_on_clock_frame(struct wal_service *w, const struct link_request *request)
+static void on_clock_frame(struct wal_service *w, const struct link_request *request)
 {
     struct msg_clock_frame ask;
     struct msg_clock_frame_reply reply = {0};
@@ -170,6 +170,19 @@ void wal_service_on_clock_frame(struct wal_service *w, const struct link_request
     w->body.len = 0;
     msg_encode(MSG_clock_frame_reply, &reply, &w->body);
     link_server_answer(w->link, request->token, MSG_clock_frame_reply, buf_slice(&w->body));
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+bool wal_service_on_own(struct wal_service *w, const struct link_request *request)
+{
+    if (request->type == MSG_own_log)
+        on_own_log(w, request);
+    else if (request->type == MSG_clock_frame)
+        on_clock_frame(w, request);
+    else
+        return false;
+    return true;
 }
 
 /* ---------------------------------------------------------------- life */
