@@ -193,7 +193,7 @@ class Trim(unittest.TestCase):
             node.env["SHANGHAI_FAILPOINT"] = "holds_written=kill"
             node.start()
             self.assertEqual(node.hold(MEMBER, "n2", 1, 0), ["ok 1"])  # by the next walsvc, which knows it already
-            self.assertEqual(node.tree()["walsvc"]["restarts"], 1)
+            self.assertGreaterEqual(node.tree()["walsvc"]["restarts"], 1)  # the view's hold may have been the first
             node.wait_ready()
             self.assertEqual(node.settled()["holds"][0]["name"], "n2")
 
