@@ -13,6 +13,8 @@
  *   query_cursor_holds.c  what they hold back
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
  *   query_view_info.c  how far that is
+ *   query_holds.c    what the view holds back from trims, and trims that wait for it
+ *   query_tidy.c     what the view needs to take deleted and expired rows away
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
  *   query_token.c    version vectors of clients
  *   query_group.c    replication groups: what belongs to another one, and where that is */
@@ -51,8 +53,6 @@ size_t pending_impatient(const struct pending_table *table, uint64_t *numbers);
 void pending_free(struct pending_table *table);
 
 /* ---- query_forward.c: to one daemon, by one link; for each the far end's credit is the bound ---- */
-struct query;
-
 struct query_forward {
     struct query *query;
     const char *daemon; /* its name, for people */
@@ -289,6 +289,13 @@ void query_view_tell(struct query *q);
 /* What the view answers: kv_get, kv_scan, cursor_get, cursor_set. */
 void query_on_view(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
+
+/* ---- query_holds.c ---- */
+void query_on_trim(struct query *q, const struct link_request *request);
+/* Whether some trim waits for a probe that has not been sent. */
+bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
+/* A probe was answered. */
+void query_trims_probed(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 

@@ -185,6 +185,8 @@ static void on_request(void *arg, const struct link_request *request)
         query_on_append_if(q, request);
         break;
     case MSG_log_trim:
+        query_on_trim(q, request);
+        break;
     case MSG_accept_loss:
         query_forward_send(&q->wal, request);
         break;

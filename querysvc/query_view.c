@@ -15,7 +15,7 @@
 
 #include "hlc.h"
 #include "query_token.h"
-#include "view.h"
+#include "query_view_parts.h"
 
 enum {
     KEYS_MAX = 1000,
@@ -35,12 +35,6 @@ struct view_wait {
     int64_t due_ns;
 };
 
-/* What a log's hold says. */
-struct view_hold {
-    struct id16 log;
-    uint64_t lsn; /* that walsvc has answered for; 0: none yet */
-};
-
 struct query_view {
     struct view *view;
     struct view_state state; /* as looked at last */
@@ -53,10 +47,8 @@ struct query_view {
     struct loop_timer overdue;
     struct buf key, row, rows, applied;
     uint64_t hlc; /* the highest of the values that the present answer looked at */
-    struct view_hold holds[VIEW_LOGS_MAX];
-    size_t hold_count;
-    struct view_hold asked; /* the one that is on its way */
-    uint64_t hold_number;   /* of its request; 0: none is */
+    struct query_holds *holds;
+    struct query_tidy *tidy;
 };
 
 /* ---------------------------------------------------------------- state */
@@ -576,6 +568,7 @@ void query_view_drop(struct query *q, uint64_t session)
         return;
     query_cursor_drop(q, session);
     query_streams_drop(q, session);
+    query_holds_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
@@ -587,63 +580,6 @@ void query_view_drop(struct query *q, uint64_t session)
         buf_free(&w->body);
         free(w);
     }
-}
-
-/* ---------------------------------------------------------------- holds */
-
-/* Nothing of a log is trimmed that the view would need after a restart. */
-enum { HOLD_VIEW = 2 };
-
-static struct view_hold *hold_of(struct query_view *qv, struct id16 log)
-{
-    for (size_t i = 0; i < qv->hold_count; i++)
-        if (id16_equal(qv->holds[i].log, log))
-            return &qv->holds[i];
-    if (qv->hold_count == VIEW_LOGS_MAX)
-        return NULL;
-    qv->holds[qv->hold_count] = (struct view_hold){.log = log};
-    return &qv->holds[qv->hold_count++];
-}
-
-/* True: it was to be moved, and is on its way. */
-static bool move_hold(struct query *q, struct id16 log)
-{
-    struct query_view *qv = q->view;
-    const struct view_place *place = view_place_of(&qv->state.flushed, log);
-    const struct view_hold *hold = hold_of(qv, log);
-    uint64_t lsn = (place != NULL ? place->lsn : 0) + 1;
-    if (hold == NULL || hold->lsn == lsn)
-        return false;
-    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
-    qv->asked = (struct view_hold){log, lsn};
-    qv->hold_number = query_ask_wal(q, MSG_hold, &ask);
-    return true;
-}
-
-/* One after the other. */
-static void move_holds(struct query *q)
-{
-    struct query_view *qv = q->view;
-    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
-        return;
-    bool moves = move_hold(q, q->own.id);
-    for (size_t i = 0; i < q->copies.count && !moves; i++)
-        moves = move_hold(q, q->copies.logs[i].id);
-}
-
-bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body)
-{
-    struct query_view *qv = q->view;
-    struct msg_error error;
-    if (qv == NULL || qv->hold_number == 0 || number != qv->hold_number)
-        return false;
-    struct view_hold *hold = hold_of(qv, qv->asked.log);
-    qv->hold_number = 0;
-    hold->lsn = qv->asked.lsn; /* also when it is refused: asked again when it is to be moved on */
-    if (type == MSG_error && msg_decode(type, body, &error) == SH_OK)
-        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
-    move_holds(q);
-    return true;
 }
 
 /* ---------------------------------------------------------------- life */
@@ -667,8 +603,9 @@ static void on_mail(void *arg, struct mail *first)
     look_at_waits(q);
     query_condition_look(q);
     query_streams_wake(q);
-    move_holds(q);
+    query_holds_move(q);
     query_cursor_look(q);
+    query_tidy_look(q, query_view_state(q));
 }
 
 void query_view_tell(struct query *q)
@@ -682,8 +619,18 @@ void query_view_tell(struct query *q)
         logs[count++] = (struct view_log){q->copies.logs[i].id, q->copies.logs[i].durable_end,
                                           q->copies.logs[i].durable_lsn};
     view_tell(q->view->view, logs, count);
-    move_holds(q);
+    query_holds_move(q);
     query_cursor_look(q);
+}
+
+struct query_holds *query_holds_of(struct query *q)
+{
+    return q->view->holds;
+}
+
+struct query_tidy *query_tidy_of(struct query *q)
+{
+    return q->view->tidy;
 }
 
 void query_view_open(struct query *q)
@@ -694,6 +641,8 @@ void query_view_open(struct query *q)
         .fs = q->fs,
         .store = {.cache_bytes = config->settings.query_cache_bytes,
                   .write_buffer_bytes = config->settings.query_write_buffer_bytes},
+        .own = q->own.id,
+        .keep_ms = config->settings.query_tombstone_keep / NS_PER_MS,
         .on_change = on_change,
         .arg = q,
     };
@@ -702,6 +651,8 @@ void query_view_open(struct query *q)
     query_streams_open(q);
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
+    qv->holds = query_holds_open(q);
+    qv->tidy = query_tidy_open(q);
     qv->view = view_open(&options);
     query_cursor_open(q);
 }
@@ -722,6 +673,8 @@ void query_view_close(struct query *q)
         buf_free(&w->body);
         free(w);
     }
+    query_holds_close(q, qv->holds);
+    query_tidy_close(q, qv->tidy);
     buf_free(&qv->key);
     buf_free(&qv->row);
     buf_free(&qv->rows);

@@ -62,8 +62,9 @@ uint64_t query_probe(struct query *q, struct query_probes *probes)
 
 void query_probe_done(struct query *q, struct query_probes *probes)
 {
-    if (query_reads_need_probe(q, probes))
+    if (query_reads_need_probe(q, probes) || query_trims_need_probe(q, probes))
         send_probe(q, probes);
+    query_trims_probed(q);
 }
 
 /* ---- answers ---- */

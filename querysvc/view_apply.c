@@ -7,6 +7,7 @@
 #include "hlc.h"
 #include "view_cursor.h"
 #include "view_stream.h"
+#include "view_tidy.h"
 
 static const char applied[] = "Mapplied", arrivals[] = "Marrivals";
 enum { PLACE_PARTS = 4 };
@@ -165,6 +166,7 @@ static void apply_value(struct applying *a, const struct entry *e)
     view_value_encode(&value, &a->row);
     view_key_row(VIEW_KEY, e->key, &a->key);
     view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    view_tidy_note(a->store, &value, buf_slice(&a->key));
 }
 
 static void apply_add(struct applying *a, const struct entry *e)
@@ -289,7 +291,8 @@ static enum sh_error apply_frame(struct applying *a, struct view_place *place, c
         apply_entry(a, &e);
     }
     end_run(a);
-    *place = (struct view_place){place->log, h->base_lsn + h->count - 1, h->hlc, h->checksum};
+    *place = (struct view_place){
+        .log = place->log, .lsn = h->base_lsn + h->count - 1, .hlc = h->hlc, .checksum = h->checksum};
     return SH_OK;
 }
 

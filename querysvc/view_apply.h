@@ -14,6 +14,7 @@ struct view_place {
     uint64_t lsn;      /* of the last entry */
     uint64_t hlc;      /* of its frame */
     uint32_t checksum; /* of that frame: another chain has another one */
+    uint64_t segment;  /* base LSN of the segment that it stands in; 0: not known. Not stored */
 };
 
 struct view_vector {
