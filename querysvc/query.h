@@ -7,7 +7,8 @@
  *   query_read.c     reads: queue, fairness, long polls
  *   query_pending.c  table of the requests that another daemon has not answered yet
  *   query_readers.c  a bounded pool of log readers
- *   query_view.c     keys and scans from the view (view.h), which its own thread keeps */
+ *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
+ *   query_watch.c    what the view applies, told as it comes */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
 
@@ -105,6 +106,7 @@ struct query_probes {
 };
 
 struct query_view;
+struct query_watches;
 
 struct query_copies {
     struct query_log *logs;
@@ -167,7 +169,8 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view; /* NULL: not open */
+    struct query_view *view;       /* NULL: not open */
+    struct query_watches *watches; /* NULL: not open, as without a view */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -227,6 +230,22 @@ void query_on_view_info(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+/* How far it is (view.h), as of now; there is a view. */
+struct view_state;
+const struct view_state *query_view_state(struct query *q);
+/* False: there is one. */
+bool query_refuse_without_view(struct query *q, struct link_token token);
+/* Says why no rows can be read. */
+void query_refuse_store(struct query *q, struct link_token token);
+
+/* ---- query_watch.c ---- */
+/* Before the server: its hook is to run before the one that sends answers. */
+void query_watch_open(struct query *q);
+void query_watch_close(struct query *q);
+void query_on_watch(struct query *q, const struct link_request *request);
+/* More is applied. */
+void query_watch_wake(struct query *q);
+void query_watch_drop(struct query *q, uint64_t session);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

@@ -208,6 +208,9 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_view_info:
         query_on_view_info(q, request);
         break;
+    case MSG_watch:
+        query_on_watch(q, request);
+        break;
     case MSG_hello:
         on_hello(q, request);
         break;
@@ -226,6 +229,7 @@ static void on_drop(void *arg, uint64_t session)
 {
     query_drop_reads(arg, session);
     query_view_drop(arg, session);
+    query_watch_drop(arg, session);
 }
 
 /* Names of everything, and what the disk shows of the log. walsvc has made the identity before we start. */
@@ -298,8 +302,10 @@ static enum service_exit start(struct query *q)
     enum service_exit code = find_log(q);
     if (code != EXIT_DONE)
         return code;
-    if (q->service->config->settings.query_view)
+    if (q->service->config->settings.query_view) {
         query_view_open(q);
+        query_watch_open(q);
+    }
     if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
@@ -326,6 +332,7 @@ void query_close(struct service *service)
         query_read_close(q);
     query_wal_close(q);
     query_view_close(q);
+    query_watch_close(q);
     query_forward_close(&q->wal);
     query_forward_close(&q->wal_waiting);
     query_forward_close(&q->member);

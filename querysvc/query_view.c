@@ -58,7 +58,7 @@ struct query_view {
 
 /* ---------------------------------------------------------------- state */
 
-static const struct view_state *state_of(struct query *q)
+const struct view_state *query_view_state(struct query *q)
 {
     struct query_view *qv = q->view;
     if (qv->stale)
@@ -81,7 +81,7 @@ static bool next_place(struct mp *m, struct view_place *out)
 /* 1: applied. 0: not yet. -1: malformed. */
 static int is_applied(struct query *q, struct slice after)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct mp m = mp_of(after);
     struct view_place want;
     uint32_t count;
@@ -103,7 +103,7 @@ static int is_applied(struct query *q, struct slice after)
 static struct slice pack_applied(struct query *q)
 {
     struct query_view *qv = q->view;
-    const struct view_vector *vector = &state_of(q)->applied;
+    const struct view_vector *vector = &query_view_state(q)->applied;
     msgpack_packer pk;
     qv->applied.len = 0;
     mp_packer(&pk, &qv->applied);
@@ -185,9 +185,9 @@ static enum view_found find_row(struct query_view *qv, struct view_store *store,
 
 /* ---------------------------------------------------------------- answers */
 
-static void refuse_store(struct query *q, struct link_token token)
+void query_refuse_store(struct query *q, struct link_token token)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     char text[VIEW_ERROR_MAX + 40];
     snprintf(text, sizeof text, "the view is not open: %s",
              state->error[0] != 0 ? state->error : "it is being opened");
@@ -242,7 +242,7 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
     }
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
-        refuse_store(q, token);
+        query_refuse_store(q, token);
         return;
     }
     enum sh_error e = get_rows(qv, store, &keys, count, error);
@@ -364,7 +364,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         if (m->most == 0)
             query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
         else
-            refuse_store(q, token);
+            query_refuse_store(q, token);
         return;
     }
     side_open(&s.values, store, VIEW_KEY, m, error);
@@ -440,7 +440,7 @@ static void answer_request(struct query *q, struct link_token token, uint32_t ty
 
 static void refuse_late(struct query *q, const struct view_wait *w, struct slice after)
 {
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct mp m = mp_of(after);
     char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT] = "";
     struct view_place want = {0};
@@ -499,8 +499,7 @@ static void on_overdue(void *arg)
     look_at_waits(arg);
 }
 
-/* False: there is one. */
-static bool refuse_without_view(struct query *q, struct link_token token)
+bool query_refuse_without_view(struct query *q, struct link_token token)
 {
     if (q->view == NULL)
         query_refuse(q, token, SH_FORBIDDEN,
@@ -510,7 +509,7 @@ static bool refuse_without_view(struct query *q, struct link_token token)
 
 void query_on_kv(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
+    if (query_refuse_without_view(q, request->token))
         return;
     union {
         struct msg_kv_get get;
@@ -586,7 +585,7 @@ static bool move_hold(struct query *q, struct id16 log)
 static void move_holds(struct query *q)
 {
     struct query_view *qv = q->view;
-    if (!state_of(q)->opened || qv->hold_number != 0 || q->watch == NULL)
+    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
         return;
     bool moves = move_hold(q, q->own.id);
     for (size_t i = 0; i < q->copies.count && !moves; i++)
@@ -612,9 +611,9 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
 
 void query_on_view_info(struct query *q, const struct link_request *request)
 {
-    if (refuse_without_view(q, request->token))
+    if (query_refuse_without_view(q, request->token))
         return;
-    const struct view_state *state = state_of(q);
+    const struct view_state *state = query_view_state(q);
     struct buf logs = {0};
     msgpack_packer pk;
     mp_packer(&pk, &logs);
@@ -652,6 +651,7 @@ static void on_mail(void *arg, struct mail *first)
     atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
+    query_watch_wake(q);
     move_holds(q);
 }
 

@@ -8,6 +8,7 @@ extern const struct ctl_command cmd_append;                                     
 extern const struct ctl_command cmd_read, cmd_tail;                              /* cmd_read.c */
 extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan; /* cmd_kv.c */
 extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                         /* cmd_kv.c */
+extern const struct ctl_command cmd_kv_watch;                                    /* cmd_kv_watch.c */
 extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
 extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */
 extern const struct ctl_command cmd_nodes;                                       /* cmd_nodes.c */

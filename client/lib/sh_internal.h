@@ -13,6 +13,7 @@
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
+ *   sh_watch.c   changes of keys as they come
  *
  * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,
  * or a caller on a visit, who sends what he has just added. They and the callers meet in struct shc_queue
@@ -176,6 +177,10 @@ struct slice shc_batch_array(struct shc_batch *b);
 void shc_session_pack(const struct sh_session *session, struct buf *out);
 /* What a node has applied. */
 bool shc_session_see(struct sh_session *session, struct slice applied);
+/* The same of one log. */
+void shc_session_saw(struct sh_session *session, const uint8_t log[16], uint64_t lsn);
+/* Freed with sh_session_free. */
+struct sh_session *shc_session_copy(const struct sh_session *session);
 
 /* ---------------------------------------------------------------- calls: a request and its answer */
 

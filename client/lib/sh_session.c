@@ -49,6 +49,20 @@ void sh_session_wrote(struct sh_session *session, const struct sh_append_result 
     raise_to(session, log, result->first_lsn + result->count - 1);
 }
 
+struct sh_session *shc_session_copy(const struct sh_session *session)
+{
+    struct sh_session *copy = xmalloc(sizeof *copy);
+    *copy = *session;
+    return copy;
+}
+
+void shc_session_saw(struct sh_session *session, const uint8_t log[16], uint64_t lsn)
+{
+    struct id16 id;
+    memcpy(id.bytes, log, sizeof id.bytes);
+    raise_to(session, id, lsn);
+}
+
 char *sh_session_text(const struct sh_session *session)
 {
     struct buf text = {0};
