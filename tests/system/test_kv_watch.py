@@ -12,7 +12,7 @@ from shanghai import Node, wait_for
 
 WRITES = 200 if os.environ.get("SHANGHAI_LONG") else 40
 BATCH = 10
-KILLS = 5
+KILLS = 3
 ERROR, WATCH, WATCH_REPLY = 3, 142, 143
 VIEW = "query: {view: true}"
 
@@ -293,9 +293,11 @@ class ThreeNodes(WatchTest):
             for turn, name in enumerate(("n1", "n2", "n3", "n1")):
                 start = len(told)
                 with Watch(cluster[name], "--prefix", "w/", "--from-session", self.file(positions(told))) as watch:
+                    dead = None
                     for kill in range(KILLS):
                         watch.wait((turn + 1) * 3 * WRITES * BATCH // 5 - start + kill)
-                        cluster[name].kill("querysvc")
+                        wait_for(lambda name=name, dead=dead: cluster[name].pid("querysvc") != dead, "another one")
+                        dead = cluster[name].kill("querysvc")
                     if turn == 3:
                         for writer in writers:
                             writer.join()
