@@ -167,6 +167,15 @@ void sh_rows_free(struct sh_rows *rows);
 enum sh_error sh_kv_get(struct sh_client *client, struct sh_session *session, const struct sh_key *keys,
                         size_t count, struct sh_rows *rows);
 
+/* One key, as the node has applied it, without waiting: fn is called once, with sh_kv_get's errors and a row
+ * that lives for the call (NULL with an error), under sh_append_async's conditions for callbacks, in which
+ * more may be asked for. What waits for the same moment is asked for together. SH_BAD_REQUEST, SH_TOO_LARGE
+ * (the key), SH_OVERLOADED (65,536 wait already), SH_UNAVAILABLE (the client is being closed): fn is not
+ * called. The key is copied. */
+typedef void sh_kv_get_fn(void *arg, enum sh_error error, const struct sh_row *row);
+enum sh_error sh_kv_get_async(struct sh_client *client, const struct sh_key *key, sh_kv_get_fn *fn,
+                              void *arg);
+
 struct sh_scan_options {
     const void *prefix; /* only keys that begin so; NULL: all */
     size_t prefix_bytes;

@@ -22,6 +22,7 @@ extern const struct ctl_command cmd_log_trim;                     /* cmd_log_tri
 extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_loss.c */
 extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
 extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
+extern const struct ctl_command cmd_bench_kv;                     /* cmd_bench_kv.c */
 extern const struct ctl_command cmd_bench_replicate;              /* cmd_bench_replicate.c */
 
 /* Says why a data directory holds no log that could be read. Not an answer of 1: nothing was looked at. */

@@ -124,6 +124,7 @@ static void on_quit(struct sh_client *c, void *arg)
 static void on_round(void *arg)
 {
     struct sh_client *c = arg;
+    shc_gets_pump(c);
     shc_pump(c); /* before the callers are woken, which takes its time when there are many */
     shc_wake_callers(c);
     c->visited = false;
@@ -139,6 +140,7 @@ static void *run(void *arg)
     loop_run(c->loop);
     shc_send_close(c);
     shc_query_close(c);
+    shc_gets_end(c);
     loop_hook_remove(c->loop, &c->hook);
     return NULL;
 }
@@ -197,6 +199,7 @@ enum sh_error sh_open(const struct sh_options *options, struct sh_client **clien
         c->endpoints[i] = xstrdup(options->endpoints[i]);
     c->options.endpoints = NULL;
     queue_init(&c->queue);
+    shc_gets_open(&c->gets);
     c->correlations = random_u64(); /* once: for each request the system call would be felt */
     c->loop = loop_open();
     mailbox_open(&c->mailbox, c->loop, on_mail, c);
@@ -229,6 +232,7 @@ void sh_close(struct sh_client *c)
     mailbox_close(&c->mailbox);
     loop_close(c->loop);
     queue_free(&c->queue);
+    shc_gets_close(&c->gets);
     for (size_t i = 0; i < c->options.endpoint_count; i++)
         free(c->endpoints[i]);
     free(c->endpoints);

@@ -11,6 +11,7 @@
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
+ *   sh_get.c     gets without waiting
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
  *   sh_watch.c   changes of keys as they come
@@ -195,7 +196,9 @@ struct shc_call {
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
     uint64_t correlation;
-    bool once;                    /* in: `unavailable` is an answer too */
+    bool once;                             /* in: `unavailable` is an answer too */
+    void (*on_end)(struct shc_call *call); /* in: instead of being waited for, with the loop's turn and not on
+                                              a visit; may free the call. NULL: none */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
@@ -208,6 +211,8 @@ struct shc_call {
 
 /* Starts it; type, body, reply_type and deadline are set. Nothing of it may be touched until it is done. */
 void shc_call_start(struct sh_client *c, struct shc_call *call);
+/* The same with the loop's turn. */
+void shc_call_here(struct sh_client *c, struct shc_call *call);
 /* Ends it when it isn't done, and waits for that. */
 void shc_call_stop(struct sh_client *c, struct shc_call *call);
 void shc_call_free(struct shc_call *call);
@@ -284,6 +289,27 @@ void shc_end_call(const struct shc_call_back *call, enum sh_error error, const c
 /* Wakes the callers of what was answered. */
 void shc_wake_callers(struct sh_client *c);
 
+/* sh_get.c */
+struct shc_gets {
+    pthread_mutex_t lock;
+    struct shc_get *head, **tail; /* waiting, the oldest first */
+    uint32_t waiting;
+    bool woken; /* the loop knows of them */
+    bool closing;
+    struct shc_mail wake;
+    uint32_t out; /* batches; the loop's */
+};
+void shc_gets_open(struct shc_gets *gets);
+/* Sends what may go out now. */
+void shc_gets_pump(struct sh_client *c);
+/* Calls back for all that wait; after shc_query_close. */
+void shc_gets_end(struct sh_client *c);
+void shc_gets_close(struct shc_gets *gets);
+
+/* sh_kv.c: the next row of an answer about keys, which points into the answer; of a key that has nothing,
+ * too. False: malformed. */
+bool shc_row_next(struct mp *m, struct slice key, struct sh_row *row);
+
 struct sh_client {
     struct sh_options options;
     char **endpoints;
@@ -295,6 +321,7 @@ struct sh_client {
     struct shc_mail quit;
     struct shc_queue queue;
     struct shc_query query;
+    struct shc_gets gets;
     struct shc_sender sender;
     uint64_t correlations;  /* the last one; the loop's */
     atomic_bool connected;  /* the query link */

@@ -35,7 +35,10 @@ static void end_call(struct sh_client *c, struct shc_call *call, enum sh_error e
         link_client_forget(c->query.link, call->number);
     call->error = error;
     snprintf(call->detail, sizeof call->detail, "%s", detail);
-    shc_set(&call->done, 1);
+    if (call->on_end != NULL)
+        call->on_end(call);
+    else
+        shc_set(&call->done, 1);
 }
 
 static void call_later(struct sh_client *c, struct shc_call *call, int64_t delay_ms)
@@ -125,14 +128,25 @@ static void stop_call(struct sh_client *c, void *arg)
     shc_set(&call->done, 2);
 }
 
-void shc_call_start(struct sh_client *c, struct shc_call *call)
+static void prepare_call(struct sh_client *c, struct shc_call *call)
 {
     atomic_store(&call->done, 0);
     call->expected = 0;
     call->refusal[0] = 0;
-    call->start = (struct shc_mail){.fn = start_call, .arg = call};
     call->client = c;
+}
+
+void shc_call_start(struct sh_client *c, struct shc_call *call)
+{
+    prepare_call(c, call);
+    call->start = (struct shc_mail){.fn = start_call, .arg = call};
     shc_visit(c, &call->start);
+}
+
+void shc_call_here(struct sh_client *c, struct shc_call *call)
+{
+    prepare_call(c, call);
+    start_call(c, call);
 }
 
 void shc_call_stop(struct sh_client *c, struct shc_call *call)
@@ -316,6 +330,9 @@ void shc_query_open(struct sh_client *c)
 void shc_query_close(struct sh_client *c)
 {
     struct shc_query *query = &c->query;
+    pthread_mutex_lock(&c->gets.lock);
+    c->gets.closing = true; /* a callback may ask for more */
+    pthread_mutex_unlock(&c->gets.lock);
     while (query->calls != NULL)
         end_call(c, query->calls, SH_UNAVAILABLE, "the client was closed");
     loop_timer_cancel(c->loop, &query->stuck);
