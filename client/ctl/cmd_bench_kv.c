@@ -124,7 +124,7 @@ static void put_batch(struct loading *l, uint32_t first, uint32_t count)
             .kind = SH_ENTRY_PUT,
             .key = names[i],
             .key_bytes = KEY_BYTES,
-            .payload = b->pool + (uint64_t)number * 61 % (POOL_BYTES - b->size),
+            .payload = b->pool + (uint64_t)number * 7919 % (POOL_BYTES - b->size),
             .payload_bytes = b->size,
         };
     }
