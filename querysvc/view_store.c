@@ -125,8 +125,7 @@ static rocksdb_block_based_table_options_t *table_options(struct view_store *s, 
     s->cache = rocksdb_cache_create_lru(cache_bytes);
     rocksdb_block_based_options_set_block_cache(table, s->cache);
     rocksdb_block_based_options_set_block_size(table, BLOCK_BYTES);
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
-    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 0); /* open files keep them */
     rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(BITS_A_KEY));
     return table;
 }
@@ -140,6 +139,8 @@ static void set_options(struct view_store *s, const struct view_store_options *o
     rocksdb_options_set_max_write_buffer_number(s->options, 2);
     rocksdb_options_set_max_background_jobs(s->options, BACKGROUND_JOBS);
     rocksdb_options_set_max_open_files(s->options, OPEN_FILES);
+    rocksdb_options_set_table_cache_numshardbits(s->options,
+                                                 0); /* in shards, some would be full long before */
     rocksdb_options_set_keep_log_file_num(s->options, LOG_FILES);
     rocksdb_options_set_target_file_size_base(s->options, FILE_BYTES);
     rocksdb_options_set_max_bytes_for_level_base(s->options, LEVEL_BYTES);

@@ -18,7 +18,7 @@ enum { VIEW_ERROR_MAX = 256 };
 #define VIEW_ROOM_BYTES (UINT64_C(64) << 20)
 
 struct view_store_options {
-    size_t cache_bytes;        /* of blocks that were read, indexes and filters included */
+    size_t cache_bytes;        /* of blocks that were read; indexes and filters of 256 open files are apart */
     size_t write_buffer_bytes; /* rows that are not on disk yet; twice that while they are being written */
 };
 

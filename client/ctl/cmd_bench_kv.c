@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bench_limits.h"
@@ -32,6 +33,7 @@ struct bench {
     struct ctl *ctl;
     struct sh_client *client;
     uint32_t keys;
+    uint64_t rate;   /* of keys put a second; 0: as fast as it goes */
     uint32_t stride; /* what is coprime to keys: they are loaded in an order that is not theirs */
     size_t size;
     uint8_t *pool;
@@ -155,13 +157,25 @@ static void await_view(struct bench *b, const struct sh_append_result *last)
     sh_session_free(session);
 }
 
+/* Until the key with that place is due. */
+static void keep_pace(const struct bench *b, int64_t start_ns, uint32_t at)
+{
+    if (b->rate == 0)
+        return;
+    int64_t due_ns = start_ns + (int64_t)((double)at * 1e9 / (double)b->rate);
+    const struct timespec due = {due_ns / NS_PER_S, due_ns % NS_PER_S};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+}
+
 static void load(struct bench *b)
 {
     struct loading l = {.b = b};
     atomic_init(&l.room.free, IN_FLIGHT);
     int64_t start_ns = clock_mono_ns();
-    for (uint32_t at = 0; at < b->keys && !has_failed(b); at += BATCH)
+    for (uint32_t at = 0; at < b->keys && !has_failed(b); at += BATCH) {
+        keep_pace(b, start_ns, at);
         put_batch(&l, at, b->keys - at < BATCH ? b->keys - at : BATCH);
+    }
     for (int i = 0; i < IN_FLIGHT; i++)
         bench_room_take(&l.room);
     note(&b->put, start_ns, b->keys);
@@ -425,6 +439,7 @@ static int run_bench_kv(struct ctl *ctl)
     struct bench *b = xcalloc(1, sizeof *b);
     b->ctl = ctl;
     b->keys = (uint32_t)ctl_number(ctl, "keys", 1000000);
+    b->rate = ctl_number(ctl, "rate", 0);
     b->size = (size_t)ctl_number(ctl, "size", 128);
     b->pool = xmalloc(POOL_BYTES);
     random_bytes(b->pool, POOL_BYTES);
@@ -444,6 +459,7 @@ static int run_bench_kv(struct ctl *ctl)
 static const struct ctl_option kv_options[] = {
     {"keys", 'k', CTL_NUMBER, "N", "how many, 1,000,000 without it", 1, 100000000},
     {"size", 's', CTL_SIZE, "BYTES", "value of a key, 128 without it", 1, 64 << 10},
+    {"rate", 'r', CTL_NUMBER, "N", "keys/s to put, as many as possible without it", 1, 1000000000},
     {"duration", 'd', CTL_TIME, "T", "how long each kind of get is measured, 5s without it", 1000000,
      UINT64_C(3600000000000)},
     {"disk-dir", 'D', CTL_WORD, "DIR",

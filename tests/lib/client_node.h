@@ -64,7 +64,12 @@ struct node {
     bool parked;                      /* a poll for events */
     struct link_token poll;
     uint64_t poll_after;
+    /* keys, client_node_keys.c: */
+    enum sh_error keys_refuse;        /* gets and watches, with this */
+    uint32_t rows_most;               /* of an answer to gets; 0: all */
+    uint64_t watch_first, watch_last; /* LSNs that a watch can tell; first 0: nothing is trimmed */
     /* what it saw */
+    uint32_t gets, keys_asked, gets_held, watches;
     uint32_t appends, conflicts;
     uint64_t ack_timeout_ms;                 /* of the last append */
     uint64_t correlations[CORRELATIONS_MAX]; /* of the first appends */
@@ -87,6 +92,10 @@ void node_refuse(struct link_token token, enum sh_error code, uint64_t expected)
 /* Whether it was about the cluster. With the lock. */
 bool node_on_members(struct node *n, const struct link_request *request);
 void node_on_replicas(struct node *n, struct link_token token);
+/* Whether it was about keys. With the lock. */
+bool node_on_keys(struct node *n, const struct link_request *request);
+/* Answers gets and a watch that wait when they needn't any more. With the lock. */
+void node_answer_keys(struct node *n);
 /* Answers the poll that waits when it needn't any more. With the lock. */
 void node_answer_poll(struct node *n);
 
