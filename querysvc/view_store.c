@@ -242,6 +242,8 @@ static void forget_changes(struct view_store *s)
  * less time than from the top. */
 static void batch_changes(struct view_store *s)
 {
+    if (s->change_count == 0)
+        return;
     for (size_t i = 0; i < s->change_count; i++)
         s->changes[i].key = s->changed.data + s->changes[i].at;
     qsort(s->changes, s->change_count, sizeof *s->changes, compare_changes);
