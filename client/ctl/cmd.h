@@ -11,6 +11,7 @@ extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                        
 extern const struct ctl_command cmd_view_info, cmd_view_digest;                  /* cmd_view.c */
 extern const struct ctl_command cmd_producer_status;                             /* cmd_producer.c */
 extern const struct ctl_command cmd_stream_list;                                 /* cmd_stream.c */
+extern const struct ctl_command cmd_kv_watch;                                    /* cmd_kv_watch.c */
 extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
 extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */
 extern const struct ctl_command cmd_nodes;                                       /* cmd_nodes.c */
@@ -25,6 +26,7 @@ extern const struct ctl_command cmd_log_trim;                     /* cmd_log_tri
 extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_loss.c */
 extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
 extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
+extern const struct ctl_command cmd_bench_kv;                     /* cmd_bench_kv.c */
 extern const struct ctl_command cmd_bench_replicate;              /* cmd_bench_replicate.c */
 
 /* Whether read or tail is about a stream in all logs; then these do it (cmd_stream.c). */
