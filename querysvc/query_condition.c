@@ -6,10 +6,10 @@
  *                  ▲    │                  │
  *      applied     │    │ does not hold    │ look again
  *                  │    ▼                  ▼
- *                  │  asked: did it land?  waiting for the view
- *                  │    │ no: conflict     │
- *                  └────┼──────────────────┘
- *                       └ yes, before: sent as it is, for its first answer
+ *                  │  asked: did it land?  │
+ *                  │    │    │ no           ▼
+ *                  └────┼────┴─────────► waiting for the view; then it is a conflict if it still does not
+ * hold └ yes, before: sent as it is, for its first answer
  *
  * An append that is sent again, since the first querysvc was killed, may have landed, and changed itself what
  * it depends on: so before a conflict walsvc is asked. Nothing here is fatal. */
@@ -198,6 +198,12 @@ static bool is_at(const struct condition *condition, const struct view_version *
     return condition->at.lsn == current->lsn && id16_equal(condition->at.log, current->log);
 }
 
+static uint64_t lsn_of(const struct view_vector *applied, struct id16 log)
+{
+    const struct view_place *place = view_place_of(applied, log);
+    return place != NULL ? place->lsn : 0;
+}
+
 /* Whether all hold; c->failed and c->current: the first one that does not. *hlc: what the append has to come
  * after, so that it takes the place of what it was checked against on all nodes. Error empty, or why nothing
  * is known. */
@@ -224,23 +230,21 @@ static bool holds(struct conditional *c, struct view_store *store, uint64_t *hlc
     return true;
 }
 
-/* What the conditions name, and the own log up to where walsvc wants it looked at, is applied. */
-static bool is_applied(const struct conditional *c, struct view_place *missing)
+/* What the conditions name, and the own log up to where it has to be looked at, is applied. */
+static bool is_applied(const struct conditional *c, const struct view_vector *applied,
+                       struct view_place *missing)
 {
     struct query *q = c->query;
-    const struct view_vector *applied = &query_view_state(q)->applied;
-    const struct view_place *place = view_place_of(applied, q->own.id);
     struct mp m = mp_of(c->m.conditions);
     struct condition condition;
     uint32_t count;
     *missing = (struct view_place){.log = q->own.id, .lsn = c->look_lsn};
-    if (c->look_lsn > (place != NULL ? place->lsn : 0))
+    if (c->look_lsn > lsn_of(applied, q->own.id))
         return false;
     mp_array(&m, &count);
     for (uint32_t i = 0; i < count && next_condition(&m, &condition) == SH_OK; i++) {
         *missing = condition.at;
-        place = view_place_of(applied, missing->log);
-        if (missing->lsn > (place != NULL ? place->lsn : 0) && query_find_log(q, missing->log) != NULL)
+        if (missing->lsn > lsn_of(applied, missing->log) && query_find_log(q, missing->log) != NULL)
             return false;
     }
     return true;
@@ -289,12 +293,12 @@ static void refuse_conflict(struct conditional *c)
 static void refuse_late(struct conditional *c, const struct view_place *missing)
 {
     const struct view_state *state = query_view_state(c->query);
-    const struct view_place *have = view_place_of(&state->applied, missing->log);
     char text[VIEW_ERROR_MAX + 160], uuid[ID_TEXT];
     id16_format(missing->log, uuid);
     snprintf(text, sizeof text,
              "log %s is wanted up to LSN %" PRIu64 ", and applied here up to %" PRIu64 "%s%s", uuid,
-             missing->lsn, have != NULL ? have->lsn : 0, state->error[0] != 0 ? ": " : "", state->error);
+             missing->lsn, lsn_of(&state->applied, missing->log), state->error[0] != 0 ? ": " : "",
+             state->error);
     end_with(c, SH_TIMEOUT, text);
 }
 
@@ -381,7 +385,9 @@ static void on_status_answer(void *arg, uint32_t type, struct slice body)
     if (type != MSG_producer_status_reply || msg_decode(type, body, &reply) != SH_OK) {
         pass_back(c, type, body);
     } else if (reply.state == STATUS_NOT_YET || reply.state == STATUS_FORGOTTEN) {
-        refuse_conflict(c);
+        c->refused = true; /* it is one, unless something has changed that is not applied yet */
+        c->look_lsn = reply.last;
+        check(c);
     } else { /* it has, or never will: no append of that number is taken any more */
         send_append(c, (struct slice){0}, 0);
     }
@@ -410,32 +416,6 @@ static void fail_row(struct conditional *c, const char *error)
     end_with(c, SH_INTERNAL, error);
 }
 
-static void check_now(struct conditional *c)
-{
-    struct query *q = c->query;
-    const struct view_place *place = view_place_of(&query_view_state(q)->applied, q->own.id);
-    uint64_t lsn = place != NULL ? place->lsn : 0; /* before the rows are read: they may be newer */
-    uint64_t hlc = c->m.hlc;
-    char error[VIEW_ERROR_MAX] = "";
-    struct view_store *store = view_begin_read(query_view_of(q));
-    if (store == NULL) {
-        take_out(c);
-        query_view_refuse_closed(q, c->token);
-        free(c);
-        return;
-    }
-    bool good = holds(c, store, &hlc, error);
-    view_end_read(query_view_of(q));
-    if (good)
-        send_append(c, pack_conditions(c, lsn), hlc);
-    else if (error[0] != 0)
-        fail_row(c, error);
-    else if (c->refused)
-        refuse_conflict(c);
-    else
-        ask_status(c);
-}
-
 static void arm_overdue(struct query *q)
 {
     struct query_conditions *qc = q->conditions;
@@ -448,20 +428,59 @@ static void arm_overdue(struct query *q)
         loop_timer_set(q->service->loop, &qc->overdue, due_ns);
 }
 
-/* Leaves it waiting when the view is not so far. */
-static void check(struct conditional *c)
+static void wait_for_view(struct conditional *c, const struct view_place *missing)
 {
     struct query *q = c->query;
-    struct view_place missing;
-    if (is_applied(c, &missing)) {
-        check_now(c);
-    } else if (loop_now_ns(q->service->loop) >= c->due_ns) {
-        refuse_late(c, &missing);
+    if (loop_now_ns(q->service->loop) >= c->due_ns) {
+        refuse_late(c, missing);
     } else if (!c->waits) {
         c->waits = true;
         arm_overdue(q);
         query_probe(q, &q->copies.probes); /* what it waits for may be durable already */
     }
+}
+
+/* How far the rows are the store itself says, before they are read: so they may be newer, and never older. */
+static void check_rows(struct conditional *c, struct view_store *store)
+{
+    struct query *q = c->query;
+    struct view_vector applied;
+    struct view_place missing;
+    uint64_t hlc = c->m.hlc;
+    char error[VIEW_ERROR_MAX] = "";
+    bool is_read = view_vector_load(store, &applied, error) != VIEW_FAILED;
+    bool is_there = is_read && is_applied(c, &applied, &missing);
+    bool good = is_there && holds(c, store, &hlc, error);
+    view_end_read(query_view_of(q));
+    if (good)
+        send_append(c, pack_conditions(c, lsn_of(&applied, q->own.id)), hlc);
+    else if (error[0] != 0)
+        fail_row(c, error);
+    else if (!is_there)
+        wait_for_view(c, &missing);
+    else if (c->refused)
+        refuse_conflict(c);
+    else
+        ask_status(c);
+}
+
+/* Leaves it waiting when the view is not so far. */
+static void check(struct conditional *c)
+{
+    struct query *q = c->query;
+    struct view_place missing;
+    if (!is_applied(c, &query_view_state(q)->applied, &missing)) {
+        wait_for_view(c, &missing);
+        return;
+    }
+    struct view_store *store = view_begin_read(query_view_of(q));
+    if (store != NULL) {
+        check_rows(c, store);
+        return;
+    }
+    take_out(c);
+    query_view_refuse_closed(q, c->token);
+    free(c);
 }
 
 /* Each one that waits once. What is answered may take others with it, so then it begins again. */
@@ -497,17 +516,28 @@ static enum sh_error check_request(const struct msg_append_if *m, const char **w
     return check_conditions(m->conditions, why);
 }
 
-/* False, and refused: one of them names what belongs to another group. */
-static bool belong_here(struct query *q, struct link_token token, struct slice conditions)
+/* All that it depends on and writes belongs to this node's group. False: answered. */
+static bool belongs_here(struct query *q, struct link_token token, const struct msg_append_if *m)
 {
-    struct mp m = mp_of(conditions);
+    struct mp conditions = mp_of(m->conditions);
     struct condition condition;
-    uint32_t count;
-    mp_array(&m, &count); /* all of it was checked */
-    for (uint32_t i = 0; i < count && next_condition(&m, &condition) == SH_OK; i++)
-        if (!query_group_check(q, token, condition.kind == KIND_KEY ? GROUP_KEY : GROUP_STREAM,
-                               condition.name))
+    uint32_t count, entries;
+    if (q->groups.set.count == 1 || entries_check(m->entries, &entries) != SH_OK)
+        return true; /* walsvc refuses it */
+    const struct group_verdict verdict = group_of_entries(&q->groups.set, m->entries);
+    mp_array(&conditions, &count);
+    for (uint32_t i = 0; i < count && next_condition(&conditions, &condition) == SH_OK; i++) {
+        enum group_kind kind = condition.kind == KIND_KEY ? GROUP_KEY : GROUP_STREAM;
+        if (condition.name.len == 0)
+            continue; /* the empty stream belongs to none */
+        if (verdict.group != GROUPS_MAX && group_of(&q->groups.set, kind, condition.name) != verdict.group) {
+            query_refuse(q, token, SH_BAD_REQUEST,
+                         "a condition is of another group than what is to be appended; nothing was", 0);
             return false;
+        }
+        if (!query_group_check(q, token, kind, condition.name))
+            return false;
+    }
     return true;
 }
 
@@ -527,7 +557,7 @@ void query_on_append_if(struct query *q, const struct link_request *request)
         query_refuse(q, request->token, e, why, 0);
         return;
     }
-    if (!belong_here(q, request->token, m.conditions) || query_view_refuse_absent(q, request->token))
+    if (!belongs_here(q, request->token, &m) || query_view_refuse_absent(q, request->token))
         return;
     struct conditional *c = xcalloc(1, sizeof *c);
     *c = (struct conditional){

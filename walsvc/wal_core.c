@@ -128,7 +128,7 @@ enum { STATUS_LANDED, STATUS_NOT_YET, STATUS_LANDED_SOMEWHERE, STATUS_FORGOTTEN,
 static void tell_status(struct wal_core *c, struct link_token token, unsigned state,
                         const struct wal_answer *answer)
 {
-    struct msg_producer_status_reply r = {.log = c->log, .state = state};
+    struct msg_producer_status_reply r = {.log = c->log, .state = state, .last = c->state.next_lsn - 1};
     if (state == STATUS_LANDED) {
         r.lsn = answer->lsn;
         r.count = answer->count;

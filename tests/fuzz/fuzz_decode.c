@@ -5,6 +5,7 @@
 #include "frame.h"
 #include "log_loss.h"
 #include "messages.h"
+#include "wal_recent.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -68,6 +69,18 @@ static void try_loss(struct slice body)
     buf_free(&encoded);
 }
 
+/* Names are as long as they may be, and what is told to look at again was noted. */
+static void try_conditions(struct slice conditions)
+{
+    static struct wal_recent *recent;
+    uint64_t look_again;
+    if (recent == NULL)
+        recent = wal_recent_open(1000);
+    enum sh_error e = wal_recent_check(recent, conditions, &look_again);
+    assert(e == SH_OK || e == SH_CONFLICT || e == SH_BAD_REQUEST || e == SH_TOO_LARGE);
+    assert(e != SH_CONFLICT || look_again == 1000);
+}
+
 /* Each call moves the cursor or leaves it where it was. */
 static void try_cursor(struct slice bytes)
 {
@@ -90,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice input = slice_of(data, size);
     try_message(input);
     try_entries(input);
+    try_conditions(input);
     try_cursor(input);
     try_loss(input);
     if (size > 0)

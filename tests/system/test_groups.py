@@ -127,6 +127,26 @@ class Groups(unittest.TestCase):
         rows = self.cluster["n1"].json("kv", "scan", self.prefix)
         self.assertEqual(rows, [])
 
+    def test_conditions_are_checked_by_the_group_of_what_they_name(self):
+        (near, other), (far,) = self.names("a", 2), self.names("b", 1)
+        stream, = self.names("b", 1, "--stream")
+        node = self.cluster["n1"]
+        for endpoint in (node.endpoint, node.tcp):
+            for key, group in ((near, "a"), (far, "b")):
+                done = node.json("kv", "put", "--session", self.file, "--if-absent", f"{key}", "v", endpoint=endpoint)
+                self.assertEqual(self.group_of_log[done["log"]], group)
+                again = node.ctl("--format", "json", "kv", "put", "--if-absent", key, "v", check=False, endpoint=endpoint)
+                self.assertEqual((again.returncode, json.loads(again.stderr)["current"]["lsn"]), (1, done["lsn"]))
+                node.ctl("kv", "del", "--session", self.file, "--if-version", f"{done['log']}:{done['lsn']}", key)
+            at = node.json("append", "--stream", stream, "--if-last", "none" if endpoint == node.endpoint else at, "x",
+                           endpoint=endpoint)["last"]
+            self.assertEqual(self.group_of_log[at["log"]], "b")
+            at = f"{at['log']}:{at['lsn']}"
+            text = self.refused(node, "bad_request", "kv", "txn", input=f"if {far} absent\nput {other} v\n".encode(),
+                                endpoint=endpoint)
+            self.assertIn("another group", text)
+        self.assertEqual(node.ctl("kv", "get", other, check=False).returncode, 1, "nothing was appended")
+
     def test_scans_are_of_the_group_of_the_node_that_is_asked(self):
         keys = {group: self.names(group, 3) for group in GROUPS}
         for key in keys["a"] + keys["b"]:

@@ -329,7 +329,7 @@ static void test_a_request_without_an_answer_is_named(void **state)
     struct sh_client *c;
     struct sh_append_id id;
     struct sh_producer_status status;
-    open_all(&n, 1, 300, 4, &c);
+    open_all(&n, 1, 1500, 4, &c); /* also for what is answered */
     assert_int_equal(client_append(c, "1", NULL), SH_OK);
     assert_false(sh_last_append(&id));
     NODE_SET(n, n->hold = true);
@@ -366,8 +366,8 @@ static void test_callers_who_share_a_request_know_their_entries(void **state)
     const struct sh_entry entry = client_entry("x");
     const char *endpoints[] = {n->query};
     o = client_options(endpoints, 1);
-    o.timeout_ms = 500;
-    o.linger_us = 100000; /* until both are there */
+    o.timeout_ms = 2000;
+    o.linger_us = 500000; /* until both are there */
     assert_int_equal(sh_open(&o, &c), SH_OK);
     NODE_SET(n, n->hold = true);
     for (size_t i = 0; i < 2; i++)
@@ -391,7 +391,7 @@ static void test_what_was_never_sent_has_no_name_and_never_lands(void **state)
     struct node *n = node_start();
     struct sh_client *c;
     struct sh_append_id id;
-    open_all(&n, 1, 300, 1, &c);
+    open_all(&n, 1, 1500, 1, &c);
     NODE_SET(n, n->hold = true);
     assert_int_equal(client_append(c, "1", NULL), SH_TIMEOUT);
     assert_true(sh_last_append(&id));

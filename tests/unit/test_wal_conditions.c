@@ -391,6 +391,7 @@ static void test_a_request_has_landed_when_it_is_durable(void **state)
     number = ask(1, 1, 1);
     assert_state(number, LANDED);
     assert_int_equal(rig.answers[number].status.lsn, 1);
+    assert_int_equal(rig.answers[number].status.last, 4);
     rig_close(&rig);
     open_rig();
     number = ask(1, 1, 2);
@@ -405,7 +406,10 @@ static void test_what_did_not_come_may_come_yet(void **state)
     assert_state(ask(1, 1, 1), NOT_YET); /* no producer was ever forgotten */
     append_all(1, 1, &put, 1);
     assert_true(rig_commit(&rig));
-    assert_state(ask(1, 1, 2), NOT_YET);
+    append_all(0, 0, &put, 1); /* not durable yet */
+    uint64_t number = ask(1, 1, 2);
+    assert_state(number, NOT_YET);
+    assert_int_equal(rig.answers[number].status.last, 2);
     assert_state(ask(1, 1, 9), NOT_YET);
     assert_state(ask(1, 2, 1), NOT_YET);
 }
