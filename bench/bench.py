@@ -20,9 +20,9 @@ from works import WORKS, Works
 DESCRIPTION = """Measures durable appends and reads of a private node, the same appends of a private redis-server in turn
 with them, and replication in a private cluster of three nodes, with what the bare disk and nng do beside it. Prints medians
 and what is to be reached."""
-EPILOG = """works: redis-128, redis-1k (ours and Redis in turn; redis is short for both), scan (batches and appends in flight,
+EPILOG = """works: redis-128, redis-1k (ours and Redis in turn; redis is short for all that begin so), scan (batches and appends in flight,
 for a rate at a short p99), caller-1, callers-50, callers-50x4 (single entries; callers is short for all three), read,
-replicate (three nodes: what followers sustain, lag at half of what is to be reached, an append to a quorum, and how fast a
+redis-kv (keys: put, got, scanned; ours and Redis in turn), replicate (three nodes: what followers sustain, lag at half of what is to be reached, an append to a quorum, and how fast a
 follower catches up 1 GiB).
 
 Redis comes from Debian's package redis-server; only the works that are named after it need it. The files of a round (some
@@ -30,7 +30,7 @@ GB) lie in DIR, on one disk for both, and are removed after it. First as many by
 machine memory that is used for the first time can be several times slower than what comes after, for whoever is first.
 
 exit codes: 0 measured, whether all is reached or not; 1 something failed; 2 usage"""
-SHORT = {"redis": ["redis-128", "redis-1k"], "callers": ["caller-1", "callers-50", "callers-50x4"]}
+SHORT = {"redis": ["redis-128", "redis-1k", "redis-kv"], "callers": ["caller-1", "callers-50", "callers-50x4"]}
 SOCKET_PATH_MAX = 107
 WARM_RATE = 10**9  # bytes/s: about the most that a round writes, ours and Redis' memory included
 BUSY_LOAD = 0.5

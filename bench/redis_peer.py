@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 
 from shanghai import free_port, wait_for
 
@@ -18,6 +19,23 @@ STREAM = "bench"
 CALIBRATE = 20000  # entries
 CLIENTS = 50
 PIPELINE = 100
+
+
+FILL = 10_000  # keys of one script
+
+
+def take_scan(connection):
+    """(cursor, how many keys) of an answer: *2, $length, cursor, *count, and two lines for each key."""
+    data, lines = b"", 4
+    while data.count(b"\r\n") < lines:
+        got = connection.recv(1 << 20)
+        if not got:
+            raise OSError("redis-server closed the connection")
+        data += got
+        head = data.split(b"\r\n", 4)
+        if len(head) == 5:
+            lines = 4 + 2 * int(head[3][1:])
+    return head[2], int(head[3][1:])
 
 
 class Missing(Exception):
@@ -125,6 +143,55 @@ class Redis:
         self.ask("DEL", STREAM)
         figures = self.run_benchmark(size, max(CALIBRATE, int(first["rate"] * seconds)))
         return dict(figures, bytes_per_s=figures["rate"] * size)
+
+    # ---- keys, named as redis-benchmark names them ----
+
+    def time_commands(self, command, keys, clients, pipeline, count):
+        """A command with key:__rand_int__ of so many keys: {"rate", "p50_us", "p99_us"} of requests."""
+        done = subprocess.run(
+            ["redis-benchmark", "-h", "127.0.0.1", "-p", str(self.port), "-c", str(clients), "-P", str(pipeline),
+             "-r", str(keys), "-n", str(count), "--csv", *command],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        output = done.stdout.decode(errors="replace")
+        if done.returncode != 0:
+            raise RuntimeError(f"redis-benchmark {command[0]}:\n{output}\n{self.log()}")
+        row = list(csv.DictReader(io.StringIO(output)))[-1]
+        return {"rate": float(row["rps"]), "p50_us": round(float(row["p50_latency_ms"]) * 1000),
+                "p99_us": round(float(row["p99_latency_ms"]) * 1000)}
+
+    def command_for(self, seconds, command, keys, clients, pipeline):
+        """For about so long."""
+        count = CALIBRATE
+        while True:
+            figures = self.time_commands(command, keys, clients, pipeline, count)
+            if count / figures["rate"] >= seconds / 10:
+                break
+            count *= 4
+        return self.time_commands(command, keys, clients, pipeline, max(CALIBRATE, int(figures["rate"] * seconds)))
+
+    def put_keys(self, keys, size):
+        """As many SETs as there are keys, at random; then those that were missed are filled in, which does not count."""
+        figures = self.time_commands(["SET", "key:__rand_int__", "x" * size], keys, CLIENTS, PIPELINE, keys)
+        for first in range(0, keys, FILL):
+            self.ask("EVAL", "for i=ARGV[1],ARGV[2]-1 do redis.call('SET',string.format('key:%012d',i),ARGV[3]) end return 1", "0",
+                     str(first), str(min(first + FILL, keys)), "x" * size)
+        if self.ask("DBSIZE") != keys:
+            raise RuntimeError(f"redis-server has {self.ask('DBSIZE')} keys instead of {keys}")
+        return figures
+
+    def scan_keys(self, keys):
+        """All keys, without their values, 10,000 an answer: {"rate"}."""
+        cursor, found, start = b"0", 0, time.monotonic()
+        with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
+            while True:
+                connection.sendall(b"*4\r\n$4\r\nSCAN\r\n$%d\r\n%s\r\n$5\r\nCOUNT\r\n$5\r\n10000\r\n" % (len(cursor), cursor))
+                cursor, rows = take_scan(connection)
+                found += rows
+                if cursor == b"0":
+                    break
+        if found < keys:
+            raise RuntimeError(f"SCAN found {found} keys of {keys}")
+        return {"rate": found / (time.monotonic() - start)}
 
     def close(self):
         try:

@@ -3,6 +3,7 @@ starts: synced, so that the disk is not busy with them any more. The page cache 
 import contextlib
 import os
 
+import kv
 import replication
 from cluster import Cluster
 from redis_peer import Redis
@@ -25,9 +26,9 @@ class Works:
         self.show = show
 
     @contextlib.contextmanager
-    def node(self):
+    def node(self, settings=""):
         """A fresh node that runs; whatever happens, it is ended and its files are removed."""
-        node = Node(parent=self.plan.dir)
+        node = Node(settings, parent=self.plan.dir)
         try:
             yield node.start()
         finally:
@@ -159,6 +160,9 @@ class Works:
             f"{rate_text(rate)} of 128 B, {bytes_text(bytes_per_s)} of 1 KiB, to reach 3 M/s or 1 GB/s",
             rate >= 3e6 or bytes_per_s >= 1e9))
 
+    def keys(self):
+        return kv.measure(self)
+
     def replicate(self):
         return replication.measure(self)
 
@@ -171,5 +175,6 @@ WORKS = {
     "callers-50": Works.callers_50,
     "callers-50x4": Works.callers_50x4,
     "read": Works.read,
+    "redis-kv": Works.keys,
     "replicate": Works.replicate,
 }

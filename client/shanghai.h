@@ -1,7 +1,8 @@
 /* libshanghai: the C client library of Shanghai.
  *
- * All functions are thread-safe except that one iterator (reader, events) belongs to one thread at a time. A
- * client runs threads of its own for connections. No function ends the process; out of memory does. */
+ * All functions are thread-safe except that one iterator (reader, events, watch) belongs to one thread at a
+ * time. A client runs threads of its own for connections. No function ends the process; out of memory does.
+ */
 #ifndef SHANGHAI_H
 #define SHANGHAI_H
 
@@ -267,6 +268,16 @@ void sh_rows_free(struct sh_rows *rows);
 enum sh_error sh_kv_get(struct sh_client *client, struct sh_session *session, const struct sh_key *keys,
                         size_t count, struct sh_rows *rows);
 
+/* One key, as the node has applied it, without waiting: fn is called once, with sh_kv_get's errors and a row
+ * that lives for the call (NULL with an error), under sh_append_async's conditions for callbacks, in which
+ * more may be asked for. What waits for the same moment, and belongs to one group, is asked for together.
+ * SH_BAD_REQUEST, SH_TOO_LARGE
+ * (the key), SH_OVERLOADED (65,536 wait already), SH_UNAVAILABLE (the client is being closed): fn is not
+ * called. The key is copied. */
+typedef void sh_kv_get_fn(void *arg, enum sh_error error, const struct sh_row *row);
+enum sh_error sh_kv_get_async(struct sh_client *client, const struct sh_key *key, sh_kv_get_fn *fn,
+                              void *arg);
+
 struct sh_scan_options {
     const void *prefix; /* only keys that begin so; NULL: all */
     size_t prefix_bytes;
@@ -409,6 +420,45 @@ struct sh_view_digest {
 enum sh_error sh_view_digest(struct sh_client *client, int64_t at_ms, struct sh_view_digest *digest);
 /* Frees what it points to, not digest itself; does nothing the second time. */
 void sh_view_digest_free(struct sh_view_digest *digest);
+
+/* ---- watching keys ---- */
+struct sh_watch;
+struct sh_watch_options {
+    const void *prefix; /* only changes of keys that begin so; NULL: of all */
+    size_t prefix_bytes;
+    /* What it begins behind; of a log that is not in it, from the first entry on. NULL: from now on, which is
+     * what the node has applied when it is asked. */
+    const struct sh_session *from;
+};
+/* A put, a delete or an addition. Pointers live until the next call on the watch. */
+struct sh_change {
+    enum sh_entry_kind kind;
+    const void *key;
+    size_t key_bytes;
+    const void *value; /* of a put */
+    size_t value_bytes;
+    int64_t expires_ms; /* of a put: since 1970, by the clock of who wrote it; 0: never */
+    int64_t delta;      /* of an addition */
+    struct sh_version version;
+};
+/* Opens a watch; *watch is freed with sh_watch_close, before its client is closed. Options are copied. Asks
+ * the node only when `from` is NULL, with sh_kv_get's errors. SH_TOO_LARGE: the prefix. A prefix belongs to
+ * no group: with several, it tells of keys of the group of the node that the client is connected to. */
+enum sh_error sh_watch_open(struct sh_client *client, const struct sh_watch_options *options,
+                            struct sh_watch **watch);
+/* The next change that the node has applied: each once, also over restarts of the node, and on another one
+ * when the client moves there. Those of one log come in the order of its LSNs; of those that there are, the
+ * one with the lowest HLC first, so that within a session cause comes before effect. It tells what was
+ * written, whether that is the highest version or not: of several puts of a key, the version says which one
+ * holds. SH_TIMEOUT: nothing new within wait_ms; call again. SH_TRIMMED, SH_CORRUPT: some entries are gone on
+ * this node, or damaged, and the detail says which; the next call goes on behind them. SH_FORBIDDEN: the node
+ * keeps no view. SH_UNAVAILABLE: may be called again. Otherwise sh_status's errors. */
+enum sh_error sh_watch_next(struct sh_watch *watch, uint32_t wait_ms, struct sh_change *change);
+/* Behind the last change that was given, whose HLC it has seen: what a later watch, on this node or another
+ * one, is to begin behind. Lives until the next call on the watch; sh_session_text copies it. */
+const struct sh_session *sh_watch_position(const struct sh_watch *watch);
+/* Frees it, and what its last change points to. NULL does nothing. */
+void sh_watch_close(struct sh_watch *watch);
 
 /* ---- reading ---- */
 struct sh_read_options {

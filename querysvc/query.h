@@ -17,6 +17,7 @@
  *   query_tidy.c     what the view needs to take deleted and expired rows away
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
  *   query_token.c    version vectors of clients
+ *   query_watch.c    what the view applies, told as it comes
  *   query_group.c    replication groups: what belongs to another one, and where that is */
 #ifndef QUERYSVC_QUERY_H
 #define QUERYSVC_QUERY_H
@@ -130,6 +131,7 @@ struct query_streams;
 struct view;
 struct view_state;
 struct query_conditions;
+struct query_watches;
 
 struct query_copies {
     struct query_log *logs;
@@ -212,6 +214,7 @@ struct query {
     struct query_cursor *cursors;  /* the same */
     struct query_conditions *conditions;
     struct query_groups groups;
+    struct query_watches *watches; /* NULL: not open, as without a view */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -298,7 +301,6 @@ bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
 void query_trims_probed(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
-
 /* For those who read the view: */
 struct view_store;
 struct view *query_view_of(struct query *q);
@@ -333,6 +335,15 @@ void query_view_refuse_late(struct query *q, struct link_token token, struct sli
 
 /* ---- query_view_info.c ---- */
 void query_on_view_info(struct query *q, const struct link_request *request);
+
+/* ---- query_watch.c ---- */
+/* Before the server: its hook is to run before the one that sends answers. */
+void query_watch_open(struct query *q);
+void query_watch_close(struct query *q);
+void query_on_watch(struct query *q, const struct link_request *request);
+/* More is applied. */
+void query_watch_wake(struct query *q);
+void query_watch_drop(struct query *q, uint64_t session);
 
 /* ---- query_digest.c ---- */
 /* Within the life of an open query_view. */

@@ -227,6 +227,9 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_group_of:
         query_on_group_of(q, request);
         break;
+    case MSG_watch:
+        query_on_watch(q, request);
+        break;
     case MSG_hello:
         on_hello(q, request);
         break;
@@ -247,6 +250,7 @@ static void on_drop(void *arg, uint64_t session)
     query_view_drop(arg, session);
     query_digest_drop(arg, session);
     query_condition_drop(arg, session);
+    query_watch_drop(arg, session);
 }
 
 /* Names of everything, and what the disk shows of the log. walsvc has made the identity before we start. */
@@ -325,6 +329,7 @@ static enum service_exit start(struct query *q)
     if (q->service->config->settings.query_view) {
         query_view_open(q);
         query_digest_open(q);
+        query_watch_open(q);
     }
     if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
@@ -354,6 +359,7 @@ void query_close(struct service *service)
     query_digest_close(q);
     query_view_close(q);
     query_group_close(q);
+    query_watch_close(q);
     query_forward_close(&q->wal);
     query_forward_close(&q->wal_waiting);
     query_forward_close(&q->member);

@@ -23,7 +23,9 @@ enum {
     LOOKS_MAX = 20000,
     ANSWER_MAX = 1 << 20,
     WAITS_MAX = 4096,
-    RETRY_MS = 100
+    RETRY_MS = 100,
+    LOOKUP_KEYS = VIEW_ROWS_MAX / 2,
+    LARGE_BYTES = 256 << 10
 };
 
 /* A request that waits for its token. */
@@ -45,7 +47,7 @@ struct query_view {
     struct view_wait *waits;
     size_t wait_count;
     struct loop_timer overdue;
-    struct buf key, row, rows, applied;
+    struct buf key, rows, applied;
     uint64_t hlc; /* the highest of the values that the present answer looked at */
     struct query_holds *holds;
     struct query_tidy *tidy;
@@ -138,28 +140,6 @@ static bool take_value(struct slice row, struct key_row *out, uint64_t *hlc)
     return true;
 }
 
-/* Its bytes stay in qv->row until the next one. */
-static enum view_found find_row(struct query_view *qv, struct view_store *store, struct slice key,
-                                struct key_row *out, char error[VIEW_ERROR_MAX])
-{
-    *out = (struct key_row){0};
-    qv->row.len = 0;
-    view_key_row(VIEW_COUNTER, key, &qv->key);
-    enum view_found found = view_store_get(store, buf_slice(&qv->key), &qv->row, error);
-    if (found == VIEW_FOUND)
-        out->has_counter = view_counter_total(buf_slice(&qv->row), &out->counter);
-    if (found == VIEW_FAILED)
-        return found;
-    qv->row.len = 0;
-    view_key_row(VIEW_KEY, key, &qv->key);
-    found = view_store_get(store, buf_slice(&qv->key), &qv->row, error);
-    if (found == VIEW_FOUND && !take_value(buf_slice(&qv->row), out, &qv->hlc)) {
-        snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
-        return VIEW_FAILED;
-    }
-    return found;
-}
-
 /* ---------------------------------------------------------------- answers */
 
 void query_view_refuse_closed(struct query *q, struct link_token token)
@@ -185,27 +165,93 @@ void query_view_refuse_older(struct query *q, struct link_token token, const cha
         query_refuse(q, token, SH_UNAVAILABLE, "the view is being made again", 0);
 }
 
-/* As many as there are keys; ends early when there are many bytes. False: a key's bytes are not a key. */
+/* Keys that are looked up at once, counter and value of each. */
+struct lookup {
+    struct slice keys[LOOKUP_KEYS];
+    struct view_rows rows;
+    size_t count;
+};
+
+/* The next ones of a request. SH_BAD_REQUEST, SH_TOO_LARGE: a key's bytes are not a key. */
+static enum sh_error next_lookup(struct mp *keys, size_t count, struct lookup *lookup)
+{
+    lookup->count = count;
+    for (size_t i = 0; i < count; i++) {
+        if (!mp_bin(keys, &lookup->keys[i]) || lookup->keys[i].len == 0)
+            return SH_BAD_REQUEST;
+        if (lookup->keys[i].len > KEY_MAX)
+            return SH_TOO_LARGE;
+    }
+    return SH_OK;
+}
+
+/* Its rows are to be freed, in any case. */
+static bool find_rows(struct query_view *qv, struct view_store *store, struct lookup *lookup,
+                      char error[VIEW_ERROR_MAX])
+{
+    static const uint8_t kinds[] = {VIEW_COUNTER, VIEW_KEY};
+    struct slice names[2 * LOOKUP_KEYS];
+    size_t bytes = 0;
+    for (size_t i = 0; i < lookup->count; i++)
+        bytes += 2 * (lookup->keys[i].len + 1);
+    qv->key.len = 0;
+    buf_reserve(&qv->key, bytes); /* so that it stays where it is */
+    for (size_t i = 0; i < 2 * lookup->count; i++) {
+        const struct slice *key = &lookup->keys[i / 2];
+        names[i] = slice_of(qv->key.data + qv->key.len, key->len + 1);
+        buf_append(&qv->key, &kinds[i % 2], 1);
+        buf_append(&qv->key, key->data, key->len);
+    }
+    return view_store_get_many(store, names, 2 * lookup->count, &lookup->rows, error);
+}
+
+static bool take_row(const struct lookup *lookup, size_t i, struct key_row *out, uint64_t *hlc)
+{
+    struct slice row;
+    *out = (struct key_row){0};
+    if (view_rows_at(&lookup->rows, 2 * i, &row))
+        out->has_counter = view_counter_total(row, &out->counter);
+    return !view_rows_at(&lookup->rows, 2 * i + 1, &row) || take_value(row, out, hlc);
+}
+
+/* Ends early when there are many bytes; returns how many rows it has packed. */
+static uint32_t pack_rows(const struct lookup *lookup, struct buf *packed, uint64_t *hlc,
+                          char error[VIEW_ERROR_MAX])
+{
+    msgpack_packer pk;
+    struct key_row row;
+    uint32_t done = 0;
+    mp_packer(&pk, packed);
+    while (done < lookup->count && packed->len < ANSWER_MAX) {
+        if (!take_row(lookup, done, &row, hlc)) {
+            snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
+            return done;
+        }
+        pack_row(&pk, lookup->keys[done++], &row, false);
+    }
+    return done;
+}
+
+/* As many as there are keys; ends early when there are many bytes. Where a row is large, keys are looked up
+ * one by one. */
 static enum sh_error get_rows(struct query_view *qv, struct view_store *store, struct mp *keys,
                               uint32_t count, char error[VIEW_ERROR_MAX])
 {
     msgpack_packer pk;
     struct buf packed = {0};
-    struct slice key;
-    uint32_t done = 0;
+    struct lookup lookup;
+    uint32_t done = 0, most = LOOKUP_KEYS;
     enum sh_error e = SH_OK;
-    mp_packer(&pk, &packed);
     while (e == SH_OK && done < count && packed.len < ANSWER_MAX) {
-        struct key_row row;
-        if (!mp_bin(keys, &key) || key.len == 0)
-            e = SH_BAD_REQUEST;
-        else if (key.len > KEY_MAX)
-            e = SH_TOO_LARGE;
-        else if (find_row(qv, store, key, &row, error) == VIEW_FAILED)
-            e = SH_INTERNAL;
-        else
-            pack_row(&pk, key, &row, false);
-        done++;
+        size_t before = packed.len;
+        e = next_lookup(keys, count - done < most ? count - done : most, &lookup);
+        if (e != SH_OK)
+            break;
+        if (find_rows(qv, store, &lookup, error))
+            done += pack_rows(&lookup, &packed, &qv->hlc, error);
+        view_rows_free(&lookup.rows);
+        e = error[0] != 0 ? SH_INTERNAL : SH_OK;
+        most = packed.len - before > LARGE_BYTES ? 1 : LOOKUP_KEYS;
     }
     qv->rows.len = 0;
     mp_packer(&pk, &qv->rows);
@@ -606,6 +652,7 @@ static void on_mail(void *arg, struct mail *first)
     query_holds_move(q);
     query_cursor_look(q);
     query_tidy_look(q, query_view_state(q));
+    query_watch_wake(q);
 }
 
 void query_view_tell(struct query *q)
@@ -676,7 +723,6 @@ void query_view_close(struct query *q)
     query_holds_close(q, qv->holds);
     query_tidy_close(q, qv->tidy);
     buf_free(&qv->key);
-    buf_free(&qv->row);
     buf_free(&qv->rows);
     buf_free(&qv->applied);
     free(qv);

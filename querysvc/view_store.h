@@ -18,7 +18,7 @@ enum { VIEW_ERROR_MAX = 256 };
 #define VIEW_ROOM_BYTES (UINT64_C(64) << 20)
 
 struct view_store_options {
-    size_t cache_bytes;        /* of blocks that were read, indexes and filters included */
+    size_t cache_bytes;        /* of blocks that were read; indexes and filters of 256 open files are apart */
     size_t write_buffer_bytes; /* rows that are not on disk yet; twice that while they are being written */
 };
 
@@ -35,8 +35,10 @@ bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX]);
 
 /* ---- writing ---- */
 void view_store_put(struct view_store *store, struct slice key, struct slice row);
-/* A change that is merged (view_merge). */
+/* A change that is merged (view_merge). Of one key, changes are written behind its puts, whatever came first.
+ */
 void view_store_change(struct view_store *store, struct slice key, struct slice change);
+/* Of what was gathered before. */
 void view_store_delete(struct view_store *store, struct slice key);
 /* What was gathered since the last one becomes readable, all at once. False: nothing did; the store is to be
  * closed. */
@@ -57,6 +59,20 @@ enum view_found { VIEW_FOUND, VIEW_NOT_FOUND, VIEW_FAILED };
 /* Appends the row to out. */
 enum view_found view_store_get(struct view_store *store, struct slice key, struct buf *out,
                                char error[VIEW_ERROR_MAX]);
+
+/* Several at once, for less than one by one. Each may be as large as an entry: VIEW_ROWS_MAX bounds what they
+ * take. */
+enum { VIEW_ROWS_MAX = 32 };
+struct view_rows {
+    void *rows[VIEW_ROWS_MAX]; /* the database's; NULL: there is none */
+    size_t count;
+};
+/* Freed with view_rows_free, also after a failure (false). Borrows the keys. */
+bool view_store_get_many(struct view_store *store, const struct slice *keys, size_t count,
+                         struct view_rows *out, char error[VIEW_ERROR_MAX]);
+/* False: there is none. The row lives as long as the rows. */
+bool view_rows_at(const struct view_rows *rows, size_t i, struct slice *row);
+void view_rows_free(struct view_rows *rows);
 
 /* Rows in the order of their keys, as they are when it is opened. */
 struct view_scan;

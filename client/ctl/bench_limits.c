@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench_echo.h"
 #include "buf.h"
 #include "clock.h"
 #include "heap.h"
@@ -30,6 +31,7 @@ enum {
     MESSAGE_BYTES = 128,
     PUSH_BYTES = 1 << 20,
     PUSH_MS = 500,
+    ECHO_MS = 1000,
     FILE_BYTES = 64 << 20,
     DISK_MS = 500,
     WAIT_MS = 2000
@@ -39,19 +41,25 @@ extern char **environ;
 
 /* ---------------------------------------------------------------- nng's far end */
 
-#define ECHO_NAME "bench-echo"
-#define SINK_NAME "bench-sink"
+#define ECHO_NAME  "bench-echo"
+#define SINK_NAME  "bench-sink"
+#define CROWD_NAME "bench-crowd"
+
+static bool input_has_ended(void)
+{
+    char byte;
+    return read(STDIN_FILENO, &byte, 1) == 0;
+}
 
 static void take_messages(nng_socket socket, bool echo)
 {
-    char byte;
     nng_msg *msg;
     for (;;) {
         int result = nng_recvmsg(socket, &msg, 0);
         if (result == 0 && (!echo || nng_sendmsg(socket, msg, 0) != 0))
             nng_msg_free(msg);
         /* The other end is gone when standard input ends: looked at between two messages. */
-        if (result != 0 && read(STDIN_FILENO, &byte, 1) == 0)
+        if (result != 0 && input_has_ended())
             return;
     }
 }
@@ -59,7 +67,7 @@ static void take_messages(nng_socket socket, bool echo)
 int bench_far_end(const char *name, const char *url)
 {
     nng_socket socket;
-    bool echo = strcmp(name, ECHO_NAME) == 0;
+    bool crowd = strcmp(name, CROWD_NAME) == 0, echo = crowd || strcmp(name, ECHO_NAME) == 0;
     if (!echo && strcmp(name, SINK_NAME) != 0)
         return -1;
     heap_keep_messages(); /* as everything that is measured beside it, and */
@@ -71,7 +79,10 @@ int bench_far_end(const char *name, const char *url)
     nng_socket_set_ms(socket, NNG_OPT_SENDTIMEO, 100);
     if (fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK) < 0)
         return 1;
-    take_messages(socket, echo);
+    if (!crowd)
+        take_messages(socket, echo);
+    for (bool good = crowd && bench_echo_answer(socket); good && !input_has_ended();)
+        usleep(10000);
     _exit(0); /* without a close, which may never return */
 }
 
@@ -162,14 +173,43 @@ static uint64_t round_trip_us(const char *url)
     return rtt_us;
 }
 
+/* A socket's path of this process. */
+struct ipc {
+    char path[480], url[512];
+};
+
+static void name_ipc(struct ipc *ipc, const char *dir)
+{
+    snprintf(ipc->path, sizeof ipc->path, "%s/bench-%d.sock", dir, (int)getpid());
+    snprintf(ipc->url, sizeof ipc->url, "ipc://%s", ipc->path);
+}
+
 uint64_t bench_nng_rtt_us(const char *dir)
 {
-    char url[512], path[480];
-    snprintf(path, sizeof path, "%s/bench-%d.sock", dir, (int)getpid());
-    snprintf(url, sizeof url, "ipc://%s", path);
-    uint64_t rtt_us = round_trip_us(url);
-    unlink(path);
+    struct ipc ipc;
+    name_ipc(&ipc, dir);
+    uint64_t rtt_us = round_trip_us(ipc.url);
+    unlink(ipc.path);
     return rtt_us;
+}
+
+double bench_nng_echoes_per_s(const char *dir)
+{
+    struct ipc ipc;
+    struct far_end end;
+    nng_socket socket;
+    double rate = 0;
+    name_ipc(&ipc, dir);
+    if (!start_far_end(CROWD_NAME, ipc.url, &end))
+        return 0;
+    if (nng_req0_open(&socket) == 0) {
+        if (dial(socket, ipc.url))
+            rate = bench_echo_rate(socket, ECHO_MS);
+        close_later(socket);
+    }
+    end_far_end(&end);
+    unlink(ipc.path);
+    return rate;
 }
 
 static bool push_one(nng_socket socket)

@@ -10,6 +10,10 @@
  * failed. dir: a folder for the socket. */
 uint64_t bench_nng_rtt_us(const char *dir);
 
+/* Round trips a second with 64 in flight (bench_echo.h), for a second; 0 when it failed. Once in a process's
+ * life. */
+double bench_nng_echoes_per_s(const char *dir);
+
 struct bench_nng {
     uint64_t rtt_us;
     double bytes_per_s;

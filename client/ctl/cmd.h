@@ -8,6 +8,7 @@ extern const struct ctl_command cmd_append;                                     
 extern const struct ctl_command cmd_read, cmd_tail;                                /* cmd_read.c */
 extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan;   /* cmd_kv.c */
 extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                           /* cmd_kv.c */
+extern const struct ctl_command cmd_kv_watch;                                      /* cmd_kv_watch.c */
 extern const struct ctl_command cmd_cursor_list, cmd_cursor_show, cmd_cursor_take; /* cmd_cursor.c */
 extern const struct ctl_command cmd_cursor_set, cmd_cursor_delete;                 /* cmd_cursor.c */
 extern const struct ctl_command cmd_view_info, cmd_view_digest;                    /* cmd_view.c */
@@ -27,6 +28,7 @@ extern const struct ctl_command cmd_log_trim;                     /* cmd_log_tri
 extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_loss.c */
 extern const struct ctl_command cmd_log_verify, cmd_log_dump;     /* cmd_log.c */
 extern const struct ctl_command cmd_bench_append, cmd_bench_read; /* cmd_bench.c */
+extern const struct ctl_command cmd_bench_kv;                     /* cmd_bench_kv.c */
 extern const struct ctl_command cmd_bench_replicate;              /* cmd_bench_replicate.c */
 
 /* Whether read or tail is about a stream in all logs; then these do it (cmd_stream.c). */

@@ -120,6 +120,7 @@ static void on_round(void *arg)
 {
     struct sh_client *c = arg;
     shc_pump(c); /* before the callers are woken, which takes its time when there are many */
+    shc_gets_pump(c);
     shc_wake_callers(c);
     c->visited = false;
 }
@@ -135,6 +136,7 @@ static void *run(void *arg)
     shc_groups_stop(c);
     shc_send_close(c);
     shc_query_close(c);
+    shc_gets_end(c);
     loop_hook_remove(c->loop, &c->hook);
     return NULL;
 }
@@ -190,6 +192,7 @@ static struct sh_client *new_client(const struct sh_options *options)
         c->endpoints[i] = xstrdup(options->endpoints[i]);
     c->options.endpoints = NULL;
     queue_init(&c->queue);
+    shc_gets_open(&c->gets);
     c->correlations = random_u64(); /* once: for each request the system call would be felt */
     c->loop = loop_open();
     mailbox_open(&c->mailbox, c->loop, on_mail, c);
@@ -237,22 +240,34 @@ static void await_hello(struct sh_client *c)
         nanosleep(&pause, NULL);
 }
 
-void sh_close(struct sh_client *c)
+void shc_stop(struct sh_client *c)
 {
-    if (c == NULL)
-        return;
     await_hello(c);
     shc_post(c, &c->quit);
     pthread_join(c->thread, NULL);
-    shc_groups_close(c);
+    c->stopped = true;
+}
+
+void shc_free(struct sh_client *c)
+{
     mailbox_close(&c->mailbox);
     loop_close(c->loop);
     shc_writers_free(c);
     queue_free(&c->queue);
+    shc_gets_close(&c->gets);
     for (size_t i = 0; i < c->options.endpoint_count; i++)
         free(c->endpoints[i]);
     free(c->endpoints);
     free(c);
+}
+
+void sh_close(struct sh_client *c)
+{
+    if (c == NULL)
+        return;
+    shc_stop(c);
+    shc_groups_close(c);
+    shc_free(c);
 }
 
 /* ---------------------------------------------------------------- the node */

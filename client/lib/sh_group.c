@@ -331,11 +331,29 @@ void shc_groups_stop(struct sh_client *c)
     loop_timer_cancel(c->loop, &c->groups.look);
 }
 
+/* True: there was one. */
+static bool stop_clients(struct shc_groups *g)
+{
+    bool any = false;
+    for (size_t i = 0; g->all != NULL && i < g->set.count; i++) {
+        struct sh_client *client = client_of(g, i);
+        if (client == NULL || client->stopped)
+            continue;
+        shc_stop(client);
+        any = true;
+    }
+    return any;
+}
+
+/* A callback of one may ask another for something, or be the first to do so: all end before any is freed. */
 void shc_groups_close(struct sh_client *c)
 {
     struct shc_groups *g = &c->groups;
+    while (stop_clients(g))
+        ;
     for (size_t i = 0; g->all != NULL && i < g->set.count; i++)
-        sh_close(client_of(g, i));
+        if (client_of(g, i) != NULL)
+            shc_free(client_of(g, i));
     free(g->all);
     group_set_free(&g->set);
     pthread_mutex_destroy(&g->lock);

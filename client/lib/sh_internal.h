@@ -16,8 +16,10 @@
  *   sh_view.c    the view: how far it is, a digest of it
  *   sh_stream.c  streams: events of all logs, lists     sh_header.c   headers of events
  *   sh_cursor.c  cursors: taken, committed, listed
+ *   sh_get.c     gets without waiting
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
+ *   sh_watch.c   changes of keys as they come
  *
  * Whoever has the loop's turn owns both links: the client's own thread, one of nng's that brings an answer,
  * or a caller on a visit, who sends what he has just added. They and the callers meet in struct shc_queue
@@ -62,6 +64,9 @@ int64_t shc_patience_ns(const struct sh_client *c, enum sh_ack ack);
 uint64_t shc_correlation(struct sh_client *c);
 /* A client without endpoints, for shc_query_begin_anew. */
 struct sh_client *shc_open_for_group(struct sh_client *root, const char *group, const uint8_t *cluster);
+/* The two halves of sh_close but for the groups' clients: it does nothing any more; it is gone. */
+void shc_stop(struct sh_client *c);
+void shc_free(struct sh_client *c);
 /* Whether this is a callback, which must not wait for anything. */
 bool shc_on_own_thread(const struct sh_client *c);
 
@@ -237,15 +242,18 @@ struct shc_call {
     int64_t again_ns;        /* when to try again; 0: it is out */
     uint64_t number;
     uint64_t correlation;
-    bool once;                    /* in: `unavailable` is an answer too */
-    bool bound;                   /* in: an append: it stays with the log that it was sent to */
-    int64_t patience_ns;          /* in: how long it may take; 0: timeout_ms of the options */
-    struct id16 log;              /* of a bound one: where it went last */
-    struct id16 for_log;          /* in: of a bound one: the only log that it may go to; all zero: any */
-    bool moved;                   /* it was not sent, since that is not the node's log any more */
-    bool parked;                  /* of a bound one: waits until the node has said which log it has */
-    bool uncertain;               /* of a bound one: may have landed without our seeing the answer */
-    bool overload_ends;           /* in: and so is `overloaded` */
+    bool once;           /* in: `unavailable` is an answer too */
+    bool greets;         /* in: it is not sent before the node has said hello */
+    bool bound;          /* in: an append: it stays with the log that it was sent to */
+    int64_t patience_ns; /* in: how long it may take; 0: timeout_ms of the options */
+    struct id16 log;     /* of a bound one: where it went last */
+    struct id16 for_log; /* in: of a bound one: the only log that it may go to; all zero: any */
+    bool moved;          /* it was not sent, since that is not the node's log any more */
+    bool parked;         /* of these two: waits for the node's hello */
+    bool uncertain;      /* of a bound one: may have landed without our seeing the answer */
+    bool overload_ends;  /* in: and so is `overloaded` */
+    void (*on_end)(struct shc_call *call); /* in: instead of being waited for, with the loop's turn and not on
+                                              a visit; may free the call. NULL: none */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */
     /* Final when done: */
     atomic_uint done;
@@ -260,6 +268,8 @@ struct shc_call {
 
 /* Starts it; type, body, reply_type and deadline are set. Nothing of it may be touched until it is done. */
 void shc_call_start(struct sh_client *c, struct shc_call *call);
+/* The same with the loop's turn. */
+void shc_call_here(struct sh_client *c, struct shc_call *call);
 /* Ends it when it isn't done, and waits for that. */
 void shc_call_stop(struct sh_client *c, struct shc_call *call);
 void shc_call_free(struct shc_call *call);
@@ -409,6 +419,30 @@ void shc_writers_free(struct sh_client *c);
  * is. */
 uint64_t shc_wait_ms(const struct sh_client *c);
 
+/* sh_get.c */
+struct shc_gets {
+    pthread_mutex_t lock;
+    struct shc_get *head, **tail; /* waiting, the oldest first */
+    uint32_t waiting;
+    bool woken;  /* the loop looks at them, or is about to */
+    bool mailed; /* `wake` is on its way */
+    bool closing;
+    struct shc_mail wake;
+    uint32_t out; /* batches; the loop's */
+};
+void shc_gets_open(struct shc_gets *gets);
+/* Sends what may go out now. */
+void shc_gets_pump(struct sh_client *c);
+/* No more are taken. */
+void shc_gets_stop(struct shc_gets *gets);
+/* Calls back for all that wait; after shc_query_close. */
+void shc_gets_end(struct sh_client *c);
+void shc_gets_close(struct shc_gets *gets);
+
+/* sh_kv.c: the next row of an answer about keys, which points into the answer; of a key that has nothing,
+ * too. False: malformed. */
+bool shc_row_next(struct mp *m, struct slice key, struct sh_row *row);
+
 struct sh_client {
     struct sh_options options;
     char **endpoints;
@@ -417,6 +451,7 @@ struct sh_client {
     struct mailbox mailbox;
     struct loop_hook hook;
     bool visited; /* this turn is a caller's: no callbacks */
+    bool stopped; /* the thread has ended */
     struct shc_mail quit;
     struct sh_client *root;         /* of a group's client: the user's; NULL: it is that one */
     char group[GROUP_NAME_MAX + 1]; /* with root: its group, of which all its nodes must be */
@@ -425,6 +460,7 @@ struct sh_client {
     struct shc_groups groups;
     struct shc_queue queue;
     struct shc_query query;
+    struct shc_gets gets;
     struct shc_sender sender;
     struct shc_writer *writers; /* that are not in use; with the queue's lock */
     uint64_t correlations;      /* the last one; the loop's */

@@ -41,7 +41,7 @@ static bool decode_value(struct mp *m, struct sh_row *row)
     if (!mp_bin(m, &value))
         return false;
     row->has_value = true;
-    row->value = copy_of(value);
+    row->value = (void *)(uintptr_t)value.data;
     row->value_bytes = value.len;
     return true;
 }
@@ -54,12 +54,13 @@ static bool decode_counter(struct mp *m, struct sh_row *row)
     return row->has_counter;
 }
 
-/* Of keys that were asked for the answer is nil when there is nothing. */
+/* Of keys that were asked for the answer is nil when there is nothing. Points into the answer. */
 static bool decode_row(struct mp *m, struct sh_row *row)
 {
     struct slice key, log;
     uint32_t parts;
     uint64_t expires;
+    memset(row, 0, sizeof *row);
     if (mp_nil(m))
         return true;
     if (!mp_array(m, &parts) || parts != ROW_PARTS || !mp_bin(m, &key) || !decode_value(m, row) ||
@@ -68,9 +69,27 @@ static bool decode_row(struct mp *m, struct sh_row *row)
         return false;
     memcpy(row->version.log, log.data, log.len);
     row->expires_ms = (int64_t)expires;
-    row->key = copy_of(key);
+    row->key = (void *)(uintptr_t)key.data;
     row->key_bytes = key.len;
     return true;
+}
+
+bool shc_row_next(struct mp *m, struct slice key, struct sh_row *row)
+{
+    if (!decode_row(m, row))
+        return false;
+    row->key = (void *)(uintptr_t)key.data;
+    row->key_bytes = key.len;
+    return true;
+}
+
+/* So that it outlives the answer. */
+static void keep_row(struct sh_row *row)
+{
+    if (row->key != NULL)
+        row->key = copy_of(slice_of(row->key, row->key_bytes));
+    if (row->has_value)
+        row->value = copy_of(slice_of(row->value, row->value_bytes));
 }
 
 /* Adds the rows of an answer, `most` at most. */
@@ -82,10 +101,9 @@ static bool add_rows(struct sh_rows *out, struct slice list, size_t most)
         return false;
     out->rows = xrealloc(out->rows, (out->count + count + 1) * sizeof *out->rows);
     for (uint32_t i = 0; i < count; i++) {
-        struct sh_row *row = &out->rows[out->count++];
-        memset(row, 0, sizeof *row);
-        if (!decode_row(&m, row))
+        if (!decode_row(&m, &out->rows[out->count]))
             return false;
+        keep_row(&out->rows[out->count++]);
     }
     return true;
 }

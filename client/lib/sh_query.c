@@ -35,7 +35,10 @@ static void end_call(struct sh_client *c, struct shc_call *call, enum sh_error e
         link_client_forget(c->query.link, call->number);
     call->error = error;
     snprintf(call->detail, sizeof call->detail, "%s", detail);
-    shc_set(&call->done, 1);
+    if (call->on_end != NULL)
+        call->on_end(call);
+    else
+        shc_set(&call->done, 1);
 }
 
 static void call_later(struct sh_client *c, struct shc_call *call, int64_t delay_ms)
@@ -46,8 +49,8 @@ static void call_later(struct sh_client *c, struct shc_call *call, int64_t delay
                    call->again_ns < call->deadline_ns ? call->again_ns : call->deadline_ns);
 }
 
-/* Of an append: not before the node has said which log it has, and to no other log once it may have landed.
- * False: it waits for that, or has ended. */
+/* Not before the node has said who it is; of an append, to no other log once it may have landed. False: it
+ * waits for that, or has ended. */
 static bool may_go(struct sh_client *c, struct shc_call *call)
 {
     const struct shc_query *query = &c->query;
@@ -56,6 +59,8 @@ static bool may_go(struct sh_client *c, struct shc_call *call)
         loop_timer_set(c->loop, &call->timer, call->deadline_ns);
         return false;
     }
+    if (!call->bound)
+        return true;
     if (call->uncertain && !id16_equal(call->log, query->log) && !c->options.at_least_once) {
         end_call(c, call, SH_TIMEOUT, "the node is away; the outcome is unknown");
         return false;
@@ -74,7 +79,7 @@ static void send_call(struct sh_client *c, struct shc_call *call)
     struct slice none = {0};
     call->again_ns = 0;
     call->number = 0;
-    if (call->bound && !may_go(c, call))
+    if ((call->bound || call->greets) && !may_go(c, call))
         return;
     enum sh_error e = c->query.link == NULL ? SH_UNAVAILABLE
                                             : link_client_send(c->query.link, call->type, call->correlation,
@@ -160,16 +165,27 @@ static void stop_call(struct sh_client *c, void *arg)
     shc_set(&call->done, 2);
 }
 
-void shc_call_start(struct sh_client *c, struct shc_call *call)
+static void prepare_call(struct sh_client *c, struct shc_call *call)
 {
     atomic_store(&call->done, 0);
     call->expected = 0;
     call->current_bytes = 0;
     call->uncertain = call->parked = call->moved = false;
     call->refusal[0] = 0;
-    call->start = (struct shc_mail){.fn = start_call, .arg = call};
     call->client = c;
+}
+
+void shc_call_start(struct sh_client *c, struct shc_call *call)
+{
+    prepare_call(c, call);
+    call->start = (struct shc_mail){.fn = start_call, .arg = call};
     shc_visit(c, &call->start);
+}
+
+void shc_call_here(struct sh_client *c, struct shc_call *call)
+{
+    prepare_call(c, call);
+    start_call(c, call);
 }
 
 void shc_call_stop(struct sh_client *c, struct shc_call *call)
@@ -411,6 +427,7 @@ void shc_query_open(struct sh_client *c)
 void shc_query_close(struct sh_client *c)
 {
     struct shc_query *query = &c->query;
+    shc_gets_stop(&c->gets); /* a callback may ask for more */
     while (query->calls != NULL)
         end_call(c, query->calls, SH_UNAVAILABLE, "the client was closed");
     loop_timer_cancel(c->loop, &query->stuck);

@@ -236,7 +236,7 @@ static void on_request(void *arg, const struct link_request *request)
                                       .first_lsn = 1};
     pthread_mutex_lock(&n->lock);
     status.durable_lsn = n->next_lsn - 1;
-    if (node_on_members(n, request) || node_on_groups(n, request))
+    if (node_on_members(n, request) || node_on_groups(n, request) || node_on_keys(n, request))
         ;
     else if (request->type == MSG_append || request->type == MSG_append_if)
         on_append(n, request);
@@ -268,6 +268,7 @@ static void on_node_timer(void *arg)
         node_answer(n->held[i].token, MSG_append_reply, &n->held[i].reply);
     n->held_count = held ? n->held_count : 0;
     node_answer_poll(n);
+    node_answer_keys(n);
     pthread_mutex_unlock(&n->lock);
     loop_timer_after(node_loop, &node_timer, 2 * NS_PER_MS);
 }

@@ -69,9 +69,14 @@ struct node {
     char group[2];      /* "a" or "b"; empty: there is only one */
     char places[4][64]; /* endpoints of the other one's nodes */
     uint32_t place_count;
-    uint32_t group_asks, gets;
+    uint32_t group_asks;
     uint32_t strangers; /* what came and was of the other one */
+    /* keys, client_node_keys.c: */
+    enum sh_error keys_refuse;        /* gets and watches, with this */
+    uint32_t rows_most;               /* of an answer to gets; 0: all */
+    uint64_t watch_first, watch_last; /* LSNs that a watch can tell; first 0: nothing is trimmed */
     /* what it saw */
+    uint32_t gets, keys_asked, gets_held, watches;
     uint32_t appends, conflicts;
     uint64_t ack_timeout_ms;                 /* of the last append */
     uint64_t correlations[CORRELATIONS_MAX]; /* of the first appends */
@@ -98,6 +103,10 @@ void node_group_hello(struct node *n, struct msg_hello_reply *hello);
 /* Whether it was about groups, or a key while there are several. With the lock. */
 bool node_on_groups(struct node *n, const struct link_request *request);
 bool node_refuses_group(struct node *n, struct link_token token, struct slice entries);
+/* Whether it was about keys. With the lock. */
+bool node_on_keys(struct node *n, const struct link_request *request);
+/* Answers gets and a watch that wait when they needn't any more. With the lock. */
+void node_answer_keys(struct node *n);
 /* Answers the poll that waits when it needn't any more. With the lock. */
 void node_answer_poll(struct node *n);
 

@@ -8,6 +8,8 @@ from shanghai import SERVICES, Node
 MEMORY_MAX_MIB = 128
 APPEND_FIELDS = {"entries", "errors", "ack", "seconds", "rate", "bytes_per_s", "p50_us", "p99_us", "p999_us", "group_bytes",
                  "nng_rtt_us", "disk_sync_us", "disk_bytes_per_s", "share_of_disk", "p50_to_limit"}
+KV_FIELDS = {"keys", "size", "put", "view_behind_s", "get", "get_batch", "scan", "nng_rtt_us", "nng_echoes_per_s", "get_to_echo",
+             "disk_sync_us", "disk_bytes_per_s"}
 READ_FIELDS = {"entries", "seconds", "rate", "bytes_per_s"}
 
 
@@ -19,7 +21,7 @@ def anonymous_kib(pid):
 
 class Bench(unittest.TestCase):
     def setUp(self):
-        self.node = Node().start()
+        self.node = Node("query: {view: true}").start()
         self.addCleanup(self.node.close)
 
     def bench(self, *args, endpoint=None):
@@ -61,6 +63,25 @@ class Bench(unittest.TestCase):
             figures = self.bench("read", endpoint=endpoint)
             self.assertEqual(set(figures), READ_FIELDS)
             self.assertTrue(all(value > 0 for value in figures.values()), figures)
+
+    def test_memory_stays_bounded_while_keys_are_put_and_read(self):
+        for keys in ("50000", "50000", "1"):
+            if keys == "1":
+                self.node.close()
+                self.setUp()
+            figures = self.bench("kv", "--keys", keys, "--disk-dir", self.node.dir)
+            self.assertEqual(set(figures), KV_FIELDS)
+            self.assertEqual((figures["keys"], figures["size"]), (int(keys), 128))
+            for name in KV_FIELDS - {"view_behind_s", "get_to_echo"}:
+                rate = figures[name]["rate"] if isinstance(figures[name], dict) else figures[name]
+                self.assertGreater(rate, 0, name)
+        done = self.node.ctl("bench", "kv", "--keys", "0", check=False)
+        self.assertEqual(done.returncode, 2)
+
+    def test_keys_are_put_at_the_pace_that_is_asked_for(self):
+        figures = self.node.json("bench", "kv", "--keys", "2000", "--rate", "10000", "--duration", "10ms", "--disk-dir",
+                                 self.node.dir)
+        self.assertLess(figures["put"]["rate"], 11000)
 
     def test_callers_share_a_client_with_so_many_appends_under_way(self):
         appended = 0

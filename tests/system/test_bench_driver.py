@@ -52,7 +52,7 @@ class BenchDriver(unittest.TestCase):
 
     @unittest.skipUnless(HAS_REDIS, "needs Debian's package redis-server")
     def test_ours_and_redis_are_compared(self):
-        works = self.measure("--only", "redis")
+        works = self.measure("--only", "redis-128", "--only", "redis-1k")
         self.assertEqual(list(works), ["redis-128", "redis-1k"])
         for work in works.values():
             for side in ("ours", "redis"):
@@ -60,6 +60,15 @@ class BenchDriver(unittest.TestCase):
                 self.assertGreater(work[side]["rate"], 0)
                 self.assertGreater(work[side]["p99_us"], 0)
             self.assertEqual(work["ratio"], round(work["ours"]["rate"] / work["redis"]["rate"], 2))
+
+    @unittest.skipUnless(HAS_REDIS, "needs Debian's package redis-server")
+    def test_keys_are_compared(self):
+        work = self.measure("--only", "redis-kv")["redis-kv"]
+        for side in ("ours", "redis"):
+            for name in ("put", "get", "get_batch", "scan"):
+                self.assertGreater(work[side][f"{name}_rate"], 0, (side, name))
+        self.assertEqual(set(work["goals"]), {"put", "get", "get_batch", "scan"})
+        self.assertEqual(work["ratios"]["get"], round(work["ours"]["get_rate"] / work["redis"]["get_rate"], 2))
 
     def test_what_needs_no_redis_is_measured(self):
         works = self.measure("--only", "scan", "--only", "callers", "--only", "read")

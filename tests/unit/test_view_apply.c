@@ -393,6 +393,55 @@ static void test_a_scan_goes_over_the_keys_in_order(void **state)
     buf_free(&to);
 }
 
+static void test_several_rows_are_found_at_once(void **state)
+{
+    (void)state;
+    struct buf frames = {0};
+    struct view_rows rows;
+    struct slice row, keys[VIEW_ROWS_MAX];
+    char names[VIEW_ROWS_MAX][8];
+    struct view_value value;
+    for (unsigned i = 0; i < VIEW_ROWS_MAX; i++) { /* every third is there, some of them on disk */
+        snprintf(names[i], sizeof names[i], "Kk%u", VIEW_ROWS_MAX - i);
+        keys[i] = slice_str(names[i]);
+        if (i % 3 == 0)
+            put_frame(&frames, i / 3 + 1, i + 1, names[i] + 1, names[i]);
+        if (i == VIEW_ROWS_MAX / 2) {
+            apply(1, &frames);
+            assert_true(view_store_flush(store, error));
+        }
+    }
+    apply(1, &frames);
+    assert_true(view_store_get_many(store, keys, VIEW_ROWS_MAX, &rows, error));
+    assert_string_equal(error, "");
+    for (unsigned i = 0; i < VIEW_ROWS_MAX; i++) {
+        assert_int_equal(view_rows_at(&rows, i, &row), i % 3 == 0);
+        if (i % 3 == 0)
+            assert_true(view_value_decode(row, &value) && slice_is(value.value, names[i]));
+    }
+    view_rows_free(&rows);
+    view_rows_free(&rows);
+    assert_true(view_store_get_many(store, keys, 1, &rows, error));
+    assert_true(view_rows_at(&rows, 0, &row));
+    view_rows_free(&rows);
+    buf_free(&frames);
+}
+
+static void test_what_was_forgotten_is_not_written(void **state)
+{
+    (void)state;
+    const struct view_value value = {.version = {1, log_of(1), 1}, .value = slice_str("v")};
+    struct buf row = {0};
+    view_value_encode(&value, &row);
+    view_store_change(store, slice_str("Kforgotten"), buf_slice(&row));
+    view_store_forget(store);
+    view_store_change(store, slice_str("Kkept"), buf_slice(&row));
+    assert_true(view_store_write(store, error));
+    assert_key("forgotten", NULL);
+    assert_key("kept", "v");
+    buf_free(&row);
+}
+
 static void test_a_prefix_ends_where_the_next_one_begins(void **state)
 {
     (void)state;
@@ -444,6 +493,8 @@ int main(int argc, char **argv)
         TEST(test_all_of_it_is_there_after_a_clean_end),
         TEST(test_a_kill_takes_rows_and_vector_together),
         TEST(test_a_scan_goes_over_the_keys_in_order),
+        TEST(test_several_rows_are_found_at_once),
+        TEST(test_what_was_forgotten_is_not_written),
         TEST(test_a_prefix_ends_where_the_next_one_begins),
         TEST(test_a_folder_that_cannot_be_opened_is_named),
         TEST(test_a_malformed_vector_is_named),
