@@ -303,9 +303,9 @@ static int fail_set(const struct ctl *ctl, enum sh_error e)
     return e == SH_CONFLICT ? CTL_NO : code;
 }
 
-/* Opens it, commits to `commit` unless NULL, and says where it is. */
+/* Opens it, commits to `commit` unless NULL, and says where it is, also (keeps) in the file of --position. */
 static int open_cursor(struct ctl *ctl, const struct sh_cursor_options *o, bool commits,
-                       const struct sh_session *commit)
+                       const struct sh_session *commit, bool keeps)
 {
     struct ctl_session run;
     struct sh_cursor *cursor;
@@ -315,10 +315,12 @@ static int open_cursor(struct ctl *ctl, const struct sh_cursor_options *o, bool 
     enum sh_error e = sh_cursor_open(run.client, run.session, o, &cursor);
     if (e == SH_OK && commits)
         e = sh_cursor_commit(cursor, run.session, commit);
-    if (e == SH_OK)
+    if (e == SH_OK) {
         print_taken(ctl, cursor);
-    else
+        code = keeps ? ctl_session_keep(ctl, "position", sh_cursor_position(cursor)) : CTL_DONE;
+    } else {
         code = fail_set(ctl, e);
+    }
     sh_cursor_close(cursor);
     return ctl_session_close(&run, code);
 }
@@ -327,11 +329,12 @@ static int run_take(struct ctl *ctl)
 {
     const struct sh_cursor_options o = {
         .name = ctl->values[0], .take = !ctl_has(ctl, "if-free"), .ttl_ms = ttl_ms(ctl)};
-    return open_cursor(ctl, &o, false, NULL);
+    return open_cursor(ctl, &o, false, NULL, true);
 }
 
 static const struct ctl_option take_options[] = {
     {"if-free", 'f', CTL_FLAG, NULL, "only when nobody has it: it is new, was deleted, or has expired", 0, 0},
+    {"position", 'p', CTL_WORD, "FILE", "leaves its position in FILE, where `read --stream` goes on", 0, 0},
     TTL_OPTION,
     CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
@@ -356,8 +359,13 @@ const struct ctl_command cmd_cursor_take = {
 static bool take_place(struct sh_session *position, const char *text)
 {
     struct buf line = {0};
+    struct id16 log;
+    char uuid[ID_TEXT] = "";
     const char *colon = strchr(text, ':');
-    if (colon == NULL)
+    if (colon == NULL || (size_t)(colon - text) >= sizeof uuid)
+        return false;
+    memcpy(uuid, text, (size_t)(colon - text));
+    if (!id16_parse(uuid, &log))
         return false;
     buf_append(&line, text, (size_t)(colon - text));
     buf_printf(&line, " %s\n", colon + 1);
@@ -376,6 +384,34 @@ static bool take_places(struct ctl *ctl, struct sh_session *position)
         return false;
     }
     return true;
+}
+
+/* --position, which a reader has left. CTL_DONE or an exit code (said). */
+static int take_file(struct ctl *ctl, struct sh_session **position)
+{
+    int code = ctl_session_take(ctl, "position", position);
+    if (code != CTL_DONE)
+        return code;
+    char *text = sh_session_text(*position);
+    if (text[0] == 0)
+        code = ctl_fail_text(ctl, ctl_word(ctl, "position", NULL), SH_NOT_FOUND, "no position stands in it");
+    free(text);
+    return code;
+}
+
+/* Where the cursor is to go: --start, --position, or places; empty without any. */
+static int take_position(struct ctl *ctl, struct sh_session **position)
+{
+    int ways = ctl_has(ctl, "start") + ctl_has(ctl, "position") + (ctl->value_count > 1);
+    *position = NULL;
+    if (ways > 1) {
+        ctl_usage(ctl, "cursor set: --start, --position, or positions");
+        return CTL_USAGE;
+    }
+    if (ctl_has(ctl, "position"))
+        return take_file(ctl, position);
+    *position = sh_session_new();
+    return take_places(ctl, *position) ? CTL_DONE : CTL_USAGE;
 }
 
 /* --epoch and --owner; false (said): only one of them, or no uuid. */
@@ -400,14 +436,12 @@ static int run_set(struct ctl *ctl)
 {
     struct sh_cursor_options o = {
         .name = ctl->values[0], .take = ctl_has(ctl, "force"), .ttl_ms = ttl_ms(ctl)};
-    bool renews = ctl->value_count == 1 && !ctl_has(ctl, "start");
-    struct sh_session *position = sh_session_new();
-    int code = CTL_USAGE;
-    if (ctl_has(ctl, "start") && ctl->value_count > 1) {
-        ctl_usage(ctl, "cursor set: --start, or positions");
-    } else if (take_owner(ctl, &o) && take_places(ctl, position)) {
+    bool renews = ctl->value_count == 1 && !ctl_has(ctl, "start") && !ctl_has(ctl, "position");
+    struct sh_session *position = NULL;
+    int code = take_owner(ctl, &o) ? take_position(ctl, &position) : CTL_USAGE;
+    if (code == CTL_DONE) {
         o.position = o.epoch > 0 || renews ? NULL : position;
-        code = open_cursor(ctl, &o, o.epoch > 0, renews ? NULL : position);
+        code = open_cursor(ctl, &o, o.epoch > 0, renews ? NULL : position, false);
     }
     sh_session_free(position);
     return code;
@@ -418,6 +452,8 @@ static const struct ctl_option set_options[] = {
     {"owner", 'o', CTL_WORD, "UUID", "who that owner is", 0, 0},
     {"force", 'F', CTL_FLAG, NULL, "whoever has it, and also back: in a new epoch", 0, 0},
     {"start", 'S', CTL_FLAG, NULL, "before all entries", 0, 0},
+    {"position", 'p', CTL_WORD, "FILE", "behind what `read --stream` has printed, which it left in FILE", 0,
+     0},
     TTL_OPTION,
     CTL_SESSION_OPTION,
     {NULL, 0, CTL_FLAG, NULL, NULL, 0, 0},
