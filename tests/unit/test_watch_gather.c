@@ -213,7 +213,8 @@ static void test_entries_of_other_kinds_are_passed_over(void **state)
 {
     (void)state;
     static const char after[] = "\x92"
-                                "\x92\x04\x91\x92\xc4\x10 another log's id\x07"
+                                "\x92\x04\x91\x92\xc4\x10"
+                                "another log's id\x07"
                                 "\x93\x01\xc4\x01k\xc4\x01v",
                       others[] = "\x93"
                                  "\x93\x00\xa0\xc4\x01v"
