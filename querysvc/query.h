@@ -290,6 +290,7 @@ void query_on_kv(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
 /* For those who read the view: */
 struct view *query_view_of(struct query *q);
 const struct view_state *query_view_state(struct query *q);
