@@ -176,6 +176,10 @@ void sh_session_wrote(struct sh_session *session, const struct sh_append_result 
 char *sh_session_text(const struct sh_session *session);
 /* Adds what such a text says. SH_BAD_REQUEST: it is none; nothing was added. */
 enum sh_error sh_session_take(struct sh_session *session, const char *text);
+/* LSN of the last entry of that log that is part of it; 0: none is. */
+uint64_t sh_session_lsn(const struct sh_session *session, const uint8_t log[16]);
+/* The log's entries up to that LSN are part of it from now on. */
+void sh_session_raise(struct sh_session *session, const uint8_t log[16], uint64_t lsn);
 
 struct sh_key {
     const void *bytes; /* 1 to 4,096 */
@@ -287,6 +291,92 @@ struct sh_scan_options {
 enum sh_error sh_kv_scan(struct sh_client *client, struct sh_session *session,
                          const struct sh_scan_options *options, struct sh_rows *rows);
 
+/* ---- cursors: how far a consumer is, kept by the cluster ----
+ *
+ * A cursor has a name, a position (how far each log is read, as a session holds it), and one owner at a time.
+ * A consumer takes it, reads from its position on, and commits what it has processed. Whoever takes it
+ * afterwards, on whatever node, gets the highest committed position that node knows, and goes on there:
+ * nothing is skipped, and what was processed but not committed, or is not known there yet, comes again. Logs
+ * are not trimmed behind it until it expires, ttl_ms after its last commit. */
+struct sh_cursor_log {
+    uint8_t log[16];
+    uint64_t lsn;         /* of the last entry that the position covers */
+    bool held;            /* the node that answers has the log, */
+    uint64_t durable_lsn; /* up to here */
+};
+struct sh_cursor_info {
+    char name[65];
+    uint64_t epoch;
+    uint8_t owner[16];
+    struct sh_session *position;
+    struct sh_version written; /* the entry that set it last */
+    int64_t expires_ms;        /* since 1970 */
+    uint64_t ttl_ms;
+    bool expired;               /* it holds no log back any more; whoever wants it may have it */
+    struct sh_cursor_log *logs; /* of the node, and those that only the position names */
+    size_t log_count;
+};
+struct sh_cursors {
+    struct sh_cursor_info *cursors;
+    size_t count;
+    bool more;     /* there may be more, behind `last` */
+    char last[65]; /* the last one that was looked at */
+};
+/* What the two below have given; zeros are none. */
+void sh_cursors_free(struct sh_cursors *cursors);
+/* One cursor, as a node has applied it; sessions as in sh_kv_get. SH_NOT_FOUND: there is none, or it was
+ * deleted. SH_FORBIDDEN: the node keeps no view. Otherwise sh_kv_get's errors. */
+enum sh_error sh_cursor_get(struct sh_client *client, struct sh_session *session, const char *name,
+                            struct sh_cursors *cursors);
+
+struct sh_cursor_list_options {
+    const char *prefix; /* of the names; NULL: all */
+    const char *behind; /* only names behind this one; NULL: from the first one on */
+    uint32_t most;      /* at most 1,000; 0: so many */
+};
+/* Cursors by name. */
+enum sh_error sh_cursor_list(struct sh_client *client, struct sh_session *session,
+                             const struct sh_cursor_list_options *options, struct sh_cursors *cursors);
+
+/* A cursor that is owned. One thread at a time. */
+struct sh_cursor;
+struct sh_cursor_options {
+    const char *name; /* 1 to 64 bytes of UTF-8 without control characters */
+    bool take;        /* also from the owner that it has: that one's commits get SH_CONFLICT from then on */
+    const struct sh_session
+        *position;   /* goes there, also back; NULL: stays where it is, a new one before all */
+    uint64_t ttl_ms; /* at most 365 days; 0: as before, of a new one as the node's setting says */
+    /* Takes nothing, but goes on as the owner that opened it before, by sh_cursor_epoch; 0: doesn't. */
+    uint64_t epoch;
+    uint8_t owner[16];
+};
+/* Takes a cursor, which is made when there is none: the next epoch of it is this client's. With a session the
+ * node waits until it has applied what that holds, and the session grows by the taking: who opens it with
+ * what the last owner's session held misses none of that one's commits. SH_CONFLICT: another has it, and take
+ * is not set; or, with an epoch, that is not in force. SH_OVERLOADED: 256 cursors hold logs back already, and
+ * this would be one more. SH_BAD_REQUEST, SH_TOO_LARGE: name, ttl, position. SH_DISK_FULL, SH_READ_ONLY: as
+ * of appends; after SH_TIMEOUT it may have been taken. Otherwise sh_kv_get's errors. *cursor is freed with
+ * sh_cursor_close, before its client is closed. */
+enum sh_error sh_cursor_open(struct sh_client *client, struct sh_session *session,
+                             const struct sh_cursor_options *options, struct sh_cursor **cursor);
+/* Where it is: what to read on from. Lives until the next commit. */
+const struct sh_session *sh_cursor_position(const struct sh_cursor *cursor);
+/* Its epoch, and (unless NULL) its owner. */
+uint64_t sh_cursor_epoch(const struct sh_cursor *cursor, uint8_t owner[16]);
+/* Moves it to a position that covers the one before, durably on the node; NULL leaves it there. Either way it
+ * expires a ttl from now. A session (or NULL) grows by it. SH_CONFLICT: somebody else has taken it, or the
+ * position would go back; nothing is changed. SH_NOT_FOUND: it was deleted. SH_UNAVAILABLE, when the detail
+ * says so: the client has come to another node, which does not know of the taking yet; opening it there anew
+ * always works. Otherwise sh_cursor_open's errors; after SH_TIMEOUT it may have moved. */
+enum sh_error sh_cursor_commit(struct sh_cursor *cursor, struct sh_session *session,
+                               const struct sh_session *position);
+/* Frees it; the cursor itself stays, and stays this owner's. NULL does nothing. */
+void sh_cursor_close(struct sh_cursor *cursor);
+/* Deletes a cursor; epoch 0: whatever it is, otherwise only in that one. Its owner's commits get
+ * SH_NOT_FOUND. SH_NOT_FOUND: there is none. SH_CONFLICT: it is in another epoch. Otherwise sh_cursor_open's
+ * errors. */
+enum sh_error sh_cursor_delete(struct sh_client *client, struct sh_session *session, const char *name,
+                               uint64_t epoch);
 /* ---- the view: what keys and counters are read from ---- */
 
 /* How far the node's view has got with one log. */
@@ -386,11 +476,11 @@ struct sh_read_options {
 struct sh_event {
     uint8_t log[16];
     uint64_t lsn;
-    uint64_t hlc;       /* hybrid logical clock: milliseconds since 1970 << 16 | count */
-    uint8_t kind;       /* 0 event, 1 put, 2 delete, 3 add, 4 after what; others of a newer version */
+    uint64_t hlc; /* hybrid logical clock: milliseconds since 1970 << 16 | count */
+    uint8_t kind; /* 0 event, 1 put, 2 delete, 3 add, 4 after what, 5 cursor; others of a newer version */
     const char *stream; /* not NUL-terminated */
     size_t stream_bytes;
-    const void *key;
+    const void *key; /* of a cursor its name */
     size_t key_bytes;
     const void *payload; /* of an event or a put */
     size_t payload_bytes;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "version_vector.h"
 
 static enum sh_error read_stream(struct mp *m, struct slice *stream)
 {
@@ -103,6 +104,36 @@ static enum sh_error read_after(struct mp *m, uint32_t fields, struct entry *out
     return SH_OK;
 }
 
+enum sh_error cursor_name_check(struct slice name)
+{
+    if (name.len > CURSOR_NAME_MAX)
+        return SH_TOO_LARGE;
+    if (name.len == 0 || !utf8_valid(name))
+        return SH_BAD_REQUEST;
+    for (size_t i = 0; i < name.len; i++)
+        if (name.data[i] < 0x20 || name.data[i] == 0x7f)
+            return SH_BAD_REQUEST;
+    return SH_OK;
+}
+
+static enum sh_error read_cursor(struct mp *m, uint32_t fields, struct entry *out)
+{
+    struct slice owner;
+    uint64_t state;
+    if (fields != 6 || !mp_str(m, &out->key))
+        return SH_BAD_REQUEST;
+    enum sh_error error = cursor_name_check(out->key);
+    if (error != SH_OK)
+        return error;
+    if (!mp_uint(m, &out->epoch) || out->epoch == 0 || !mp_bin(m, &owner) ||
+        owner.len != sizeof out->owner.bytes || !mp_raw(m, &out->value) || !vector_is_ordered(out->value) ||
+        !mp_uint(m, &out->ttl_ms) || out->ttl_ms > CURSOR_TTL_MS_MAX || !mp_uint(m, &state) || state > 1)
+        return SH_BAD_REQUEST;
+    memcpy(out->owner.bytes, owner.data, owner.len);
+    out->deleted = state == 1;
+    return out->deleted || out->ttl_ms > 0 ? SH_OK : SH_BAD_REQUEST;
+}
+
 /* A kind of a later version: kept and passed on, if it is well-formed. */
 static enum sh_error skip_fields(struct mp *m, uint32_t fields)
 {
@@ -160,6 +191,8 @@ enum sh_error entry_next(struct mp *m, struct entry *out)
         return read_add(m, fields, out);
     case ENTRY_AFTER:
         return read_after(m, fields, out);
+    case ENTRY_CURSOR:
+        return read_cursor(m, fields, out);
     default:
         return skip_fields(m, fields);
     }
@@ -233,11 +266,23 @@ static void pack_event(msgpack_packer *pk, const struct entry *e)
         mp_pack_raw(pk, e->headers);
 }
 
+static void pack_cursor(msgpack_packer *pk, const struct entry *e)
+{
+    msgpack_pack_array(pk, 7);
+    msgpack_pack_uint64(pk, e->kind);
+    mp_pack_str(pk, e->key);
+    msgpack_pack_uint64(pk, e->epoch);
+    mp_pack_bin(pk, slice_of(e->owner.bytes, sizeof e->owner.bytes));
+    mp_pack_raw(pk, e->value);
+    msgpack_pack_uint64(pk, e->ttl_ms);
+    msgpack_pack_uint64(pk, e->deleted);
+}
+
 void entry_pack(msgpack_packer *pk, const struct entry *e)
 {
-    assert(e->kind <= ENTRY_AFTER);
-    if (e->kind == ENTRY_EVENT) {
-        pack_event(pk, e);
+    assert(e->kind <= ENTRY_CURSOR);
+    if (e->kind == ENTRY_EVENT || e->kind == ENTRY_CURSOR) {
+        e->kind == ENTRY_EVENT ? pack_event(pk, e) : pack_cursor(pk, e);
         return;
     }
     if (e->kind == ENTRY_AFTER) {

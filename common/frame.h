@@ -103,20 +103,38 @@ enum sh_error frame_verify(struct slice bytes, uint32_t salt, uint32_t most_body
  *   add     [3, key (bin), delta (int)]
  *   after   [4, array of [log uuid (bin 16), LSN (uint)]]: only as the first entry: what whoever wrote the
  *           frame had seen, so that views apply it after that
- * A kind above 4 is stored and passed on: any array that starts with its number. */
-enum entry_kind { ENTRY_EVENT = 0, ENTRY_PUT = 1, ENTRY_DELETE = 2, ENTRY_ADD = 3, ENTRY_AFTER = 4 };
+ *   cursor  [5, name (str), epoch (uint), owner (bin 16), position (version vector, version_vector.h, its
+ *            logs in ascending order), ttl in ms (uint), state (uint: 0 set, 1 deleted)]
+ * A kind above 5 is stored and passed on: any array that starts with its number. */
+enum entry_kind {
+    ENTRY_EVENT = 0,
+    ENTRY_PUT = 1,
+    ENTRY_DELETE = 2,
+    ENTRY_ADD = 3,
+    ENTRY_AFTER = 4,
+    ENTRY_CURSOR = 5,
+};
 enum { STREAM_NAME_MAX = 255, KEY_MAX = 4096, ENTRIES_MAX = 65536, HEADERS_MAX = 64, AFTER_MAX = 256 };
+enum { CURSOR_NAME_MAX = 64 };
+#define CURSOR_TTL_MS_MAX UINT64_C(31536000000) /* a year of 365 days */
 
 struct entry {
     uint64_t kind;
     struct slice stream;  /* of an event */
-    struct slice key;     /* of put, delete, add */
-    struct slice value;   /* payload of an event, value of a put */
+    struct slice key;     /* of put, delete, add; the name of a cursor */
+    struct slice value;   /* payload of an event, value of a put, position of a cursor */
     struct slice headers; /* raw msgpack map, or empty */
     struct slice after;   /* of an after: the raw array, 256 positions at most */
     uint64_t ttl_ms;
     int64_t delta;
+    uint64_t epoch; /* of a cursor, from here on */
+    struct id16 owner;
+    bool deleted;
 };
+
+/* A cursor's name: 1 to CURSOR_NAME_MAX bytes of UTF-8 without control characters. SH_BAD_REQUEST,
+ * SH_TOO_LARGE. */
+enum sh_error cursor_name_check(struct slice name);
 
 /* Walks a body and checks every entry. SH_BAD_REQUEST, SH_TOO_LARGE (a name, a key, a count). */
 enum sh_error entries_check(struct slice body, uint32_t *count);

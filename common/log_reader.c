@@ -238,7 +238,15 @@ static enum sh_error end_of_log(struct log_reader *r, const struct log_read *rea
     return r->chain.next_lsn < read->from ? SH_NOT_FOUND : SH_OK;
 }
 
-/* Appends data frames from `from` on until something ends it. */
+/* A clock frame holds no entry: it stands before the one of its base LSN. */
+static bool is_wanted(const struct log_read *read, const struct frame_header *h)
+{
+    if (h->kind == FRAME_CLOCK)
+        return read->clocks && h->base_lsn >= read->from;
+    return h->kind == FRAME_DATA && h->base_lsn + h->count > read->from;
+}
+
+/* Appends frames from `from` on until something ends it. */
 static enum sh_error gather(struct log_reader *r, struct log_read *read, struct buf *out)
 {
     struct frame_header h;
@@ -262,7 +270,7 @@ static enum sh_error gather(struct log_reader *r, struct log_read *read, struct 
                                           : cross_over(r, read);
             continue;
         }
-        if (h.base_lsn + h.count <= read->from || h.kind != FRAME_DATA)
+        if (!is_wanted(read, &h))
             continue;
         if (h.base_lsn > read->from && out->len == before)
             return blame(r, read, r->segment.base_lsn, offset, h.base_lsn);
@@ -274,6 +282,7 @@ static enum sh_error gather(struct log_reader *r, struct log_read *read, struct 
         buf_append(out, bytes.data, bytes.len);
         entries += h.count;
         read->salt = r->segment.salt;
+        read->segment = r->segment.base_lsn;
         read->next = h.base_lsn + h.count;
     }
     return error;
@@ -284,14 +293,18 @@ enum sh_error log_reader_read(struct log_reader *r, struct log_read *read, struc
     if (read->from == 0)
         read->from = 1;
     read->next = read->from;
-    read->good_lsn = read->bad_offset = read->first_lsn = 0;
+    read->good_lsn = read->bad_offset = read->first_lsn = read->segment = read->end = 0;
     read->bad_file[0] = 0;
     enum sh_error error = SH_OK;
     if (read->durable_lsn > 0 && read->from == read->durable_lsn + 1) /* whatever is damaged before it */
         return SH_OK;
     if (r->fd < 0 || r->chain.next_lsn != read->from)
         error = seek(r, read);
-    return error == SH_OK ? gather(r, read, out) : error;
+    if (error == SH_OK)
+        error = gather(r, read, out);
+    if (error == SH_OK && r->fd >= 0)
+        read->end = r->segment.position + r->scan.offset;
+    return error;
 }
 
 size_t log_reader_bytes(const struct log_reader *r)

@@ -21,8 +21,11 @@ struct log_read {
     size_t max_bytes;                /* in: at least one frame is returned, whatever its size */
     uint64_t max_entries;            /* in: no frame is added once so many entries are there */
     uint64_t durable_lsn;            /* in: of the last entry below the durable end; 0: not known */
+    bool clocks;                     /* in: clock frames from there on are wanted, too (docs/wal-format.md) */
     uint32_t salt;                   /* out: of the frames' segment */
+    uint64_t segment;                /* out: its base LSN */
     uint64_t next;                   /* out: LSN to go on at */
+    uint64_t end;                    /* out with SH_OK: position behind what was looked at; 0: nothing was */
     uint64_t bad_offset;             /* out with SH_CORRUPT: offset in the segment file */
     char bad_file[SEGMENT_NAME_MAX]; /* out with SH_CORRUPT */
     uint64_t good_lsn;  /* out with SH_CORRUPT: the first LSN behind the damage that can be read, or will be
@@ -30,10 +33,11 @@ struct log_read {
     uint64_t first_lsn; /* out with SH_TRIMMED: the first LSN left */
 };
 
-/* Appends whole data frames (system frames are verified and passed over), all of one segment, to out. The
- * first one holds the LSN `from`. SH_OK with nothing appended: `from` is at the durable end. SH_TRIMMED,
- * SH_CORRUPT (damage at `from`; damage that holds no entry is passed over), SH_NOT_FOUND (from is beyond the
- * end + 1), SH_INTERNAL (a file call failed, logged). */
+/* Appends whole data frames (system frames are verified and passed over, unless they are clock frames and
+ * wanted), all of one segment, to out. The first one holds the LSN `from`, or is a clock frame before it.
+ * SH_OK with nothing appended: `from` is at the durable end. SH_TRIMMED, SH_CORRUPT (damage at `from`; damage
+ * that holds no entry is passed over), SH_NOT_FOUND (from is beyond the end + 1), SH_INTERNAL (a file call
+ * failed, logged). */
 enum sh_error log_reader_read(struct log_reader *reader, struct log_read *read, struct buf *out);
 
 /* Bytes of memory that the reader holds between two reads: its window (256 KiB, more after a large frame),

@@ -9,8 +9,12 @@
  *   query_readers.c  a bounded pool of log readers
  *   query_digest.c   digests of the view, each by a thread of its own
  *   query_condition.c appends with conditions: checked against the view, and by walsvc behind that
+ *   query_cursor.c   cursors: got and set
+ *   query_cursor_holds.c  what they hold back
  *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
  *   query_view_info.c  how far that is
+ *   query_holds.c    what the view holds back from trims, and trims that wait for it
+ *   query_tidy.c     what the view needs to take deleted and expired rows away
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
  *   query_token.c    version vectors of clients
  *   query_watch.c    what the view applies, told as it comes
@@ -50,8 +54,6 @@ size_t pending_impatient(const struct pending_table *table, uint64_t *numbers);
 void pending_free(struct pending_table *table);
 
 /* ---- query_forward.c: to one daemon, by one link; for each the far end's credit is the bound ---- */
-struct query;
-
 struct query_forward {
     struct query *query;
     const char *daemon; /* its name, for people */
@@ -77,6 +79,7 @@ enum sh_error query_forward_ask(struct query_forward *f, uint32_t type, uint64_t
                                 struct slice body, query_answer_fn *fn, void *arg);
 
 /* ---- query_readers.c ---- */
+enum { CURSOR_APPENDS = 32 /* of sets of cursors, unanswered */ };
 enum { QUERY_SEGMENTS = 1000 /* in one answer to log_info */ };
 
 struct reader_slot {
@@ -208,6 +211,7 @@ struct query {
     struct query_view *view;       /* NULL: not open */
     struct query_digest *digest;   /* the same */
     struct query_streams *streams; /* the same */
+    struct query_cursor *cursors;  /* the same */
     struct query_conditions *conditions;
     struct query_groups groups;
     struct query_watches *watches; /* NULL: not open, as without a view */
@@ -285,13 +289,21 @@ void query_view_open(struct query *q);
 void query_view_close(struct query *q);
 /* How far the logs are has changed. */
 void query_view_tell(struct query *q);
-/* kv_get and kv_scan. */
-void query_on_kv(struct query *q, const struct link_request *request);
+/* What the view answers: kv_get, kv_scan, cursor_get, cursor_set. */
+void query_on_view(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
+
+/* ---- query_holds.c ---- */
+void query_on_trim(struct query *q, const struct link_request *request);
+/* Whether some trim waits for a probe that has not been sent. */
+bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
+/* A probe was answered. */
+void query_trims_probed(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
 /* For those who read the view: */
+struct view_store;
 struct view *query_view_of(struct query *q);
 const struct view_state *query_view_state(struct query *q);
 /* All that rows which were read before may show, as a token; until the next call. The thread tells the loop
@@ -299,6 +311,13 @@ const struct view_state *query_view_state(struct query *q);
 struct slice query_view_applied(struct query *q);
 /* True, and refused: the node keeps no view. */
 bool query_view_refuse_absent(struct query *q, struct link_token token);
+/* What the store itself says is what its rows are: the thread tells of it later, when the next request may
+ * have read them already; and a view that is made again shows less than it told of before. Between
+ * view_begin_read and view_end_read; error has VIEW_ERROR_MAX bytes. False: less than the token wants (error
+ * is empty), or it cannot be read. */
+bool query_view_is_in_store(struct query *q, struct view_store *store, struct slice after, char *error);
+/* After a false one. */
+void query_view_refuse_older(struct query *q, struct link_token token, const char *error);
 /* The store is not open. */
 void query_view_refuse_closed(struct query *q, struct link_token token);
 
@@ -341,6 +360,36 @@ void query_on_stream(struct query *q, const struct link_request *request);
 /* More is applied, or the view's state has changed. */
 void query_streams_wake(struct query *q);
 void query_streams_drop(struct query *q, uint64_t session);
+
+/* ---- query_cursor.c; its functions are called while there is a view ---- */
+struct query_cursor;
+void query_cursor_open(struct query *q);
+void query_cursor_close(struct query *q);
+/* Their tokens are applied, as far as was told. */
+void query_cursor_get(struct query *q, struct link_token token, const struct msg_cursor_get *m);
+void query_cursor_set(struct query *q, struct link_token token, const struct msg_cursor_set *m);
+/* More is applied, or the logs have changed. */
+void query_cursor_look(struct query *q);
+void query_cursor_drop(struct query *q, uint64_t session);
+/* walsvc is there again. There may be no view. */
+void query_cursor_walsvc(struct query *q);
+/* An answer of walsvc's. False: to another question, or there is no view. */
+bool query_on_cursor(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
+/* ---- query_cursor_holds.c ---- */
+struct cursor_holder;
+struct cursor_holder *cursor_holder_open(struct query *q);
+void cursor_holder_close(struct cursor_holder *h);
+/* Rows of cursors, or the logs, may have changed. */
+void cursor_holder_look(struct cursor_holder *h);
+/* walsvc is there, and may be another one than before, which kept less. */
+void cursor_holder_restart(struct cursor_holder *h);
+/* As query_on_cursor. */
+bool cursor_holder_answer(struct cursor_holder *h, uint64_t number, uint32_t type, struct slice body);
+/* A new cursor is applied; it will be seen when rows are read again. */
+void cursor_holder_expect(struct cursor_holder *h);
+/* Cursors that hold, those included. */
+size_t cursor_holder_count(const struct cursor_holder *h);
 
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);

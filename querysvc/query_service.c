@@ -185,6 +185,8 @@ static void on_request(void *arg, const struct link_request *request)
         query_on_append_if(q, request);
         break;
     case MSG_log_trim:
+        query_on_trim(q, request);
+        break;
     case MSG_accept_loss:
         query_forward_send(&q->wal, request);
         break;
@@ -208,7 +210,9 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_kv_get:
     case MSG_kv_scan:
-        query_on_kv(q, request);
+    case MSG_cursor_get:
+    case MSG_cursor_set:
+        query_on_view(q, request);
         break;
     case MSG_stream_read:
     case MSG_stream_list:

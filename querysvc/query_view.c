@@ -15,7 +15,7 @@
 
 #include "hlc.h"
 #include "query_token.h"
-#include "view.h"
+#include "query_view_parts.h"
 
 enum {
     KEYS_MAX = 1000,
@@ -37,12 +37,6 @@ struct view_wait {
     int64_t due_ns;
 };
 
-/* What a log's hold says. */
-struct view_hold {
-    struct id16 log;
-    uint64_t lsn; /* that walsvc has answered for; 0: none yet */
-};
-
 struct query_view {
     struct view *view;
     struct view_state state; /* as looked at last */
@@ -55,10 +49,8 @@ struct query_view {
     struct loop_timer overdue;
     struct buf key, rows, applied;
     uint64_t hlc; /* the highest of the values that the present answer looked at */
-    struct view_hold holds[VIEW_LOGS_MAX];
-    size_t hold_count;
-    struct view_hold asked; /* the one that is on its way */
-    uint64_t hold_number;   /* of its request; 0: none is */
+    struct query_holds *holds;
+    struct query_tidy *tidy;
 };
 
 /* ---------------------------------------------------------------- state */
@@ -77,11 +69,7 @@ const struct view_state *query_view_state(struct query *q)
     return &qv->state;
 }
 
-/* What the store itself says is what its rows are: the thread tells of it later, when the next request may
- * have read them already; and a view that is made again shows less than it told of before. False: less than
- * the token wants, or it cannot be read. */
-static bool is_in_store(struct query *q, struct view_store *store, struct slice after,
-                        char error[VIEW_ERROR_MAX])
+bool query_view_is_in_store(struct query *q, struct view_store *store, struct slice after, char *error)
 {
     struct view_vector applied;
     error[0] = 0;
@@ -169,8 +157,7 @@ void query_view_fail(struct query *q, struct link_token token, const char *error
     query_refuse(q, token, SH_INTERNAL, error, 0);
 }
 
-/* error: empty when the store shows less than was told. */
-static void refuse_older(struct query *q, struct link_token token, const char *error)
+void query_view_refuse_older(struct query *q, struct link_token token, const char *error)
 {
     if (error[0] != 0)
         query_view_fail(q, token, error);
@@ -289,9 +276,9 @@ static void answer_get(struct query *q, struct link_token token, const struct ms
         query_view_refuse_closed(q, token);
         return;
     }
-    if (!is_in_store(q, store, m->after, error)) {
+    if (!query_view_is_in_store(q, store, m->after, error)) {
         view_end_read(qv->view);
-        refuse_older(q, token, error);
+        query_view_refuse_older(q, token, error);
         return;
     }
     qv->hlc = 0;
@@ -449,12 +436,12 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         query_view_refuse_closed(q, token);
         return;
     }
-    bool is_new = is_in_store(q, store, m->after, error);
+    bool is_new = query_view_is_in_store(q, store, m->after, error);
     if (is_new)
         scan_store(&s, store, m, &packed, error);
     view_end_read(qv->view);
     if (!is_new || error[0] != 0)
-        refuse_older(q, token, error);
+        query_view_refuse_older(q, token, error);
     else
         reply_scan(q, token, m, &s, &packed);
     buf_free(&packed);
@@ -494,18 +481,45 @@ static void wait_for(struct query *q, const struct link_request *request, uint64
     query_probe(q, &q->copies.probes); /* what it waits for may be durable already */
 }
 
+/* What may wait for a session's token. */
+union waiting_message {
+    struct msg_kv_get get;
+    struct msg_kv_scan scan;
+    struct msg_cursor_get cursor_get;
+    struct msg_cursor_set cursor_set;
+};
+
+/* Decodes it: its token, and how long it waits. */
+static enum sh_error open_message(uint32_t type, struct slice body, union waiting_message *m,
+                                  struct slice *after, uint64_t *wait_ms)
+{
+    enum sh_error e = msg_decode(type, body, m);
+    if (e != SH_OK)
+        return e;
+    *after = type == MSG_kv_get       ? m->get.after
+             : type == MSG_kv_scan    ? m->scan.after
+             : type == MSG_cursor_get ? m->cursor_get.after
+                                      : m->cursor_set.after;
+    *wait_ms = type == MSG_kv_get       ? m->get.wait_ms
+               : type == MSG_kv_scan    ? m->scan.wait_ms
+               : type == MSG_cursor_get ? m->cursor_get.wait_ms
+                                        : m->cursor_set.wait_ms;
+    return SH_OK;
+}
+
 static void answer_request(struct query *q, struct link_token token, uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
+    union waiting_message m;
     if (msg_decode(type, body, &m) != SH_OK)
         query_refuse(q, token, SH_BAD_REQUEST, "malformed", 0);
     else if (type == MSG_kv_get)
         answer_get(q, token, &m.get);
-    else
+    else if (type == MSG_kv_scan)
         answer_scan(q, token, &m.scan);
+    else if (type == MSG_cursor_get)
+        query_cursor_get(q, token, &m.cursor_get);
+    else
+        query_cursor_set(q, token, &m.cursor_set);
 }
 
 void query_view_refuse_late(struct query *q, struct link_token token, struct slice after)
@@ -524,12 +538,11 @@ void query_view_refuse_late(struct query *q, struct link_token token, struct sli
 
 static struct slice after_of(uint32_t type, struct slice body)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    msg_decode(type, body, &m); /* it was, before */
-    return type == MSG_kv_get ? m.get.after : m.scan.after;
+    union waiting_message m;
+    struct slice after = {0};
+    uint64_t wait_ms;
+    open_message(type, body, &m, &after, &wait_ms); /* it was, before */
+    return after;
 }
 
 /* Answers those whose token is applied, and those whose time is over. */
@@ -570,24 +583,21 @@ bool query_view_refuse_absent(struct query *q, struct link_token token)
     return q->view == NULL;
 }
 
-void query_on_kv(struct query *q, const struct link_request *request)
+void query_on_view(struct query *q, const struct link_request *request)
 {
-    union {
-        struct msg_kv_get get;
-        struct msg_kv_scan scan;
-    } m;
-    bool is_get = request->type == MSG_kv_get;
-    enum sh_error e = msg_decode(request->type, request->body, &m);
+    union waiting_message m;
+    struct slice after;
+    uint64_t wait_ms;
+    enum sh_error e = open_message(request->type, request->body, &m, &after, &wait_ms);
     if (e != SH_OK) {
         query_refuse(q, request->token, e, "malformed", 0);
         return;
     }
-    if ((is_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
+    if ((request->type == MSG_kv_get && !query_group_check_keys(q, request->token, m.get.keys)) ||
         query_view_refuse_absent(q, request->token))
         return;
-    uint64_t wait_ms = is_get ? m.get.wait_ms : m.scan.wait_ms;
     const struct view_vector *vector = &query_view_state(q)->applied;
-    int applied = token_is_applied(vector, query_group_token(q, vector, is_get ? m.get.after : m.scan.after));
+    int applied = token_is_applied(vector, query_group_token(q, vector, after));
     if (applied < 0)
         query_refuse(q, request->token, SH_BAD_REQUEST, "a malformed token", 0);
     else if (applied == 0)
@@ -602,7 +612,9 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_cursor_drop(q, session);
     query_streams_drop(q, session);
+    query_holds_drop(q, session);
     at = &qv->waits;
     while ((w = *at) != NULL) {
         if (w->token.session != session) {
@@ -614,63 +626,6 @@ void query_view_drop(struct query *q, uint64_t session)
         buf_free(&w->body);
         free(w);
     }
-}
-
-/* ---------------------------------------------------------------- holds */
-
-/* Nothing of a log is trimmed that the view would need after a restart. */
-enum { HOLD_VIEW = 2 };
-
-static struct view_hold *hold_of(struct query_view *qv, struct id16 log)
-{
-    for (size_t i = 0; i < qv->hold_count; i++)
-        if (id16_equal(qv->holds[i].log, log))
-            return &qv->holds[i];
-    if (qv->hold_count == VIEW_LOGS_MAX)
-        return NULL;
-    qv->holds[qv->hold_count] = (struct view_hold){.log = log};
-    return &qv->holds[qv->hold_count++];
-}
-
-/* True: it was to be moved, and is on its way. */
-static bool move_hold(struct query *q, struct id16 log)
-{
-    struct query_view *qv = q->view;
-    const struct view_place *place = view_place_of(&qv->state.flushed, log);
-    const struct view_hold *hold = hold_of(qv, log);
-    uint64_t lsn = (place != NULL ? place->lsn : 0) + 1;
-    if (hold == NULL || hold->lsn == lsn)
-        return false;
-    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
-    qv->asked = (struct view_hold){log, lsn};
-    qv->hold_number = query_ask_wal(q, MSG_hold, &ask);
-    return true;
-}
-
-/* One after the other. */
-static void move_holds(struct query *q)
-{
-    struct query_view *qv = q->view;
-    if (!query_view_state(q)->opened || qv->hold_number != 0 || q->watch == NULL)
-        return;
-    bool moves = move_hold(q, q->own.id);
-    for (size_t i = 0; i < q->copies.count && !moves; i++)
-        moves = move_hold(q, q->copies.logs[i].id);
-}
-
-bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body)
-{
-    struct query_view *qv = q->view;
-    struct msg_error error;
-    if (qv == NULL || qv->hold_number == 0 || number != qv->hold_number)
-        return false;
-    struct view_hold *hold = hold_of(qv, qv->asked.log);
-    qv->hold_number = 0;
-    hold->lsn = qv->asked.lsn; /* also when it is refused: asked again when it is to be moved on */
-    if (type == MSG_error && msg_decode(type, body, &error) == SH_OK)
-        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
-    move_holds(q);
-    return true;
 }
 
 /* ---------------------------------------------------------------- life */
@@ -694,8 +649,10 @@ static void on_mail(void *arg, struct mail *first)
     look_at_waits(q);
     query_condition_look(q);
     query_streams_wake(q);
+    query_holds_move(q);
+    query_cursor_look(q);
+    query_tidy_look(q, query_view_state(q));
     query_watch_wake(q);
-    move_holds(q);
 }
 
 void query_view_tell(struct query *q)
@@ -709,7 +666,18 @@ void query_view_tell(struct query *q)
         logs[count++] = (struct view_log){q->copies.logs[i].id, q->copies.logs[i].durable_end,
                                           q->copies.logs[i].durable_lsn};
     view_tell(q->view->view, logs, count);
-    move_holds(q);
+    query_holds_move(q);
+    query_cursor_look(q);
+}
+
+struct query_holds *query_holds_of(struct query *q)
+{
+    return q->view->holds;
+}
+
+struct query_tidy *query_tidy_of(struct query *q)
+{
+    return q->view->tidy;
 }
 
 void query_view_open(struct query *q)
@@ -720,6 +688,8 @@ void query_view_open(struct query *q)
         .fs = q->fs,
         .store = {.cache_bytes = config->settings.query_cache_bytes,
                   .write_buffer_bytes = config->settings.query_write_buffer_bytes},
+        .own = q->own.id,
+        .keep_ms = config->settings.query_tombstone_keep / NS_PER_MS,
         .on_change = on_change,
         .arg = q,
     };
@@ -728,7 +698,10 @@ void query_view_open(struct query *q)
     query_streams_open(q);
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
+    qv->holds = query_holds_open(q);
+    qv->tidy = query_tidy_open(q);
     qv->view = view_open(&options);
+    query_cursor_open(q);
 }
 
 void query_view_close(struct query *q)
@@ -736,6 +709,7 @@ void query_view_close(struct query *q)
     struct query_view *qv = q->view;
     if (qv == NULL)
         return;
+    query_cursor_close(q);
     view_close(qv->view);
     qv->view = NULL;
     mailbox_close(&qv->mailbox);
@@ -746,6 +720,8 @@ void query_view_close(struct query *q)
         buf_free(&w->body);
         free(w);
     }
+    query_holds_close(q, qv->holds);
+    query_tidy_close(q, qv->tidy);
     buf_free(&qv->key);
     buf_free(&qv->rows);
     buf_free(&qv->applied);

@@ -38,8 +38,16 @@ static void answer_view_info(struct query *q, const struct query_read *r)
     for (size_t i = 0; i < q->copies.count; i++)
         if (!is_begun(state, q->copies.logs[i].id))
             pack_progress(q, &pk, q->copies.logs[i].id);
-    struct msg_view_info_reply reply = {
-        .opened = state->opened, .error = slice_str(state->error), .logs = buf_slice(&logs)};
+    struct msg_view_info_reply reply = {.opened = state->opened,
+                                        .error = slice_str(state->error),
+                                        .logs = buf_slice(&logs),
+                                        .waiting = state->waiting,
+                                        .tidied = state->tidied};
+    struct view_store *store = view_begin_read(query_view_of(q));
+    if (store != NULL) {
+        reply.rows = view_store_rows(store);
+        view_end_read(query_view_of(q));
+    }
     query_answer(q, r->token, MSG_view_info_reply, &reply);
     buf_free(&logs);
 }

@@ -10,7 +10,8 @@
  * commit would cost a lonely appender as much as the append itself. */
 enum { WATCH_PAUSE_MS = 100 };
 
-/* At most two long polls, two probes and a hold are outstanding, so the queue's bound is out of reach. */
+/* At most two long polls, two probes, two holds and CURSOR_APPENDS small appends are outstanding, so the
+ * queue's bound is out of reach. */
 uint64_t query_ask_wal(struct query *q, uint32_t type, const void *message)
 {
     struct buf body = {0};
@@ -61,8 +62,9 @@ uint64_t query_probe(struct query *q, struct query_probes *probes)
 
 void query_probe_done(struct query *q, struct query_probes *probes)
 {
-    if (query_reads_need_probe(q, probes))
+    if (query_reads_need_probe(q, probes) || query_trims_need_probe(q, probes))
         send_probe(q, probes);
+    query_trims_probed(q);
 }
 
 /* ---- answers ---- */
@@ -107,7 +109,8 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
 {
     struct query *q = arg;
     bool is_probe = number == q->probes.number;
-    if (query_on_copies(q, number, type, body) || query_on_hold(q, number, type, body))
+    if (query_on_copies(q, number, type, body) || query_on_hold(q, number, type, body) ||
+        query_on_cursor(q, number, type, body))
         return;
     if (is_probe)
         q->probes.done++;
@@ -132,6 +135,8 @@ static void on_watch_state(void *arg, bool connected)
     log_info(connected ? "walsvc answers" : "walsvc is lost");
     service_status(connected ? "serving" : "reads only: walsvc is away");
     query_probe(q, &q->copies.probes);
+    if (connected)
+        query_cursor_walsvc(q);
     query_wake_reads(q); /* those that waited for its word need not any more */
 }
 

@@ -24,6 +24,9 @@ static const char no_room[] =
     NS_PER_S /* what is applied later is not on disk yet: it is held in the logs, and applied again after a  \
                 kill */
 
+#define SEGMENT_FLUSH_NS                                                                                     \
+    (NS_PER_S / 5) /* the same when a segment has ended: the view should hold back as little as it can */
+
 /* A log that is followed; the thread's own. */
 struct followed {
     struct view_log log;
@@ -32,6 +35,7 @@ struct followed {
     int64_t again_ns;      /* when a stopped one is looked at again */
     bool verified;         /* what was applied last stands in it */
     struct view_gate gate; /* before its next frame */
+    uint64_t looked_end;   /* there are no more clock frames before that position, or they cannot be read */
 };
 
 struct view {
@@ -51,6 +55,8 @@ struct view {
     int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     struct buf frames;
+    struct view_tidying tidying;
+    bool has_unflushed;       /* clock frames */
     pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
     struct view_store *store;
     atomic_bool closing;  /* readers are waited for */
@@ -59,6 +65,9 @@ struct view {
     struct view_log told[VIEW_LOGS_MAX];
     size_t told_count;
     bool news, stop;
+    bool flush_asked;
+    struct view_group told_group;
+    bool group_told;
     struct view_state state;
 };
 
@@ -106,6 +115,11 @@ static void publish(struct view *v)
     v->state.opened = v->store != NULL;
     v->state.applied = v->applied;
     v->state.flushed = v->flushed;
+    v->state.waiting = v->tidying.waiting;
+    v->state.tidied = v->tidying.tidied;
+    v->state.wants_group = v->tidying.wants_group;
+    v->state.wants_clock = v->tidying.wants_clock;
+    v->state.clock_applied = v->tidying.applied;
     memcpy(v->state.error, error, sizeof error);
     pthread_mutex_unlock(&v->lock);
     v->options.on_change(v->options.arg);
@@ -138,6 +152,7 @@ static void close_store(struct view *v)
     if (store != NULL)
         view_store_close(store);
     failpoint_hit("view_closed");
+    view_tidying_end(&v->tidying);
     v->closed_ns = clock_mono_ns();
 }
 
@@ -186,8 +201,12 @@ static bool open_store(struct view *v)
     v->error[0] = 0;
     v->trimmed.count = 0;
     v->trim.first_lsn = 0;
+    v->applied.cursors++; /* its rows are other ones */
     v->flushed = v->applied;
     v->flushed_ns = clock_mono_ns();
+    view_tidying_begin(&v->tidying, store);
+    for (size_t i = 0; i < v->count; i++)
+        v->all[i].looked_end = 0;
     set_store(v, store);
     return true;
 }
@@ -202,7 +221,7 @@ static void flush(struct view *v)
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     v->flushed_ns = clock_mono_ns();
-    if (view_vector_equal(&v->flushed, &v->applied) || !has_room(v))
+    if ((view_vector_equal(&v->flushed, &v->applied) && !v->has_unflushed) || !has_room(v))
         return;
     failpoint_hit("view_flush");
     if (!view_store_flush(v->store, error)) {
@@ -211,6 +230,28 @@ static void flush(struct view *v)
     }
     failpoint_hit("view_flushed");
     v->flushed = v->applied;
+    v->has_unflushed = false;
+}
+
+/* Whether a flush would let go of a segment. */
+static bool has_left_segment(const struct view *v)
+{
+    for (size_t i = 0; i < v->applied.count; i++) {
+        const struct view_place *place = &v->applied.all[i],
+                                *flushed = view_place_of(&v->flushed, place->log);
+        if (place->segment != 0 && (flushed == NULL || flushed->segment != place->segment) &&
+            (flushed == NULL || flushed->lsn < place->lsn))
+            return true;
+    }
+    return false;
+}
+
+/* When what is applied goes to disk, if it is not asked for before; INT64_MAX: it is there. */
+static int64_t flush_due_ns(const struct view *v)
+{
+    if (view_vector_equal(&v->flushed, &v->applied) && !v->has_unflushed)
+        return INT64_MAX;
+    return v->flushed_ns + (has_left_segment(v) ? SEGMENT_FLUSH_NS : FLUSH_NS);
 }
 
 /* ---------------------------------------------------------------- the logs */
@@ -256,16 +297,36 @@ static bool holds(void *arg, struct id16 log)
     return followed(arg, log) != NULL;
 }
 
+static uint64_t hlc_of(const struct view *v, const struct followed *f)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    return place != NULL ? place->hlc : 0;
+}
+
+/* Where its segment begins: a hold needs not say more. */
+static void note_segment(struct view *v, const struct followed *f, uint64_t segment)
+{
+    for (size_t i = 0; i < v->applied.count && segment > 0; i++)
+        if (id16_equal(v->applied.all[i].log, f->log.log))
+            v->applied.all[i].segment = segment;
+}
+
 /* Up to a frame that has to wait for another log. */
-static enum sh_error apply(struct view *v, struct followed *f)
+static enum sh_error apply(struct view *v, struct followed *f, const struct log_read *read)
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
+    uint64_t hlc_before = hlc_of(v, f);
     size_t bytes = view_gate_pass(&f->gate, &v->doubts, &v->applied, f->log.log, buf_slice(&v->frames), holds,
                                   v, clock_mono_ns());
     if (bytes == 0)
         return SH_OK;
-    enum sh_error result = view_apply(v->store, &v->applied, f->log.log, slice_of(v->frames.data, bytes));
+    struct slice frames = slice_of(v->frames.data, bytes);
+    enum sh_error result = view_apply(v->store, &v->applied, f->log.log, frames);
+    view_tidying_applied(&v->tidying, v->store, &v->applied, f->log.log, hlc_before, frames,
+                         bytes == v->frames.len ? read->end : 0);
     view_vector_store(v->store, &v->applied);
+    note_segment(v, f, read->segment);
+    v->has_unflushed = true;
     failpoint_hit("view_gathered");
     if (!view_store_write(v->store, error)) {
         fail_store(v, error);
@@ -324,6 +385,7 @@ static void step_log(struct view *v, struct followed *f)
         .from = (place != NULL ? place->lsn : 0) + 1,
         .durable_end = f->log.durable_end,
         .durable_lsn = f->log.durable_lsn,
+        .clocks = true,
         .max_bytes = CHUNK_BYTES,
         .max_entries = UINT64_MAX,
     };
@@ -335,7 +397,7 @@ static void step_log(struct view *v, struct followed *f)
             e = SH_OK;
     }
     if (e == SH_OK)
-        e = apply(v, f);
+        e = apply(v, f, &read);
     if (v->store == NULL)
         return;
     if (e != SH_OK)
@@ -369,6 +431,34 @@ static bool is_behind(struct view *v, struct followed *f, int64_t now_ns)
            (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
 
+/* All entries are applied; whether there may be clock frames behind the last one. */
+static bool may_have_clocks(const struct view *v, const struct followed *f)
+{
+    const struct view_clock *clock = view_clock_of(&v->tidying.clocks, f->log.log);
+    uint64_t end = clock != NULL && clock->end > f->looked_end ? clock->end : f->looked_end;
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    bool is_done = f->log.durable_lsn <= (place != NULL ? place->lsn : 0);
+    return is_done && f->stopped == SH_OK && f->log.durable_end > end;
+}
+
+/* What cannot be read is of no concern before an entry stands behind it. */
+static void read_clocks(struct view *v, struct followed *f)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    struct log_read read = {
+        .from = (place != NULL ? place->lsn : 0) + 1,
+        .durable_end = f->log.durable_end,
+        .clocks = true,
+        .max_bytes = CHUNK_BYTES,
+        .max_entries = UINT64_MAX,
+    };
+    v->frames.len = 0;
+    enum sh_error e = log_reader_read(f->reader, &read, &v->frames);
+    if (e == SH_OK && v->frames.len > 0)
+        apply(v, f, &read);
+    f->looked_end = e == SH_OK && read.end > 0 && v->frames.len > 0 ? read.end : f->log.durable_end;
+}
+
 /* A chunk of each log that has more. False: there was nothing to do. */
 static bool step(struct view *v)
 {
@@ -380,9 +470,12 @@ static bool step(struct view *v)
             make_again(v, &v->all[i]);
             return true;
         }
-        if (!is_behind(v, &v->all[i], clock_mono_ns()))
+        if (is_behind(v, &v->all[i], clock_mono_ns()))
+            step_log(v, &v->all[i]);
+        else if (may_have_clocks(v, &v->all[i]))
+            read_clocks(v, &v->all[i]);
+        else
             continue;
-        step_log(v, &v->all[i]);
         worked = true;
     }
     return worked;
@@ -406,6 +499,7 @@ static void follow(struct view *v, const struct view_log *log)
         vfs_path(dir, v->logs, uuid);
         f->reader = log_reader_open(v->options.fs, dir, log->log);
         f->verified = false;
+        f->looked_end = 0;
     }
     f->log = *log;
 }
@@ -419,6 +513,9 @@ static void take_told(struct view *v)
     memcpy(told, v->told, count * sizeof *told);
     v->is_told = v->is_told || count > 0;
     v->news = false;
+    if (v->group_told)
+        view_tidying_take_group(&v->tidying, &v->told_group);
+    v->group_told = false;
     pthread_mutex_unlock(&v->lock);
     for (size_t i = 0; i < v->count;) {
         size_t k = 0;
@@ -485,15 +582,16 @@ static void trim_rows(struct view *v)
 /* When there is something to do without news. */
 static int64_t due_ns(const struct view *v)
 {
-    int64_t due = INT64_MAX;
+    int64_t due;
     if (v->store == NULL)
         return v->closed_ns + RETRY_NS;
     if (v->paused_ns > 0)
         return v->paused_ns + RETRY_NS;
     if (v->trim.first_lsn > 0)
         return 0;
-    if (!view_vector_equal(&v->flushed, &v->applied))
-        due = v->flushed_ns + FLUSH_NS;
+    due = flush_due_ns(v);
+    if (v->tidying.look_ns < due)
+        due = v->tidying.look_ns;
     for (size_t i = 0; i < v->count; i++) {
         if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
             due = v->all[i].again_ns;
@@ -530,6 +628,32 @@ static bool must_stop(struct view *v)
     return stop;
 }
 
+/* Somebody waits for what is applied to be on disk. */
+static bool take_flush_asked(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    bool asked = v->flush_asked;
+    v->flush_asked = false;
+    pthread_mutex_unlock(&v->lock);
+    return asked;
+}
+
+/* What a clock frame tells must be on disk. */
+static void tidy_up(struct view *v)
+{
+    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
+    if (!has_room(v))
+        return;
+    flush(v);
+    if (v->store == NULL)
+        return;
+    uint64_t tidied = v->tidying.tidied;
+    bool is_flushed = view_vector_equal(&v->flushed, &v->applied);
+    if (!view_tidying_look(&v->tidying, v->store, &v->applied, is_flushed, error))
+        fail_store(v, error);
+    v->has_unflushed = v->has_unflushed || v->tidying.tidied > tidied;
+}
+
 static void *run(void *arg)
 {
     struct view *v = arg;
@@ -541,15 +665,19 @@ static void *run(void *arg)
         if (v->store == NULL)
             changed = clock_mono_ns() >= v->closed_ns + RETRY_NS && open_store(v);
         while (v->store != NULL && !must_stop(v) && step(v)) {
-            if (clock_mono_ns() >= v->flushed_ns + FLUSH_NS)
+            if (take_flush_asked(v) || clock_mono_ns() >= flush_due_ns(v))
                 flush(v);
             trim_rows(v);
             publish(v);
             take_told(v);
         }
         trim_rows(v);
-        if (v->store != NULL && clock_mono_ns() >= v->flushed_ns + FLUSH_NS) {
+        if (v->store != NULL && (take_flush_asked(v) || clock_mono_ns() >= flush_due_ns(v))) {
             flush(v);
+            changed = true;
+        }
+        if (v->store != NULL && clock_mono_ns() >= v->tidying.look_ns) {
+            tidy_up(v);
             changed = true;
         }
         if (changed)
@@ -569,6 +697,7 @@ struct view *view_open(const struct view_options *o)
     struct view *v = xcalloc(1, sizeof *v);
     pthread_condattr_t attr;
     v->options = *o;
+    v->tidying = (struct view_tidying){.own = o->own, .keep_ms = o->keep_ms, .look_ns = INT64_MAX};
     vfs_path(v->logs, o->data, "log");
     vfs_path(v->rows, o->data, "view");
     pthread_rwlock_init(&v->reading, NULL);
@@ -599,6 +728,7 @@ void view_close(struct view *v)
     pthread_rwlock_destroy(&v->reading);
     buf_free(&v->frames);
     view_trim_free(&v->trim);
+    view_tidying_end(&v->tidying);
     free(v);
 }
 
@@ -609,6 +739,23 @@ void view_tell(struct view *v, const struct view_log *logs, size_t count)
     memcpy(v->told, logs, count * sizeof *logs);
     v->told_count = count;
     v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_tell_group(struct view *v, const struct view_group *group)
+{
+    pthread_mutex_lock(&v->lock);
+    v->told_group = *group;
+    v->group_told = v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_flush(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->flush_asked = v->news = true;
     pthread_cond_signal(&v->wake);
     pthread_mutex_unlock(&v->lock);
 }

@@ -15,7 +15,7 @@
 #define QUERYSVC_VIEW_H
 
 #include "log_reader.h"
-#include "view_apply.h"
+#include "view_tidying.h"
 
 struct view;
 
@@ -23,6 +23,8 @@ struct view_options {
     const struct vfs *fs;
     char data[PATH_MAX]; /* <data>: logs in log/, rows in view/ */
     struct view_store_options store;
+    struct id16 own;  /* the node's own log */
+    uint64_t keep_ms; /* rows of deleted and expired values stay so long at least */
     /* On the view's thread: more is applied, or its state has changed. */
     void (*on_change)(void *arg);
     void *arg;
@@ -40,11 +42,20 @@ void view_close(struct view *view);
 /* All logs of the node; those that are not among them are not followed any more. */
 void view_tell(struct view *view, const struct view_log *logs, size_t count);
 
+/* Who is in the group, as asked for by wants_group. */
+void view_tell_group(struct view *view, const struct view_group *group);
+/* What is applied by now goes to disk at once. */
+void view_flush(struct view *view);
+
 struct view_state {
     bool opened;                /* rows can be read */
     char error[VIEW_ERROR_MAX]; /* why not, or why a log's view has stopped; empty: all is well */
     struct view_vector applied; /* readable */
     struct view_vector flushed; /* on disk: a trim behind it takes nothing that a restart would need */
+    uint64_t waiting, tidied;   /* as in view_info_reply */
+    bool wants_group;           /* view_tell_group goes on with the work */
+    bool wants_clock;           /* and so does a clock frame that says clock_applied */
+    uint64_t clock_applied;
 };
 /* As of the last on_change, or later. */
 void view_look(struct view *view, struct view_state *out);

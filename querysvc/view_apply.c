@@ -5,7 +5,9 @@
 
 #include "frame.h"
 #include "hlc.h"
+#include "view_cursor.h"
 #include "view_stream.h"
+#include "view_tidy.h"
 
 static const char applied[] = "Mapplied", arrivals[] = "Marrivals";
 enum { PLACE_PARTS = 4 };
@@ -138,6 +140,7 @@ struct applying {
     struct view_version version; /* of the next entry */
     uint64_t arrivals;           /* events that were numbered */
     struct buf key, row;
+    uint64_t cursors;     /* of them */
     struct buf stream;    /* of the run and the part */
     struct view_run run;  /* of the frame; no events: there is none */
     struct view_part add; /* to that stream's summary, of the frames so far */
@@ -163,6 +166,7 @@ static void apply_value(struct applying *a, const struct entry *e)
     view_value_encode(&value, &a->row);
     view_key_row(VIEW_KEY, e->key, &a->key);
     view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    view_tidy_note(a->store, &value, buf_slice(&a->key));
 }
 
 static void apply_add(struct applying *a, const struct entry *e)
@@ -171,6 +175,23 @@ static void apply_add(struct applying *a, const struct entry *e)
     view_counter_encode_add(&add, &a->row);
     view_key_row(VIEW_COUNTER, e->key, &a->key);
     view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+}
+
+static void apply_cursor(struct applying *a, const struct entry *e)
+{
+    const struct view_cursor cursor = {
+        .epoch = e->epoch,
+        .owner = e->owner,
+        .version = a->version,
+        .expires_ms = (uint64_t)hlc_ms(a->version.hlc) + e->ttl_ms,
+        .ttl_ms = e->ttl_ms,
+        .deleted = e->deleted,
+        .position = e->value,
+    };
+    view_cursor_encode(&cursor, &a->row);
+    view_key_row(VIEW_CURSOR, e->key, &a->key);
+    view_store_change(a->store, buf_slice(&a->key), buf_slice(&a->row));
+    a->cursors++;
 }
 
 /* ---- events: runs of one stream have one row, and what comes of it in all frames is added up once ---- */
@@ -233,6 +254,8 @@ static void apply_entry(struct applying *a, const struct entry *e)
         apply_value(a, e);
     else if (e->kind == ENTRY_ADD)
         apply_add(a, e);
+    else if (e->kind == ENTRY_CURSOR)
+        apply_cursor(a, e);
 }
 
 /* All or nothing of it, so the kinds are looked at before anything is gathered. */
@@ -246,7 +269,7 @@ static enum sh_error check_kinds(struct slice body, uint32_t expected)
     for (uint32_t i = 0; i < count; i++) {
         if (entry_next(&m, &e) != SH_OK)
             return SH_CORRUPT;
-        if (e.kind > ENTRY_AFTER)
+        if (e.kind > ENTRY_CURSOR)
             return SH_VERSION_MISMATCH;
     }
     return SH_OK;
@@ -268,7 +291,8 @@ static enum sh_error apply_frame(struct applying *a, struct view_place *place, c
         apply_entry(a, &e);
     }
     end_run(a);
-    *place = (struct view_place){place->log, h->base_lsn + h->count - 1, h->hlc, h->checksum};
+    *place = (struct view_place){
+        .log = place->log, .lsn = h->base_lsn + h->count - 1, .hlc = h->hlc, .checksum = h->checksum};
     return SH_OK;
 }
 
@@ -323,6 +347,7 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
     }
     end_stream(&a);
     vector->arrivals = a.arrivals;
+    vector->cursors += a.cursors;
     buf_free(&a.key);
     buf_free(&a.row);
     buf_free(&a.stream);

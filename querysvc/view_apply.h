@@ -14,12 +14,14 @@ struct view_place {
     uint64_t lsn;      /* of the last entry */
     uint64_t hlc;      /* of its frame */
     uint32_t checksum; /* of that frame: another chain has another one */
+    uint64_t segment;  /* base LSN of the segment that it stands in; 0: not known. Not stored */
 };
 
 struct view_vector {
     struct view_place all[VIEW_LOGS_MAX];
     size_t count;
     uint64_t arrivals; /* events that were numbered; not a part of what two vectors are compared by */
+    uint64_t cursors;  /* not kept: another number tells that rows of cursors may have changed */
 };
 /* NULL: nothing of that log is applied. */
 const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);

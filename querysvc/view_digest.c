@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "view_cursor.h"
 
 enum { ROWS_A_LOOK = 4096 };
 
@@ -63,12 +64,26 @@ static enum row_use counter_content(struct digesting *d, struct slice row)
     return ROW_COUNTS;
 }
 
+/* The highest epoch, owner and version are the same on all nodes, and so is the position, as its entry has
+ * it. Of a deleted cursor there may be nothing left. */
+static enum row_use cursor_content(struct digesting *d, struct slice row)
+{
+    struct view_cursor cursor;
+    if (!view_cursor_decode(row, &cursor))
+        return ROW_MALFORMED;
+    if (cursor.deleted)
+        return ROW_LEFT_OUT;
+    buf_append(&d->content, row.data, row.len);
+    return ROW_COUNTS;
+}
+
 static const struct kind_rule {
     uint8_t kind;
     enum row_use (*content)(struct digesting *d, struct slice row);
 } rules[] = {
     {VIEW_KEY, value_content},
     {VIEW_COUNTER, counter_content},
+    {VIEW_CURSOR, cursor_content},
 };
 
 static const struct kind_rule *rule_of(uint8_t kind)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "view_cursor.h"
 #include "view_stream.h"
 
 enum { TAG_VALUE = 1, TAG_TOMBSTONE = 2, TAG_SUMS = 3, TAG_ADDITIONS = 4 };
@@ -210,6 +211,8 @@ bool view_merge(struct slice key, const struct slice *existing, const struct sli
         return view_run_merge(existing, changes, count, out);
     if (key.data[0] == VIEW_STREAM)
         return view_summary_merge(existing, changes, count, false, out);
+    if (key.data[0] == VIEW_CURSOR)
+        return view_cursor_merge(existing, changes, count, out);
     return false;
 }
 
@@ -225,5 +228,7 @@ bool view_merge_changes(struct slice key, const struct slice *changes, size_t co
         return view_run_merge(NULL, changes, count, out);
     if (key.data[0] == VIEW_STREAM)
         return view_summary_merge(NULL, changes, count, true, out);
+    if (key.data[0] == VIEW_CURSOR)
+        return view_cursor_merge(NULL, changes, count, out);
     return false;
 }

@@ -16,6 +16,8 @@ enum view_kind {
     VIEW_COUNTER = 'C', /* a key's counter */
     VIEW_EVENT = 'E',   /* a run of a stream's events (view_stream.h) */
     VIEW_STREAM = 'S',  /* a stream's summary */
+    VIEW_CURSOR = 'U',  /* view_cursor.h */
+    VIEW_TIDY = 'T',    /* a value that is to go one day (view_tidy.h) */
 };
 
 /* ---- a key's value: the put or delete with the highest version wins ---- */

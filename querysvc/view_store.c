@@ -289,6 +289,36 @@ void view_store_delete(struct view_store *s, struct slice key)
     rocksdb_writebatch_delete(s->batch, (const char *)key.data, key.len);
 }
 
+void view_store_compact(struct view_store *s)
+{
+    char *message = NULL, error[VIEW_ERROR_MAX];
+    rocksdb_suggest_compact_range(s->db, "", 0, "ÿ", 1, &message);
+    went_well(message, error); /* it was a suggestion */
+}
+
+bool view_store_is_layered(struct view_store *s)
+{
+    enum { LEVELS = 7 };
+    char name[40];
+    unsigned filled = 0;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        snprintf(name, sizeof name, "rocksdb.num-files-at-level%u", level);
+        char *value = rocksdb_property_value(s->db, name);
+        filled += value != NULL && strcmp(value, "0") != 0;
+        if (level == 0 && value != NULL && strcmp(value, "0") != 0)
+            filled++; /* its files lie over each other */
+        if (value != NULL)
+            rocksdb_free(value);
+    }
+    return filled > 1;
+}
+
+uint64_t view_store_rows(struct view_store *s)
+{
+    uint64_t rows = 0;
+    return rocksdb_property_int(s->db, "rocksdb.estimate-num-keys", &rows) == 0 ? rows : 0;
+}
+
 bool view_store_write(struct view_store *s, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;

@@ -45,6 +45,12 @@ void view_store_delete(struct view_store *store, struct slice key);
 bool view_store_write(struct view_store *store, char error[VIEW_ERROR_MAX]);
 /* Forgets what was gathered. */
 void view_store_forget(struct view_store *store);
+/* Rows that were deleted, or merged, free their room in the background. */
+void view_store_compact(struct view_store *store);
+/* Whether rows above the lowest level may still keep room of what was deleted. */
+bool view_store_is_layered(struct view_store *store);
+/* As RocksDB estimates it: from the files' numbers of rows, and of deletions. */
+uint64_t view_store_rows(struct view_store *store);
 /* All that was written is on disk when this returns true. */
 bool view_store_flush(struct view_store *store, char error[VIEW_ERROR_MAX]);
 

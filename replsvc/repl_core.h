@@ -310,6 +310,8 @@ enum repl_state {
 void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf *out);
 void repl_core_followers(const struct repl_core *core, int64_t now_ns, struct buf *out);
 void repl_core_closed_logs(const struct repl_core *core, struct buf *out);
+/* Whether these are all: of the group's members, and of the logs that the node holds. */
+bool repl_core_is_certain(const struct repl_core *core);
 
 /* Of the own log. */
 struct repl_progress {

@@ -232,6 +232,11 @@ void repl_gone_fetch_failed(struct repl_core *core, int64_t now_ns, uint64_t ser
 
 /* ---- what changes ---- */
 
+bool repl_core_is_certain(const struct repl_core *core)
+{
+    return core->gone.is_certain && core->knows_members && core->knows_logs;
+}
+
 void repl_core_standing(struct repl_core *core, bool is_certain)
 {
     core->gone.is_certain = is_certain;

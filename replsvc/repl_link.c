@@ -34,6 +34,7 @@ static void on_replicas(struct repl_service *r, struct link_token token)
         .followers = buf_slice(&followers),
         .counters = buf_slice(&counters),
         .closed = buf_slice(&closed),
+        .certain = repl_core_is_certain(r->core),
     };
     r->body.len = 0;
     msg_encode(MSG_replicas_reply, &reply, &r->body);

@@ -512,6 +512,29 @@ void wal_core_accept_loss(struct wal_core *c, struct slice body, int64_t now_rea
     try_loss(c, now_real_ns);
 }
 
+enum sh_error wal_core_clock(struct wal_core *c, struct slice body, int64_t now_real_ns, uint64_t *hlc)
+{
+    bool needs_roll = !fits(c, body.len);
+    if (body.len > frame_body_most(c->segment_size))
+        return SH_TOO_LARGE;
+    if (c->read_only)
+        return SH_READ_ONLY;
+    if (needs_roll && c->next == WAL_NEXT_DISK_FULL)
+        return SH_DISK_FULL;
+    if (c->held_back || c->stalls.first != NULL || (needs_roll && c->next != WAL_NEXT_READY))
+        return SH_UNAVAILABLE;
+    if (needs_roll)
+        roll(c, now_real_ns);
+    uint8_t *bytes = xmalloc(body.len + 1);
+    memcpy(bytes, body.data, body.len);
+    struct wal_frame *frame = new_frame(c, FRAME_CLOCK, slice_of(bytes, body.len), now_real_ns);
+    frame->owned = bytes;
+    *hlc = frame->header.hlc;
+    wal_state_apply(&c->state, &frame->header, frame->body);
+    hand_out(c, frame);
+    return SH_OK;
+}
+
 /* What waits for a segment is taken or refused, as far as that can be. */
 static void go_on(struct wal_core *c, int64_t now_real_ns)
 {

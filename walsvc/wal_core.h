@@ -98,6 +98,10 @@ void wal_core_durable(struct wal_core *core, const struct wal_durable *durable);
 /* Puts a loss frame into the log: a system frame, which takes no LSN. Its body is copied. One at a time:
  * `accepted` tells that it is durable, `loss_refused` that it will not be (SH_DISK_FULL, SH_READ_ONLY). */
 void wal_core_accept_loss(struct wal_core *core, struct slice body, int64_t now_real_ns);
+/* Puts a clock frame into the log, if that can be done at once: it takes no LSN, and nobody waits for it. Its
+ * body is copied. *hlc: of the frame. SH_READ_ONLY, SH_DISK_FULL, SH_UNAVAILABLE (appends wait, too),
+ * SH_TOO_LARGE. */
+enum sh_error wal_core_clock(struct wal_core *core, struct slice body, int64_t now_real_ns, uint64_t *hlc);
 void wal_core_next_segment(struct wal_core *core, enum wal_next next, int64_t now_real_ns);
 /* Appends that wait for a segment and those that come get SH_READ_ONLY with this text, shorter than
  * WAL_REASON_MAX, which is copied. */

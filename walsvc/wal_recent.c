@@ -49,6 +49,8 @@ void wal_recent_note_all(struct wal_recent *r, struct slice body, uint64_t lsn)
             wal_recent_note(r, WAL_RECENT_STREAM, e.stream, lsn + i);
         else if (e.kind == ENTRY_PUT || e.kind == ENTRY_DELETE)
             wal_recent_note(r, WAL_RECENT_KEY, e.key, lsn + i);
+        else if (e.kind == ENTRY_CURSOR)
+            wal_recent_note(r, WAL_RECENT_CURSOR, e.key, lsn + i);
     }
 }
 
@@ -59,11 +61,12 @@ uint64_t wal_recent_last(const struct wal_recent *r, enum wal_recent_kind kind, 
 
 static enum sh_error next_condition(struct mp *m, uint64_t *kind, struct slice *name, uint64_t *lsn)
 {
+    static const size_t most[] = {STREAM_NAME_MAX, KEY_MAX, CURSOR_NAME_MAX};
     uint32_t parts;
-    if (!mp_array(m, &parts) || parts != CONDITION_PARTS || !mp_uint(m, kind) || *kind > WAL_RECENT_KEY ||
+    if (!mp_array(m, &parts) || parts != CONDITION_PARTS || !mp_uint(m, kind) || *kind > WAL_RECENT_CURSOR ||
         !mp_bin(m, name) || !mp_uint(m, lsn))
         return SH_BAD_REQUEST;
-    return name->len > (*kind == WAL_RECENT_KEY ? KEY_MAX : STREAM_NAME_MAX) ? SH_TOO_LARGE : SH_OK;
+    return name->len > most[*kind] ? SH_TOO_LARGE : SH_OK;
 }
 
 enum sh_error wal_recent_check(const struct wal_recent *r, struct slice conditions, uint64_t *look_again)

@@ -15,6 +15,7 @@
 enum wal_recent_kind {
     WAL_RECENT_STREAM = 0, /* events of a stream */
     WAL_RECENT_KEY = 1,    /* puts and deletes of a key; additions are no part of its value */
+    WAL_RECENT_CURSOR = 2, /* sets and deletes of a cursor */
 };
 
 struct wal_recent;

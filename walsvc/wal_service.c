@@ -505,8 +505,8 @@ static void on_request(void *arg, const struct link_request *request)
         on_write_permit(w, request);
     else if (request->type == MSG_replicated)
         on_replicated(w, request);
-    else if (request->type == MSG_own_log)
-        wal_service_on_own_log(w, request);
+    else if (wal_service_on_own(w, request))
+        return;
     else
         wal_service_refuse(w, request, SH_BAD_REQUEST, "walsvc does not know this type of message");
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clock_frame.h"
 #include "log.h"
 #include "wal_fatal.h"
 
@@ -123,7 +124,7 @@ void wal_service_on_own_copy(void *arg, enum sh_error state, const struct wal_du
 
 /* ---------------------------------------------------------------- what replsvc says */
 
-void wal_service_on_own_log(struct wal_service *w, const struct link_request *request)
+static void on_own_log(struct wal_service *w, const struct link_request *request)
 {
     struct msg_own_log told;
     enum sh_error error = request->local ? msg_decode(MSG_own_log, request->body, &told) : SH_FORBIDDEN;
@@ -145,6 +146,43 @@ void wal_service_on_own_log(struct wal_service *w, const struct link_request *re
     w->body.len = 0;
     msg_encode(MSG_own_log_reply, &(struct msg_own_log_reply){0}, &w->body);
     link_server_answer(w->link, request->token, MSG_own_log_reply, buf_slice(&w->body));
+}
+
+/* ---------------------------------------------------------------- clock frames */
+
+/* From the view, which asks again when it still needs it. */
+static void on_clock_frame(struct wal_service *w, const struct link_request *request)
+{
+    struct msg_clock_frame ask;
+    struct msg_clock_frame_reply reply = {0};
+    struct buf body = {0};
+    enum sh_error error = request->local ? msg_decode(MSG_clock_frame, request->body, &ask) : SH_FORBIDDEN;
+    if (error == SH_OK && !clock_frame_encode(ask.applied, ask.logs, &body))
+        error = SH_BAD_REQUEST;
+    if (error == SH_OK)
+        error = w->is_copy ? SH_READ_ONLY
+                           : wal_core_clock(w->core, buf_slice(&body), clock_real_ns(), &reply.hlc);
+    buf_free(&body);
+    if (error != SH_OK) {
+        wal_service_refuse(w, request, error, "no clock frame is written now");
+        return;
+    }
+    w->body.len = 0;
+    msg_encode(MSG_clock_frame_reply, &reply, &w->body);
+    link_server_answer(w->link, request->token, MSG_clock_frame_reply, buf_slice(&w->body));
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+bool wal_service_on_own(struct wal_service *w, const struct link_request *request)
+{
+    if (request->type == MSG_own_log)
+        on_own_log(w, request);
+    else if (request->type == MSG_clock_frame)
+        on_clock_frame(w, request);
+    else
+        return false;
+    return true;
 }
 
 /* ---------------------------------------------------------------- life */

@@ -52,7 +52,8 @@ void wal_service_set_timer(struct wal_service *w);
 void wal_service_open_own(struct wal_service *w, bool is_new);
 /* The log is open, and so are core and loop: appends wait, are taken, or are refused. */
 void wal_service_start_own(struct wal_service *w);
-void wal_service_on_own_log(struct wal_service *w, const struct link_request *request);
+/* What replsvc and querysvc want of the node's own log. False: another message. */
+bool wal_service_on_own(struct wal_service *w, const struct link_request *request);
 /* Whether that is the own log, which is open as a copy; zero is the own one too. */
 bool wal_service_is_fetched_back(const struct wal_service *w, struct id16 log);
 /* From the copies: how far the own log is durable then. */

@@ -4,21 +4,23 @@
 
 #include "ctl.h"
 
-extern const struct ctl_command cmd_append;                                      /* cmd_append.c */
-extern const struct ctl_command cmd_read, cmd_tail;                              /* cmd_read.c */
-extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan; /* cmd_kv.c */
-extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                         /* cmd_kv.c */
-extern const struct ctl_command cmd_view_info, cmd_view_digest;                  /* cmd_view.c */
-extern const struct ctl_command cmd_producer_status;                             /* cmd_producer.c */
-extern const struct ctl_command cmd_stream_list;                                 /* cmd_stream.c */
-extern const struct ctl_command cmd_kv_watch;                                    /* cmd_kv_watch.c */
-extern const struct ctl_command cmd_status;                                      /* cmd_status.c */
-extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;  /* cmd_node.c */
-extern const struct ctl_command cmd_nodes;                                       /* cmd_nodes.c */
-extern const struct ctl_command cmd_group_of;                                    /* cmd_group.c */
-extern const struct ctl_command cmd_replicas;                                    /* cmd_replicas.c */
-extern const struct ctl_command cmd_node_join, cmd_node_leave;                   /* cmd_join.c */
-extern const struct ctl_command cmd_events;                                      /* cmd_events.c */
+extern const struct ctl_command cmd_append;                                        /* cmd_append.c */
+extern const struct ctl_command cmd_read, cmd_tail;                                /* cmd_read.c */
+extern const struct ctl_command cmd_kv_put, cmd_kv_get, cmd_kv_del, cmd_kv_scan;   /* cmd_kv.c */
+extern const struct ctl_command cmd_kv_incr, cmd_kv_txn;                           /* cmd_kv.c */
+extern const struct ctl_command cmd_kv_watch;                                      /* cmd_kv_watch.c */
+extern const struct ctl_command cmd_cursor_list, cmd_cursor_show, cmd_cursor_take; /* cmd_cursor.c */
+extern const struct ctl_command cmd_cursor_set, cmd_cursor_delete;                 /* cmd_cursor.c */
+extern const struct ctl_command cmd_view_info, cmd_view_digest;                    /* cmd_view.c */
+extern const struct ctl_command cmd_producer_status;                               /* cmd_producer.c */
+extern const struct ctl_command cmd_stream_list;                                   /* cmd_stream.c */
+extern const struct ctl_command cmd_status;                                        /* cmd_status.c */
+extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show;    /* cmd_node.c */
+extern const struct ctl_command cmd_nodes;                                         /* cmd_nodes.c */
+extern const struct ctl_command cmd_group_of;                                      /* cmd_group.c */
+extern const struct ctl_command cmd_replicas;                                      /* cmd_replicas.c */
+extern const struct ctl_command cmd_node_join, cmd_node_leave;                     /* cmd_join.c */
+extern const struct ctl_command cmd_events;                                        /* cmd_events.c */
 extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
 extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
 extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */

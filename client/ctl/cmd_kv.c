@@ -10,34 +10,7 @@
 #include "frame.h"
 
 enum { CONDITIONS_MAX = 256 };
-
 enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000 };
-/* ---------------------------------------------------------------- sessions */
-
-struct kv_run {
-    struct ctl *ctl;
-    struct sh_client *client;
-    struct sh_session *session; /* NULL without --session */
-};
-
-static int open_run(struct ctl *ctl, struct kv_run *run)
-{
-    *run = (struct kv_run){.ctl = ctl};
-    int code = ctl_session_take(ctl, "session", &run->session);
-    if (code == CTL_DONE)
-        code = ctl_open(ctl, &run->client);
-    if (code != CTL_DONE)
-        sh_session_free(run->session);
-    return code;
-}
-
-static int close_run(struct kv_run *run, int code)
-{
-    int kept = ctl_session_keep(run->ctl, "session", run->session);
-    sh_close(run->client);
-    sh_session_free(run->session);
-    return code != CTL_DONE ? code : kept;
-}
 
 /* ---------------------------------------------------------------- rows */
 
@@ -114,19 +87,19 @@ static int print_got(const struct ctl *ctl, const struct sh_rows *rows)
 
 static int run_get(struct ctl *ctl)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct sh_rows rows;
     if (ctl->value_count > GET_KEYS_MAX)
         return ctl_usage(ctl, "kv get: 1,000 keys at most");
     struct sh_key *keys = xcalloc((size_t)ctl->value_count, sizeof *keys);
     for (int i = 0; i < ctl->value_count; i++)
         keys[i] = (struct sh_key){ctl->values[i], strlen(ctl->values[i])};
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code == CTL_DONE) {
         enum sh_error e = sh_kv_get(run.client, run.session, keys, (size_t)ctl->value_count, &rows);
         code = e == SH_OK ? print_got(ctl, &rows) : ctl_fail_node(ctl, "kv get", e, sh_last_error_detail());
         sh_rows_free(&rows);
-        code = close_run(&run, code);
+        code = ctl_session_close(&run, code);
     }
     free(keys);
     return code;
@@ -162,7 +135,7 @@ struct scan_print {
     uint64_t rows;
 };
 
-static enum sh_error scan_all(struct kv_run *run, struct sh_scan_options *o, uint64_t most,
+static enum sh_error scan_all(struct ctl_session *run, struct sh_scan_options *o, uint64_t most,
                               struct scan_print *print)
 {
     struct sh_rows rows = {0}, before = {0};
@@ -190,7 +163,7 @@ static enum sh_error scan_all(struct kv_run *run, struct sh_scan_options *o, uin
 
 static int run_scan(struct ctl *ctl)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct scan_print print = {0};
     const char *behind = ctl_word(ctl, "behind", NULL);
     struct sh_scan_options o = {
@@ -200,7 +173,7 @@ static int run_scan(struct ctl *ctl)
         .behind_bytes = behind != NULL ? strlen(behind) : 0,
         .keys_only = ctl_has(ctl, "keys-only"),
     };
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code != CTL_DONE)
         return code;
     if (ctl->format == CTL_JSON)
@@ -214,7 +187,7 @@ static int run_scan(struct ctl *ctl)
     } else {
         buf_free(&print.j.out);
     }
-    return close_run(&run, code);
+    return ctl_session_close(&run, code);
 }
 
 static const struct ctl_option scan_options[] = {
@@ -279,14 +252,14 @@ struct write {
 
 static int write_entries(struct ctl *ctl, const struct write *write)
 {
-    struct kv_run run;
+    struct ctl_session run;
     struct sh_append_result result;
     struct sh_append_id id;
     struct sh_conflict conflict = {.condition = SIZE_MAX};
     enum sh_ack wanted;
     if (!ctl_ack(ctl, &wanted))
         return CTL_USAGE;
-    int code = open_run(ctl, &run);
+    int code = ctl_session_open(ctl, &run);
     if (code != CTL_DONE)
         return code;
     const struct sh_append_options options = {
@@ -301,7 +274,7 @@ static int write_entries(struct ctl *ctl, const struct write *write)
         code = ctl_fail_append(ctl, ctl->command->name, e, sh_last_error_detail(), &id, &conflict);
     else
         code = report(ctl, wanted, &result);
-    return close_run(&run, code);
+    return ctl_session_close(&run, code);
 }
 
 /* --if-version and --if-absent, of the one key. False (said): not usable so. */

@@ -211,19 +211,14 @@ static int run_list(struct ctl *ctl)
     static const char *const heads[] = {"stream", ">events", ">size", ">logs", "newest"};
     struct ctl_json j = {0};
     struct ctl_table table = {0};
-    struct sh_client *client;
-    struct sh_session *session;
+    struct ctl_session run;
     const char *prefix = ctl->value_count > 0 ? ctl->values[0] : NULL;
-    int code = ctl_session_take(ctl, "session", &session);
-    if (code == CTL_DONE)
-        code = ctl_open(ctl, &client);
-    if (code != CTL_DONE) {
-        sh_session_free(session);
+    int code = ctl_session_open(ctl, &run);
+    if (code != CTL_DONE)
         return code;
-    }
     json_open(&j, NULL, '[');
     ctl_table_head(&table, sizeof heads / sizeof heads[0], heads);
-    enum sh_error e = list_all(client, session, prefix, ctl->format == CTL_JSON ? &j : NULL, &table);
+    enum sh_error e = list_all(run.client, run.session, prefix, ctl->format == CTL_JSON ? &j : NULL, &table);
     if (e != SH_OK)
         code = ctl_fail_node(ctl, "stream list", e, sh_last_error_detail());
     if (e == SH_OK && ctl->format == CTL_JSON) {
@@ -234,10 +229,7 @@ static int run_list(struct ctl *ctl)
     }
     buf_free(&j.out);
     buf_free(&table.cells);
-    int kept = ctl_session_keep(ctl, "session", session);
-    sh_close(client);
-    sh_session_free(session);
-    return code != CTL_DONE ? code : kept;
+    return ctl_session_close(&run, code);
 }
 
 static const struct ctl_option list_options[] = {

@@ -152,6 +152,33 @@ int ctl_fail_node(const struct ctl *ctl, const char *what, enum sh_error error, 
 const char *ctl_socket_problem(const char *path);
 int ctl_exit_of(enum sh_error error);
 
+/* ---------------------------------------------------------------- version vectors in files */
+
+#define CTL_SESSION_OPTION                                                                                   \
+    {                                                                                                        \
+        "session", 's', CTL_WORD, "FILE",                                                                    \
+            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
+            0, 0                                                                                             \
+    }
+/* What stands in the option's file, of which there may be none yet; *session is NULL without the option. The
+ * caller frees it. CTL_DONE or an exit code (said). */
+int ctl_session_take(const struct ctl *ctl, const char *option, struct sh_session **session);
+/* Replaces the option's file: a kill leaves the old one or the new one. NULL does nothing. */
+int ctl_session_keep(const struct ctl *ctl, const char *option, const struct sh_session *session);
+/* Reads all of an open file; false: that failed. */
+bool ctl_read_all(FILE *in, struct buf *out);
+
+/* A client, and what --session FILE remembers. */
+struct ctl_session {
+    struct ctl *ctl;
+    struct sh_client *client;
+    struct sh_session *session; /* NULL without --session */
+};
+/* CTL_DONE or an exit code (said); then nothing is open. */
+int ctl_session_open(struct ctl *ctl, struct ctl_session *run);
+/* Keeps the session, and closes both; returns the exit code of all. */
+int ctl_session_close(struct ctl_session *run, int code);
+
 /* ---------------------------------------------------------------- text */
 
 enum { CTL_TEXT_MAX = 32 };
@@ -242,21 +269,5 @@ void ctl_progress_end(struct ctl_progress *p);
 void ctl_print_event(const struct ctl *ctl, const struct sh_event *event, struct buf *scratch);
 /* The same, with the log that it is in, of which there are several. */
 void ctl_print_stream_event(const struct ctl *ctl, const struct sh_event *event, struct buf *scratch);
-
-/* ---------------------------------------------------------------- version vectors in files */
-
-#define CTL_SESSION_OPTION                                                                                   \
-    {                                                                                                        \
-        "session", 's', CTL_WORD, "FILE",                                                                    \
-            "remembers in FILE what was written and seen: later commands with it see that too, on any node", \
-            0, 0                                                                                             \
-    }
-/* What stands in the option's file, of which there may be none yet; *session is NULL without the option. The
- * caller frees it. CTL_DONE or an exit code (said). */
-int ctl_session_take(const struct ctl *ctl, const char *option, struct sh_session **session);
-/* Replaces the option's file: a kill leaves the old one or the new one. NULL does nothing. */
-int ctl_session_keep(const struct ctl *ctl, const char *option, const struct sh_session *session);
-/* Reads all of an open file; false: that failed. */
-bool ctl_read_all(FILE *in, struct buf *out);
 
 #endif

@@ -6,7 +6,18 @@
 
 #include "frame.h"
 
-static const char *const kind_names[] = {"event", "put", "delete", "add", "after"};
+static const char *const kind_names[] = {"event", "put", "delete", "add", "after", "cursor"};
+
+/* NULL: of a newer version. */
+static const char *kind_name(uint8_t kind)
+{
+    return kind < sizeof kind_names / sizeof kind_names[0] ? kind_names[kind] : NULL;
+}
+
+static bool has_key(uint8_t kind)
+{
+    return kind == ENTRY_CURSOR || (kind != ENTRY_EVENT && kind <= ENTRY_ADD);
+}
 
 static void json_headers(struct ctl_json *j, const struct sh_event *e)
 {
@@ -45,12 +56,12 @@ static void print_json(const struct sh_event *e, bool with_log)
     json_uint(&j, "lsn", e->lsn);
     json_uint(&j, "time_ms", e->hlc >> 16);
     json_uint(&j, "hlc", e->hlc);
-    json_text(&j, "kind", e->kind <= ENTRY_AFTER ? kind_names[e->kind] : kind);
+    json_text(&j, "kind", kind_name(e->kind) != NULL ? kind_name(e->kind) : kind);
     if (e->kind == ENTRY_EVENT) {
         json_slice(&j, "stream", slice_of(e->stream, e->stream_bytes));
         json_bytes(&j, "payload", slice_of(e->payload, e->payload_bytes));
         json_headers(&j, e);
-    } else if (e->kind <= ENTRY_ADD) {
+    } else if (has_key(e->kind)) {
         json_bytes(&j, "key", slice_of(e->key, e->key_bytes));
         if (e->kind == ENTRY_PUT)
             json_bytes(&j, "payload", slice_of(e->payload, e->payload_bytes));
@@ -82,8 +93,8 @@ static void print_text(const struct ctl *ctl, const struct sh_event *e, bool wit
         }
         ctl_safe(line, slice_of(e->payload, e->payload_bytes));
         text_headers(e, line);
-    } else if (e->kind <= ENTRY_ADD) {
-        buf_printf(line, "%s ", kind_names[e->kind]);
+    } else if (has_key(e->kind)) {
+        buf_printf(line, "%s ", kind_name(e->kind));
         ctl_safe(line, slice_of(e->key, e->key_bytes));
         if (e->kind == ENTRY_ADD)
             buf_printf(line, " %+" PRId64, e->delta);

@@ -1,4 +1,4 @@
-/* Version vectors in files: of a session, of a reader of a stream. */
+/* Version vectors in files: of a session (--session FILE), of a reader of a stream. */
 #include "cmd.h"
 
 #include <errno.h>
@@ -69,4 +69,23 @@ int ctl_session_keep(const struct ctl *ctl, const char *option, const struct sh_
                                   text, strlen(text));
     free(text);
     return result < 0 ? ctl_fail_path(ctl, file, -result) : CTL_DONE;
+}
+
+int ctl_session_open(struct ctl *ctl, struct ctl_session *run)
+{
+    *run = (struct ctl_session){.ctl = ctl};
+    int code = ctl_session_take(ctl, "session", &run->session);
+    if (code == CTL_DONE)
+        code = ctl_open(ctl, &run->client);
+    if (code != CTL_DONE)
+        sh_session_free(run->session);
+    return code;
+}
+
+int ctl_session_close(struct ctl_session *run, int code)
+{
+    int kept = ctl_session_keep(run->ctl, "session", run->session);
+    sh_close(run->client);
+    sh_session_free(run->session);
+    return code != CTL_DONE ? code : kept;
 }

@@ -15,6 +15,7 @@
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_view.c    the view: how far it is, a digest of it
  *   sh_stream.c  streams: events of all logs, lists     sh_header.c   headers of events
+ *   sh_cursor.c  cursors: taken, committed, listed
  *   sh_get.c     gets without waiting
  *   sh_health.c  how the cluster is, by one rule
  *   sh_events.c  subscriptions to what happens in the cluster
@@ -250,6 +251,7 @@ struct shc_call {
     bool moved;          /* it was not sent, since that is not the node's log any more */
     bool parked;         /* of these two: waits for the node's hello */
     bool uncertain;      /* of a bound one: may have landed without our seeing the answer */
+    bool overload_ends;  /* in: and so is `overloaded` */
     void (*on_end)(struct shc_call *call); /* in: instead of being waited for, with the loop's turn and not on
                                               a visit; may free the call. NULL: none */
     char refusal[SHC_DETAIL_MAX]; /* the last `unavailable` that it was tried again after; empty: none */

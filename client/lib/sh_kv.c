@@ -15,6 +15,7 @@ static enum sh_error malformed(void)
 /* Who was told of another group has been told of all of them, or is about to be. */
 #define HELLO_NS NS_PER_S
 
+/* The node gives up before the call does, since it can say how far it is. */
 uint64_t shc_wait_ms(const struct sh_client *c)
 {
     uint64_t ms = c->options.timeout_ms - c->options.timeout_ms / 10;

@@ -118,7 +118,8 @@ static void on_call_error(struct sh_client *c, struct shc_call *call, struct sli
     if (msg_decode(MSG_error, body, &error) != SH_OK)
         error = (struct msg_error){.code = SH_INTERNAL, .text = slice_str("malformed error")};
     snprintf(detail, sizeof detail, "%.*s", (int)error.text.len, (const char *)error.text.data);
-    if (error.code == SH_OVERLOADED || (error.code == SH_UNAVAILABLE && !call->once)) {
+    if ((error.code == SH_OVERLOADED && !call->overload_ends) ||
+        (error.code == SH_UNAVAILABLE && !call->once)) {
         if (error.code == SH_UNAVAILABLE)
             memcpy(call->refusal, detail, sizeof detail);
         call->uncertain = call->uncertain || error.code == SH_UNAVAILABLE;

@@ -67,6 +67,21 @@ uint64_t shc_session_hlc(const struct sh_session *session)
     return session != NULL ? session->hlc : 0;
 }
 
+uint64_t sh_session_lsn(const struct sh_session *session, const uint8_t log[16])
+{
+    for (size_t i = 0; i < session->count; i++)
+        if (memcmp(session->logs[i].log.bytes, log, sizeof session->logs[i].log.bytes) == 0)
+            return session->logs[i].lsn;
+    return 0;
+}
+
+void sh_session_raise(struct sh_session *session, const uint8_t log[16], uint64_t lsn)
+{
+    struct id16 id;
+    memcpy(id.bytes, log, sizeof id.bytes);
+    shc_session_raise(session, id, lsn);
+}
+
 char *sh_session_text(const struct sh_session *session)
 {
     struct buf text = {0};

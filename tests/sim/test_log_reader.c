@@ -260,6 +260,69 @@ static void test_reading_hither_and_thither_in_large_segments(void **state)
         assert_int_equal(read_from(from, end(), 1, 1).first, from);
 }
 
+static void append_clock(void)
+{
+    uint64_t hlc;
+    assert_int_equal(wal_core_clock(rig.core, slice_str("clock"), rig.now_ns, &hlc), SH_OK);
+    assert_true(rig_commit(&rig));
+}
+
+/* "c" for each clock frame, "d" for each data frame; *read is changed. */
+static void read_kinds(struct log_read *read, char *kinds)
+{
+    struct buf out = {0};
+    struct frame_header h;
+    read->durable_end = end();
+    read->max_bytes = SIZE_MAX;
+    read->max_entries = UINT64_MAX;
+    assert_int_equal(log_reader_read(reader, read, &out), SH_OK);
+    for (size_t at = 0, size; at < out.len; at += size) {
+        assert_int_equal(
+            frame_verify(slice_of(out.data + at, out.len - at), read->salt, FRAME_BYTES_MAX, &h, &size),
+            SH_OK);
+        *kinds++ = h.kind == FRAME_CLOCK ? 'c' : 'd';
+    }
+    *kinds = 0;
+    buf_free(&out);
+}
+
+static void test_clock_frames_are_given_to_who_wants_them(void **state)
+{
+    (void)state;
+    char kinds[20];
+    append_clock();
+    append_frames(2);
+    append_clock();
+    append_frames(1);
+    struct log_read read = {.from = 1};
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "ddd");
+    assert_int_equal(read.end, end());
+    read = (struct log_read){.from = 1, .clocks = true};
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "cddcd");
+    assert_int_equal(read.segment, 1);
+    read = (struct log_read){.from = 1 + 2 * BATCH, .clocks = true};
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "cd");
+    uint64_t next = 1 + 3 * BATCH;
+    append_clock();
+    append_clock();
+    read = (struct log_read){.from = next, .clocks = true};
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "cc");
+    assert_int_equal(read.next, next);
+    assert_int_equal(read.end, end());
+    append_clock();
+    read = (struct log_read){.from = next, .clocks = true}; /* it goes on where it stands */
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "c");
+    read = (struct log_read){.from = next, .clocks = true, .durable_lsn = next - 1};
+    read_kinds(&read, kinds);
+    assert_string_equal(kinds, "");
+    assert_int_equal(read.end, 0);
+}
+
 static void test_trimmed_is_told_apart_from_not_found(void **state)
 {
     (void)state;
@@ -647,6 +710,7 @@ int main(void)
         READER_TEST(test_reading_while_writing_over_rolls),
         READER_TEST(test_a_frame_larger_than_the_window),
         READER_TEST(test_reading_hither_and_thither_in_large_segments),
+        READER_TEST(test_clock_frames_are_given_to_who_wants_them),
         READER_TEST(test_trimmed_is_told_apart_from_not_found),
         READER_TEST(test_damage_costs_only_the_damaged_frame),
         READER_TEST(test_a_frame_in_a_damaged_payload_is_not_read),

@@ -13,7 +13,7 @@ from shanghai import BIN, Node, wait_for
 
 ERROR, READ, READ_REPLY, LOG_INFO, LOG_INFO_REPLY = 3, 34, 35, 38, 39
 NOT_FOUND, UNAVAILABLE = 8, 12
-SETTINGS = "wal: {segment_size: 4MiB}"
+SETTINGS = "wal: {segment_size: 4MiB}\nquery: {view: false}"  # a view waits at all copies, all the time
 LINES = 30000
 LONG_MS = 60000
 NO_LOG = uuid.UUID(int=7)

@@ -156,6 +156,19 @@ class Groups(unittest.TestCase):
                 rows = self.cluster[name].json("kv", "scan", "--session", self.file, self.prefix)
                 self.assertEqual([row["key"] for row in rows], sorted(keys[group]))
 
+    def test_a_cursor_lives_in_the_group_of_the_node_that_is_asked(self):
+        """The session goes through both groups, and no node waits for logs of the other one."""
+        def cursor(node, verb, *args):
+            return self.cluster[node].json("cursor", verb, "--session", self.file, *args)
+        name, place = self.prefix, f"{self.logs['n5']}:1"
+        epochs = [cursor(node, "take", name)["epoch"] for node in ("n1", "n4", "n2", "n5", "n6", "n3")]
+        self.assertEqual(epochs, [1, 1, 2, 2, 3, 3])
+        cursor("n1", "set", "--force", name, place)
+        self.assertEqual([row["epoch"] for row in cursor("n2", "list", name)], [4])
+        self.assertEqual([row["epoch"] for row in cursor("n4", "list", name)], [3])
+        shown = {log["log"]: log.get("durable_lsn") for log in cursor("n3", "show", name)["logs"]}
+        self.assertEqual({log for log, lsn in shown.items() if lsn is None}, {self.logs["n5"]}, shown)
+
     # ------------------------------------------------------------ what nodes answer
 
     def test_every_node_says_where_a_name_belongs(self):

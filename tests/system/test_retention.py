@@ -52,6 +52,16 @@ class Kept(Node):
     def info(self):
         return self.json("log", "info")
 
+    def settled(self):
+        """The same, once the view has followed to the end, and holds no sealed segment any more."""
+        def has_followed():
+            info = self.info()
+            view = next((hold for hold in info["holds"] if hold["kind"] == "view"), None)
+            return info if view and view["lsn"] >= info["segments"][-1]["base_lsn"] else None
+        info = wait_for(has_followed, "the view to follow")
+        info["holds"] = [hold for hold in info["holds"] if hold["kind"] != "view"]
+        return info
+
     def segments(self):
         return sorted(name for name in os.listdir(self.log_dir()) if name.endswith(".seg"))
 
@@ -129,7 +139,7 @@ class Trim(unittest.TestCase):
             second, third = (segment["base_lsn"] for segment in node.info()["segments"][1:3])
             self.assertEqual(node.hold(MEMBER, "n2", second, 0), ["ok 1"])
             self.assertEqual(node.hold(READER, "r", third, 600000), ["ok 1"])
-            info = node.info()
+            info = node.settled()
             self.assertEqual(info["segments"][0]["held_by"], ["retention"])
             self.assertEqual(info["segments"][1]["held_by"], ["retention", "member n2"])
             self.assertEqual(info["segments"][2]["held_by"], ["retention", "member n2", "reader r"])
@@ -154,9 +164,9 @@ class Trim(unittest.TestCase):
 
     def test_holds_are_bounded(self):
         with Kept() as node:
-            node.start()
+            node.start().settled()  # the view has one of them
             answers = node.hold(READER, "many", 1, 60000, 1030)
-            self.assertEqual(answers, ["ok 1"] * 1024 + ["overloaded 0"] * 6)
+            self.assertEqual(answers, ["ok 1"] * 1023 + ["overloaded 0"] * 7)
             self.assertEqual(len(node.info()["holds"]), 1024)
             node.ctl("log", "info")
 
@@ -183,9 +193,9 @@ class Trim(unittest.TestCase):
             node.env["SHANGHAI_FAILPOINT"] = "holds_written=kill"
             node.start()
             self.assertEqual(node.hold(MEMBER, "n2", 1, 0), ["ok 1"])  # by the next walsvc, which knows it already
-            self.assertEqual(node.tree()["walsvc"]["restarts"], 1)
+            self.assertGreaterEqual(node.tree()["walsvc"]["restarts"], 1)  # the view's hold may have been the first
             node.wait_ready()
-            self.assertEqual(node.info()["holds"][0]["name"], "n2")
+            self.assertEqual(node.settled()["holds"][0]["name"], "n2")
 
 
 class Retention(unittest.TestCase):
@@ -214,18 +224,18 @@ class Retention(unittest.TestCase):
             node.start()
             self.assertEqual(node.hold(MEMBER, "n2", 1, 0), ["ok 1"])
             node.fill()
-            self.assertEqual(node.info()["segments"][0]["base_lsn"], 1)
+            self.assertEqual(node.settled()["segments"][0]["base_lsn"], 1)
             self.assertEqual(node.info()["segments"][0]["held_by"], ["member n2"])
             node.set(", retention_bytes: 2MiB, member_hold_max: 1MiB")
             wait_for(lambda: len(node.segments()) <= 2, "the hold to break")
             self.assertTrue(node.log_lines("a hold is broken"))
-            hold = node.info()["holds"][0]
+            hold = node.settled()["holds"][0]
             self.assertTrue(hold["broken"])
             self.assertIn(b"must begin anew", node.ctl("log", "info").stdout)
             first = node.info()["first_lsn"]
             self.assertEqual(node.hold(MEMBER, "n2", 1, 0), [f"trimmed {first}"])
             self.assertEqual(node.hold(MEMBER, "n2", first, 0), [f"ok {first}"])
-            self.assertFalse(node.info()["holds"][0]["broken"])
+            self.assertFalse(node.settled()["holds"][0]["broken"])
 
     def test_damage_of_what_is_kept_beside_the_segments_deletes_none(self):
         with Kept() as node:
@@ -240,7 +250,7 @@ class Retention(unittest.TestCase):
             node.start().fill(10)
             self.assertTrue(node.log_lines("the register of holds is damaged"))
             self.assertEqual(node.segments()[:len(before)], before)
-            self.assertEqual(node.info()["segments"][0]["held_by"], ["member lost-register"])
+            self.assertEqual(node.settled()["segments"][0]["held_by"], ["member lost-register"])
             node.ctl("log", "trim", "--release", "lost-register")
             wait_for(lambda: len(node.segments()) == 1, "retention")
 
@@ -274,7 +284,7 @@ class Info(unittest.TestCase):
             count = len(node.segments())
             self.assertGreaterEqual(count, 2500)
             node.start()
-            self.assertEqual(node.info()["segments"][0]["held_by"], ["retention", "member lost-register"])
+            self.assertEqual(node.settled()["segments"][0]["held_by"], ["retention", "member lost-register"])
             node.ctl("log", "trim", "--release", "lost-register")  # nobody has written a register so far
             info = node.info()
             self.assertEqual(len(info["segments"]), count)
@@ -283,7 +293,7 @@ class Info(unittest.TestCase):
             self.assertEqual([segment["held_by"] for segment in info["segments"]],
                              [["retention"]] * (count - 1) + [["being written"]])
             self.assertEqual(info["segments"][-1]["last_lsn"], info["durable_lsn"])
-            self.assertEqual(len(node.ctl("log", "info").stdout.splitlines()), count + 8)
+            self.assertEqual(len(node.ctl("log", "info").stdout.splitlines()), count + 11)  # with the view's hold
             target = bases[2400]
             done = node.json("--timeout", "60s", "log", "trim", "--before", str(target))
             self.assertEqual((done["segments"], done["first_lsn"]), (2400, target))
@@ -369,7 +379,7 @@ class Scrub(unittest.TestCase):
                     with open(os.path.join(task, thread, "status"), encoding="ascii") as status:
                         return [line for line in status if "ctxt_switches" in line]
                 raise AssertionError("there is no janitor")
-            node.info()
+            node.settled()
             before = None
 
             def is_settled():

@@ -156,6 +156,55 @@ static void test_each_function_of_the_library_is_documented(void **state)
     buf_free(&manual);
 }
 
+/* Names that begin with sh_ and end before that character, each between line ends; comments and typedefs
+ * have none. */
+static void list_names(const struct buf *text, char behind, struct buf *out)
+{
+    const char *at = (const char *)text->data, *line = at, *end = at + text->len;
+    buf_append_str(out, "\n");
+    for (bool is_comment = false; at < end; at++) {
+        line = at > line && at[-1] == '\n' ? at : line;
+        is_comment = is_comment ? strncmp(at, "*/", 2) != 0 : strncmp(at, "/*", 2) == 0;
+        bool begins = at > (const char *)text->data && strchr(" \n*", at[-1]) != NULL;
+        size_t len = strspn(at, "abcdefghijklmnopqrstuvwxyz0123456789_");
+        if (!is_comment && begins && strncmp(line, "typedef", 7) != 0 && strncmp(at, "sh_", 3) == 0 &&
+            at[len] == behind)
+            buf_printf(out, "%.*s\n", (int)len, at);
+    }
+    buf_cstr(out);
+}
+
+static void expect_all_of(struct buf *names, struct buf *within, const char *what)
+{
+    char line[80];
+    for (const char *at = buf_cstr(names), *end; (end = strchr(at + 1, '\n')) != NULL; at = end) {
+        snprintf(line, sizeof line, "%.*s", (int)(end + 1 - at), at);
+        if (strstr(buf_cstr(within), line) == NULL)
+            fail_msg("%s: %s", what, line);
+    }
+}
+
+/* What is missing in the map cannot be called by anybody who links the library. */
+static void test_the_map_exports_what_the_headers_declare(void **state)
+{
+    (void)state;
+    struct buf headers = {0}, map = {0}, declared = {0}, exported = {0};
+    read_whole("client/shanghai.h", &headers);
+    read_whole("common/shanghai_error.h", &headers);
+    read_whole("client/lib/shanghai.map", &map);
+    buf_cstr(&headers);
+    buf_cstr(&map);
+    list_names(&headers, '(', &declared);
+    list_names(&map, ';', &exported);
+    assert_non_null(strstr(buf_cstr(&declared), "\nsh_append\n"));
+    expect_all_of(&declared, &exported, "client/lib/shanghai.map leaves out");
+    expect_all_of(&exported, &declared, "no public header declares");
+    buf_free(&headers);
+    buf_free(&map);
+    buf_free(&declared);
+    buf_free(&exported);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_the_example_is_valid_with_and_without_comments),
         cmocka_unit_test(test_each_setting_is_declared_soundly),
         cmocka_unit_test(test_each_function_of_the_library_is_documented),
+        cmocka_unit_test(test_the_map_exports_what_the_headers_declare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

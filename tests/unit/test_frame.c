@@ -273,6 +273,17 @@ static void test_entries_of_each_kind(void **state)
         {.kind = ENTRY_PUT, .key = slice_str("k"), .value = slice_str("v"), .ttl_ms = 5000},
         {.kind = ENTRY_DELETE, .key = slice_str("k")},
         {.kind = ENTRY_ADD, .key = slice_str("k"), .delta = -3},
+        {.kind = ENTRY_CURSOR,
+         .key = slice_str("c"),
+         .value = slice_str("\x90"),
+         .ttl_ms = 5000,
+         .epoch = UINT64_MAX,
+         .owner = {"some owner"}},
+        {.kind = ENTRY_CURSOR,
+         .key = slice_str("c"),
+         .value = slice_str("\x90"),
+         .epoch = 1,
+         .deleted = true},
     };
     const uint32_t most = sizeof in / sizeof in[0];
     struct buf body = {0};
@@ -294,6 +305,9 @@ static void test_entries_of_each_kind(void **state)
         assert_true(slice_equal(out.value, in[i].value) && slice_equal(out.headers, in[i].headers));
         assert_int_equal(out.ttl_ms, in[i].ttl_ms);
         assert_int_equal(out.delta, in[i].delta);
+        assert_int_equal(out.epoch, in[i].epoch);
+        assert_true(id16_equal(out.owner, in[i].owner));
+        assert_int_equal(out.deleted, in[i].deleted);
     }
     assert_true(mp_at_end(&m));
     for (size_t len = 0; len < body.len; len++)
@@ -301,6 +315,87 @@ static void test_entries_of_each_kind(void **state)
     buf_append(&body, "\xc0", 1);
     assert_int_equal(entries_check(buf_slice(&body), &count), SH_BAD_REQUEST);
     buf_free(&body);
+}
+
+/* [5, "c", 1, owner, position, ttl, state], of which parts can be other ones. */
+struct cursor_parts {
+    const char *name;
+    uint64_t epoch, ttl_ms, state;
+    size_t owner_bytes;
+    struct slice position;
+    uint32_t fields;
+};
+
+static enum sh_error check_cursor(struct cursor_parts parts)
+{
+    static const uint8_t owner[17];
+    struct buf body = {0};
+    msgpack_packer pk;
+    uint32_t count;
+    mp_packer(&pk, &body);
+    msgpack_pack_array(&pk, 1);
+    msgpack_pack_array(&pk, parts.fields);
+    msgpack_pack_uint64(&pk, ENTRY_CURSOR);
+    mp_pack_cstr(&pk, parts.name);
+    msgpack_pack_uint64(&pk, parts.epoch);
+    mp_pack_bin(&pk, slice_of(owner, parts.owner_bytes));
+    mp_pack_raw(&pk, parts.position);
+    msgpack_pack_uint64(&pk, parts.ttl_ms);
+    msgpack_pack_uint64(&pk, parts.state);
+    if (parts.fields == 8)
+        msgpack_pack_nil(&pk);
+    enum sh_error e = entries_check(buf_slice(&body), &count);
+    buf_free(&body);
+    return e;
+}
+
+static void test_a_cursor_is_checked_in_every_part(void **state)
+{
+    (void)state;
+    static const uint8_t swapped[] = "\x92\x92\xc4\x10"
+                                     "bbbbbbbbbbbbbbbb\x01\x92\xc4\x10"
+                                     "aaaaaaaaaaaaaaaa\x01";
+    char name[CURSOR_NAME_MAX + 2] = "";
+    const struct cursor_parts good = {"c", 1, 5000, 0, 16, slice_str("\x90"), 7};
+    struct cursor_parts p = good;
+    assert_int_equal(check_cursor(p), SH_OK);
+    memset(name, 'n', CURSOR_NAME_MAX);
+    p.name = name;
+    assert_int_equal(check_cursor(p), SH_OK);
+    name[CURSOR_NAME_MAX] = 'n';
+    assert_int_equal(check_cursor(p), SH_TOO_LARGE);
+    static const char *const names[] = {"", "a\nb", "\x7f", "\xff"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        p.name = names[i];
+        assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    }
+    p = good;
+    p.epoch = 0;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p = good;
+    p.owner_bytes = 15;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p.owner_bytes = 17;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p = good;
+    p.position = slice_of(swapped, sizeof swapped - 1);
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p.position = slice_str("\xc0");
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p = good;
+    p.ttl_ms = CURSOR_TTL_MS_MAX;
+    assert_int_equal(check_cursor(p), SH_OK);
+    p.ttl_ms++;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p.ttl_ms = 0;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p.state = 1;
+    assert_int_equal(check_cursor(p), SH_OK);
+    p.state = 2;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
+    p = good;
+    p.fields = 8;
+    assert_int_equal(check_cursor(p), SH_BAD_REQUEST);
 }
 
 /* The quick way through entries_check and the thorough one must agree, whatever the sizes. */
@@ -448,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_entries_of_each_kind),
         cmocka_unit_test(test_what_the_writer_had_seen_comes_first),
         cmocka_unit_test(test_entries_round_trip_an_after),
+        cmocka_unit_test(test_a_cursor_is_checked_in_every_part),
         cmocka_unit_test(test_payloads_and_names_of_every_size),
         cmocka_unit_test(test_events_read_as_the_cursor_reads_them),
         cmocka_unit_test(test_entries_that_are_refused),

@@ -15,6 +15,7 @@
 #include "frame.h"
 #include "hlc.h"
 #include "view_apply.h"
+#include "view_cursor.h"
 #include "wal_rig.h"
 
 static const struct view_store_options small = {.cache_bytes = 1 << 20, .write_buffer_bytes = 1 << 20};
@@ -211,6 +212,47 @@ static void test_what_is_applied_is_passed_over(void **state)
     assert_int_equal(apply(1, &frames), SH_OK);
     assert_counter("n", 6);
     buf_free(&frames);
+}
+
+static void set_cursor(msgpack_packer *pk, uint64_t epoch, bool deleted)
+{
+    const struct entry e = {.kind = ENTRY_CURSOR,
+                            .key = slice_str("c"),
+                            .value = slice_str("\x90"),
+                            .ttl_ms = 500,
+                            .epoch = epoch,
+                            .owner = log_of(9),
+                            .deleted = deleted};
+    entry_pack(pk, &e);
+}
+
+static void test_a_cursor_is_where_its_highest_epoch_has_it(void **state)
+{
+    (void)state;
+    struct buf body = {0}, frames = {0}, row = {0};
+    struct view_cursor c;
+    msgpack_packer pk;
+    uint64_t before = vector.cursors;
+    begin(&body, &pk, 3);
+    set_cursor(&pk, 2, false);
+    set_cursor(&pk, 1, true);
+    put(&pk, "c", "a key", 0);
+    frame(&frames, 1, 3, hlc_of_ms(10000), &body);
+    assert_int_equal(apply(1, &frames), SH_OK);
+    assert_int_equal(vector.cursors, before + 2);
+    assert_int_equal(get(VIEW_CURSOR, "c", &row), VIEW_FOUND);
+    assert_true(view_cursor_decode(buf_slice(&row), &c));
+    assert_int_equal(c.epoch, 2);
+    assert_false(c.deleted);
+    assert_true(id16_equal(c.owner, log_of(9)));
+    assert_int_equal(c.version.lsn, 1);
+    assert_int_equal(c.version.hlc, hlc_of_ms(10000));
+    assert_int_equal(c.expires_ms, 10500);
+    assert_true(slice_is(c.position, "\x90"));
+    assert_key("c", "a key");
+    buf_free(&body);
+    buf_free(&frames);
+    buf_free(&row);
 }
 
 static void test_a_gap_is_refused(void **state)
@@ -460,6 +502,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(test_a_frame_is_applied_with_its_versions),
         TEST(test_what_is_applied_is_passed_over),
+        TEST(test_a_cursor_is_where_its_highest_epoch_has_it),
         TEST(test_a_gap_is_refused),
         TEST(test_an_unknown_kind_stops_the_log_before_its_frame),
         TEST(test_there_is_a_limit_to_logs),

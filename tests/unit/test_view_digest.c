@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "view_cursor.h"
 #include "view_digest.h"
+#include "view_stream.h"
 #include "wal_rig.h"
 
 static const struct view_store_options small = {.cache_bytes = 1 << 20, .write_buffer_bytes = 1 << 20};
@@ -70,6 +72,27 @@ static void add(const char *key, uint8_t log, uint64_t lsn, int64_t delta)
     struct buf row = {0};
     view_counter_encode_add(&(struct view_sum){log_of(log), lsn, delta}, &row);
     change(VIEW_COUNTER, key, &row);
+    buf_free(&row);
+}
+
+/* Of a position that names one log. */
+static void set_cursor(const char *name, uint64_t epoch, uint8_t log, uint64_t position, bool deleted)
+{
+    struct version_vector at = {.count = 1, .all = {{log_of(1), position}}};
+    struct buf packed = {0}, row = {0};
+    vector_pack(&at, &packed);
+    const struct view_cursor cursor = {
+        .epoch = epoch,
+        .owner = log_of(9),
+        .version = {.hlc = position, .log = log_of(log), .lsn = position},
+        .expires_ms = 1000,
+        .ttl_ms = 1000,
+        .deleted = deleted,
+        .position = buf_slice(&packed),
+    };
+    view_cursor_encode(&cursor, &row);
+    change(VIEW_CURSOR, name, &row);
+    buf_free(&packed);
     buf_free(&row);
 }
 
@@ -229,6 +252,51 @@ static void test_each_kind_has_one_of_its_own(void **state)
     assert_other(digest_at(1000)->kinds[1].digest, both.kinds[1].digest);
 }
 
+static void test_cursors_count_unless_they_are_deleted(void **state)
+{
+    (void)state;
+    const struct digest128 none = digest();
+    set_cursor("c", 1, 1, 3, false);
+    const struct digest128 first = digest();
+    assert_other(first, none);
+    assert_same(digest_at(9000)->digest, first); /* it has expired, and stays */
+    set_cursor("c", 1, 2, 4, false);             /* a commit */
+    const struct digest128 second = digest();
+    assert_other(second, first);
+    set_cursor("c", 2, 1, 2, false); /* another takes it, and goes back */
+    const struct digest128 third = digest();
+    assert_other(third, second);
+    anew();
+    set_cursor("c", 2, 1, 2, false);
+    set_cursor("c", 1, 2, 4, false);
+    set_cursor("c", 1, 1, 3, false);
+    assert_same(digest(), third);
+    assert_int_equal(digest_at(0)->kind_count, 1);
+    assert_int_equal(digest_at(0)->kinds[0].kind, VIEW_CURSOR);
+    assert_int_equal(digest_at(0)->kinds[0].rows, 1);
+    set_cursor("c", 3, 1, 5, true);
+    assert_same(digest(), none);
+}
+
+/* Their numbers of arrival are this node's, and what is trimmed too. */
+static void test_events_are_the_nodes_own(void **state)
+{
+    (void)state;
+    put("k", 1, 1, "a", 0);
+    const struct digest128 first = digest();
+    const struct view_part part = {.log = log_of(1), .lsn = 2, .hlc = 2, .count = 1, .bytes = 1};
+    struct buf key = {0}, row = {0};
+    view_run_encode(&(struct view_run){.lsn = 2, .count = 1, .arrival = 1, .hlc = 2, .bytes = 1}, &row);
+    view_run_key(slice_str("s"), log_of(1), 2, &key);
+    view_store_put(store, buf_slice(&key), buf_slice(&row));
+    row.len = 0;
+    view_summary_encode_add(&part, &row);
+    change(VIEW_STREAM, "s", &row);
+    assert_same(digest(), first);
+    buf_free(&key);
+    buf_free(&row);
+}
+
 static void test_it_ends_when_it_is_told_to(void **state)
 {
     (void)state;
@@ -268,6 +336,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_has_gone_may_be_there_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_vector_is_said_by_log_and_does_not_count, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_each_kind_has_one_of_its_own, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_cursors_count_unless_they_are_deleted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_events_are_the_nodes_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_ends_when_it_is_told_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_row_that_is_none_is_named, set_up, tear_down),
     };

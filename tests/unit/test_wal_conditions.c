@@ -169,6 +169,24 @@ static void test_a_stream_and_a_key_of_one_name_are_apart(void **state)
     assert_landed(append_one(event_of("name")), 3);
 }
 
+static void test_sets_and_deletes_of_a_cursor_count(void **state)
+{
+    (void)state;
+    struct entry set = {.kind = ENTRY_CURSOR, .key = slice_str("c"), .value = slice_str("\x90"), .ttl_ms = 1};
+    set.epoch = 1;
+    require(WAL_RECENT_CURSOR, "c", 0);
+    assert_landed(append_one(set), 1);
+    require(WAL_RECENT_CURSOR, "c", 0);
+    assert_refused(append_one(set), SH_CONFLICT, 1);
+    set.deleted = true;
+    require(WAL_RECENT_CURSOR, "c", 1);
+    assert_landed(append_one(set), 2);
+    require(WAL_RECENT_CURSOR, "c", 1);
+    assert_refused(append_one(set), SH_CONFLICT, 2);
+    require(WAL_RECENT_KEY, "c", 0);
+    assert_landed(append_one(put_of("c")), 3);
+}
+
 /* Both wait in one group, and neither is durable: the first one has won all the same. */
 static void test_of_two_in_one_group_the_first_wins(void **state)
 {
@@ -287,7 +305,7 @@ static void test_conditions_that_are_none_are_refused(void **state)
         BYTES(0x80),                                     /* a map */
         BYTES(0x91, 0x01),                               /* no condition */
         BYTES(0x91, 0x92, 0x01, 0xc4, 0x01, 'k'),        /* no LSN */
-        BYTES(0x91, 0x93, 0x02, 0xc4, 0x01, 'k', 0x00),  /* a kind that isn't there */
+        BYTES(0x91, 0x93, 0x03, 0xc4, 0x01, 'k', 0x00),  /* a kind that isn't there */
         BYTES(0x91, 0x93, 0x01, 0xa1, 'k', 0x00),        /* a text */
         BYTES(0x91, 0x93, 0x01, 0xc4, 0x01, 'k', 0xff),  /* below zero */
         BYTES(0x90, 0x90),                               /* two values */
@@ -463,6 +481,7 @@ int main(void)
         RIG_TEST(test_what_came_between_is_told_with_its_lsn),
         RIG_TEST(test_a_delete_counts_and_an_addition_does_not),
         RIG_TEST(test_a_stream_and_a_key_of_one_name_are_apart),
+        RIG_TEST(test_sets_and_deletes_of_a_cursor_count),
         RIG_TEST(test_of_two_in_one_group_the_first_wins),
         RIG_TEST(test_an_append_without_conditions_comes_between),
         RIG_TEST(test_all_conditions_must_hold_and_the_last_lsn_is_told),
