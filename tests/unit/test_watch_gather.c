@@ -208,23 +208,24 @@ static void test_frames_of_one_time_come_by_their_logs_uuid(void **state)
     assert_string_equal(gathered(), "a1 b1 c1");
 }
 
-/* An event, an `after`, a kind that this version does not know, and a put. */
 static void test_entries_of_other_kinds_are_passed_over(void **state)
 {
     (void)state;
-    static const char after[] = "\x92"
-                                "\x92\x04\x91\x92\xc4\x10"
-                                "another log's id\x07"
-                                "\x93\x01\xc4\x01k\xc4\x01v",
-                      others[] = "\x93"
-                                 "\x93\x00\xa0\xc4\x01v"
-                                 "\x93\x05\xa1n\x01"
-                                 "\x93\x01\xc4\x01k\xc4\x01v";
-    append_body(0, 10, slice_of(after, sizeof after - 1), 2);
-    append_body(1, 20, slice_of(others, sizeof others - 1), 3);
-    assert_int_equal(look(""), SH_OK);
-    assert_string_equal(gathered(), "a2 b3");
-    assert_int_equal(places[1].lsn, 3);
+    static const char after[] = "\x91\x92\xc4\x10"
+                                "another log's id\x07",
+                      unknown[] = "\x92"
+                                  "\x93\x63\xa1n\x01"
+                                  "\x93\x01\xc4\x01k\xc4\x01v";
+    const struct entry entries[] = {
+        {.kind = ENTRY_AFTER, .after = slice_of(after, sizeof after - 1)},
+        {.kind = ENTRY_EVENT, .stream = slice_str("k"), .value = slice_str("v")},
+        {.kind = ENTRY_CURSOR, .key = slice_str("k"), .value = slice_str("\x90"), .owner = log_of(1)},
+        put("k", "v"),
+    };
+    append(0, 10, entries, 4);
+    append_body(1, 20, slice_of(unknown, sizeof unknown - 1), 2);
+    assert_int_equal(look("k"), SH_OK);
+    assert_string_equal(gathered(), "a4 b2");
 }
 
 static void test_a_change_says_what_was_written(void **state)
