@@ -301,6 +301,7 @@ bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
 void query_trims_probed(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
+
 /* For those who read the view: */
 struct view_store;
 struct view *query_view_of(struct query *q);

@@ -228,6 +228,92 @@ static void test_the_first_get_of_all_finds_its_group(void **state)
     stop_pair(p);
 }
 
+/* ---------------------------------------------------------------- gets without waiting */
+
+struct got {
+    struct sh_client *client;
+    atomic_uint inside, most_inside, called, of_a, of_b, failed;
+    enum sh_error again; /* what asking for one more in a callback has given */
+};
+
+static void on_got(void *arg, enum sh_error error, const struct sh_row *row)
+{
+    struct got *got = arg;
+    if (atomic_fetch_add(&got->inside, 1) > 0)
+        atomic_store(&got->most_inside, 2);
+    sched_yield();
+    if (error != SH_OK)
+        atomic_fetch_add(&got->failed, 1);
+    else
+        atomic_fetch_add(*(const char *)row->value == 'a' ? &got->of_a : &got->of_b, 1);
+    atomic_fetch_add(&got->called, 1);
+    atomic_fetch_sub(&got->inside, 1);
+}
+
+static enum sh_error ask(struct got *got, const char *key, sh_kv_get_fn *fn)
+{
+    const struct sh_key k = {key, strlen(key)};
+    return sh_kv_get_async(got->client, &k, fn, got);
+}
+
+static void test_gets_without_waiting_go_to_the_groups_of_their_keys(void **state)
+{
+    (void)state;
+    struct pair p = start_pair();
+    struct got got = {.client = client_open(p.a)};
+    assert_lands(got.client, put("x"), p.a); /* so that the groups are known */
+    for (unsigned i = 0; i < CALLS; i++)
+        assert_int_equal(ask(&got, i % 2 == 0 ? "x" : "user/1", on_got), SH_OK);
+    NODE_WAIT(p.a, atomic_load(&got.called) == CALLS);
+    assert_int_equal(got.of_a, CALLS / 2);
+    assert_int_equal(got.of_b, CALLS / 2);
+    assert_int_equal(got.most_inside, 0);
+    sh_close(got.client);
+    stop_pair(p);
+}
+
+/* The node that is met first refuses what is not its own, which tells of nobody's group but its own. */
+static void test_gets_that_come_before_any_node_is_met_find_their_group(void **state)
+{
+    (void)state;
+    struct pair p = start_pair();
+    struct got got = {.client = client_open(p.a)};
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(ask(&got, i % 2 == 0 ? "user/1" : "x", on_got), SH_OK);
+    NODE_WAIT(p.a, atomic_load(&got.called) == 10);
+    assert_int_equal(got.of_a, 5);
+    assert_int_equal(got.of_b, 5);
+    NODE_SET(p.a, p.a->strangers = 0);
+    sh_close(got.client);
+    stop_pair(p);
+}
+
+/* Of group b's client, which is closed after that of group a. */
+static void on_ask_more(void *arg, enum sh_error error, const struct sh_row *row)
+{
+    struct got *got = arg;
+    (void)row;
+    atomic_fetch_add(&got->failed, error == SH_UNAVAILABLE);
+    got->again = ask(got, "x", on_got);
+    atomic_fetch_add(&got->called, 1);
+}
+
+static void test_a_callback_that_asks_another_group_at_the_end_is_refused(void **state)
+{
+    (void)state;
+    struct pair p = start_pair();
+    struct got got = {.client = client_open(p.a)};
+    assert_lands(got.client, put("x"), p.a);
+    assert_lands(got.client, put("user/1"), p.b);
+    node_kill(p.b);
+    assert_int_equal(ask(&got, "user/1", on_ask_more), SH_OK);
+    sh_close(got.client);
+    assert_int_equal(got.called, 1);
+    assert_int_equal(got.failed, 1);
+    assert_int_equal(got.again, SH_UNAVAILABLE);
+    stop_pair(p);
+}
+
 /* What calls about one key or stream are made of. */
 static void test_a_call_goes_to_the_group_of_its_name(void **state)
 {
@@ -420,6 +506,9 @@ int main(void)
         cmocka_unit_test(test_a_callback_may_append_to_another_group_but_not_wait),
         cmocka_unit_test(test_gets_of_both_groups_come_back_in_order),
         cmocka_unit_test(test_the_first_get_of_all_finds_its_group),
+        cmocka_unit_test(test_gets_without_waiting_go_to_the_groups_of_their_keys),
+        cmocka_unit_test(test_gets_that_come_before_any_node_is_met_find_their_group),
+        cmocka_unit_test(test_a_callback_that_asks_another_group_at_the_end_is_refused),
         cmocka_unit_test(test_a_call_goes_to_the_group_of_its_name),
         cmocka_unit_test(test_any_node_says_where_a_name_belongs),
         cmocka_unit_test(test_endpoints_that_fail_are_tried_in_turn),

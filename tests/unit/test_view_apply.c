@@ -442,6 +442,22 @@ static void test_what_was_forgotten_is_not_written(void **state)
     buf_free(&row);
 }
 
+static void test_changes_and_a_deletion_of_one_batch_keep_their_order(void **state)
+{
+    (void)state;
+    const struct view_value value = {.version = {1, log_of(1), 1}, .value = slice_str("v")};
+    struct buf row = {0};
+    view_value_encode(&value, &row);
+    view_store_change(store, slice_str("Kgone"), buf_slice(&row));
+    view_store_delete(store, slice_str("Kgone"));
+    view_store_delete(store, slice_str("Knew"));
+    view_store_change(store, slice_str("Knew"), buf_slice(&row));
+    assert_true(view_store_write(store, error));
+    assert_key("gone", NULL);
+    assert_key("new", "v");
+    buf_free(&row);
+}
+
 static void test_a_prefix_ends_where_the_next_one_begins(void **state)
 {
     (void)state;
@@ -495,6 +511,7 @@ int main(int argc, char **argv)
         TEST(test_a_scan_goes_over_the_keys_in_order),
         TEST(test_several_rows_are_found_at_once),
         TEST(test_what_was_forgotten_is_not_written),
+        TEST(test_changes_and_a_deletion_of_one_batch_keep_their_order),
         TEST(test_a_prefix_ends_where_the_next_one_begins),
         TEST(test_a_folder_that_cannot_be_opened_is_named),
         TEST(test_a_malformed_vector_is_named),

@@ -39,30 +39,35 @@ static struct id16 log_of(size_t i)
     return log;
 }
 
-static void append(size_t i, uint64_t hlc, const struct entry *entries, uint32_t count)
+static void append_body(size_t i, uint64_t hlc, struct slice body, uint32_t count)
 {
     struct kept *log = &logs[i];
     struct kept_frame *f = &log->frames[log->count++];
     uint8_t header[FRAME_HEADER_BYTES];
+    struct frame_header h = {.kind = FRAME_DATA,
+                             .body_bytes = (uint32_t)body.len,
+                             .base_lsn = log->next,
+                             .count = count,
+                             .hlc = hlc};
+    frame_encode(&h, 0, body, header);
+    buf_append(&f->bytes, header, sizeof header);
+    buf_append(&f->bytes, body.data, body.len);
+    f->first = log->next;
+    f->count = count;
+    log->next += count;
+    places[i].applied = log->next - 1;
+}
+
+static void append(size_t i, uint64_t hlc, const struct entry *entries, uint32_t count)
+{
     struct buf body = {0};
     msgpack_packer pk;
     mp_packer(&pk, &body);
     msgpack_pack_array(&pk, count);
     for (uint32_t k = 0; k < count; k++)
         entry_pack(&pk, &entries[k]);
-    struct frame_header h = {.kind = FRAME_DATA,
-                             .body_bytes = (uint32_t)body.len,
-                             .base_lsn = log->next,
-                             .count = count,
-                             .hlc = hlc};
-    frame_encode(&h, 0, buf_slice(&body), header);
-    buf_append(&f->bytes, header, sizeof header);
-    buf_append(&f->bytes, body.data, body.len);
+    append_body(i, hlc, buf_slice(&body), count);
     buf_free(&body);
-    f->first = log->next;
-    f->count = count;
-    log->next += count;
-    places[i].applied = log->next - 1;
 }
 
 static struct entry put(const char *key, const char *value)
@@ -201,6 +206,26 @@ static void test_frames_of_one_time_come_by_their_logs_uuid(void **state)
     put_one(1, 10, "k");
     look("");
     assert_string_equal(gathered(), "a1 b1 c1");
+}
+
+static void test_entries_of_other_kinds_are_passed_over(void **state)
+{
+    (void)state;
+    static const char after[] = "\x91\x92\xc4\x10"
+                                "another log's id\x07",
+                      unknown[] = "\x92"
+                                  "\x93\x63\xa1n\x01"
+                                  "\x93\x01\xc4\x01k\xc4\x01v";
+    const struct entry entries[] = {
+        {.kind = ENTRY_AFTER, .after = slice_of(after, sizeof after - 1)},
+        {.kind = ENTRY_EVENT, .stream = slice_str("k"), .value = slice_str("v")},
+        {.kind = ENTRY_CURSOR, .key = slice_str("k"), .value = slice_str("\x90"), .owner = log_of(1)},
+        put("k", "v"),
+    };
+    append(0, 10, entries, 4);
+    append_body(1, 20, slice_of(unknown, sizeof unknown - 1), 2);
+    assert_int_equal(look("k"), SH_OK);
+    assert_string_equal(gathered(), "a4 b2");
 }
 
 static void test_a_change_says_what_was_written(void **state)
@@ -406,6 +431,7 @@ int main(void)
         TEST(test_the_oldest_comes_first_and_each_log_keeps_its_order),
         TEST(test_frames_of_one_time_come_by_their_logs_uuid),
         TEST(test_a_change_says_what_was_written),
+        TEST(test_entries_of_other_kinds_are_passed_over),
         TEST(test_other_keys_and_events_are_passed_over),
         TEST(test_what_is_not_applied_is_not_told),
         TEST(test_a_position_ahead_of_what_is_applied_waits),
