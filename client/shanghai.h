@@ -386,9 +386,23 @@ struct sh_view_log {
     uint64_t flushed_lsn; /* that need not be applied again after a crash */
     uint64_t durable_lsn; /* of the log's last entry, as far as this node holds it; 0: it does not */
 };
+enum sh_view_state {
+    SH_VIEW_FOLLOWING,  /* the logs, as they grow */
+    SH_VIEW_REBUILDING, /* from the logs; it has not been up to date since it was opened */
+    SH_VIEW_LACKING,    /* entries that are trimmed here: it asks other members for what they came to */
+    SH_VIEW_FETCHING,   /* another member's rows */
+    SH_VIEW_INSTALLING  /* them */
+};
 struct sh_view_info {
     bool opened;     /* it can be read */
     char error[257]; /* why not, or why a log's entries are not applied; "": all is well */
+    enum sh_view_state state;
+    uint32_t
+        percent; /* of the entries with SH_VIEW_REBUILDING, of the rows with SH_VIEW_FETCHING; otherwise 0 */
+    char peer[65];                        /* with the last two states: whose rows they are */
+    uint64_t fetched_bytes, fetched_rows; /* that have come */
+    char lacks[257]; /* with SH_VIEW_LACKING: what, why no member has given it yet, and what to do */
+    uint64_t rows;   /* an estimate */
     struct sh_view_log *logs;
     size_t log_count;
 };

@@ -21,12 +21,21 @@ static uint64_t behind(const struct sh_view_log *l)
     return l->durable_lsn > l->applied_lsn ? l->durable_lsn - l->applied_lsn : 0;
 }
 
+static const char *const states[] = {"following", "rebuilding", "lacking", "fetching", "installing"};
+
 static void info_json(const struct sh_view_info *info, const struct sh_nodes *nodes)
 {
     struct ctl_json j = {0};
     json_open(&j, NULL, '{');
     json_bool(&j, "opened", info->opened);
     json_text(&j, "error", info->error);
+    json_text(&j, "state", states[info->state]);
+    json_uint(&j, "percent", info->percent);
+    json_text(&j, "peer", info->peer);
+    json_uint(&j, "fetched_bytes", info->fetched_bytes);
+    json_uint(&j, "fetched_rows", info->fetched_rows);
+    json_text(&j, "lacks", info->lacks);
+    json_uint(&j, "rows", info->rows);
     json_open(&j, "logs", '[');
     for (size_t i = 0; i < info->log_count; i++) {
         const struct sh_view_log *l = &info->logs[i];
@@ -48,6 +57,29 @@ static void info_json(const struct sh_view_info *info, const struct sh_nodes *no
     json_print(&j);
 }
 
+static void print_state(const struct ctl *ctl, const struct sh_view_info *info)
+{
+    char rows[CTL_TEXT_MAX], bytes[CTL_TEXT_MAX];
+    struct buf lacks = {0};
+    switch (info->state) {
+    case SH_VIEW_FOLLOWING:
+        ctl_line(ctl, "state", "following the logs");
+        break;
+    case SH_VIEW_REBUILDING:
+        ctl_line(ctl, "state", "rebuilding from the logs, %u %%", (unsigned)info->percent);
+        break;
+    case SH_VIEW_LACKING:
+        ctl_safe(&lacks, slice_str(info->lacks));
+        ctl_line(ctl, "state", "lacks trimmed entries: %s", buf_cstr(&lacks));
+        buf_free(&lacks);
+        break;
+    default:
+        ctl_line(ctl, "state", "%s rows of %s, %s, %s (%u %%)", states[info->state], info->peer,
+                 ctl_grouped(info->fetched_rows, rows), ctl_bytes(info->fetched_bytes, bytes),
+                 (unsigned)info->percent);
+    }
+}
+
 static void info_text(const struct ctl *ctl, const struct sh_view_info *info, const struct sh_nodes *nodes)
 {
     static const char *const heads[] = {"LOG", "ORIGIN", ">APPLIED", ">ON DISK", ">DURABLE", ">BEHIND"};
@@ -55,6 +87,7 @@ static void info_text(const struct ctl *ctl, const struct sh_view_info *info, co
     struct buf error = {0};
     ctl_line(ctl, "open", "%s%s%s", ctl_style(ctl, info->opened ? CTL_GREEN : CTL_RED),
              info->opened ? "yes" : "no", ctl_style(ctl, CTL_PLAIN));
+    print_state(ctl, info);
     ctl_safe(&error, slice_str(info->error));
     if (error.len > 0)
         ctl_line(ctl, "error", "%s", buf_cstr(&error));
@@ -109,7 +142,8 @@ const struct ctl_command cmd_view_info = {
     .values = "",
     .summary = "How far the node's view of keys and counters is",
     .more =
-        "Whether it can be read, and why not. Of each log that the node holds: the last entry that is "
+        "Whether it can be read, and why not; how far it is when it is being made again, from the logs or\n"
+        "from another member's rows. Of each log that the node holds: the last entry that is "
         "applied\n"
         "(reads show it), the last that is on disk (a crash takes nothing of it), the log's last one here,\n"
         "and how many entries the view is behind. The exit code is 0 whatever it is.",

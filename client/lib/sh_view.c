@@ -41,6 +41,20 @@ static bool decode_log(struct mp *m, void *item)
            skip_parts(m, INFO_PARTS, parts);
 }
 
+/* False: malformed. */
+static bool take_state(const struct msg_view_info_reply *reply, struct sh_view_info *out)
+{
+    out->opened = reply->opened;
+    out->state = (enum sh_view_state)reply->state;
+    out->percent = (uint32_t)reply->percent;
+    out->fetched_bytes = reply->fetched_bytes;
+    out->fetched_rows = reply->fetched_rows;
+    out->rows = reply->rows;
+    return shc_copy(out->error, sizeof out->error, reply->error) &&
+           shc_copy(out->peer, sizeof out->peer, reply->peer) &&
+           shc_copy(out->lacks, sizeof out->lacks, reply->lacks);
+}
+
 enum sh_error sh_view_info(struct sh_client *c, struct sh_view_info *out)
 {
     struct shc_call call = {0};
@@ -50,10 +64,9 @@ enum sh_error sh_view_info(struct sh_client *c, struct sh_view_info *out)
     enum sh_error e = shc_ask(c, &call, MSG_view_info, &ask, MSG_view_info_reply, &reply);
     if (e == SH_OK) {
         const struct shc_items logs = shc_items(reply.logs, sizeof *out->logs, decode_log);
-        out->opened = reply.opened;
         out->logs = logs.all;
         out->log_count = logs.count;
-        if (!logs.good || !shc_copy(out->error, sizeof out->error, reply.error)) {
+        if (!logs.good || !take_state(&reply, out)) {
             sh_view_info_free(out);
             e = malformed();
         }

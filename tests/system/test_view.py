@@ -36,14 +36,18 @@ class OneNode(unittest.TestCase):
         def is_on_disk():
             return self.node.json("view", "info")["logs"][0]["flushed_lsn"] == durable
         wait_for(is_on_disk, "the view to be on disk")
-        self.assertEqual(self.node.json("view", "info"), {
-            "opened": True, "error": "", "logs": [{
+        info = self.node.json("view", "info")
+        self.assertGreater(info.pop("rows"), 0)
+        self.assertEqual(info, {
+            "opened": True, "error": "", "state": "following", "percent": 0, "peer": "", "fetched_bytes": 0, "fetched_rows": 0,
+            "lacks": "", "logs": [{
                 "log": self.log, "origin": "n1", "applied_lsn": durable, "flushed_lsn": durable, "durable_lsn": durable,
                 "behind": 0}]})
         text = self.node.ctl("view", "info").stdout.decode().splitlines()
         self.assertEqual(text[0].split(), ["open:", "yes"])
-        self.assertEqual(text[2].split(), ["LOG", "ORIGIN", "APPLIED", "ON", "DISK", "DURABLE", "BEHIND"])
-        self.assertEqual(text[3].split(), [self.log, "n1", *[str(durable)] * 3, "0"])
+        self.assertEqual(text[1].split(), ["state:", "following", "the", "logs"])
+        self.assertEqual(text[3].split(), ["LOG", "ORIGIN", "APPLIED", "ON", "DISK", "DURABLE", "BEHIND"])
+        self.assertEqual(text[4].split(), [self.log, "n1", *[str(durable)] * 3, "0"])
 
     def test_a_digest_is_of_what_the_rows_say(self):
         self.write("put d/a x\nput d/b y\nincr d/n 5\n")
@@ -135,11 +139,11 @@ class ThreeNodes(unittest.TestCase):
             nodes[0].ctl("kv", "put", "--ttl", "1h", "short", "x")
             nodes[1].ctl("kv", "put", "--ttl", "1ms", "shorter", "x")
             logs = [node.json("status")["log"] for node in nodes]
-            model = model_of(nodes[0], logs)
-            self.assertIsInstance(model, Model)
             wait_for(lambda: all(map(is_up_to_date, nodes)), "all to be applied")
             answer = wait_equal_digests(nodes)
             self.assertEqual(answer["applied"], {log: nodes[i].json("status")["durable_lsn"] for i, log in enumerate(logs)})
+            model = model_of(nodes[0], logs)
+            self.assertIsInstance(model, Model)
             now_ms = int(time.time() * 1000)
             for node in nodes:
                 check_rows(node, model, now_ms)
