@@ -219,7 +219,11 @@ static void test_entries_of_other_kinds_are_passed_over(void **state)
     const struct entry entries[] = {
         {.kind = ENTRY_AFTER, .after = slice_of(after, sizeof after - 1)},
         {.kind = ENTRY_EVENT, .stream = slice_str("k"), .value = slice_str("v")},
-        {.kind = ENTRY_CURSOR, .key = slice_str("k"), .value = slice_str("\x90"), .owner = log_of(1)},
+        {.kind = ENTRY_CURSOR,
+         .key = slice_str("k"),
+         .value = slice_str("\x90"),
+         .epoch = 1,
+         .owner = log_of(1)},
         put("k", "v"),
     };
     append(0, 10, entries, 4);
