@@ -531,7 +531,8 @@ struct sh_stream_options {
     struct sh_session *session;
 };
 /* Opens a reader; *stream is freed with sh_stream_close, before its client is closed. Other options are
- * copied. Asks no node. SH_BAD_REQUEST, SH_TOO_LARGE: the stream's name. */
+ * copied. Waits until the client has met a node, timeout_ms of the options at most, since a stream may belong
+ * to another group than that node's; SH_OK all the same. SH_BAD_REQUEST, SH_TOO_LARGE: the stream's name. */
 enum sh_error sh_stream_open(struct sh_client *client, const struct sh_stream_options *options,
                              struct sh_stream **stream);
 /* The next event; wait_ms in milliseconds, for follow only: without it each request to the node may take

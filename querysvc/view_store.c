@@ -434,6 +434,7 @@ struct view_scan *view_scan_open_at(struct view_store *s, const struct view_snap
     if (from.len > 0)
         rocksdb_readoptions_set_iterate_lower_bound(scan->read, (const char *)scan->from.data,
                                                     scan->from.len);
+    rocksdb_readoptions_set_fill_cache(scan->read, 0); /* which is for gets: a scan would empty it */
     if (to.len > 0)
         rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->to.data, scan->to.len);
     scan->rows = rocksdb_create_iterator(s->db, scan->read);

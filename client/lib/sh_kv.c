@@ -16,10 +16,15 @@ static enum sh_error malformed(void)
 #define HELLO_NS NS_PER_S
 
 /* The node gives up before the call does, since it can say how far it is. */
+/* What is left for the way there and back: a tenth, and ANSWER_MS of a short time. */
+enum { ANSWER_MS = 200, WAIT_MS_MAX = 60000 };
+
 uint64_t shc_wait_ms(const struct sh_client *c)
 {
-    uint64_t ms = c->options.timeout_ms - c->options.timeout_ms / 10;
-    return ms < 60000 ? ms : 60000;
+    uint64_t all = c->options.timeout_ms, rest = all / 10;
+    if (rest < ANSWER_MS)
+        rest = all / 2 < ANSWER_MS ? all / 2 : ANSWER_MS;
+    return all - rest < WAIT_MS_MAX ? all - rest : WAIT_MS_MAX;
 }
 
 /* ---------------------------------------------------------------- rows */

@@ -207,11 +207,12 @@ class ByMessages(unittest.TestCase):
         self.assertEqual(self.gone()[0], LOG_GONE_REPLY)
 
         def trim():
-            kind, body = self.wal.ask(LOG_TRIM, {1: self.log, 2: self.place["lsn"] + 1})
-            self.assertEqual(kind, LOG_TRIM_REPLY, body)
-            return body.get(6)
-        wait_for(trim, "the view to let go of it")
-        wait_for(lambda: [row[0] for row in self.closed()] == [self.log], "the register")
+            """Asked again, since the view may take hold of it between the answer and the drop."""
+            if self.is_held():
+                kind, body = self.wal.ask(LOG_TRIM, {1: self.log, 2: self.place["lsn"] + 1})
+                self.assertIn((kind, body.get(1)), ((LOG_TRIM_REPLY, body.get(1)), (ERROR, TRIMMED)), body)
+            return [row[0] for row in self.closed()] == [self.log]
+        wait_for(trim, "the register")
         wait_for(lambda: not self.is_held(), "the copy to leave")
 
     def closed(self):

@@ -73,7 +73,7 @@ class Usage(unittest.TestCase):
     def test_what_is_misspelt_is_named_with_what_may_be_meant(self):
         self.refused("no such command: sttaus; did you mean `status`?", "sttaus")
         self.refused("no such command: svc treee; did you mean `svc tree`?", "svc", "treee")
-        self.refused("no such command: bench kv", "bench", "kv")
+        self.refused("no such command: bench queue", "bench", "queue")
         self.refused("no such option: --strem; did you mean --stream?", "append", "--strem", "s", "x")
 
     def test_numbers_and_durations_have_ranges(self):

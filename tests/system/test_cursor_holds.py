@@ -27,12 +27,6 @@ class Holds(CursorTest):
             self.node.ctl("append", "--batch", "100", "-", input=b"x" * 1000 + b"\n" + (b"y" * 1000 + b"\n") * 1100)
         return self.node.json("status")["durable_lsn"]
 
-    def view_is_flushed(self):
-        """Its own hold is out of the way."""
-        end = self.node.json("status")["durable_lsn"]
-        wait_for(lambda: all(hold["lsn"] > end for hold in self.node.json("log", "info")["holds"] if hold["kind"] == "view"),
-                 "the view to hold nothing")
-
     def trim(self):
         """(first LSN left, who holds it back)"""
         end = self.node.json("status")["durable_lsn"]
@@ -47,7 +41,6 @@ class Holds(CursorTest):
         held = self.take("c")
         self.wait_holds({"c": 1})
         end = self.fill()
-        self.view_is_flushed()
         first, by = self.trim()
         self.assertEqual((first, by), (1, ["cursor c"]))
         middle = self.node.json("log", "info")["segments"][1]["base_lsn"]
@@ -66,7 +59,6 @@ class Holds(CursorTest):
         self.take("d")
         self.wait_holds({"c": 1, "d": 1})
         self.fill()
-        self.view_is_flushed()
         self.node.ctl("cursor", "delete", "c")
         self.wait_holds({"d": 1})
         self.assertEqual(self.trim(), (1, ["cursor d"]))
@@ -92,7 +84,6 @@ class Holds(CursorTest):
 
     def test_it_holds_what_is_left_when_it_begins_late(self):
         self.fill()
-        self.view_is_flushed()
         first, _ = self.trim()
         self.assertGreater(first, 1)
         self.take("late")

@@ -228,7 +228,7 @@ class Cursors(CursorTest):
         with open(self.file, "w", encoding="ascii") as file:
             file.write(f"{NOBODY} 5\n")
         for args in (("take", self.name), ("show", self.name), ("list",), ("delete", self.name)):
-            self.assertIn(f"log {NOBODY} is wanted up to LSN 5", self.refused(3, "timeout", *args, timeout="500ms"))
+            self.assertIn(f"log {NOBODY} is wanted up to LSN 5", self.refused(3, "timeout", *args, timeout="1s"))
 
     def test_a_cursor_shows_up_in_reads_of_the_log(self):
         self.take(self.name)
@@ -252,7 +252,7 @@ class Cursors(CursorTest):
 
 class WithoutView(unittest.TestCase):
     def test_a_node_without_a_view_says_so(self):
-        with Node() as node:
+        with Node("query: {view: false}") as node:
             node.start()
             for args in (("list",), ("show", "c"), ("take", "c"), ("delete", "c")):
                 done = node.ctl("--format", "json", "cursor", *args, check=False)

@@ -331,8 +331,7 @@ class OverKills(StreamsTest):
                 reader.join()
                 tail.stdout.close()
             self.assertEqual(seen, [str(i) for i in range(1, sent + 1)])
-            row, = self.node.json("stream", "list")
-            self.assertEqual(row["events"], sent)
+            wait_for(lambda: [row["events"] for row in self.node.json("stream", "list")] == [sent], "the list, behind a kill")
             last = self.node.json("append", "--stream", "s", "last")
             with open(os.path.join(self.node.dir, "session"), "w", encoding="ascii") as out:
                 out.write(f"{last['last']['log']} {last['last']['lsn']}\n")
