@@ -15,6 +15,8 @@
  *   query_view_info.c  how far that is
  *   query_holds.c    what the view holds back from trims, and trims that wait for it
  *   query_tidy.c     what the view needs to take deleted and expired rows away
+ *   query_fetch.c    a view that lacks entries is merged with a member's
+ *   query_checkpoint.c  the view as members are given it
  *   query_stream.c   events of streams, by the view's rows, from the segment files; lists of streams
  *   query_token.c    version vectors of clients
  *   query_watch.c    what the view applies, told as it comes
@@ -128,6 +130,8 @@ struct query_probes {
 struct query_view;
 struct query_digest;
 struct query_streams;
+struct query_fetch;
+struct query_checkpoints;
 struct view;
 struct view_state;
 struct query_conditions;
@@ -208,13 +212,16 @@ struct query {
     struct loop_timer watch_again; /* when it goes out again, if nobody wants it before */
     struct query_probes probes;
     struct query_copies copies;
-    struct query_view *view;       /* NULL: not open */
-    struct query_digest *digest;   /* the same */
-    struct query_streams *streams; /* the same */
-    struct query_cursor *cursors;  /* the same */
+    struct query_view *view;               /* NULL: not open */
+    struct query_digest *digest;           /* the same */
+    struct query_streams *streams;         /* the same */
+    struct query_cursor *cursors;          /* the same */
+    struct query_fetch *fetch;             /* the same */
+    struct query_checkpoints *checkpoints; /* the same */
     struct query_conditions *conditions;
     struct query_groups groups;
     struct query_watches *watches; /* NULL: not open, as without a view */
+    bool closing;                  /* nothing new begins */
 
     struct reader_pool readers;
     int64_t tidied_ns; /* when the pool was tidied; the loop's time */
@@ -292,6 +299,8 @@ void query_view_tell(struct query *q);
 /* What the view answers: kv_get, kv_scan, cursor_get, cursor_set. */
 void query_on_view(struct query *q, const struct link_request *request);
 void query_view_drop(struct query *q, uint64_t session);
+/* The view may have changed. */
+void query_view_refresh(struct query *q);
 
 /* ---- query_holds.c ---- */
 void query_on_trim(struct query *q, const struct link_request *request);
@@ -299,6 +308,8 @@ void query_on_trim(struct query *q, const struct link_request *request);
 bool query_trims_need_probe(struct query *q, const struct query_probes *probes);
 /* A probe was answered. */
 void query_trims_probed(struct query *q);
+/* Whether walsvc knows of all logs what the view needs. */
+bool query_view_is_held(struct query *q);
 /* An answer of walsvc's. False: to another question. */
 bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
@@ -360,6 +371,30 @@ void query_on_stream(struct query *q, const struct link_request *request);
 /* More is applied, or the view's state has changed. */
 void query_streams_wake(struct query *q);
 void query_streams_drop(struct query *q, uint64_t session);
+/* ---- query_fetch.c ---- */
+enum {
+    VIEW_FOLLOWING,
+    VIEW_REBUILDING,
+    VIEW_LACKING,
+    VIEW_FETCHING,
+    VIEW_INSTALLING
+}; /* of view_info_reply */
+/* Within the life of an open query_view, but for its close: that comes behind it. */
+enum sh_error query_fetch_open(struct query *q);
+void query_fetch_close(struct query *q);
+/* The view, or what is held of it, has changed. */
+void query_fetch_look(struct query *q);
+/* Fills in what view_info_reply says of it. */
+void query_fetch_info(struct query *q, struct msg_view_info_reply *reply);
+
+/* ---- query_checkpoint.c ---- */
+enum { CHECKPOINT_LOOK, CHECKPOINT_OPEN, CHECKPOINT_ROWS, CHECKPOINT_CLOSE }; /* `step` of the message */
+/* As query_fetch_open and query_fetch_close. */
+void query_checkpoints_open(struct query *q);
+void query_checkpoints_close(struct query *q);
+void query_on_checkpoint(struct query *q, const struct link_request *request);
+/* An answer of walsvc's. False: to another question. */
+bool query_on_checkpoint_hold(struct query *q, uint64_t number, uint32_t type, struct slice body);
 
 /* ---- query_cursor.c; its functions are called while there is a view ---- */
 struct query_cursor;

@@ -230,20 +230,37 @@ static uint64_t needed_from(struct query *q, struct id16 log)
     return by_segment ? place->segment : place->lsn + 1;
 }
 
+static void ask_hold(struct query *q, struct id16 log, uint64_t lsn)
+{
+    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
+    query_holds_of(q)->number = query_ask_wal(q, MSG_hold, &ask);
+}
+
+static bool is_to_move(struct query *q, struct id16 log)
+{
+    const struct view_place *place = view_place_of(&query_view_state(q)->flushed, log);
+    const struct view_hold *hold = hold_of(query_holds_of(q), log);
+    uint64_t lsn = needed_from(q, log);
+    bool is_behind = hold != NULL && hold->lsn > (place != NULL ? place->lsn : 0) + 1; /* it was made again */
+    return hold != NULL && hold->lsn != lsn && (hold->lsn < lsn || is_behind);
+}
+
 /* True: it was to be moved, and is on its way. */
 static bool move_hold(struct query *q, struct id16 log)
 {
-    struct query_holds *h = query_holds_of(q);
-    const struct view_place *place = view_place_of(&query_view_state(q)->flushed, log);
-    const struct view_hold *hold = hold_of(h, log);
-    uint64_t lsn = needed_from(q, log);
-    bool is_behind = hold != NULL && hold->lsn > (place != NULL ? place->lsn : 0) + 1; /* it was made again */
-    if (hold == NULL || hold->lsn == lsn || (hold->lsn > lsn && !is_behind))
+    if (!is_to_move(q, log))
         return false;
-    const struct msg_hold ask = {.log = log, .name = slice_str("view"), .kind = HOLD_VIEW, .lsn = lsn};
-    h->asked = (struct view_hold){log, lsn};
-    h->number = query_ask_wal(q, MSG_hold, &ask);
+    query_holds_of(q)->asked = (struct view_hold){log, needed_from(q, log)};
+    ask_hold(q, log, needed_from(q, log));
     return true;
+}
+
+bool query_view_is_held(struct query *q)
+{
+    bool moves = query_holds_of(q)->number != 0 || is_to_move(q, q->own.id);
+    for (size_t i = 0; i < q->copies.count && !moves; i++)
+        moves = is_to_move(q, q->copies.logs[i].id);
+    return !moves;
 }
 
 /* One after the other. */
@@ -265,14 +282,20 @@ bool query_on_hold(struct query *q, uint64_t number, uint32_t type, struct slice
     struct query_holds *h = q->view != NULL ? query_holds_of(q) : NULL;
     if (h == NULL || h->number == 0 || number != h->number)
         return false;
+    bool refused = type == MSG_error && msg_decode(type, body, &error) == SH_OK;
+    if (refused)
+        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
+    if (refused && error.code == SH_TRIMMED && error.expected > h->asked.lsn) {
+        ask_hold(q, h->asked.log, error.expected); /* a member's view may bring what is before */
+        return true;
+    }
     struct view_hold *hold = hold_of(h, h->asked.log);
     h->number = 0;
     failpoint_hit("view_held");
     if (hold != NULL)
         hold->lsn = h->asked.lsn; /* also when it is refused: asked again when it is to be moved on */
-    if (type == MSG_error && msg_decode(type, body, &error) == SH_OK)
-        log_warn("walsvc does not keep what the view needs", log_slice("text", error.text));
     query_holds_move(q);
+    query_fetch_look(q);
     return true;
 }
 

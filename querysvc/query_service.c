@@ -147,7 +147,8 @@ static void on_log_info(struct query *q, const struct link_request *request)
 static bool may_ask(const struct link_request *request)
 {
     return request->local || (request->type != MSG_log_trim && request->type != MSG_accept_loss &&
-                              request->type != MSG_node_join && request->type != MSG_node_leave);
+                              request->type != MSG_node_join && request->type != MSG_node_leave &&
+                              request->type != MSG_checkpoint);
 }
 
 /* Whether an append wants more than this node. Looks no further than it must; what is malformed, walsvc
@@ -223,6 +224,9 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_view_digest:
         query_on_view_digest(q, request);
+        break;
+    case MSG_checkpoint:
+        query_on_checkpoint(q, request);
         break;
     case MSG_group_of:
         query_on_group_of(q, request);
@@ -317,7 +321,9 @@ static enum sh_error open_links(struct query *q)
         e = query_forward_open(q, &q->repl, "replsvc", "repl", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
         e = query_group_open(q);
-    return e == SH_OK ? query_wal_open(q) : e;
+    if (e == SH_OK)
+        e = query_wal_open(q);
+    return e == SH_OK && q->view != NULL ? query_fetch_open(q) : e;
 }
 
 static enum service_exit start(struct query *q)
@@ -327,6 +333,7 @@ static enum service_exit start(struct query *q)
         return code;
     query_condition_open(q);
     if (q->service->config->settings.query_view) {
+        query_checkpoints_open(q); /* removes what is left of the last life before there is a view */
         query_view_open(q);
         query_digest_open(q);
         query_watch_open(q);
@@ -353,11 +360,14 @@ enum service_exit query_open(struct service *service)
 void query_close(struct service *service)
 {
     struct query *q = service->state;
+    q->closing = true;
     if (q->ready.tail != NULL)
         query_read_close(q);
     query_wal_close(q);
     query_digest_close(q);
     query_view_close(q);
+    query_fetch_close(q);
+    query_checkpoints_close(q);
     query_group_close(q);
     query_watch_close(q);
     query_forward_close(&q->wal);

@@ -42,7 +42,8 @@ struct query_view {
     struct view_state state; /* as looked at last */
     bool stale;              /* it has changed since */
     struct mailbox mailbox;
-    struct mail mail; /* the one that wakes the loop */
+    struct mail mail;     /* the one that wakes the loop */
+    struct mailbox works; /* that are done */
     atomic_bool posted;
     struct view_wait *waits;
     size_t wait_count;
@@ -638,13 +639,8 @@ static void on_change(void *arg)
         mailbox_put(&q->view->mailbox, &q->view->mail);
 }
 
-static void on_mail(void *arg, struct mail *first)
+void query_view_refresh(struct query *q)
 {
-    struct query *q = arg;
-    (void)first;
-    if (q->view->view == NULL)
-        return; /* it was closed */
-    atomic_store(&q->view->posted, false);
     q->view->stale = true;
     look_at_waits(q);
     query_condition_look(q);
@@ -653,6 +649,32 @@ static void on_mail(void *arg, struct mail *first)
     query_cursor_look(q);
     query_tidy_look(q, query_view_state(q));
     query_watch_wake(q);
+}
+
+static void on_mail(void *arg, struct mail *first)
+{
+    struct query *q = arg;
+    (void)first;
+    if (q->view->view == NULL)
+        return; /* it was closed */
+    atomic_store(&q->view->posted, false);
+    query_view_refresh(q);
+    query_fetch_look(q);
+}
+
+static void on_work(void *arg, struct view_work *work)
+{
+    struct query *q = arg;
+    mailbox_put(&q->view->works, &work->mail);
+}
+
+static void on_works(void *arg, struct mail *first)
+{
+    for (struct mail *mail = first, *next; mail != NULL; mail = next) {
+        struct view_work *work = (struct view_work *)mail;
+        next = mail->next;
+        work->done(arg, work);
+    }
 }
 
 void query_view_tell(struct query *q)
@@ -691,6 +713,7 @@ void query_view_open(struct query *q)
         .own = q->own.id,
         .keep_ms = config->settings.query_tombstone_keep / NS_PER_MS,
         .on_change = on_change,
+        .on_work = on_work,
         .arg = q,
     };
     snprintf(options.data, sizeof options.data, "%s", config->data_dir);
@@ -698,6 +721,7 @@ void query_view_open(struct query *q)
     query_streams_open(q);
     qv->overdue = (struct loop_timer){.fn = on_overdue, .arg = q};
     mailbox_open(&qv->mailbox, q->service->loop, on_mail, q);
+    mailbox_open(&qv->works, q->service->loop, on_works, q);
     qv->holds = query_holds_open(q);
     qv->tidy = query_tidy_open(q);
     qv->view = view_open(&options);
@@ -713,6 +737,7 @@ void query_view_close(struct query *q)
     view_close(qv->view);
     qv->view = NULL;
     mailbox_close(&qv->mailbox);
+    mailbox_close(&qv->works);
     loop_timer_cancel(q->service->loop, &qv->overdue);
     query_streams_close(q);
     for (struct view_wait *w = qv->waits, *next; w != NULL; w = next) {

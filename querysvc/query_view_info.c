@@ -48,6 +48,7 @@ static void answer_view_info(struct query *q, const struct query_read *r)
         reply.rows = view_store_rows(store);
         view_end_read(query_view_of(q));
     }
+    query_fetch_info(q, &reply);
     query_answer(q, r->token, MSG_view_info_reply, &reply);
     buf_free(&logs);
 }

@@ -110,7 +110,7 @@ static void on_watch_answer(void *arg, uint64_t number, uint32_t type, struct sl
     struct query *q = arg;
     bool is_probe = number == q->probes.number;
     if (query_on_copies(q, number, type, body) || query_on_hold(q, number, type, body) ||
-        query_on_cursor(q, number, type, body))
+        query_on_cursor(q, number, type, body) || query_on_checkpoint_hold(q, number, type, body))
         return;
     if (is_probe)
         q->probes.done++;

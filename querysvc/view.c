@@ -17,7 +17,8 @@
 #include "view_trim.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
-#define RETRY_NS NS_PER_S
+#define RETRY_NS  NS_PER_S
+#define IMPORT_NS (120 * NS_PER_S) /* more than it takes until the next piece comes, or it is given up */
 static const char no_room[] =
     "less than 64 MiB are free on the disk: the view stands still until there is more";
 #define FLUSH_NS                                                                                             \
@@ -52,7 +53,10 @@ struct view {
     int64_t trimmed_ns;         /* when it was last looked what is trimmed */
     bool is_told;               /* which logs there are */
     int64_t flushed_ns, closed_ns;
-    int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
+    uint64_t opened;          /* how often */
+    int64_t tidy_again_ns;    /* not before that: a row that is made ready may be of what was deleted since */
+    bool caught_up, compared; /* as in view_state */
+    int64_t paused_ns;        /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     struct buf frames;
     struct view_tidying tidying;
@@ -68,6 +72,7 @@ struct view {
     bool flush_asked;
     struct view_group told_group;
     bool group_told;
+    struct view_work *works; /* that are asked for */
     struct view_state state;
 };
 
@@ -107,10 +112,37 @@ static void find_error(const struct view *v, char text[VIEW_ERROR_MAX])
             describe_wait(&v->all[i], &v->all[i].gate, text);
 }
 
+static bool is_behind(const struct view *v, const struct followed *f)
+{
+    const struct view_place *place = view_place_of(&v->applied, f->log.log);
+    return f->log.durable_lsn > (place != NULL ? place->lsn : 0);
+}
+
+/* Whether nothing is left to be applied; a log that is stopped is not waited for. */
+static bool is_caught_up(const struct view *v)
+{
+    bool waits = v->count == 0;
+    for (size_t i = 0; i < v->count && !waits; i++)
+        waits = v->all[i].stopped == SH_OK && is_behind(v, &v->all[i]);
+    return !waits;
+}
+
+static void find_lacking(const struct view *v, struct view_vector *out)
+{
+    out->count = 0;
+    for (size_t i = 0; i < v->count; i++) {
+        const struct view_place *place = view_place_of(&v->applied, v->all[i].log.log);
+        if (v->all[i].stopped == SH_TRIMMED)
+            out->all[out->count++] =
+                (struct view_place){.log = v->all[i].log.log, .lsn = place != NULL ? place->lsn : 0};
+    }
+}
+
 static void publish(struct view *v)
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     find_error(v, error);
+    v->caught_up = v->caught_up || (v->store != NULL && is_caught_up(v));
     pthread_mutex_lock(&v->lock);
     v->state.opened = v->store != NULL;
     v->state.applied = v->applied;
@@ -120,6 +152,9 @@ static void publish(struct view *v)
     v->state.wants_group = v->tidying.wants_group;
     v->state.wants_clock = v->tidying.wants_clock;
     v->state.clock_applied = v->tidying.applied;
+    v->state.caught_up = v->caught_up;
+    v->state.compared = v->compared;
+    find_lacking(v, &v->state.lacking);
     memcpy(v->state.error, error, sizeof error);
     pthread_mutex_unlock(&v->lock);
     v->options.on_change(v->options.arg);
@@ -207,6 +242,9 @@ static bool open_store(struct view *v)
     view_tidying_begin(&v->tidying, store);
     for (size_t i = 0; i < v->count; i++)
         v->all[i].looked_end = 0;
+    v->opened++;
+    v->caught_up = false;
+    v->compared = view_is_compared(store);
     set_store(v, store);
     return true;
 }
@@ -344,7 +382,7 @@ static bool holds_other_frames(struct view *v, struct followed *f)
     if (place == NULL || place->lsn == 0)
         return false;
     if (f->log.durable_lsn < place->lsn)
-        return true;
+        return !place->ahead; /* what came with a checkpoint is still to come to the copy */
     if (f->verified || place->checksum == 0)
         return false;
     f->verified = true;
@@ -357,7 +395,10 @@ static bool holds_other_frames(struct view *v, struct followed *f)
     if (log_reader_read(f->reader, &read, &v->frames) != SH_OK ||
         frame_header_decode(buf_slice(&v->frames), FRAME_BYTES_MAX, &h) != SH_OK)
         return false;
-    return h.base_lsn + h.count - 1 != place->lsn || h.checksum != place->checksum;
+    bool same = h.base_lsn + h.count - 1 == place->lsn && h.checksum == place->checksum;
+    if (same)
+        view_place_add(&v->applied, f->log.log)->ahead = false;
+    return !same;
 }
 
 /* From nothing, as when the folder had been removed. */
@@ -422,13 +463,9 @@ static bool is_waiting(struct view *v, struct followed *f, int64_t now_ns)
     return state == VIEW_GATE_WAITS;
 }
 
-static bool is_behind(struct view *v, struct followed *f, int64_t now_ns)
+static bool has_work(struct view *v, struct followed *f, int64_t now_ns)
 {
-    const struct view_place *place = view_place_of(&v->applied, f->log.log);
-    if (is_waiting(v, f, now_ns))
-        return false;
-    return f->log.durable_lsn > (place != NULL ? place->lsn : 0) &&
-           (f->stopped == SH_OK || now_ns >= f->again_ns);
+    return !is_waiting(v, f, now_ns) && is_behind(v, f) && (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
 
 /* All entries are applied; whether there may be clock frames behind the last one. */
@@ -470,7 +507,7 @@ static bool step(struct view *v)
             make_again(v, &v->all[i]);
             return true;
         }
-        if (is_behind(v, &v->all[i], clock_mono_ns()))
+        if (has_work(v, &v->all[i], clock_mono_ns()))
             step_log(v, &v->all[i]);
         else if (may_have_clocks(v, &v->all[i]))
             read_clocks(v, &v->all[i]);
@@ -577,7 +614,66 @@ static void trim_rows(struct view *v)
         fail_store(v, error);
 }
 
+/* ---------------------------------------------------------------- work of others */
+
+/* Rows came from elsewhere, with a vector that is further: the logs go on there. */
+static void go_on_behind(struct view *v)
+{
+    v->flushed = v->applied;
+    v->applied.cursors++;
+    v->tidy_again_ns = 0;
+    v->tidying.from = 0; /* rows may have come that may go, */
+    v->tidying.look_ns = 0;
+    v->trimmed.count = 0; /* or are of what is not in the logs here */
+    v->trim.first_lsn = 0;
+    for (size_t i = 0; i < v->count; i++) {
+        v->all[i].stopped = SH_OK;
+        v->all[i].verified = false;
+    }
+}
+
+static void do_work(struct view *v, struct view_work *work)
+{
+    struct view_access access = {.store = v->store,
+                                 .has_room = v->store != NULL && has_room(v),
+                                 .opened = v->opened,
+                                 .applied = &v->applied};
+    work->fn(work, &access);
+    if (access.imports)
+        v->tidy_again_ns = clock_mono_ns() + IMPORT_NS;
+    if (access.failed)
+        fail_store(v, access.error);
+    else if (access.installed)
+        go_on_behind(v);
+    if (v->store != NULL)
+        v->compared = view_is_compared(v->store);
+    publish(v);
+    v->options.on_work(v->options.arg, work);
+}
+
+static struct view_work *next_work(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    struct view_work *work = v->works;
+    if (work != NULL)
+        v->works = work->next;
+    pthread_mutex_unlock(&v->lock);
+    return work;
+}
+
+static void do_works(struct view *v)
+{
+    struct view_work *work;
+    while ((work = next_work(v)) != NULL)
+        do_work(v, work);
+}
+
 /* ---------------------------------------------------------------- the thread */
+
+static int64_t tidy_due_ns(const struct view *v)
+{
+    return v->tidying.look_ns > v->tidy_again_ns ? v->tidying.look_ns : v->tidy_again_ns;
+}
 
 /* When there is something to do without news. */
 static int64_t due_ns(const struct view *v)
@@ -590,8 +686,8 @@ static int64_t due_ns(const struct view *v)
     if (v->trim.first_lsn > 0)
         return 0;
     due = flush_due_ns(v);
-    if (v->tidying.look_ns < due)
-        due = v->tidying.look_ns;
+    if (tidy_due_ns(v) < due)
+        due = tidy_due_ns(v);
     for (size_t i = 0; i < v->count; i++) {
         if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
             due = v->all[i].again_ns;
@@ -609,7 +705,7 @@ static bool wait_for_work(struct view *v)
     int64_t due = due_ns(v);
     struct timespec until = {due / NS_PER_S, due % NS_PER_S};
     pthread_mutex_lock(&v->lock);
-    while (!v->news && !v->stop) {
+    while (!v->news && !v->stop && v->works == NULL) {
         if (due == INT64_MAX)
             pthread_cond_wait(&v->wake, &v->lock);
         else if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)
@@ -662,6 +758,7 @@ static void *run(void *arg)
     while (wait_for_work(v)) {
         bool changed = false;
         take_told(v);
+        do_works(v);
         if (v->store == NULL)
             changed = clock_mono_ns() >= v->closed_ns + RETRY_NS && open_store(v);
         while (v->store != NULL && !must_stop(v) && step(v)) {
@@ -670,13 +767,14 @@ static void *run(void *arg)
             trim_rows(v);
             publish(v);
             take_told(v);
+            do_works(v);
         }
         trim_rows(v);
         if (v->store != NULL && (take_flush_asked(v) || clock_mono_ns() >= flush_due_ns(v))) {
             flush(v);
             changed = true;
         }
-        if (v->store != NULL && clock_mono_ns() >= v->tidying.look_ns) {
+        if (v->store != NULL && clock_mono_ns() >= tidy_due_ns(v)) {
             tidy_up(v);
             changed = true;
         }
@@ -687,6 +785,8 @@ static void *run(void *arg)
         close_store(v);
     else if (v->store != NULL)
         view_store_abandon(v->store);
+    v->store = NULL; /* the loop has stopped reading */
+    do_works(v);
     return NULL;
 }
 
@@ -756,6 +856,18 @@ void view_flush(struct view *v)
 {
     pthread_mutex_lock(&v->lock);
     v->flush_asked = v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_ask(struct view *v, struct view_work *work)
+{
+    work->next = NULL;
+    pthread_mutex_lock(&v->lock);
+    struct view_work **last = &v->works;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = work;
     pthread_cond_signal(&v->wake);
     pthread_mutex_unlock(&v->lock);
 }

@@ -15,9 +15,11 @@
 #define QUERYSVC_VIEW_H
 
 #include "log_reader.h"
+#include "loop.h"
 #include "view_tidying.h"
 
 struct view;
+struct view_work;
 
 struct view_options {
     const struct vfs *fs;
@@ -27,6 +29,8 @@ struct view_options {
     uint64_t keep_ms; /* rows of deleted and expired values stay so long at least */
     /* On the view's thread: more is applied, or its state has changed. */
     void (*on_change)(void *arg);
+    /* On the view's thread: the work is done, or could not be (view_close). */
+    void (*on_work)(void *arg, struct view_work *work);
     void *arg;
 };
 
@@ -56,9 +60,36 @@ struct view_state {
     bool wants_group;           /* view_tell_group goes on with the work */
     bool wants_clock;           /* and so does a clock frame that says clock_applied */
     uint64_t clock_applied;
+    struct view_vector lacking; /* of these logs the next entries are trimmed: how far they are applied */
+    bool caught_up;             /* all that could be applied was, once since it was opened */
+    bool compared;              /* it was compared with another member's since it was begun */
 };
 /* As of the last on_change, or later. */
 void view_look(struct view *view, struct view_state *out);
+
+/* ---- work on the view's thread, which alone writes ---- */
+
+struct view_access {
+    struct view_store *store; /* NULL: it isn't open */
+    bool has_room;            /* something may be written to the disk */
+    uint64_t opened; /* how often the store was opened so far: with another number it is another view */
+    /* What is applied. Changed by work that has changed the rows too, on disk, and sets `installed`. */
+    struct view_vector *applied;
+    bool installed;
+    bool imports;               /* rows are being made ready: for a while none are tidied away */
+    bool failed;                /* the store has failed, and is to be opened again: error */
+    char error[VIEW_ERROR_MAX]; /* why the work could not be done; empty: it was */
+};
+struct view_work {
+    struct mail mail; /* for who is told of its end */
+    struct view_work *next;
+    void (*fn)(struct view_work *work, struct view_access *access);
+    void (*done)(void *arg, struct view_work *work); /* for who is told; not called here */
+    void *arg;
+};
+/* fn is called on the view's thread, between two chunks, in the order of the calls; then on_work of the
+ * options is told. Not called in the midst of a frame: what is applied is consistent. */
+void view_ask(struct view *view, struct view_work *work);
 
 /* Holds the store open while rows are read. NULL: it isn't, and view_look says why. */
 struct view_store *view_begin_read(struct view *view);

@@ -9,8 +9,8 @@
 #include "view_stream.h"
 #include "view_tidy.h"
 
-static const char applied[] = "Mapplied", arrivals[] = "Marrivals";
-enum { PLACE_PARTS = 4 };
+static const char applied[] = "Mapplied", arrivals[] = "Marrivals", compared[] = "Mcompared";
+enum { PLACE_PARTS = 4, AHEAD_PARTS = 5 }; /* with one more: of a place that is ahead */
 
 /* ---------------------------------------------------------------- the vector */
 
@@ -43,24 +43,38 @@ uint64_t view_vector_hlc(const struct view_vector *vector)
     return hlc;
 }
 
-void view_vector_store(struct view_store *store, const struct view_vector *vector)
+void view_vector_encode(const struct view_vector *vector, struct buf *out)
 {
-    struct buf row = {0};
     msgpack_packer pk;
-    mp_packer(&pk, &row);
+    mp_packer(&pk, out);
     msgpack_pack_array(&pk, vector->count);
     for (size_t i = 0; i < vector->count; i++) {
         const struct view_place *place = &vector->all[i];
-        msgpack_pack_array(&pk, PLACE_PARTS);
+        msgpack_pack_array(&pk, place->ahead ? AHEAD_PARTS : PLACE_PARTS);
         mp_pack_bin(&pk, slice_of(place->log.bytes, sizeof place->log.bytes));
         msgpack_pack_uint64(&pk, place->lsn);
         msgpack_pack_uint64(&pk, place->hlc);
         msgpack_pack_uint32(&pk, place->checksum);
+        if (place->ahead)
+            msgpack_pack_true(&pk);
     }
-    view_store_put(store, slice_str(applied), buf_slice(&row));
-    row.len = 0;
+}
+
+void view_arrivals_encode(const struct view_vector *vector, struct buf *out)
+{
+    msgpack_packer pk;
+    mp_packer(&pk, out);
     msgpack_pack_uint64(&pk, vector->arrivals);
-    view_store_put(store, slice_str(arrivals), buf_slice(&row));
+}
+
+void view_vector_store(struct view_store *store, const struct view_vector *vector)
+{
+    struct buf row = {0};
+    view_vector_encode(vector, &row);
+    view_store_put(store, view_vector_key(), buf_slice(&row));
+    row.len = 0;
+    view_arrivals_encode(vector, &row);
+    view_store_put(store, view_arrivals_key(), buf_slice(&row));
     buf_free(&row);
 }
 
@@ -69,30 +83,41 @@ static bool decode_place(struct mp *m, struct view_place *out)
     struct slice log;
     uint32_t parts;
     uint64_t checksum;
-    if (!mp_array(m, &parts) || parts != PLACE_PARTS || !mp_bin(m, &log) ||
+    *out = (struct view_place){0};
+    if (!mp_array(m, &parts) || (parts != PLACE_PARTS && parts != AHEAD_PARTS) || !mp_bin(m, &log) ||
         log.len != sizeof out->log.bytes || !mp_uint(m, &out->lsn) || !mp_uint(m, &out->hlc) ||
-        !mp_uint(m, &checksum) || checksum > UINT32_MAX)
+        !mp_uint(m, &checksum) || checksum > UINT32_MAX || (parts == AHEAD_PARTS && !mp_bool(m, &out->ahead)))
         return false;
     memcpy(out->log.bytes, log.data, log.len);
     out->checksum = (uint32_t)checksum;
-    return true;
+    return out->lsn < UINT64_MAX;
 }
 
 bool view_is_vector(struct slice key)
 {
-    return slice_equal(key, slice_str(applied));
+    return slice_equal(key, view_vector_key());
+}
+
+struct slice view_vector_key(void)
+{
+    return slice_str(applied);
+}
+
+struct slice view_arrivals_key(void)
+{
+    return slice_str(arrivals);
 }
 
 bool view_vector_decode(struct slice row, struct view_vector *out)
 {
     struct mp m = mp_of(row);
     uint32_t count;
+    out->count = 0;
     if (!mp_array(&m, &count) || count > VIEW_LOGS_MAX)
         return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (!decode_place(&m, &out->all[i]))
+    for (uint32_t i = 0; i < count; i++, out->count++)
+        if (!decode_place(&m, &out->all[i]) || find(out, out->all[i].log) != NULL)
             return false;
-    out->count = count;
     return mp_at_end(&m);
 }
 
@@ -101,7 +126,7 @@ static enum view_found load_arrivals(struct view_store *store, struct buf *row, 
                                      char error[VIEW_ERROR_MAX])
 {
     row->len = 0;
-    enum view_found found = view_store_get(store, slice_str(arrivals), row, error);
+    enum view_found found = view_store_get(store, view_arrivals_key(), row, error);
     struct mp m = mp_of(buf_slice(row));
     return found == VIEW_FOUND && mp_uint(&m, out) ? VIEW_FOUND : VIEW_FAILED;
 }
@@ -112,7 +137,7 @@ enum view_found view_vector_load(struct view_store *store, struct view_vector *o
     struct buf row = {0};
     out->count = 0;
     out->arrivals = 0;
-    enum view_found found = view_store_get(store, slice_str(applied), &row, error);
+    enum view_found found = view_store_get(store, view_vector_key(), &row, error);
     if (found == VIEW_FOUND && !view_vector_decode(buf_slice(&row), out)) {
         static const char text[] = "the applied version vector is malformed";
         memcpy(error, text, sizeof text);
@@ -122,6 +147,25 @@ enum view_found view_vector_load(struct view_store *store, struct view_vector *o
     }
     buf_free(&row);
     return found;
+}
+
+struct slice view_compared_key(void)
+{
+    return slice_str(compared);
+}
+
+bool view_is_compared(struct view_store *store)
+{
+    struct buf row = {0};
+    char error[VIEW_ERROR_MAX];
+    bool is = view_store_get(store, view_compared_key(), &row, error) == VIEW_FOUND;
+    buf_free(&row);
+    return is;
+}
+
+void view_set_compared(struct view_store *store)
+{
+    view_store_put(store, view_compared_key(), slice_str(""));
 }
 
 /* ---------------------------------------------------------------- entries */
@@ -309,8 +353,7 @@ static bool next_frame(struct slice *frames, struct frame_header *h, struct slic
     return true;
 }
 
-/* NULL: there is no room for one more. */
-static struct view_place *find_or_add(struct view_vector *vector, struct id16 log)
+struct view_place *view_place_add(struct view_vector *vector, struct id16 log)
 {
     struct view_place *place = find(vector, log);
     if (place != NULL || vector->count == VIEW_LOGS_MAX)
@@ -322,7 +365,7 @@ static struct view_place *find_or_add(struct view_vector *vector, struct id16 lo
 
 enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn)
 {
-    struct view_place *place = find_or_add(vector, log);
+    struct view_place *place = view_place_add(vector, log);
     if (place == NULL)
         return SH_OVERLOADED;
     place->lsn = lsn > place->lsn ? lsn : place->lsn;
@@ -332,7 +375,7 @@ enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t ls
 enum sh_error view_apply(struct view_store *store, struct view_vector *vector, struct id16 log,
                          struct slice frames)
 {
-    struct view_place *place = find_or_add(vector, log);
+    struct view_place *place = view_place_add(vector, log);
     struct applying a = {.store = store, .arrivals = vector->arrivals};
     struct frame_header h;
     struct slice body;

@@ -15,6 +15,7 @@ struct view_place {
     uint64_t hlc;      /* of its frame */
     uint32_t checksum; /* of that frame: another chain has another one */
     uint64_t segment;  /* base LSN of the segment that it stands in; 0: not known. Not stored */
+    bool ahead;        /* its rows came with a member's checkpoint: the log here may end earlier, for now */
 };
 
 struct view_vector {
@@ -25,6 +26,8 @@ struct view_vector {
 };
 /* NULL: nothing of that log is applied. */
 const struct view_place *view_place_of(const struct view_vector *vector, struct id16 log);
+/* Makes one where nothing of the log is applied. NULL: there is no room for one more. */
+struct view_place *view_place_add(struct view_vector *vector, struct id16 log);
 bool view_vector_equal(const struct view_vector *a, const struct view_vector *b);
 /* The highest HLC that was applied; 0: none. */
 uint64_t view_vector_hlc(const struct view_vector *vector);
@@ -43,10 +46,24 @@ enum sh_error view_apply(struct view_store *store, struct view_vector *vector, s
 /* Entries up to that LSN are lost, and that was accepted: the log goes on behind them. SH_OVERLOADED as
  * above. */
 enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t lsn);
+/* The bytes of its row. */
+void view_vector_encode(const struct view_vector *vector, struct buf *out);
 /* Whether that row's key is the vector's. */
 bool view_is_vector(struct slice key);
-/* Its row. False: malformed. */
+/* Its row, without arrivals. False: malformed; nothing of it is trusted. */
 bool view_vector_decode(struct slice row, struct view_vector *out);
+/* The key of its row. */
+struct slice view_vector_key(void);
+/* The key and the bytes of the row behind it, which has the arrivals. */
+struct slice view_arrivals_key(void);
+void view_arrivals_encode(const struct view_vector *vector, struct buf *out);
+/* Whether this view, since it was begun, was compared with another member's: perhaps that had entries of logs
+ * that are nowhere any more. */
+bool view_is_compared(struct view_store *store);
+/* The key of the row that says so; behind those two. */
+struct slice view_compared_key(void);
+/* Gathers that; then view_store_write. */
+void view_set_compared(struct view_store *store);
 /* Gathers the vector itself; then view_store_write. */
 void view_vector_store(struct view_store *store, const struct view_vector *vector);
 

@@ -70,7 +70,8 @@ static bool merge_values(const struct slice *existing, const struct slice *chang
             continue;
         if (!view_value_decode(*next, &other))
             return false;
-        if (winner.data == NULL || view_version_compare(&other.version, &best.version) > 0) {
+        int order = winner.data == NULL ? 1 : view_version_compare(&other.version, &best.version);
+        if (order > 0 || (order == 0 && other.deleted && !best.deleted)) {
             winner = *next;
             best = other;
         }

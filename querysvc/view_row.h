@@ -20,7 +20,8 @@ enum view_kind {
     VIEW_TIDY = 'T',    /* a value that is to go one day (view_tidy.h) */
 };
 
-/* ---- a key's value: the put or delete with the highest version wins ---- */
+/* ---- a key's value: the put or delete with the highest version wins; of one version, the tombstone: a view
+ * that was merged in (view_merge_in.h) has shown that it is gone ---- */
 
 /* Where it was written; ordered by HLC, then log, then LSN. */
 struct view_version {

@@ -1,10 +1,9 @@
 /* RocksDB, set up to be small. Nothing here is fatal: whoever owns the store closes it after a failure. */
-#include "view_store.h"
+#include "view_store_parts.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <ftw.h>
-#include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,20 +14,6 @@ enum { CHANGES = 1024 };
 enum { BITS_A_KEY = 10, BLOCK_BYTES = 4096, OPEN_FILES = 256, BACKGROUND_JOBS = 2, LOG_FILES = 2 };
 /* So small that a compaction fits into VIEW_ROOM_BYTES beside a flush. */
 enum { FILE_BYTES = 8 << 20, LEVEL_BYTES = 32 << 20, COMPACTION_BYTES = 40 << 20 };
-
-struct view_store {
-    rocksdb_t *db;
-    rocksdb_options_t *options;
-    rocksdb_cache_t *cache;
-    rocksdb_readoptions_t *read;
-    rocksdb_writeoptions_t *write;
-    rocksdb_flushoptions_t *flush;
-    rocksdb_writebatch_t *batch;
-    rocksdb_column_family_handle_t *family; /* the only one */
-    struct buf changed;                     /* keys and changes that are not in the batch yet, */
-    struct change *changes;                 /* in the order of their coming */
-    size_t change_count, change_room;
-};
 
 /* Of what is gathered: where it lies in `changed`, the key first. */
 struct change {
@@ -43,8 +28,7 @@ struct view_scan {
     bool begun;
 };
 
-/* Takes RocksDB's message; true: there was none. */
-static bool went_well(char *message, char error[VIEW_ERROR_MAX])
+bool view_store_went_well(char *message, char error[VIEW_ERROR_MAX])
 {
     error[0] = 0;
     if (message == NULL)
@@ -178,13 +162,11 @@ static bool remove_all(const char *dir)
     return nftw(dir, remove_one, DESCRIPTORS, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT;
 }
 
-struct view_store *view_store_open(const char *dir, const struct view_store_options *o,
-                                   char error[VIEW_ERROR_MAX])
+static struct view_store *open_at(const char *dir, const struct view_store_options *o, bool read_only,
+                                  char error[VIEW_ERROR_MAX])
 {
     struct view_store *s = xcalloc(1, sizeof *s);
-    char *message = NULL, gone[PATH_MAX];
-    name_gone(dir, gone);
-    remove_all(gone); /* of a removal that was not finished; if it cannot be, it only takes room */
+    char *message = NULL;
     set_options(s, o);
     s->read = rocksdb_readoptions_create();
     s->write = rocksdb_writeoptions_create();
@@ -193,11 +175,42 @@ struct view_store *view_store_open(const char *dir, const struct view_store_opti
     s->batch = rocksdb_writebatch_create();
     const char *const names[] = {"default"};
     const rocksdb_options_t *const options[] = {s->options};
-    s->db = rocksdb_open_column_families(s->options, dir, 1, names, options, &s->family, &message);
-    if (went_well(message, error))
+    if (read_only)
+        s->db = rocksdb_open_for_read_only_column_families(s->options, dir, 1, names, options, &s->family, 0,
+                                                           &message);
+    else
+        s->db = rocksdb_open_column_families(s->options, dir, 1, names, options, &s->family, &message);
+    if (view_store_went_well(message, error))
         return s;
     view_store_close(s);
     return NULL;
+}
+
+struct view_store *view_store_open(const char *dir, const struct view_store_options *o,
+                                   char error[VIEW_ERROR_MAX])
+{
+    char gone[PATH_MAX];
+    name_gone(dir, gone);
+    remove_all(gone); /* of a removal that was not finished; if it cannot be, it only takes room */
+    return open_at(dir, o, false, error);
+}
+
+struct view_store *view_store_open_copy(const char *dir, const struct view_store_options *o,
+                                        char error[VIEW_ERROR_MAX])
+{
+    return open_at(dir, o, true, error);
+}
+
+bool view_store_copy(struct view_store *s, const char *dir, char error[VIEW_ERROR_MAX])
+{
+    char *message = NULL;
+    rocksdb_checkpoint_t *copy = rocksdb_checkpoint_object_create(s->db, &message);
+    if (!view_store_went_well(message, error))
+        return false;
+    message = NULL;
+    rocksdb_checkpoint_create(copy, dir, 0, &message);
+    rocksdb_checkpoint_object_destroy(copy);
+    return view_store_went_well(message, error);
 }
 
 void view_store_close(struct view_store *s)
@@ -293,7 +306,7 @@ void view_store_compact(struct view_store *s)
 {
     char *message = NULL, error[VIEW_ERROR_MAX];
     rocksdb_suggest_compact_range(s->db, "", 0, "ÿ", 1, &message);
-    went_well(message, error); /* it was a suggestion */
+    view_store_went_well(message, error); /* it was a suggestion */
 }
 
 bool view_store_is_layered(struct view_store *s)
@@ -325,7 +338,7 @@ bool view_store_write(struct view_store *s, char error[VIEW_ERROR_MAX])
     batch_changes(s);
     rocksdb_write(s->db, s->write, s->batch, &message);
     rocksdb_writebatch_clear(s->batch);
-    return went_well(message, error);
+    return view_store_went_well(message, error);
 }
 
 void view_store_forget(struct view_store *s)
@@ -338,7 +351,7 @@ bool view_store_flush(struct view_store *s, char error[VIEW_ERROR_MAX])
 {
     char *message = NULL;
     rocksdb_flush(s->db, s->flush, &message);
-    return went_well(message, error);
+    return view_store_went_well(message, error);
 }
 
 /* ---------------------------------------------------------------- reading */
@@ -350,7 +363,7 @@ enum view_found view_store_get(struct view_store *s, struct slice key, struct bu
     size_t len;
     rocksdb_pinnableslice_t *row =
         rocksdb_get_pinned(s->db, s->read, (const char *)key.data, key.len, &message);
-    if (!went_well(message, error))
+    if (!view_store_went_well(message, error))
         return VIEW_FAILED;
     if (row == NULL)
         return VIEW_NOT_FOUND;
@@ -377,7 +390,7 @@ static bool all_went_well(char **messages, size_t count, char error[VIEW_ERROR_M
     bool good = true;
     error[0] = 0;
     for (size_t i = 0; i < count; i++)
-        good = went_well(messages[i], good ? error : other) && good;
+        good = view_store_went_well(messages[i], good ? error : other) && good;
     return good;
 }
 
@@ -459,7 +472,7 @@ static bool here(struct view_scan *scan, struct slice *key, struct slice *row, c
     scan->begun = true;
     if (!rocksdb_iter_valid(scan->rows)) {
         rocksdb_iter_get_error(scan->rows, &message);
-        went_well(message, error);
+        view_store_went_well(message, error);
         return false;
     }
     const char *bytes = rocksdb_iter_key(scan->rows, &len);
@@ -506,6 +519,14 @@ void view_scan_close(struct view_scan *scan)
     buf_free(&scan->from);
     buf_free(&scan->to);
     free(scan);
+}
+
+void view_behind(struct slice key, struct buf *out)
+{
+    static const uint8_t least = 0;
+    buf_append(out, key.data, key.len);
+    if (key.len > 0)
+        buf_append(out, &least, 1);
 }
 
 void view_prefix_end(struct slice prefix, struct buf *out)

@@ -30,6 +30,12 @@ void view_store_close(struct view_store *store);
 /* Nothing is written, nor freed: before the end of the process, when there is no room. */
 void view_store_abandon(struct view_store *store);
 
+/* A second view of what is readable now, vector and all, on disk when this returns true: links to the same
+ * files, in a folder that isn't there yet (the one above it is). Any thread, while the store is held open. */
+bool view_store_copy(struct view_store *store, const char *dir, char error[VIEW_ERROR_MAX]);
+/* Only to be read. NULL: error says why. */
+struct view_store *view_store_open_copy(const char *dir, const struct view_store_options *options,
+                                        char error[VIEW_ERROR_MAX]);
 /* Removes the folder, which nobody has open; a kill leaves all of it, or none. */
 bool view_store_remove(const char *dir, char error[VIEW_ERROR_MAX]);
 
@@ -100,6 +106,8 @@ bool view_scan_seek_back(struct view_scan *scan, struct slice key, struct slice 
 bool view_scan_back(struct view_scan *scan, struct slice *key, struct slice *row, char error[VIEW_ERROR_MAX]);
 void view_scan_close(struct view_scan *scan);
 
+/* The first key behind `key`; empty: the first one of all, which is empty. */
+void view_behind(struct slice key, struct buf *out);
 /* The first key behind all that begin with `prefix`; empty: there is none. */
 void view_prefix_end(struct slice prefix, struct buf *out);
 

@@ -39,15 +39,30 @@ void view_run_key(struct slice stream, struct id16 log, uint64_t lsn, struct buf
     buf_append(out, number, sizeof number);
 }
 
+static uint64_t lsn_of(struct slice key)
+{
+    uint64_t lsn = 0;
+    for (unsigned i = 0; i < LSN_BYTES; i++)
+        lsn = lsn << 8 | key.data[key.len - LSN_BYTES + i];
+    return lsn;
+}
+
 bool view_run_key_is(struct slice key, struct slice stream, struct id16 log, uint64_t *lsn)
 {
     if (key.len != 2 + stream.len + LOG_BYTES + LSN_BYTES || key.data[0] != KIND_RUN ||
         key.data[1] != stream.len || !slice_equal(slice_of(key.data + 2, stream.len), stream) ||
         memcmp(key.data + 2 + stream.len, log.bytes, LOG_BYTES) != 0)
         return false;
-    *lsn = 0;
-    for (unsigned i = 0; i < LSN_BYTES; i++)
-        *lsn = *lsn << 8 | key.data[key.len - LSN_BYTES + i];
+    *lsn = lsn_of(key);
+    return true;
+}
+
+bool view_run_key_decode(struct slice key, struct id16 *log, uint64_t *lsn)
+{
+    if (key.len < 2 || key.data[0] != KIND_RUN || key.len != (size_t)2 + key.data[1] + LOG_BYTES + LSN_BYTES)
+        return false;
+    memcpy(log->bytes, key.data + 2 + key.data[1], LOG_BYTES);
+    *lsn = lsn_of(key);
     return true;
 }
 

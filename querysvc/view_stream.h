@@ -25,6 +25,8 @@ struct view_run {
 void view_run_key(struct slice stream, struct id16 log, uint64_t lsn, struct buf *out);
 /* Whether the key is of that stream and log; lsn: the one in it. */
 bool view_run_key_is(struct slice key, struct slice stream, struct id16 log, uint64_t *lsn);
+/* What any such key says. False: it is none. */
+bool view_run_key_decode(struct slice key, struct id16 *log, uint64_t *lsn);
 /* Appends the row; lsn is not in it. */
 void view_run_encode(const struct view_run *run, struct buf *out);
 /* Leaves lsn as it is. False: no run. */

@@ -46,6 +46,12 @@ int repl_member_of(const struct repl_core *core, struct slice id)
     return -1;
 }
 
+const struct repl_member *repl_core_member(const struct repl_core *core, struct slice id)
+{
+    int member = repl_member_of(core, id);
+    return member >= 0 ? &core->members[member] : NULL;
+}
+
 int repl_origin(const struct repl_core *core, struct id16 log)
 {
     for (size_t i = 0; i < core->member_count; i++)

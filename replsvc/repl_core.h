@@ -61,6 +61,13 @@ struct repl_member {
 void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl_member *members,
                        size_t count);
 
+/* Whether who sends this is a member of the group, with that log. False: counted, and REPL_REFUSE answers the
+ * token. */
+bool repl_core_may_ask(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                       struct id16 from);
+/* NULL: nobody of that id is one. Until the next call. */
+const struct repl_member *repl_core_member(const struct repl_core *core, struct slice id);
+
 /* Before repl_core_members: whether this node is a member, and all others of its group are among them. Until
  * then no log is closed. */
 void repl_core_standing(struct repl_core *core, bool is_certain);

@@ -1,6 +1,6 @@
 /* replsvc's own link: who follows what. */
 #include "log.h"
-#include "repl_shell.h"
+#include "repl_view.h"
 
 static void pack_counters(const struct repl_service *r, struct buf *out)
 {
@@ -52,6 +52,8 @@ static void on_request(void *arg, const struct link_request *request)
                                       .text = slice_str("replsvc does not know this type of message")};
     if (request->type == MSG_replicas)
         on_replicas(r, request->token);
+    else if (request->type == MSG_checkpoint)
+        repl_view_ask(r, request);
     else
         link_server_refuse(r->link, request->token, &refusal);
 }

@@ -94,6 +94,12 @@ static int asker_of(struct repl_core *core, int64_t now_ns, uint64_t token, stru
     return -1;
 }
 
+bool repl_core_may_ask(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
+                       struct id16 from)
+{
+    return asker_of(core, now_ns, token, sender, from) >= 0;
+}
+
 void repl_core_asked_digests(struct repl_core *core, int64_t now_ns, uint64_t token, struct slice sender,
                              const struct msg_digests *digests)
 {

@@ -7,8 +7,9 @@
 
 #include "log.h"
 #include "repl_shell.h"
+#include "repl_view.h"
 
-enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 4096, CONTEXTS = 192, POSITION_MAX = 4096 };
+enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 8192, CONTEXTS = 192, POSITION_MAX = 4096 };
 /* An asking end has one request under way on each of its connections (repl_fetcher.c). */
 enum { CONTEXTS_EACH = 8 };
 
@@ -41,11 +42,14 @@ static bool take_request(struct repl_service *r, uint64_t token, const struct ms
     union {
         struct msg_fetch fetch;
         struct msg_digests digests;
+        struct msg_checkpoint checkpoint;
     } m;
-    if ((envelope->type != MSG_fetch && envelope->type != MSG_digests) ||
+    if ((envelope->type != MSG_fetch && envelope->type != MSG_digests && envelope->type != MSG_checkpoint) ||
         msg_decode(envelope->type, envelope->body, &m) != SH_OK)
         return false;
-    if (envelope->type == MSG_fetch)
+    if (envelope->type == MSG_checkpoint)
+        repl_view_asked(r, token, envelope->sender, &m.checkpoint);
+    else if (envelope->type == MSG_fetch)
         repl_core_asked(r->core, clock_mono_ns(), token, envelope->sender, &m.fetch);
     else
         repl_core_asked_digests(r->core, clock_mono_ns(), token, envelope->sender, &m.digests);
@@ -309,6 +313,7 @@ static enum service_exit start(struct repl_service *r)
     r->core = repl_core_open(&options);
     open_turns(r); /* before the server: its hook is to run before the one that sends answers */
     open_peers(r);
+    repl_view_open(r);
     if (repl_wal_open(r) != SH_OK || repl_members_open(r) != SH_OK)
         return EXIT_CONFIG;
     code = open_ports(r);
@@ -342,6 +347,7 @@ void repl_close(struct service *service)
     if (r->positions_in != NULL)
         pipeline_in_close(r->positions_in);
     repl_link_close(r);
+    repl_view_close(r);
     repl_members_close(r);
     repl_wal_close(r);
     if (r->fetcher != NULL)

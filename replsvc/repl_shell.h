@@ -10,7 +10,8 @@
  *   repl_damage.c   what walsvc says of damage
  *   repl_closed.c   what walsvc is told, and says, of closed logs
  *   repl_members.c  the link to membersvc: who is in the group
- *   repl_link.c     its own link: replicas */
+ *   repl_view.c     checkpoints of the view, passed on
+ *   repl_link.c     its own link: replicas, and what querysvc asks members */
 #ifndef REPL_SHELL_H
 #define REPL_SHELL_H
 
@@ -46,6 +47,8 @@ struct repl_store_out {
     size_t bytes;
     struct repl_fetched *fetched;
 };
+
+struct repl_view;
 
 struct repl_service {
     struct service *service;
@@ -89,6 +92,8 @@ struct repl_service {
     uint64_t next_event;
     struct buf nodes_told; /* the last answer's nodes, once the node belongs to a cluster */
     struct loop_timer nodes_timer;
+
+    struct repl_view *view;
 
     struct link_server *link;
     char link_endpoint[LINK_ENDPOINT_MAX], wal_endpoint[LINK_ENDPOINT_MAX],
