@@ -223,8 +223,8 @@ static void test_entries_of_other_kinds_are_passed_over(void **state)
          .key = slice_str("k"),
          .value = slice_str("\x90"),
          .epoch = 1,
-         .ttl_ms = 1,
-         .owner = log_of(1)},
+         .owner = log_of(1),
+         .ttl_ms = 1},
         put("k", "v"),
     };
     append(0, 10, entries, 4);
