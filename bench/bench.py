@@ -135,10 +135,34 @@ def measure(plan, report):
     return result
 
 
+class Child(subprocess.Popen):
+    """SIGTERM in the middle of its start ends the driver only when there is somebody to kill."""
+    starting = stopped = False
+
+    def __init__(self, *args, **options):
+        Child.starting = True
+        try:
+            super().__init__(*args, **options)
+        finally:
+            Child.starting = False
+        if Child.stopped:
+            self.kill()
+            self.wait()
+            sys.exit(1)
+
+
+def on_term(*_):
+    if Child.starting:
+        Child.stopped = True
+    else:
+        sys.exit(1)
+
+
 def main():
     plan = parse(sys.argv[1:])
     report = Report(sys.stderr if plan.json == "-" else sys.stdout)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    subprocess.Popen = Child  # subprocess.run's, too
+    signal.signal(signal.SIGTERM, on_term)
     try:
         if any(name.startswith("redis") for name in plan.works):
             need_programs()
