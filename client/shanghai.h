@@ -114,9 +114,9 @@ enum sh_error sh_append(struct sh_client *client, const struct sh_entry *entries
  * refused there with SH_BAD_REQUEST or SH_OVERLOADED, and sh_close and sh_read_close are not allowed. Waits
  * only while queue_bytes is used up, and with a key or a stream until the first node was met, since that one
  * tells which groups there are (SH_TIMEOUT after timeout_ms). With an error returned nothing is appended
- * and fn is not called: these three and SH_TOO_LARGE. Entries are copied. Calls made by one thread, with the
- * same `ack`, are appended in their order, as far as they belong to one group; those of the empty stream
- * among themselves. */
+ * and fn is not called: these three, SH_UNAVAILABLE (the client is being closed) and SH_TOO_LARGE. Entries
+ * are copied. Calls made by one thread, with the same `ack`, are appended in their order, as far as they
+ * belong to one group; those of the empty stream among themselves. */
 typedef void sh_append_fn(void *arg, enum sh_error error, const struct sh_append_result *result);
 enum sh_error sh_append_async(struct sh_client *client, const struct sh_entry *entries, uint32_t count,
                               enum sh_ack ack, sh_append_fn *fn, void *arg);

@@ -64,6 +64,8 @@ static enum sh_error wait_for_room(struct sh_client *c, size_t bytes, int64_t de
 {
     struct shc_queue *q = &c->queue;
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
+    if (q->closed)
+        return refuse(SH_UNAVAILABLE, "the client is being closed; not appended");
     while (q->bytes > 0 && q->bytes + bytes > c->options.queue_bytes) {
         if (shc_on_own_thread(c))
             return refuse(SH_OVERLOADED, "the client's queue is full, and a callback cannot wait for room");

@@ -170,7 +170,8 @@ struct shc_queue {
     size_t bytes;
     uint32_t room_waiters, flush_waiters;
     pthread_cond_t room, answered;
-    bool woken; /* wake is on its way */
+    bool closed; /* nothing more is taken */
+    bool woken;  /* wake is on its way */
     struct shc_mail wake;
 };
 

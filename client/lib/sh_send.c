@@ -478,6 +478,9 @@ void shc_send_close(struct sh_client *c)
     loop_timer_cancel(c->loop, &s->tick);
     if (s->link != NULL)
         link_client_close(s->link);
+    pthread_mutex_lock(&c->queue.lock);
+    c->queue.closed = true; /* a callback may append again */
+    pthread_mutex_unlock(&c->queue.lock);
     while ((b = c->queue.head) != NULL) {
         shc_batch_close(&c->queue, b);
         shc_finish(c, b, SH_UNAVAILABLE, "the client was closed");

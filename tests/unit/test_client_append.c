@@ -252,6 +252,39 @@ static void test_each_of_many_callers_gets_its_own_lsn(void **state)
     node_stop(n);
 }
 
+struct again {
+    struct sh_client *client;
+    unsigned called;
+    enum sh_error first, second;
+};
+
+static void append_again(void *arg, enum sh_error error, const struct sh_append_result *result)
+{
+    struct again *a = arg;
+    const struct sh_entry entry = {.payload = "again", .payload_bytes = 5};
+    (void)result;
+    a->called++;
+    a->first = error;
+    a->second = sh_append_async(a->client, &entry, 1, SH_ACK_LOCAL, append_again, a);
+}
+
+static void test_a_callback_during_the_close_appends_nothing_more(void **state)
+{
+    (void)state;
+    const char *const nobody[] = {"ipc:///nonexistent/query"};
+    struct sh_options options = sh_default_options();
+    const struct sh_entry entry = {.payload = "first", .payload_bytes = 5};
+    struct again a = {0};
+    options.endpoints = nobody;
+    options.endpoint_count = 1;
+    assert_int_equal(sh_open(&options, &a.client), SH_OK);
+    assert_int_equal(sh_append_async(a.client, &entry, 1, SH_ACK_LOCAL, append_again, &a), SH_OK);
+    sh_close(a.client);
+    assert_int_equal(a.called, 1);
+    assert_int_equal(a.first, SH_UNAVAILABLE);
+    assert_int_equal(a.second, SH_UNAVAILABLE);
+}
+
 /* Each answer leaves fewer who come back: the others' entries must not wait for those. */
 static void test_nobody_waits_for_callers_who_stay_away(void **state)
 {
@@ -586,6 +619,7 @@ int main(void)
         cmocka_unit_test(test_a_disk_that_stays_full_is_told),
         cmocka_unit_test(test_a_forgotten_producer_starts_anew_unseen),
         cmocka_unit_test(test_expired_after_an_unknown_outcome_is_told),
+        cmocka_unit_test(test_a_callback_during_the_close_appends_nothing_more),
         cmocka_unit_test(test_bad_entries_are_refused_before_they_spoil_anything),
         cmocka_unit_test(test_too_large_for_the_node_before_it_is_known),
     };
