@@ -50,7 +50,7 @@ static enum sh_error slow_next(struct mp *m, struct entry *out)
     return utf8_valid(out->stream) && mp_bin(m, &out->value) ? SH_OK : SH_BAD_REQUEST;
 }
 
-static enum sh_error both_ways(struct mp *m)
+static enum sh_error both_ways(struct mp *m, bool is_first)
 {
     struct mp c = *m;
     struct entry quick, slow;
@@ -59,7 +59,7 @@ static enum sh_error both_ways(struct mp *m)
     assert(error != SH_OK ||
            (m->at == c.at && quick.kind == slow.kind && slice_equal(quick.stream, slow.stream) &&
             slice_equal(quick.value, slow.value)));
-    return error;
+    return error == SH_OK && quick.kind == ENTRY_AFTER && !is_first ? SH_BAD_REQUEST : error;
 }
 
 /* The quick walk of entries_check and the cursor's must agree on every input. */
@@ -74,7 +74,7 @@ static void try_entries(struct slice body)
     else if (again > ENTRIES_MAX)
         slow = SH_TOO_LARGE;
     for (uint32_t i = 0; slow == SH_OK && i < again; i++)
-        slow = both_ways(&m);
+        slow = both_ways(&m, i == 0);
     if (slow == SH_OK && !mp_at_end(&m))
         slow = SH_BAD_REQUEST;
     assert(error == slow && (error != SH_OK || count == again));

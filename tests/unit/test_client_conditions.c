@@ -261,7 +261,7 @@ static void test_what_a_session_saw_elsewhere_is_named_before_its_entries(void *
     struct sh_append_result result;
     struct sh_client *c;
     char expected[64];
-    open_all(nodes, 2, 10000, 4, &c);
+    open_all(nodes, 2, 30000, 4, &c);
     write_one(c, session, false, &result);
     assert_string_equal(after_of(a, 0), "");
     assert_int_equal(result.first_lsn, 1);

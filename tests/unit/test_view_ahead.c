@@ -127,7 +127,9 @@ static void wait_applied(uint64_t lsn)
 static void do_nothing(struct view_work *work, struct view_access *access)
 {
     (void)access;
+    pthread_mutex_lock(&lock);
     *(bool *)work->arg = true;
+    pthread_mutex_unlock(&lock);
 }
 
 static void wait_step(void)
