@@ -166,11 +166,12 @@ void query_view_refuse_older(struct query *q, struct link_token token, const cha
         query_refuse(q, token, SH_UNAVAILABLE, "the view is being made again", 0);
 }
 
-/* Keys that are looked up at once, counter and value of each. */
+/* Keys that are looked up at once: the value of each and, where there are any at all, the counter. */
 struct lookup {
     struct slice keys[LOOKUP_KEYS];
     struct view_rows rows;
     size_t count;
+    size_t stride; /* rows of a key: the value's, and the counter's with 2 */
 };
 
 /* The next ones of a request. SH_BAD_REQUEST, SH_TOO_LARGE: a key's bytes are not a key. */
@@ -190,29 +191,29 @@ static enum sh_error next_lookup(struct mp *keys, size_t count, struct lookup *l
 static bool find_rows(struct query_view *qv, struct view_store *store, struct lookup *lookup,
                       char error[VIEW_ERROR_MAX])
 {
-    static const uint8_t kinds[] = {VIEW_COUNTER, VIEW_KEY};
-    struct slice names[2 * LOOKUP_KEYS];
-    size_t bytes = 0;
+    static const uint8_t kinds[] = {VIEW_KEY, VIEW_COUNTER};
+    struct slice names[VIEW_ROWS_MAX];
+    size_t bytes = 0, stride = lookup->stride;
     for (size_t i = 0; i < lookup->count; i++)
-        bytes += 2 * (lookup->keys[i].len + 1);
+        bytes += stride * (lookup->keys[i].len + 1);
     qv->key.len = 0;
     buf_reserve(&qv->key, bytes); /* so that it stays where it is */
-    for (size_t i = 0; i < 2 * lookup->count; i++) {
-        const struct slice *key = &lookup->keys[i / 2];
+    for (size_t i = 0; i < stride * lookup->count; i++) {
+        const struct slice *key = &lookup->keys[i / stride];
         names[i] = slice_of(qv->key.data + qv->key.len, key->len + 1);
-        buf_append(&qv->key, &kinds[i % 2], 1);
+        buf_append(&qv->key, &kinds[i % stride], 1);
         buf_append(&qv->key, key->data, key->len);
     }
-    return view_store_get_many(store, names, 2 * lookup->count, &lookup->rows, error);
+    return view_store_get_many(store, names, stride * lookup->count, &lookup->rows, error);
 }
 
 static bool take_row(const struct lookup *lookup, size_t i, struct key_row *out, uint64_t *hlc)
 {
     struct slice row;
     *out = (struct key_row){0};
-    if (view_rows_at(&lookup->rows, 2 * i, &row))
+    if (lookup->stride > 1 && view_rows_at(&lookup->rows, i * lookup->stride + 1, &row))
         out->has_counter = view_counter_total(row, &out->counter);
-    return !view_rows_at(&lookup->rows, 2 * i + 1, &row) || take_value(row, out, hlc);
+    return !view_rows_at(&lookup->rows, i * lookup->stride, &row) || take_value(row, out, hlc);
 }
 
 /* Ends early when there are many bytes; returns how many rows it has packed. */
@@ -245,14 +246,21 @@ static enum sh_error get_rows(struct query_view *qv, struct view_store *store, s
     enum sh_error e = SH_OK;
     while (e == SH_OK && done < count && packed.len < ANSWER_MAX) {
         size_t before = packed.len;
+        struct mp again = *keys;
+        lookup.stride = view_store_has_counters(store) ? 2 : 1;
         e = next_lookup(keys, count - done < most ? count - done : most, &lookup);
         if (e != SH_OK)
             break;
-        if (find_rows(qv, store, &lookup, error))
+        bool found = find_rows(qv, store, &lookup, error);
+        bool is_late =
+            lookup.stride == 1 && view_store_has_counters(store); /* the first ones came meanwhile */
+        if (found && !is_late)
             done += pack_rows(&lookup, &packed, &qv->hlc, error);
         view_rows_free(&lookup.rows);
         e = error[0] != 0 ? SH_INTERNAL : SH_OK;
         most = packed.len - before > LARGE_BYTES ? 1 : LOOKUP_KEYS;
+        if (is_late)
+            *keys = again;
     }
     qv->rows.len = 0;
     mp_packer(&pk, &qv->rows);

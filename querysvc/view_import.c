@@ -191,6 +191,7 @@ static bool take_files(struct view_import *import, struct view_store *store, cha
         path_of(import, i, path);
         paths[i] = xstrdup(path);
     }
+    atomic_store(&store->counters, true); /* some of it may be */
     rocksdb_ingest_external_file(store->db, (const char *const *)paths, import->files, options, &message);
     rocksdb_ingestexternalfileoptions_destroy(options);
     for (unsigned i = 0; i < import->files; i++)

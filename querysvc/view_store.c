@@ -162,6 +162,17 @@ static bool remove_all(const char *dir)
     return nftw(dir, remove_one, DESCRIPTORS, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT;
 }
 
+static bool find_counter(struct view_store *s, char error[VIEW_ERROR_MAX])
+{
+    static const uint8_t first[] = {VIEW_COUNTER}, behind[] = {VIEW_COUNTER + 1};
+    struct slice key, row;
+    struct view_scan *scan =
+        view_scan_open(s, slice_of(first, sizeof first), slice_of(behind, sizeof behind));
+    bool found = view_scan_next(scan, &key, &row, error);
+    view_scan_close(scan);
+    return found;
+}
+
 static struct view_store *open_at(const char *dir, const struct view_store_options *o, bool read_only,
                                   char error[VIEW_ERROR_MAX])
 {
@@ -180,7 +191,10 @@ static struct view_store *open_at(const char *dir, const struct view_store_optio
                                                            &message);
     else
         s->db = rocksdb_open_column_families(s->options, dir, 1, names, options, &s->family, &message);
-    if (view_store_went_well(message, error))
+    bool good = view_store_went_well(message, error);
+    if (good)
+        atomic_init(&s->counters, find_counter(s, error));
+    if (good && error[0] == 0)
         return s;
     view_store_close(s);
     return NULL;
@@ -258,10 +272,17 @@ void view_store_change(struct view_store *s, struct slice key, struct slice chan
         s->change_room = s->change_room > 0 ? 2 * s->change_room : CHANGES;
         s->changes = xrealloc(s->changes, s->change_room * sizeof *s->changes);
     }
+    if (key.data[0] == VIEW_COUNTER)
+        atomic_store(&s->counters, true);
     s->changes[s->change_count++] =
         (struct change){.at = s->changed.len, .key_len = key.len, .len = change.len};
     buf_append(&s->changed, key.data, key.len);
     buf_append(&s->changed, change.data, change.len);
+}
+
+bool view_store_has_counters(const struct view_store *s)
+{
+    return atomic_load(&s->counters);
 }
 
 /* By their keys; those of one key stay in the order of their coming. */

@@ -61,6 +61,9 @@ uint64_t view_store_rows(struct view_store *store);
 bool view_store_flush(struct view_store *store, char error[VIEW_ERROR_MAX]);
 
 /* ---- reading ---- */
+/* False: none was readable when this was called, so no key need be looked up for one. */
+bool view_store_has_counters(const struct view_store *store);
+
 enum view_found { VIEW_FOUND, VIEW_NOT_FOUND, VIEW_FAILED };
 /* Appends the row to out. */
 enum view_found view_store_get(struct view_store *store, struct slice key, struct buf *out,

@@ -3,6 +3,7 @@
 #define QUERYSVC_VIEW_STORE_PARTS_H
 
 #include <rocksdb/c.h>
+#include <stdatomic.h>
 
 #include "view_store.h"
 
@@ -19,6 +20,7 @@ struct view_store {
     struct buf changed;                     /* keys and changes that are not in the batch yet, */
     struct change *changes;                 /* in the order of their coming; view_store.c's own */
     size_t change_count, change_room;
+    atomic_bool counters; /* there may be some; set before the first one becomes readable */
 };
 
 /* Takes RocksDB's message; true: there was none. */

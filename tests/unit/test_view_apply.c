@@ -323,6 +323,26 @@ static void test_all_of_it_is_there_after_a_clean_end(void **state)
     buf_free(&frames);
 }
 
+static void test_whether_there_are_counters_is_known(void **state)
+{
+    (void)state;
+    struct buf frames = {0};
+    put_frame(&frames, 1, 1, "k", "v");
+    apply(3, &frames);
+    assert_false(view_store_has_counters(store));
+    view_store_close(store);
+    open_view();
+    assert_false(view_store_has_counters(store));
+    frames.len = 0;
+    add_frame(&frames, 2, "n", 7);
+    apply(3, &frames);
+    assert_true(view_store_has_counters(store));
+    view_store_close(store);
+    open_view();
+    assert_true(view_store_has_counters(store));
+    buf_free(&frames);
+}
+
 /* Writes frames in a process that is killed, some of them behind the last flush. (Another program: the
  * database's threads do not survive a fork.) */
 static void write_and_die(uint64_t first, uint64_t flushed, uint64_t last)
@@ -506,6 +526,7 @@ int main(int argc, char **argv)
         TEST(test_a_gap_is_refused),
         TEST(test_an_unknown_kind_stops_the_log_before_its_frame),
         TEST(test_there_is_a_limit_to_logs),
+        TEST(test_whether_there_are_counters_is_known),
         TEST(test_all_of_it_is_there_after_a_clean_end),
         TEST(test_a_kill_takes_rows_and_vector_together),
         TEST(test_a_scan_goes_over_the_keys_in_order),
