@@ -53,10 +53,12 @@ struct view {
     int64_t trimmed_ns;         /* when it was last looked what is trimmed */
     bool is_told;               /* which logs there are */
     int64_t flushed_ns, closed_ns;
-    uint64_t opened;          /* how often */
-    int64_t tidy_again_ns;    /* not before that: a row that is made ready may be of what was deleted since */
-    bool caught_up, compared; /* as in view_state */
-    int64_t paused_ns;        /* since the disk is nearly full; 0: it isn't */
+    uint64_t opened;       /* how often */
+    int64_t tidy_again_ns; /* not before that: a row that is made ready may be of what was deleted since */
+    struct view_vector awaited; /* up to there entries come as rows, until: */
+    int64_t awaited_ns;
+    bool caught_up, compared;   /* as in view_state */
+    int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     struct buf frames;
     struct view_tidying tidying;
@@ -69,7 +71,7 @@ struct view {
     struct view_log told[VIEW_LOGS_MAX];
     size_t told_count;
     bool news, stop;
-    bool flush_asked;
+    bool flush_asked, import_over;
     struct view_group told_group;
     bool group_told;
     struct view_work *works; /* that are asked for */
@@ -243,6 +245,7 @@ static bool open_store(struct view *v)
     for (size_t i = 0; i < v->count; i++)
         v->all[i].looked_end = 0;
     v->opened++;
+    v->awaited.count = 0;
     v->caught_up = false;
     v->compared = view_is_compared(store);
     set_store(v, store);
@@ -463,9 +466,19 @@ static bool is_waiting(struct view *v, struct followed *f, int64_t now_ns)
     return state == VIEW_GATE_WAITS;
 }
 
+/* Whether its next entry is in rows that are on their way, and were compared with those that are here: a key
+ * that was deleted there, and that it put, would stay. */
+static bool is_awaited(const struct view *v, const struct followed *f, int64_t now_ns)
+{
+    const struct view_place *until = view_place_of(&v->awaited, f->log.log),
+                            *place = view_place_of(&v->applied, f->log.log);
+    return until != NULL && now_ns < v->awaited_ns && (place != NULL ? place->lsn : 0) < until->lsn;
+}
+
 static bool has_work(struct view *v, struct followed *f, int64_t now_ns)
 {
-    return !is_waiting(v, f, now_ns) && is_behind(v, f) && (f->stopped == SH_OK || now_ns >= f->again_ns);
+    return !is_awaited(v, f, now_ns) && !is_waiting(v, f, now_ns) && is_behind(v, f) &&
+           (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
 
 /* All entries are applied; whether there may be clock frames behind the last one. */
@@ -553,6 +566,9 @@ static void take_told(struct view *v)
     if (v->group_told)
         view_tidying_take_group(&v->tidying, &v->told_group);
     v->group_told = false;
+    if (v->import_over)
+        v->awaited.count = 0;
+    v->import_over = false;
     pthread_mutex_unlock(&v->lock);
     for (size_t i = 0; i < v->count;) {
         size_t k = 0;
@@ -621,6 +637,7 @@ static void go_on_behind(struct view *v)
 {
     v->flushed = v->applied;
     v->applied.cursors++;
+    v->awaited.count = 0;
     v->tidy_again_ns = 0;
     v->tidying.from = 0; /* rows may have come that may go, */
     v->tidying.look_ns = 0;
@@ -641,6 +658,10 @@ static void do_work(struct view *v, struct view_work *work)
     work->fn(work, &access);
     if (access.imports)
         v->tidy_again_ns = clock_mono_ns() + IMPORT_NS;
+    if (access.awaits != NULL) {
+        v->awaited = *access.awaits;
+        v->awaited_ns = clock_mono_ns() + IMPORT_NS;
+    }
     if (access.failed)
         fail_store(v, access.error);
     else if (access.installed)
@@ -689,6 +710,8 @@ static int64_t due_ns(const struct view *v)
     if (tidy_due_ns(v) < due)
         due = tidy_due_ns(v);
     for (size_t i = 0; i < v->count; i++) {
+        if (is_awaited(v, &v->all[i], clock_mono_ns()))
+            continue;
         if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
             due = v->all[i].again_ns;
         if (view_gate_due_ns(&v->all[i].gate) < due)
@@ -856,6 +879,14 @@ void view_flush(struct view *v)
 {
     pthread_mutex_lock(&v->lock);
     v->flush_asked = v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_import_over(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->import_over = v->news = true;
     pthread_cond_signal(&v->wake);
     pthread_mutex_unlock(&v->lock);
 }

@@ -205,6 +205,69 @@ static void test_a_log_that_comes_proves_itself(void **state)
     assert_int_equal(counter(), 10);
 }
 
+/* Work that is done on the view's thread, one after the other. */
+static void ask(struct view_work *work, void (*fn)(struct view_work *work, struct view_access *access),
+                void *arg)
+{
+    *work = (struct view_work){.fn = fn, .arg = arg};
+    view_ask(view, work);
+}
+
+static void await_rows(struct view_work *work, struct view_access *access)
+{
+    access->imports = true;
+    access->awaits = work->arg;
+}
+
+/* Up to LSN 8; what is behind comes only then. */
+static void test_what_comes_as_rows_is_not_applied_meanwhile(void **state)
+{
+    (void)state;
+    struct view_vector awaited = {.count = 1};
+    struct view_work work;
+    awaited.all[0] = (struct view_place){.log = rig.dir.identity.log, .lsn = 8};
+    open_view();
+    wait_applied(5);
+    ask(&work, await_rows, &awaited);
+    wait_step();
+    append(5);
+    tell();
+    wait_step();
+    assert_int_equal(applied(), 5);
+    view_import_over(view); /* it came to nothing */
+    wait_applied(10);
+    assert_int_equal(counter(), 10);
+    ask(&work, await_rows, &awaited);
+    wait_step();
+    append(1);
+    tell();
+    wait_applied(11); /* there was more here */
+}
+
+static void take_place(struct view_work *work, struct view_access *access)
+{
+    *view_place_add(access->applied, rig.dir.identity.log) = *(struct view_place *)work->arg;
+    access->installed = true;
+}
+
+static void test_a_log_goes_on_behind_the_rows_that_came(void **state)
+{
+    (void)state;
+    struct view_vector awaited = {.count = 1};
+    struct view_work work;
+    awaited.all[0] = (struct view_place){.log = rig.dir.identity.log, .lsn = 8, .ahead = true};
+    open_view();
+    wait_applied(5);
+    ask(&work, await_rows, &awaited);
+    append(5);
+    tell();
+    wait_step();
+    assert_int_equal(counter(), 5);
+    ask(&work, take_place, &awaited.all[0]);
+    wait_applied(10);
+    assert_int_equal(counter(), 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +275,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_is_still_to_come_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_comes_proves_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_comes_as_rows_is_not_applied_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_log_goes_on_behind_the_rows_that_came, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
