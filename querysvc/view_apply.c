@@ -368,7 +368,10 @@ enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t ls
     struct view_place *place = view_place_add(vector, log);
     if (place == NULL)
         return SH_OVERLOADED;
-    place->lsn = lsn > place->lsn ? lsn : place->lsn;
+    if (lsn <= place->lsn)
+        return SH_OK;
+    place->lsn = lsn;
+    place->checksum = 0; /* that of a frame before says nothing of this one */
     return SH_OK;
 }
 
