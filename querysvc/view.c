@@ -18,6 +18,7 @@
 
 enum { CHUNK_BYTES = 1 << 20 };
 #define RETRY_NS  NS_PER_S
+#define AHEAD_NS  (60 * NS_PER_S)  /* until a log is there, of which a member's view brought rows */
 #define IMPORT_NS (120 * NS_PER_S) /* more than it takes until the next piece comes, or it is given up */
 static const char no_room[] =
     "less than 64 MiB are free on the disk: the view stands still until there is more";
@@ -51,6 +52,7 @@ struct view {
     struct view_trim trim;      /* of rows, under way */
     struct view_vector trimmed; /* rows of what lies before these LSNs are gone */
     int64_t trimmed_ns;         /* when it was last looked what is trimmed */
+    int64_t came_ns;            /* since when it has the rows that a member's view brought */
     bool is_told;               /* which logs there are */
     int64_t flushed_ns, closed_ns;
     uint64_t opened;       /* how often */
@@ -245,6 +247,7 @@ static bool open_store(struct view *v)
     for (size_t i = 0; i < v->count; i++)
         v->all[i].looked_end = 0;
     v->opened++;
+    v->came_ns = clock_mono_ns();
     v->awaited.count = 0;
     v->caught_up = false;
     v->compared = view_is_compared(store);
@@ -587,7 +590,8 @@ static void take_told(struct view *v)
 
 /* ---------------------------------------------------------------- rows of what was trimmed */
 
-/* The first LSN that is left of a log; all of one that is not held any more is gone. 0: not known. */
+/* The first LSN that is left of a log; all of one that is not held any more is gone, unless it may be about
+ * to come. 0: not known. */
 static uint64_t first_left(const struct view *v, const struct view_place *place, bool is_held)
 {
     char uuid[ID_TEXT], dir[PATH_MAX];
@@ -596,9 +600,10 @@ static uint64_t first_left(const struct view *v, const struct view_place *place,
     id16_format(place->log, uuid);
     vfs_path(dir, v->logs, uuid);
     int result = segment_list(v->options.fs, dir, &bases, &count);
+    bool may_come = place->ahead && clock_mono_ns() < v->came_ns + AHEAD_NS;
     if (result == 0 && count > 0)
         first = bases[0];
-    else if (!is_held && (result == 0 || result == -ENOENT))
+    else if (!is_held && !may_come && (result == 0 || result == -ENOENT))
         first = place->lsn + 1;
     free(bases);
     return first;
@@ -636,6 +641,7 @@ static void trim_rows(struct view *v)
 static void go_on_behind(struct view *v)
 {
     v->flushed = v->applied;
+    v->came_ns = clock_mono_ns();
     v->applied.cursors++;
     v->awaited.count = 0;
     v->tidy_again_ns = 0;
