@@ -247,8 +247,11 @@ void query_fetch_look(struct query *q)
         (f->core.state != FETCH_IDLE && f->core.state != FETCH_PAUSING && f->core.state != FETCH_SETTLING))
         return;
     const struct view_state *state = query_view_state(q);
-    if (f->core.state == FETCH_IDLE && state->lacking.count == 0 && (state->compared || !state->caught_up))
+    bool lacks = state->lacking.count > 0 || (state->opened && state->caught_up && !state->compared);
+    if (f->core.state == FETCH_IDLE && !lacks)
         return;
+    if (f->core.state == FETCH_PAUSING && lacks && now_of(q) < view_fetch_due_ns(&f->core))
+        return; /* folders are looked into, which must not be with each change */
     struct own *o = own_of(q);
     view_fetch_look(&f->core, now_of(q), &o->own, query_view_is_held(q));
     free(o);
