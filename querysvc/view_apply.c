@@ -190,21 +190,12 @@ struct applying {
     struct view_part add; /* to that stream's summary, of the frames so far */
 };
 
-/* Ends where a reading of the clock does, a signed number: a ttl beyond that is as good as none. */
-static uint64_t expires_ms(uint64_t hlc, uint64_t ttl_ms)
-{
-    uint64_t now_ms = (uint64_t)hlc_ms(hlc);
-    if (ttl_ms == 0 || ttl_ms > INT64_MAX - now_ms)
-        return 0;
-    return now_ms + ttl_ms;
-}
-
 static void apply_value(struct applying *a, const struct entry *e)
 {
     const struct view_value value = {
         .version = a->version,
         .deleted = e->kind == ENTRY_DELETE,
-        .expires_ms = expires_ms(a->version.hlc, e->ttl_ms),
+        .expires_ms = view_value_expires_ms(a->version.hlc, e->ttl_ms),
         .value = e->value,
     };
     view_value_encode(&value, &a->row);
