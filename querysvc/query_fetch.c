@@ -25,7 +25,8 @@ struct fetch_job {
     uint64_t arrivals;
     struct view_import *import;
     struct merge_in in;
-    uint64_t opened; /* which opening of the store it belongs to */
+    struct view_vector begun; /* what was applied when the first piece was compared with the own rows */
+    uint64_t opened;          /* which opening of the store it belongs to */
     char error[VIEW_ERROR_MAX];
 };
 
@@ -123,10 +124,28 @@ static enum sh_error merge_piece(struct fetch_job *job, const struct view_access
     return error;
 }
 
+/* Of a log that the member's view has more of, something was applied behind the own rows that its rows were
+ * compared with. */
+static bool has_gone_on(const struct fetch_job *job, const struct view_vector *applied)
+{
+    for (size_t i = 0; i < job->in.theirs.count; i++) {
+        const struct view_place *theirs = &job->in.theirs.all[i];
+        const struct view_place *then = view_place_of(&job->begun, theirs->log);
+        const struct view_place *now = view_place_of(applied, theirs->log);
+        uint64_t before = then != NULL ? then->lsn : 0;
+        if (before < theirs->lsn && (now != NULL ? now->lsn : 0) != before)
+            return true;
+    }
+    return false;
+}
+
 static void store_piece(struct fetch_job *job, struct view_access *access)
 {
     const char *bad = bad_piece(job);
+    if (job->in.last.len == 0)
+        job->begun = *access->applied;
     access->imports = true;
+    access->awaits = &job->in.theirs;
     if (bad != NULL || !has_room_for(job)) {
         snprintf(job->error, sizeof job->error, "%s", bad != NULL ? bad : "no room on the disk");
         return;
@@ -172,6 +191,8 @@ static void work(struct view_work *work, struct view_access *access)
         snprintf(job->error, sizeof job->error, "the view is not open, or the disk is nearly full");
     else if (goes_on && access->opened != job->opened)
         snprintf(job->error, sizeof job->error, "the view was begun anew");
+    else if (goes_on && job->in.last.len > 0 && has_gone_on(job, access->applied))
+        snprintf(job->error, sizeof job->error, "the view has gone on meanwhile");
     else if (job->kind == FETCH_BEGIN)
         begin_import(job, access);
     else if (job->kind == FETCH_STORE)
@@ -226,8 +247,11 @@ void query_fetch_look(struct query *q)
         (f->core.state != FETCH_IDLE && f->core.state != FETCH_PAUSING && f->core.state != FETCH_SETTLING))
         return;
     const struct view_state *state = query_view_state(q);
-    if (f->core.state == FETCH_IDLE && state->lacking.count == 0 && (state->compared || !state->caught_up))
+    bool lacks = state->lacking.count > 0 || (state->opened && state->caught_up && !state->compared);
+    if (f->core.state == FETCH_IDLE && !lacks)
         return;
+    if (f->core.state == FETCH_PAUSING && lacks && now_of(q) < view_fetch_due_ns(&f->core))
+        return; /* folders are looked into, which must not be with each change */
     struct own *o = own_of(q);
     view_fetch_look(&f->core, now_of(q), &o->own, query_view_is_held(q));
     free(o);
@@ -359,6 +383,8 @@ static void ask_member(struct query *q, const struct fetch_action *action, uint6
 
 static void drop(struct query_fetch *f)
 {
+    if (f->job.import != NULL && f->job.query->view != NULL)
+        view_import_over(query_view_of(f->job.query));
     view_import_close(f->job.import);
     f->job.import = NULL;
     merge_in_free(&f->job.in);

@@ -386,11 +386,12 @@ static bool find_events(struct query *q, const struct ask *ask, const struct msg
         query_view_refuse_closed(q, ask->token);
         return false;
     }
-    bool any = !may_wait || view_events_any(store, m->stream, &s->position),
-         good = !any || view_events_find(store, &find, &s->events, error);
+    bool is_new = query_view_is_in_store(q, store, m->after, error),
+         any = is_new && (!may_wait || view_events_any(store, m->stream, &s->position)),
+         good = is_new && (!any || view_events_find(store, &find, &s->events, error));
     view_end_read(query_view_of(q));
     if (!good) {
-        query_view_fail(q, ask->token, error);
+        query_view_refuse_older(q, ask->token, error);
         *answered = true;
     }
     return good && any;
@@ -516,6 +517,11 @@ static void answer_list(struct query *q, const struct ask *ask, const struct msg
     struct view_store *store = view_begin_read(query_view_of(q));
     if (store == NULL) {
         query_view_refuse_closed(q, ask->token);
+        return;
+    }
+    if (!query_view_is_in_store(q, store, m->after, error)) {
+        view_end_read(query_view_of(q));
+        query_view_refuse_older(q, ask->token, error);
         return;
     }
     struct view_scan *scan = open_list(store, m);

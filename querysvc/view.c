@@ -18,6 +18,7 @@
 
 enum { CHUNK_BYTES = 1 << 20 };
 #define RETRY_NS  NS_PER_S
+#define AHEAD_NS  (60 * NS_PER_S)  /* until a log is there, of which a member's view brought rows */
 #define IMPORT_NS (120 * NS_PER_S) /* more than it takes until the next piece comes, or it is given up */
 static const char no_room[] =
     "less than 64 MiB are free on the disk: the view stands still until there is more";
@@ -51,12 +52,15 @@ struct view {
     struct view_trim trim;      /* of rows, under way */
     struct view_vector trimmed; /* rows of what lies before these LSNs are gone */
     int64_t trimmed_ns;         /* when it was last looked what is trimmed */
+    int64_t came_ns;            /* since when it has the rows that a member's view brought */
     bool is_told;               /* which logs there are */
     int64_t flushed_ns, closed_ns;
-    uint64_t opened;          /* how often */
-    int64_t tidy_again_ns;    /* not before that: a row that is made ready may be of what was deleted since */
-    bool caught_up, compared; /* as in view_state */
-    int64_t paused_ns;        /* since the disk is nearly full; 0: it isn't */
+    uint64_t opened;       /* how often */
+    int64_t tidy_again_ns; /* not before that: a row that is made ready may be of what was deleted since */
+    struct view_vector awaited; /* up to there entries come as rows, until: */
+    int64_t awaited_ns;
+    bool caught_up, compared;   /* as in view_state */
+    int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     struct buf frames;
     struct view_tidying tidying;
@@ -69,7 +73,7 @@ struct view {
     struct view_log told[VIEW_LOGS_MAX];
     size_t told_count;
     bool news, stop;
-    bool flush_asked;
+    bool flush_asked, import_over;
     struct view_group told_group;
     bool group_told;
     struct view_work *works; /* that are asked for */
@@ -243,6 +247,8 @@ static bool open_store(struct view *v)
     for (size_t i = 0; i < v->count; i++)
         v->all[i].looked_end = 0;
     v->opened++;
+    v->came_ns = clock_mono_ns();
+    v->awaited.count = 0;
     v->caught_up = false;
     v->compared = view_is_compared(store);
     set_store(v, store);
@@ -463,9 +469,19 @@ static bool is_waiting(struct view *v, struct followed *f, int64_t now_ns)
     return state == VIEW_GATE_WAITS;
 }
 
+/* Whether its next entry is in rows that are on their way, and were compared with those that are here: a key
+ * that was deleted there, and that it put, would stay. */
+static bool is_awaited(const struct view *v, const struct followed *f, int64_t now_ns)
+{
+    const struct view_place *until = view_place_of(&v->awaited, f->log.log),
+                            *place = view_place_of(&v->applied, f->log.log);
+    return until != NULL && now_ns < v->awaited_ns && (place != NULL ? place->lsn : 0) < until->lsn;
+}
+
 static bool has_work(struct view *v, struct followed *f, int64_t now_ns)
 {
-    return !is_waiting(v, f, now_ns) && is_behind(v, f) && (f->stopped == SH_OK || now_ns >= f->again_ns);
+    return !is_awaited(v, f, now_ns) && !is_waiting(v, f, now_ns) && is_behind(v, f) &&
+           (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
 
 /* All entries are applied; whether there may be clock frames behind the last one. */
@@ -553,6 +569,9 @@ static void take_told(struct view *v)
     if (v->group_told)
         view_tidying_take_group(&v->tidying, &v->told_group);
     v->group_told = false;
+    if (v->import_over)
+        v->awaited.count = 0;
+    v->import_over = false;
     pthread_mutex_unlock(&v->lock);
     for (size_t i = 0; i < v->count;) {
         size_t k = 0;
@@ -571,7 +590,8 @@ static void take_told(struct view *v)
 
 /* ---------------------------------------------------------------- rows of what was trimmed */
 
-/* The first LSN that is left of a log; all of one that is not held any more is gone. 0: not known. */
+/* The first LSN that is left of a log; all of one that is not held any more is gone, unless it may be about
+ * to come. 0: not known. */
 static uint64_t first_left(const struct view *v, const struct view_place *place, bool is_held)
 {
     char uuid[ID_TEXT], dir[PATH_MAX];
@@ -580,9 +600,10 @@ static uint64_t first_left(const struct view *v, const struct view_place *place,
     id16_format(place->log, uuid);
     vfs_path(dir, v->logs, uuid);
     int result = segment_list(v->options.fs, dir, &bases, &count);
+    bool may_come = place->ahead && clock_mono_ns() < v->came_ns + AHEAD_NS;
     if (result == 0 && count > 0)
         first = bases[0];
-    else if (!is_held && (result == 0 || result == -ENOENT))
+    else if (!is_held && !may_come && (result == 0 || result == -ENOENT))
         first = place->lsn + 1;
     free(bases);
     return first;
@@ -620,7 +641,9 @@ static void trim_rows(struct view *v)
 static void go_on_behind(struct view *v)
 {
     v->flushed = v->applied;
+    v->came_ns = clock_mono_ns();
     v->applied.cursors++;
+    v->awaited.count = 0;
     v->tidy_again_ns = 0;
     v->tidying.from = 0; /* rows may have come that may go, */
     v->tidying.look_ns = 0;
@@ -641,6 +664,10 @@ static void do_work(struct view *v, struct view_work *work)
     work->fn(work, &access);
     if (access.imports)
         v->tidy_again_ns = clock_mono_ns() + IMPORT_NS;
+    if (access.awaits != NULL) {
+        v->awaited = *access.awaits;
+        v->awaited_ns = clock_mono_ns() + IMPORT_NS;
+    }
     if (access.failed)
         fail_store(v, access.error);
     else if (access.installed)
@@ -689,6 +716,8 @@ static int64_t due_ns(const struct view *v)
     if (tidy_due_ns(v) < due)
         due = tidy_due_ns(v);
     for (size_t i = 0; i < v->count; i++) {
+        if (is_awaited(v, &v->all[i], clock_mono_ns()))
+            continue;
         if (v->all[i].stopped != SH_OK && v->all[i].again_ns < due)
             due = v->all[i].again_ns;
         if (view_gate_due_ns(&v->all[i].gate) < due)
@@ -856,6 +885,14 @@ void view_flush(struct view *v)
 {
     pthread_mutex_lock(&v->lock);
     v->flush_asked = v->news = true;
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void view_import_over(struct view *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->import_over = v->news = true;
     pthread_cond_signal(&v->wake);
     pthread_mutex_unlock(&v->lock);
 }

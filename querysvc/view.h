@@ -50,6 +50,8 @@ void view_tell(struct view *view, const struct view_log *logs, size_t count);
 void view_tell_group(struct view *view, const struct view_group *group);
 /* What is applied by now goes to disk at once. */
 void view_flush(struct view *view);
+/* No rows are being made ready any more: nothing is awaited. */
+void view_import_over(struct view *view);
 
 struct view_state {
     bool opened;                /* rows can be read */
@@ -76,7 +78,10 @@ struct view_access {
     /* What is applied. Changed by work that has changed the rows too, on disk, and sets `installed`. */
     struct view_vector *applied;
     bool installed;
-    bool imports;               /* rows are being made ready: for a while none are tidied away */
+    bool imports; /* rows are being made ready: for a while none are tidied away */
+    /* NULL, or the logs of which nothing is applied meanwhile, where it is not so far yet: a put up to there
+     * may have been deleted where the rows come from, which these don't tell. Copied. */
+    const struct view_vector *awaits;
     bool failed;                /* the store has failed, and is to be opened again: error */
     char error[VIEW_ERROR_MAX]; /* why the work could not be done; empty: it was */
 };

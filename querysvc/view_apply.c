@@ -190,21 +190,12 @@ struct applying {
     struct view_part add; /* to that stream's summary, of the frames so far */
 };
 
-/* Ends where a reading of the clock does, a signed number: a ttl beyond that is as good as none. */
-static uint64_t expires_ms(uint64_t hlc, uint64_t ttl_ms)
-{
-    uint64_t now_ms = (uint64_t)hlc_ms(hlc);
-    if (ttl_ms == 0 || ttl_ms > INT64_MAX - now_ms)
-        return 0;
-    return now_ms + ttl_ms;
-}
-
 static void apply_value(struct applying *a, const struct entry *e)
 {
     const struct view_value value = {
         .version = a->version,
         .deleted = e->kind == ENTRY_DELETE,
-        .expires_ms = expires_ms(a->version.hlc, e->ttl_ms),
+        .expires_ms = view_value_expires_ms(a->version.hlc, e->ttl_ms),
         .value = e->value,
     };
     view_value_encode(&value, &a->row);
@@ -368,7 +359,10 @@ enum sh_error view_pass(struct view_vector *vector, struct id16 log, uint64_t ls
     struct view_place *place = view_place_add(vector, log);
     if (place == NULL)
         return SH_OVERLOADED;
-    place->lsn = lsn > place->lsn ? lsn : place->lsn;
+    if (lsn <= place->lsn)
+        return SH_OK;
+    place->lsn = lsn;
+    place->checksum = 0; /* that of a frame before says nothing of this one */
     return SH_OK;
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "hlc.h"
 #include "view_cursor.h"
 #include "view_stream.h"
 
@@ -29,6 +30,14 @@ int view_version_compare(const struct view_version *a, const struct view_version
     if (order != 0)
         return order;
     return a->lsn < b->lsn ? -1 : a->lsn > b->lsn;
+}
+
+uint64_t view_value_expires_ms(uint64_t hlc, uint64_t ttl_ms)
+{
+    uint64_t now_ms = (uint64_t)hlc_ms(hlc);
+    if (ttl_ms == 0 || ttl_ms > INT64_MAX - now_ms)
+        return 0;
+    return now_ms + ttl_ms;
 }
 
 void view_value_encode(const struct view_value *v, struct buf *out)

@@ -38,6 +38,9 @@ struct view_value {
     uint64_t expires_ms; /* ms since 1970 from which on it is gone; 0: never */
     struct slice value;  /* borrowed */
 };
+/* Of a put in a frame of that HLC. Ends where a reading of the clock does, a signed number: a ttl beyond that
+ * is as good as none. */
+uint64_t view_value_expires_ms(uint64_t hlc, uint64_t ttl_ms);
 void view_value_encode(const struct view_value *value, struct buf *out);
 /* False: not a value of this format. */
 bool view_value_decode(struct slice bytes, struct view_value *out);

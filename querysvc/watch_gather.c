@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hlc.h"
+#include "view_row.h"
 
 enum { CHUNK_BYTES = 64 << 10, CHANGE_PARTS = 7 };
 
@@ -116,12 +116,6 @@ static size_t find_oldest(struct gathering *s)
 
 /* ---------------------------------------------------------------- looking */
 
-static uint64_t expires_ms(uint64_t hlc, uint64_t ttl_ms)
-{
-    uint64_t now_ms = (uint64_t)hlc_ms(hlc);
-    return ttl_ms == 0 || ttl_ms > UINT64_MAX - now_ms ? 0 : now_ms + ttl_ms;
-}
-
 static bool is_wanted(const struct watch_gather *g, const struct entry *e)
 {
     return (e->kind == ENTRY_PUT || e->kind == ENTRY_DELETE || e->kind == ENTRY_ADD) &&
@@ -143,7 +137,7 @@ static void pack_change(msgpack_packer *pk, const struct watch_place *p, uint64_
         msgpack_pack_int64(pk, e->delta);
     else
         msgpack_pack_nil(pk);
-    msgpack_pack_uint64(pk, expires_ms(hlc, e->ttl_ms));
+    msgpack_pack_uint64(pk, view_value_expires_ms(hlc, e->ttl_ms));
 }
 
 static bool is_full(const struct watch_gather *g)

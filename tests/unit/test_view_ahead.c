@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "view.h"
+#include "view_stream.h"
 #include "wal_rig.h"
 
 enum { WAIT_S = 60 };
@@ -207,6 +208,119 @@ static void test_a_log_that_comes_proves_itself(void **state)
     assert_int_equal(counter(), 10);
 }
 
+/* Rows of one event, of a log that there is no copy of yet. */
+static void write_event(struct id16 log)
+{
+    char dir[PATH_MAX], error[VIEW_ERROR_MAX];
+    struct view_vector vector = {.count = 1};
+    struct buf key = {0}, row = {0};
+    const struct view_run run = {.lsn = 8, .count = 1, .hlc = 1};
+    const struct view_part part = {.log = log, .lsn = 8, .hlc = 1, .count = 1};
+    vector.all[0] = (struct view_place){.log = log, .lsn = 8, .hlc = 1, .checksum = 1, .ahead = true};
+    vfs_path(dir, data, "view");
+    struct view_store *store = view_store_open(dir, &small, error);
+    assert_non_null(store);
+    view_run_key(slice_str("s"), log, run.lsn, &key);
+    view_run_encode(&run, &row);
+    view_store_put(store, buf_slice(&key), buf_slice(&row));
+    row.len = 0;
+    view_summary_encode(&part, 1, &row);
+    view_store_put(store, slice_str("Ss"), buf_slice(&row));
+    view_vector_store(store, &vector);
+    assert_true(view_store_write(store, error));
+    view_store_close(store);
+    buf_free(&key);
+    buf_free(&row);
+}
+
+static bool has_event(struct id16 log)
+{
+    char error[VIEW_ERROR_MAX];
+    struct buf key = {0}, row = {0};
+    struct view_store *store = view_begin_read(view);
+    assert_non_null(store);
+    view_run_key(slice_str("s"), log, 8, &key);
+    bool has = view_store_get(store, buf_slice(&key), &row, error) == VIEW_FOUND;
+    view_end_read(view);
+    buf_free(&key);
+    buf_free(&row);
+    return has;
+}
+
+static void test_events_of_a_log_that_is_about_to_come_stay(void **state)
+{
+    (void)state;
+    static const struct id16 other = {{1}};
+    write_event(other);
+    open_view();
+    wait_applied(5);
+    wait_step();
+    assert_true(has_event(other));
+}
+
+/* Work that is done on the view's thread, one after the other. */
+static void ask(struct view_work *work, void (*fn)(struct view_work *work, struct view_access *access),
+                void *arg)
+{
+    *work = (struct view_work){.fn = fn, .arg = arg};
+    view_ask(view, work);
+}
+
+static void await_rows(struct view_work *work, struct view_access *access)
+{
+    access->imports = true;
+    access->awaits = work->arg;
+}
+
+/* Up to LSN 8; what is behind comes only then. */
+static void test_what_comes_as_rows_is_not_applied_meanwhile(void **state)
+{
+    (void)state;
+    struct view_vector awaited = {.count = 1};
+    struct view_work work;
+    awaited.all[0] = (struct view_place){.log = rig.dir.identity.log, .lsn = 8};
+    open_view();
+    wait_applied(5);
+    ask(&work, await_rows, &awaited);
+    wait_step();
+    append(5);
+    tell();
+    wait_step();
+    assert_int_equal(applied(), 5);
+    view_import_over(view); /* it came to nothing */
+    wait_applied(10);
+    assert_int_equal(counter(), 10);
+    ask(&work, await_rows, &awaited);
+    wait_step();
+    append(1);
+    tell();
+    wait_applied(11); /* there was more here */
+}
+
+static void take_place(struct view_work *work, struct view_access *access)
+{
+    *view_place_add(access->applied, rig.dir.identity.log) = *(struct view_place *)work->arg;
+    access->installed = true;
+}
+
+static void test_a_log_goes_on_behind_the_rows_that_came(void **state)
+{
+    (void)state;
+    struct view_vector awaited = {.count = 1};
+    struct view_work work;
+    awaited.all[0] = (struct view_place){.log = rig.dir.identity.log, .lsn = 8, .ahead = true};
+    open_view();
+    wait_applied(5);
+    ask(&work, await_rows, &awaited);
+    append(5);
+    tell();
+    wait_step();
+    assert_int_equal(counter(), 5);
+    ask(&work, take_place, &awaited.all[0]);
+    wait_applied(10);
+    assert_int_equal(counter(), 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +328,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_is_still_to_come_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_comes_proves_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_events_of_a_log_that_is_about_to_come_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_comes_as_rows_is_not_applied_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_log_goes_on_behind_the_rows_that_came, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

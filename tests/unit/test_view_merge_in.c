@@ -64,6 +64,21 @@ static void test_views_of_different_chains_are_not_merged(void **state)
     assert_int_equal(merge_in_vector(&own, &theirs), SH_OK);
 }
 
+/* Of the frame before the loss there is a checksum, not of the one that ends there. */
+static void test_a_view_that_has_passed_over_a_loss_is_of_no_other_chain(void **state)
+{
+    (void)state;
+    struct view_vector own = {0}, theirs = {0};
+    place(&own, 1, 10, 100);
+    place(&theirs, 1, 12, 120);
+    assert_int_equal(view_pass(&own, log_of(1), 12), SH_OK);
+    assert_int_equal(merge_in_vector(&own, &theirs), SH_OK);
+    place(&own, 2, 10, 100);
+    assert_int_equal(view_pass(&own, log_of(2), 10), SH_OK); /* nothing was passed over */
+    place(&theirs, 2, 10, 101);
+    assert_int_equal(merge_in_vector(&own, &theirs), SH_CONFLICT);
+}
+
 static void test_more_logs_than_there_is_room_for(void **state)
 {
     (void)state;
@@ -568,6 +583,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_vector_becomes_the_maximum_of_both),
         cmocka_unit_test(test_views_of_different_chains_are_not_merged),
+        cmocka_unit_test(test_a_view_that_has_passed_over_a_loss_is_of_no_other_chain),
         cmocka_unit_test(test_more_logs_than_there_is_room_for),
         cmocka_unit_test(test_who_helps),
         cmocka_unit_test(test_a_vector_survives_its_bytes_and_nothing_else_is_one),

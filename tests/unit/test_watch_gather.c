@@ -269,6 +269,24 @@ static void test_a_change_says_what_was_written(void **state)
     assert_true(mp_at_end(&m));
 }
 
+/* As rows have it. */
+static void test_a_ttl_beyond_any_clock_is_none(void **state)
+{
+    (void)state;
+    struct entry e = put("k", "v");
+    e.ttl_ms = UINT64_C(1) << 63;
+    append(0, hlc_of_ms(1000), &e, 1);
+    look("");
+    struct mp m = mp_of(buf_slice(&g.changes));
+    uint32_t parts;
+    uint64_t expires;
+    assert_true(mp_array(&m, &parts));
+    for (uint32_t i = 1; i < parts; i++)
+        assert_true(mp_skip(&m));
+    assert_true(mp_uint(&m, &expires));
+    assert_int_equal(expires, 0);
+}
+
 static void test_other_keys_and_events_are_passed_over(void **state)
 {
     (void)state;
@@ -436,6 +454,7 @@ int main(void)
         TEST(test_the_oldest_comes_first_and_each_log_keeps_its_order),
         TEST(test_frames_of_one_time_come_by_their_logs_uuid),
         TEST(test_a_change_says_what_was_written),
+        TEST(test_a_ttl_beyond_any_clock_is_none),
         TEST(test_entries_of_other_kinds_are_passed_over),
         TEST(test_other_keys_and_events_are_passed_over),
         TEST(test_what_is_not_applied_is_not_told),
