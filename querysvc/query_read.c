@@ -25,7 +25,8 @@ enum {
     UNFETCHED_MAX = 2 << 20,    /* of one session */
     READS_A_ROUND = 16,         /* then other work gets its turn */
     SEARCH_BYTES_MAX = 8 << 20, /* frames that a search by time looks through in one go */
-    PROBE_MS = 100,             /* how long a read without waiting waits for walsvc's word */
+    LONG_MS = 100,              /* a read that waits so long waits for entries */
+    PROBE_MS = 1000, /* how long a read without waiting waits for walsvc's word; its disk may be busy */
 };
 
 static void list_init(struct read_list *list)
@@ -331,7 +332,7 @@ void query_on_read(struct query *q, const struct link_request *request)
     r->since = m.since;
     r->max_bytes = m.max_bytes;
     r->max_entries = m.max_entries > 0 ? m.max_entries : 1;
-    bool is_long = m.wait_ms >= PROBE_MS;
+    bool is_long = m.wait_ms >= LONG_MS;
     if (log == NULL || (!is_long && (r->from > log->durable_lsn || r->since > 0)))
         r->probe = query_probe(q, r->probes);
     r->waits = is_long || r->probe == 0;

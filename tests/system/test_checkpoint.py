@@ -64,8 +64,10 @@ class Checkpoint(unittest.TestCase):
         self.stop_and_lose_view("n2")
         cluster["n1"].kill_all()
         cluster["n2"].start()
-        lacking = wait_for(lambda: state_of(self, cluster["n2"]) == "lacking" and view_info(self, cluster["n2"]).get(12),
-                           "n2 to say what it lacks")
+        def what_it_lacks():
+            text = view_info(self, cluster["n2"]).get(12, "") if state_of(self, cluster["n2"]) == "lacking" else ""
+            return text if "; n1: " in text else None  # which was asked
+        lacking = wait_for(what_it_lacks, "n2 to say what it lacks")
         self.assertIn(f"log {log} behind LSN 0 is trimmed before {first_lsn(cluster['n2'], log)}; n1: ", lacking)
         self.assertIn("start a member whose view has it", lacking)
         self.assertTrue(cluster["n2"].log_lines("the view lacks entries, and no member gives them"))
