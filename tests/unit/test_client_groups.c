@@ -13,12 +13,19 @@ struct pair {
     struct node *a, *b;
 };
 
+static void set_text(char *out, size_t size, const char *text)
+{
+    assert_in_range(snprintf(out, size, "%s", text), 0, size - 1);
+}
+
 /* Each knows the other as the one node of its group. */
 static struct pair start_pair(void)
 {
     struct pair p = {node_start(), node_start()};
-    NODE_SET(p.a, (strcpy(p.a->group, "a"), strcpy(p.a->places[0], p.b->query), p.a->place_count = 1));
-    NODE_SET(p.b, (strcpy(p.b->group, "b"), strcpy(p.b->places[0], p.a->query), p.b->place_count = 1));
+    NODE_SET(p.a, (set_text(p.a->group, sizeof p.a->group, "a"),
+                   set_text(p.a->places[0], sizeof p.a->places[0], p.b->query), p.a->place_count = 1));
+    NODE_SET(p.b, (set_text(p.b->group, sizeof p.b->group, "b"),
+                   set_text(p.b->places[0], sizeof p.b->places[0], p.a->query), p.b->place_count = 1));
     return p;
 }
 
@@ -375,9 +382,9 @@ static void test_endpoints_that_fail_are_tried_in_turn(void **state)
 {
     (void)state;
     struct pair p = start_pair();
-    NODE_SET(p.a,
-             (snprintf(p.a->places[0], sizeof p.a->places[0], "ipc://%s/nobody", p.a->dir),
-              strcpy(p.a->places[1], "nonsense"), strcpy(p.a->places[2], p.b->query), p.a->place_count = 3));
+    NODE_SET(p.a, (snprintf(p.a->places[0], sizeof p.a->places[0], "ipc://%s/nobody", p.a->dir),
+                   set_text(p.a->places[1], sizeof p.a->places[1], "nonsense"),
+                   set_text(p.a->places[2], sizeof p.a->places[2], p.b->query), p.a->place_count = 3));
     struct sh_client *c = client_open(p.a);
     assert_lands(c, put("user/1"), p.b);
     sh_close(c);
@@ -389,8 +396,8 @@ static void test_a_node_of_another_group_gets_nothing(void **state)
 {
     (void)state;
     struct pair p = start_pair();
-    NODE_SET(p.a,
-             (strcpy(p.a->places[0], p.a->query), strcpy(p.a->places[1], p.b->query), p.a->place_count = 2));
+    NODE_SET(p.a, (set_text(p.a->places[0], sizeof p.a->places[0], p.a->query),
+                   set_text(p.a->places[1], sizeof p.a->places[1], p.b->query), p.a->place_count = 2));
     struct sh_client *c = client_open(p.a);
     assert_lands(c, put("user/1"), p.b);
     sh_close(c);
@@ -442,12 +449,12 @@ static void test_a_node_that_moved_is_found_again(void **state)
     struct sh_options options = client_options(&endpoint, 1);
     struct sh_client *c;
     struct node *next = node_start();
-    NODE_SET(next, strcpy(next->group, "b"));
+    NODE_SET(next, set_text(next->group, sizeof next->group, "b"));
     options.timeout_ms = 500;
     assert_int_equal(sh_open(&options, &c), SH_OK);
     assert_lands_in_the_end(c, put("user/1"), p.b);
     node_kill(p.b);
-    NODE_SET(p.a, strcpy(p.a->places[0], next->query));
+    NODE_SET(p.a, set_text(p.a->places[0], sizeof p.a->places[0], next->query));
     assert_lands_in_the_end(c, put("user/1"), next);
     assert_int_equal(next->strangers, 0);
     sh_close(c);
