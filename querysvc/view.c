@@ -1,9 +1,7 @@
 /* The view's thread. Nothing here is fatal: a store that fails is closed, and opened again. */
-#include "view.h"
+#include "view_parts.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,302 +10,19 @@
 #include "failpoint.h"
 #include "log.h"
 #include "log_damage.h"
-#include "segment_scan.h"
-#include "view_gate.h"
-#include "view_trim.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
-#define RETRY_NS  NS_PER_S
-#define AHEAD_NS  (60 * NS_PER_S)  /* until a log is there, of which a member's view brought rows */
-#define IMPORT_NS (120 * NS_PER_S) /* more than it takes until the next piece comes, or it is given up */
-static const char no_room[] =
-    "less than 64 MiB are free on the disk: the view stands still until there is more";
-#define FLUSH_NS                                                                                             \
-    NS_PER_S /* what is applied later is not on disk yet: it is held in the logs, and applied again after a  \
-                kill */
-
-#define SEGMENT_FLUSH_NS                                                                                     \
-    (NS_PER_S / 5) /* the same when a segment has ended: the view should hold back as little as it can */
-
-/* A log that is followed; the thread's own. */
-struct followed {
-    struct view_log log;
-    struct log_reader *reader;
-    enum sh_error stopped; /* why its next entries are not applied; SH_OK: they are */
-    int64_t again_ns;      /* when a stopped one is looked at again */
-    bool verified;         /* what was applied last stands in it */
-    struct view_gate gate; /* before its next frame */
-    uint64_t looked_end;   /* there are no more clock frames before that position, or they cannot be read */
-};
-
-struct view {
-    struct view_options options;
-    char logs[PATH_MAX], rows[PATH_MAX];
-    pthread_t thread;
-    /* The thread's own. */
-    struct followed all[VIEW_LOGS_MAX];
-    size_t count;
-    struct view_vector applied, flushed;
-    struct view_doubts doubts;
-    struct view_trim trim;      /* of rows, under way */
-    struct view_vector trimmed; /* rows of what lies before these LSNs are gone */
-    int64_t trimmed_ns;         /* when it was last looked what is trimmed */
-    int64_t came_ns;            /* since when it has the rows that a member's view brought */
-    bool is_told;               /* which logs there are */
-    int64_t flushed_ns, closed_ns;
-    uint64_t opened;       /* how often */
-    int64_t tidy_again_ns; /* not before that: a row that is made ready may be of what was deleted since */
-    struct view_vector awaited; /* up to there entries come as rows, until: */
-    int64_t awaited_ns;
-    bool caught_up, compared;   /* as in view_state */
-    int64_t paused_ns;          /* since the disk is nearly full; 0: it isn't */
-    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    struct buf frames;
-    struct view_tidying tidying;
-    bool has_unflushed;       /* clock frames */
-    pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
-    struct view_store *store;
-    atomic_bool closing;  /* readers are waited for */
-    pthread_mutex_t lock; /* over what follows */
-    pthread_cond_t wake;
-    struct view_log told[VIEW_LOGS_MAX];
-    size_t told_count;
-    bool news, stop;
-    bool flush_asked, import_over;
-    struct view_group told_group;
-    bool group_told;
-    struct view_work *works; /* that are asked for */
-    struct view_state state;
-};
-
-/* ---------------------------------------------------------------- telling */
-
-/* Of a log that is stopped. */
-static void describe(const struct view *v, const struct followed *f, char text[VIEW_ERROR_MAX])
-{
-    char uuid[ID_TEXT];
-    const struct view_place *place = view_place_of(&v->applied, f->log.log);
-    id16_format(f->log.log, uuid);
-    snprintf(text, VIEW_ERROR_MAX, "log %s, behind LSN %llu: %s", uuid,
-             (unsigned long long)(place != NULL ? place->lsn : 0), sh_error_text(f->stopped));
-}
-
-/* Of a log that waits for another one. */
-static void describe_wait(const struct followed *f, const struct view_gate *gate, char text[VIEW_ERROR_MAX])
-{
-    char uuid[ID_TEXT], other[ID_TEXT];
-    id16_format(f->log.log, uuid);
-    id16_format(gate->log, other);
-    snprintf(text, VIEW_ERROR_MAX,
-             "log %s, LSN %llu: waits for log %s, wanted up to LSN %llu, applied up to %llu", uuid,
-             (unsigned long long)gate->frame, other, (unsigned long long)gate->lsn,
-             (unsigned long long)gate->seen);
-}
-
-/* What keeps the whole view, or else the first log that is stopped, or that waits. */
-static void find_error(const struct view *v, char text[VIEW_ERROR_MAX])
-{
-    memcpy(text, v->error, sizeof v->error);
-    for (size_t i = 0; i < v->count && text[0] == 0; i++)
-        if (v->all[i].stopped != SH_OK)
-            describe(v, &v->all[i], text);
-    for (size_t i = 0; i < v->count && text[0] == 0; i++)
-        if (v->all[i].gate.lsn > 0)
-            describe_wait(&v->all[i], &v->all[i].gate, text);
-}
-
-static bool is_behind(const struct view *v, const struct followed *f)
-{
-    const struct view_place *place = view_place_of(&v->applied, f->log.log);
-    return f->log.durable_lsn > (place != NULL ? place->lsn : 0);
-}
-
-/* Whether nothing is left to be applied; a log that is stopped is not waited for. */
-static bool is_caught_up(const struct view *v)
-{
-    bool waits = v->count == 0;
-    for (size_t i = 0; i < v->count && !waits; i++)
-        waits = v->all[i].stopped == SH_OK && is_behind(v, &v->all[i]);
-    return !waits;
-}
-
-static void find_lacking(const struct view *v, struct view_vector *out)
-{
-    out->count = 0;
-    for (size_t i = 0; i < v->count; i++) {
-        const struct view_place *place = view_place_of(&v->applied, v->all[i].log.log);
-        if (v->all[i].stopped == SH_TRIMMED)
-            out->all[out->count++] =
-                (struct view_place){.log = v->all[i].log.log, .lsn = place != NULL ? place->lsn : 0};
-    }
-}
-
-static void publish(struct view *v)
-{
-    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    find_error(v, error);
-    v->caught_up = v->caught_up || (v->store != NULL && is_caught_up(v));
-    pthread_mutex_lock(&v->lock);
-    v->state.opened = v->store != NULL;
-    v->state.applied = v->applied;
-    v->state.flushed = v->flushed;
-    v->state.waiting = v->tidying.waiting;
-    v->state.tidied = v->tidying.tidied;
-    v->state.wants_group = v->tidying.wants_group;
-    v->state.wants_clock = v->tidying.wants_clock;
-    v->state.clock_applied = v->tidying.applied;
-    v->state.caught_up = v->caught_up;
-    v->state.compared = v->compared;
-    find_lacking(v, &v->state.lacking);
-    memcpy(v->state.error, error, sizeof error);
-    pthread_mutex_unlock(&v->lock);
-    v->options.on_change(v->options.arg);
-}
-
-static void name_error(struct view *v, const char *what)
-{
-    if (strncmp(v->error, what, sizeof v->error - 1) == 0)
-        return;
-    snprintf(v->error, sizeof v->error, "%s", what);
-    log_error("the view cannot go on", log_text("error", what), log_text("dir", v->rows));
-}
-
-/* ---------------------------------------------------------------- the store */
-
-static void set_store(struct view *v, struct view_store *store)
-{
-    pthread_rwlock_wrlock(&v->reading);
-    v->store = store;
-    pthread_rwlock_unlock(&v->reading);
-}
-
-static void close_store(struct view *v)
-{
-    struct view_store *store = v->store;
-    atomic_store(&v->closing, true);
-    set_store(v, NULL);
-    atomic_store(&v->closing, false);
-    failpoint_hit("view_closing");
-    if (store != NULL)
-        view_store_close(store);
-    failpoint_hit("view_closed");
-    view_tidying_end(&v->tidying);
-    v->closed_ns = clock_mono_ns();
-}
-
-/* Otherwise the view stands still, before it takes the last of it. */
-static bool has_room(struct view *v)
-{
-    uint64_t free_bytes;
-    bool has = v->options.fs->free_bytes(v->options.fs, v->options.data, &free_bytes) < 0 ||
-               free_bytes >= VIEW_ROOM_BYTES;
-    if (!has)
-        name_error(v, no_room);
-    else if (strcmp(v->error, no_room) == 0)
-        v->error[0] = 0;
-    v->paused_ns = has ? 0 : clock_mono_ns();
-    return has;
-}
-
-/* Rows that an earlier version made, without those of streams, are removed. */
-static struct view_store *open_rows(struct view *v, char error[VIEW_ERROR_MAX])
-{
-    struct view_store *store = view_store_open(v->rows, &v->options.store, error);
-    if (store == NULL || view_vector_load(store, &v->applied, error) != VIEW_FAILED)
-        return store;
-    view_store_close(store);
-    if (error[0] != 0)
-        return NULL;
-    log_warn("the view is of an earlier version, and is made again from all logs", log_text("dir", v->rows));
-    v->applied.count = 0;
-    v->applied.arrivals = 0;
-    return view_store_remove(v->rows, error) ? view_store_open(v->rows, &v->options.store, error) : NULL;
-}
-
-/* What it says is applied is on disk. */
-static bool open_store(struct view *v)
-{
-    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    v->closed_ns = clock_mono_ns();
-    if (!has_room(v))
-        return false;
-    struct view_store *store = open_rows(v, error);
-    failpoint_hit("view_opened");
-    if (store == NULL) {
-        name_error(v, error);
-        return false;
-    }
-    v->error[0] = 0;
-    v->trimmed.count = 0;
-    v->trim.first_lsn = 0;
-    v->applied.cursors++; /* its rows are other ones */
-    v->flushed = v->applied;
-    v->flushed_ns = clock_mono_ns();
-    view_tidying_begin(&v->tidying, store);
-    for (size_t i = 0; i < v->count; i++)
-        v->all[i].looked_end = 0;
-    v->opened++;
-    v->came_ns = clock_mono_ns();
-    v->awaited.count = 0;
-    v->caught_up = false;
-    v->compared = view_is_compared(store);
-    set_store(v, store);
-    return true;
-}
-
-static void fail_store(struct view *v, const char *error)
-{
-    name_error(v, error);
-    close_store(v);
-}
-
-static void flush(struct view *v)
-{
-    char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    v->flushed_ns = clock_mono_ns();
-    if ((view_vector_equal(&v->flushed, &v->applied) && !v->has_unflushed) || !has_room(v))
-        return;
-    failpoint_hit("view_flush");
-    if (!view_store_flush(v->store, error)) {
-        fail_store(v, error);
-        return;
-    }
-    failpoint_hit("view_flushed");
-    v->flushed = v->applied;
-    v->has_unflushed = false;
-}
-
-/* Whether a flush would let go of a segment. */
-static bool has_left_segment(const struct view *v)
-{
-    for (size_t i = 0; i < v->applied.count; i++) {
-        const struct view_place *place = &v->applied.all[i],
-                                *flushed = view_place_of(&v->flushed, place->log);
-        if (place->segment != 0 && (flushed == NULL || flushed->segment != place->segment) &&
-            (flushed == NULL || flushed->lsn < place->lsn))
-            return true;
-    }
-    return false;
-}
-
-/* When what is applied goes to disk, if it is not asked for before; INT64_MAX: it is there. */
-static int64_t flush_due_ns(const struct view *v)
-{
-    if (view_vector_equal(&v->flushed, &v->applied) && !v->has_unflushed)
-        return INT64_MAX;
-    return v->flushed_ns + (has_left_segment(v) ? SEGMENT_FLUSH_NS : FLUSH_NS);
-}
 
 /* ---------------------------------------------------------------- the logs */
 
 static void stop_log(struct view *v, struct followed *f, enum sh_error why)
 {
     char text[VIEW_ERROR_MAX];
-    f->again_ns = clock_mono_ns() + RETRY_NS;
+    f->again_ns = clock_mono_ns() + VIEW_RETRY_NS;
     if (f->stopped == why)
         return;
     f->stopped = why;
-    describe(v, f, text);
+    view_describe(v, f, text);
     log_error("a log's entries are not applied to the view", log_text("what", text));
 }
 
@@ -336,9 +51,9 @@ static struct followed *followed(struct view *v, struct id16 log)
     return NULL;
 }
 
-static bool holds(void *arg, struct id16 log)
+bool view_holds(void *view, struct id16 log)
 {
-    return followed(arg, log) != NULL;
+    return followed(view, log) != NULL;
 }
 
 static uint64_t hlc_of(const struct view *v, const struct followed *f)
@@ -360,8 +75,8 @@ static enum sh_error apply(struct view *v, struct followed *f, const struct log_
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
     uint64_t hlc_before = hlc_of(v, f);
-    size_t bytes = view_gate_pass(&f->gate, &v->doubts, &v->applied, f->log.log, buf_slice(&v->frames), holds,
-                                  v, clock_mono_ns());
+    size_t bytes = view_gate_pass(&f->gate, &v->doubts, &v->applied, f->log.log, buf_slice(&v->frames),
+                                  view_holds, v, clock_mono_ns());
     if (bytes == 0)
         return SH_OK;
     struct slice frames = slice_of(v->frames.data, bytes);
@@ -373,7 +88,7 @@ static enum sh_error apply(struct view *v, struct followed *f, const struct log_
     v->has_unflushed = true;
     failpoint_hit("view_gathered");
     if (!view_store_write(v->store, error)) {
-        fail_store(v, error);
+        view_fail_store(v, error);
         return SH_INTERNAL;
     }
     failpoint_hit("view_applied");
@@ -414,14 +129,14 @@ static void make_again(struct view *v, const struct followed *f)
     id16_format(f->log.log, uuid);
     log_warn("a log holds other entries than were applied to the view, which is made again from all logs",
              log_text("log", uuid), log_uint("durable_lsn", f->log.durable_lsn));
-    close_store(v);
+    view_close_store(v);
     v->applied.count = v->flushed.count = 0;
     bool removed = view_store_remove(v->rows, error);
     failpoint_hit("view_removed");
     if (removed)
-        open_store(v);
+        view_open_store(v);
     else
-        name_error(v, error);
+        view_name_error(v, error);
 }
 
 /* One chunk. */
@@ -460,7 +175,7 @@ static bool is_waiting(struct view *v, struct followed *f, int64_t now_ns)
     char text[VIEW_ERROR_MAX];
     enum view_gate_state state = view_gate_look(&f->gate, &v->doubts, &v->applied, now_ns);
     if (state == VIEW_GATE_GAVE_UP) {
-        describe_wait(f, &before, text);
+        view_describe_wait(f, &before, text);
         log_warn(
             "a frame is applied to the view before what its writer had seen in another log, which does not "
             "come",
@@ -480,7 +195,7 @@ static bool is_awaited(const struct view *v, const struct followed *f, int64_t n
 
 static bool has_work(struct view *v, struct followed *f, int64_t now_ns)
 {
-    return !is_awaited(v, f, now_ns) && !is_waiting(v, f, now_ns) && is_behind(v, f) &&
+    return !is_awaited(v, f, now_ns) && !is_waiting(v, f, now_ns) && view_is_behind(v, f) &&
            (f->stopped == SH_OK || now_ns >= f->again_ns);
 }
 
@@ -516,7 +231,7 @@ static void read_clocks(struct view *v, struct followed *f)
 static bool step(struct view *v)
 {
     bool worked = false;
-    if (v->count > 0 && !has_room(v))
+    if (v->count > 0 && !view_has_room(v))
         return false;
     for (size_t i = 0; i < v->count && v->store != NULL; i++) {
         if (holds_other_frames(v, &v->all[i])) {
@@ -588,113 +303,6 @@ static void take_told(struct view *v)
         follow(v, &told[i]);
 }
 
-/* ---------------------------------------------------------------- rows of what was trimmed */
-
-/* The first LSN that is left of a log; all of one that is not held any more is gone, unless it may be about
- * to come. 0: not known. */
-static uint64_t first_left(const struct view *v, const struct view_place *place, bool is_held)
-{
-    char uuid[ID_TEXT], dir[PATH_MAX];
-    uint64_t *bases = NULL, first = 0;
-    size_t count = 0;
-    id16_format(place->log, uuid);
-    vfs_path(dir, v->logs, uuid);
-    int result = segment_list(v->options.fs, dir, &bases, &count);
-    bool may_come = place->ahead && clock_mono_ns() < v->came_ns + AHEAD_NS;
-    if (result == 0 && count > 0)
-        first = bases[0];
-    else if (!is_held && !may_come && (result == 0 || result == -ENOENT))
-        first = place->lsn + 1;
-    free(bases);
-    return first;
-}
-
-/* Chooses a log that has lost entries since its rows were looked through. */
-static void find_trimmed(struct view *v)
-{
-    v->trimmed_ns = clock_mono_ns();
-    for (size_t i = 0; i < v->applied.count && v->is_told; i++) {
-        const struct view_place *place = &v->applied.all[i], *done = view_place_of(&v->trimmed, place->log);
-        uint64_t first = first_left(v, place, holds(v, place->log));
-        if (first <= 1 || (done != NULL && done->lsn >= first))
-            continue;
-        view_trim_begin(&v->trim, place->log, first);
-        view_pass(&v->trimmed, place->log, first);
-        return;
-    }
-}
-
-static void trim_rows(struct view *v)
-{
-    char error[VIEW_ERROR_MAX];
-    if (v->store == NULL || v->paused_ns > 0)
-        return;
-    if (v->trim.first_lsn == 0 && clock_mono_ns() >= v->trimmed_ns + RETRY_NS)
-        find_trimmed(v);
-    if (v->trim.first_lsn > 0 && has_room(v) && !view_trim_step(&v->trim, v->store, error))
-        fail_store(v, error);
-}
-
-/* ---------------------------------------------------------------- work of others */
-
-/* Rows came from elsewhere, with a vector that is further: the logs go on there. */
-static void go_on_behind(struct view *v)
-{
-    v->flushed = v->applied;
-    v->came_ns = clock_mono_ns();
-    v->applied.cursors++;
-    v->awaited.count = 0;
-    v->tidy_again_ns = 0;
-    v->tidying.from = 0; /* rows may have come that may go, */
-    v->tidying.look_ns = 0;
-    v->trimmed.count = 0; /* or are of what is not in the logs here */
-    v->trim.first_lsn = 0;
-    for (size_t i = 0; i < v->count; i++) {
-        v->all[i].stopped = SH_OK;
-        v->all[i].verified = false;
-    }
-}
-
-static void do_work(struct view *v, struct view_work *work)
-{
-    struct view_access access = {.store = v->store,
-                                 .has_room = v->store != NULL && has_room(v),
-                                 .opened = v->opened,
-                                 .applied = &v->applied};
-    work->fn(work, &access);
-    if (access.imports)
-        v->tidy_again_ns = clock_mono_ns() + IMPORT_NS;
-    if (access.awaits != NULL) {
-        v->awaited = *access.awaits;
-        v->awaited_ns = clock_mono_ns() + IMPORT_NS;
-    }
-    if (access.failed)
-        fail_store(v, access.error);
-    else if (access.installed)
-        go_on_behind(v);
-    if (v->store != NULL)
-        v->compared = view_is_compared(v->store);
-    publish(v);
-    v->options.on_work(v->options.arg, work);
-}
-
-static struct view_work *next_work(struct view *v)
-{
-    pthread_mutex_lock(&v->lock);
-    struct view_work *work = v->works;
-    if (work != NULL)
-        v->works = work->next;
-    pthread_mutex_unlock(&v->lock);
-    return work;
-}
-
-static void do_works(struct view *v)
-{
-    struct view_work *work;
-    while ((work = next_work(v)) != NULL)
-        do_work(v, work);
-}
-
 /* ---------------------------------------------------------------- the thread */
 
 static int64_t tidy_due_ns(const struct view *v)
@@ -707,12 +315,12 @@ static int64_t due_ns(const struct view *v)
 {
     int64_t due;
     if (v->store == NULL)
-        return v->closed_ns + RETRY_NS;
+        return v->closed_ns + VIEW_RETRY_NS;
     if (v->paused_ns > 0)
-        return v->paused_ns + RETRY_NS;
+        return v->paused_ns + VIEW_RETRY_NS;
     if (v->trim.first_lsn > 0)
         return 0;
-    due = flush_due_ns(v);
+    due = view_flush_due_ns(v);
     if (tidy_due_ns(v) < due)
         due = tidy_due_ns(v);
     for (size_t i = 0; i < v->count; i++) {
@@ -723,8 +331,8 @@ static int64_t due_ns(const struct view *v)
         if (view_gate_due_ns(&v->all[i].gate) < due)
             due = view_gate_due_ns(&v->all[i].gate);
     }
-    if (v->trimmed_ns + RETRY_NS < due)
-        due = v->trimmed_ns + RETRY_NS;
+    if (v->trimmed_ns + VIEW_RETRY_NS < due)
+        due = v->trimmed_ns + VIEW_RETRY_NS;
     return due;
 }
 
@@ -767,40 +375,40 @@ static bool take_flush_asked(struct view *v)
 static void tidy_up(struct view *v)
 {
     char error[VIEW_ERROR_MAX]; /* of the store, or the disk */
-    if (!has_room(v))
+    if (!view_has_room(v))
         return;
-    flush(v);
+    view_flush_now(v);
     if (v->store == NULL)
         return;
     uint64_t tidied = v->tidying.tidied;
     bool is_flushed = view_vector_equal(&v->flushed, &v->applied);
     if (!view_tidying_look(&v->tidying, v->store, &v->applied, is_flushed, error))
-        fail_store(v, error);
+        view_fail_store(v, error);
     v->has_unflushed = v->has_unflushed || v->tidying.tidied > tidied;
 }
 
 static void *run(void *arg)
 {
     struct view *v = arg;
-    open_store(v);
-    publish(v);
+    view_open_store(v);
+    view_publish(v);
     while (wait_for_work(v)) {
         bool changed = false;
         take_told(v);
-        do_works(v);
+        view_do_works(v);
         if (v->store == NULL)
-            changed = clock_mono_ns() >= v->closed_ns + RETRY_NS && open_store(v);
+            changed = clock_mono_ns() >= v->closed_ns + VIEW_RETRY_NS && view_open_store(v);
         while (v->store != NULL && !must_stop(v) && step(v)) {
-            if (take_flush_asked(v) || clock_mono_ns() >= flush_due_ns(v))
-                flush(v);
-            trim_rows(v);
-            publish(v);
+            if (take_flush_asked(v) || clock_mono_ns() >= view_flush_due_ns(v))
+                view_flush_now(v);
+            view_trim_rows(v);
+            view_publish(v);
             take_told(v);
-            do_works(v);
+            view_do_works(v);
         }
-        trim_rows(v);
-        if (v->store != NULL && (take_flush_asked(v) || clock_mono_ns() >= flush_due_ns(v))) {
-            flush(v);
+        view_trim_rows(v);
+        if (v->store != NULL && (take_flush_asked(v) || clock_mono_ns() >= view_flush_due_ns(v))) {
+            view_flush_now(v);
             changed = true;
         }
         if (v->store != NULL && clock_mono_ns() >= tidy_due_ns(v)) {
@@ -808,14 +416,14 @@ static void *run(void *arg)
             changed = true;
         }
         if (changed)
-            publish(v);
+            view_publish(v);
     }
-    if (v->store != NULL && has_room(v))
-        close_store(v);
+    if (v->store != NULL && view_has_room(v))
+        view_close_store(v);
     else if (v->store != NULL)
         view_store_abandon(v->store);
     v->store = NULL; /* the loop has stopped reading */
-    do_works(v);
+    view_do_works(v);
     return NULL;
 }
 
