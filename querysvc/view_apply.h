@@ -15,7 +15,8 @@ struct view_place {
     uint64_t hlc;      /* of its frame */
     uint32_t checksum; /* of that frame: another chain has another one. 0: not known, it was passed over */
     uint64_t segment;  /* base LSN of the segment that it stands in; 0: not known. Not stored */
-    bool ahead;        /* its rows came with a member's checkpoint: the log here may end earlier, for now */
+    bool
+        ahead; /* its rows came with a member's checkpoint: the log here may end earlier until it is copied */
 };
 
 struct view_vector {
