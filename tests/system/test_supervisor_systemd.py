@@ -41,7 +41,8 @@ class Installed(InstalledTest):
     def test_everything_has_its_place(self):
         for name in ("shanghaid", "walsvc", "membersvc", "replsvc", "querysvc", "shanghaictl"):
             self.assertTrue(os.access(self.path("bin", name), os.X_OK), name)
-        for name in ("include/shanghai.h", "lib/libshanghai.so", "lib/pkgconfig/shanghai.pc", "lib/sysusers.d/shanghai.conf",
+        for name in ("include/shanghai.h", "include/shanghai_admin.h", "include/shanghai_error.h", "lib/libshanghai.so",
+                     "lib/pkgconfig/shanghai.pc", "lib/sysusers.d/shanghai.conf",
                      "lib/systemd/system/shanghai@.service", "share/man/man1/shanghaictl.1",
                      "share/man/man3/libshanghai.3", "share/man/man8/shanghaid.8", "share/man/man8/walsvc.8",
                      "share/man/man8/querysvc.8", "share/doc/shanghai/configuration.md",
