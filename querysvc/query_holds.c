@@ -23,8 +23,8 @@ struct view_hold {
 };
 
 /* A trim that waits. */
-struct view_trim {
-    struct view_trim *next;
+struct waiting_trim {
+    struct waiting_trim *next;
     struct link_request request; /* its body is a copy */
     struct buf body;
     struct id16 log;
@@ -39,7 +39,7 @@ struct query_holds {
     size_t count;
     struct view_hold asked; /* the one that is on its way */
     uint64_t number;        /* of its request; 0: none is */
-    struct view_trim *trims;
+    struct waiting_trim *trims;
     size_t trim_count;
     struct loop_timer overdue;
 };
@@ -69,7 +69,7 @@ static void forget_gone(struct query *q, struct query_holds *h)
 /* ---------------------------------------------------------------- trims that wait */
 
 /* Up to here the view must be on disk for it. */
-static uint64_t needed_lsn(const struct view_trim *t, const struct query_log *log)
+static uint64_t needed_lsn(const struct waiting_trim *t, const struct query_log *log)
 {
     uint64_t most = log->durable_lsn;
     return t->before > 0 && t->before - 1 < most ? t->before - 1 : most;
@@ -81,7 +81,7 @@ static uint64_t flushed_lsn(struct query *q, struct id16 log)
     return place != NULL ? place->lsn : 0;
 }
 
-static bool is_probed(const struct view_trim *t)
+static bool is_probed(const struct waiting_trim *t)
 {
     return t->probe == 0 || t->probes->done >= t->probe;
 }
@@ -89,13 +89,13 @@ static bool is_probed(const struct view_trim *t)
 /* Whether some trim needs the exact hold of that log, which is on disk. */
 static bool is_trimmed_exactly(struct query *q, struct id16 log)
 {
-    for (const struct view_trim *t = query_holds_of(q)->trims; t != NULL; t = t->next)
+    for (const struct waiting_trim *t = query_holds_of(q)->trims; t != NULL; t = t->next)
         if (id16_equal(t->log, log))
             return true;
     return false;
 }
 
-static bool is_covered(struct query *q, const struct view_trim *t)
+static bool is_covered(struct query *q, const struct waiting_trim *t)
 {
     const struct query_log *log = query_find_log(q, t->log);
     if (log == NULL || !query_view_state(q)->opened || q->watch == NULL ||
@@ -110,7 +110,7 @@ static void arm(struct query *q)
 {
     struct query_holds *h = query_holds_of(q);
     int64_t due_ns = INT64_MAX;
-    for (const struct view_trim *t = h->trims; t != NULL; t = t->next)
+    for (const struct waiting_trim *t = h->trims; t != NULL; t = t->next)
         due_ns = t->due_ns < due_ns ? t->due_ns : due_ns;
     if (due_ns == INT64_MAX)
         loop_timer_cancel(q->service->loop, &h->overdue);
@@ -118,7 +118,7 @@ static void arm(struct query *q)
         loop_timer_set(q->service->loop, &h->overdue, due_ns);
 }
 
-static void free_trim(struct view_trim *t)
+static void free_trim(struct waiting_trim *t)
 {
     buf_free(&t->body);
     free(t);
@@ -135,7 +135,7 @@ static bool has_more_applied(struct query *q, struct id16 log)
 static void look_at_trims(struct query *q)
 {
     struct query_holds *h = query_holds_of(q);
-    struct view_trim **at = &h->trims, *t;
+    struct waiting_trim **at = &h->trims, *t;
     if (h->trims == NULL)
         return;
     while ((t = *at) != NULL) {
@@ -169,7 +169,7 @@ void query_on_trim(struct query *q, const struct link_request *request)
         query_forward_send(&q->wal, request);
         return;
     }
-    struct view_trim *t = xcalloc(1, sizeof *t);
+    struct waiting_trim *t = xcalloc(1, sizeof *t);
     buf_append(&t->body, request->body.data, request->body.len);
     t->request = (struct link_request){.token = request->token,
                                        .type = request->type,
@@ -197,7 +197,7 @@ bool query_trims_need_probe(struct query *q, const struct query_probes *probes)
 {
     if (q->view == NULL)
         return false;
-    for (const struct view_trim *t = query_holds_of(q)->trims; t != NULL; t = t->next)
+    for (const struct waiting_trim *t = query_holds_of(q)->trims; t != NULL; t = t->next)
         if (t->probes == probes && t->probe > probes->sent)
             return true;
     return false;
@@ -206,7 +206,7 @@ bool query_trims_need_probe(struct query *q, const struct query_probes *probes)
 void query_holds_drop(struct query *q, uint64_t session)
 {
     struct query_holds *h = query_holds_of(q);
-    struct view_trim **at = &h->trims, *t;
+    struct waiting_trim **at = &h->trims, *t;
     while ((t = *at) != NULL) {
         if (t->request.token.session != session) {
             at = &t->next;
@@ -311,7 +311,7 @@ struct query_holds *query_holds_open(struct query *q)
 void query_holds_close(struct query *q, struct query_holds *h)
 {
     loop_timer_cancel(q->service->loop, &h->overdue);
-    for (struct view_trim *t = h->trims, *next; t != NULL; t = next) {
+    for (struct waiting_trim *t = h->trims, *next; t != NULL; t = next) {
         next = t->next;
         free_trim(t);
     }
