@@ -3,7 +3,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,6 @@ struct answer {
     unsigned times;
     enum sh_error code;
     uint64_t expected, retry_ms;
-    char text[GROUP_TEXT_MAX], group[GROUP_NAME_MAX + 1];
     struct msg_append_reply reply;
     struct msg_watermark_reply watermark;
     uint64_t settled_lsn;
@@ -57,9 +55,6 @@ static void on_refuse(void *arg, struct link_token token, const struct msg_error
     answer->code = (enum sh_error)error->code;
     answer->expected = error->expected;
     answer->retry_ms = error->retry_ms;
-    snprintf(answer->text, sizeof answer->text, "%.*s", (int)error->text.len, (const char *)error->text.data);
-    snprintf(answer->group, sizeof answer->group, "%.*s", (int)error->group.len,
-             (const char *)error->group.data);
 }
 
 static void on_watermark(void *arg, struct link_token token, const struct msg_watermark_reply *reply)
@@ -105,18 +100,10 @@ static void free_frames(void)
     last = &first;
 }
 
-static struct group_set groups; /* "a", the own one, and "b" */
-
 static int setup(void **state)
 {
     (void)state;
-    bool good = group_set_decode(&groups, slice_str("\x92\xa1"
-                                                    "a\xa1"
-                                                    "b"));
-    assert_true(good);
-    groups.self = 0;
     struct wal_core_options options = {
-        .groups = &groups,
         .segment_size = SEGMENT,
         .queue_bytes = QUEUE,
         .offset = 200,
@@ -142,7 +129,6 @@ static int teardown(void **state)
     (void)state;
     free_frames();
     wal_core_close(core);
-    group_set_free(&groups);
     return 0;
 }
 
@@ -748,50 +734,9 @@ static void test_without_room_for_a_segment_a_loss_is_refused(void **state)
 
 #define CORE_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-/* ---------------------------------------------------------------- groups */
-
-static struct slice put_and_event(const char *key, const char *stream)
-{
-    static struct buf body;
-    msgpack_packer pk;
-    body.len = 0;
-    mp_packer(&pk, &body);
-    msgpack_pack_array(&pk, 3);
-    entry_pack(&pk, &(struct entry){.kind = ENTRY_EVENT, .stream = slice_str("")});
-    entry_pack(&pk, &(struct entry){.kind = ENTRY_PUT, .key = slice_str(key)});
-    entry_pack(&pk, &(struct entry){.kind = ENTRY_EVENT, .stream = slice_str(stream)});
-    return buf_slice(&body);
-}
-
-static void test_keys_of_another_group_are_refused_and_the_sequence_stays_free(void **state)
-{
-    (void)state;
-    append(1, 1, 1);
-    const struct answer *a = append_body(1, 1, 2, put_and_event("user/1", ""));
-    assert_refused(a, SH_WRONG_GROUP, 0);
-    assert_string_equal(a->group, "b");
-    assert_string_equal(a->text, "key `user/1` belongs to group `b`; nothing was appended");
-    assert_int_equal(wal_core_stats(core).next_lsn, 2);
-    struct answer *next = append_body(1, 1, 2, put_and_event("x", "x"));
-    commit();
-    assert_done(next, 2);
-}
-
-static void test_a_frame_of_two_groups_is_refused(void **state)
-{
-    (void)state;
-    const struct answer *a = append_body(1, 1, 1, put_and_event("x", "orders"));
-    assert_refused(a, SH_BAD_REQUEST, 0);
-    assert_string_equal(a->text, "the keys belong to two groups: key `x` to `a`, stream `orders` to `b`");
-    assert_string_equal(a->group, "");
-    assert_int_equal(wal_core_stats(core).next_lsn, 1);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CORE_TEST(test_keys_of_another_group_are_refused_and_the_sequence_stays_free),
-        CORE_TEST(test_a_frame_of_two_groups_is_refused),
         CORE_TEST(test_nothing_is_answered_before_it_is_durable),
         CORE_TEST(test_a_gap_in_the_log_gives_no_wrong_answers),
         CORE_TEST(test_a_repeated_sequence_gets_the_first_answer),
