@@ -41,25 +41,28 @@ def is_level(node, name):
 
 
 def catch_up(works, cluster):
-    """n3 was away while so much was written. The clock starts when the first of it has come: starting a process and
-    meeting the others is not copying."""
+    """n3 was away while so much was written. The clock starts at the last look that saw nothing of it there: starting a
+    process and meeting the others is not copying."""
     n1, n3 = cluster["n1"], cluster["n3"]
     n3.stop()
     write_backlog(works, n1, BACKLOG[works.plan.quick])
     wait_for(lambda: is_level(n1, "n2"), "n2 to have all", 120, 0.1)
     os.sync()
     begin = follower(n1, "n3")["end"]
-    started = time.monotonic()
+    started = first_s = time.monotonic()
     n3.spawn()
 
-    def moved():
-        now = follower(n1, "n3")
-        return now if now["end"] > begin else None
-    first = wait_for(moved, "n3 to get something", 60, 0.005)
-    first_s = time.monotonic()
+    def has_some():
+        nonlocal first_s
+        look_s = time.monotonic()
+        if follower(n1, "n3")["end"] > begin:
+            return True
+        first_s = look_s
+        return False
+    wait_for(has_some, "n3 to get something", 60, 0.005)
     wait_for(lambda: is_level(n1, "n3"), "n3 to have all", 600, 0.02)
     end_s = time.monotonic()
-    copied = follower(n1, "n3")["end"] - first["end"]
+    copied = follower(n1, "n3")["end"] - begin
     n3.wait_ready()
     disk = works.bench_append(n1, size=1 << 20, batch=COPY_BYTES >> 20, in_flight=1)
     return {"bytes": copied, "seconds": round(end_s - first_s, 3), "bytes_per_s": round(copied / (end_s - first_s)),

@@ -87,7 +87,7 @@ class BenchDriver(unittest.TestCase):
             self.assertIn("to reach", work[part]["target"])
             for name, value in work[part]["median"].items():  # who is never seen behind lags for no time
                 self.assertGreaterEqual(value, 0 if name.startswith("lag_") else 1e-9, work[part])
-        self.assertGreaterEqual(work["catch_up"]["median"]["bytes"], 32 << 20)
+        self.assertGreaterEqual(work["catch_up"]["median"]["bytes"], 64 << 20)
 
     def test_a_file_for_the_figures(self):
         path = os.path.join(self.dir, "figures.json")
