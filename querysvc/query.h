@@ -11,7 +11,9 @@
  *   query_condition.c appends with conditions: checked against the view, and by walsvc behind that
  *   query_cursor.c   cursors: got and set
  *   query_cursor_holds.c  what they hold back
- *   query_view.c     keys and scans from the view (view.h), which its own thread keeps
+ *   query_view.c     what asks for the view (view.h), which its own thread keeps, and waits for it; scans
+ *   query_gets.c     keys from the view, many of them by threads of their own
+ *   query_rows.c     keys as they are looked up, and as clients get them
  *   query_view_info.c  how far that is
  *   query_holds.c    what the view holds back from trims, and trims that wait for it
  *   query_tidy.c     what the view needs to take deleted and expired rows away

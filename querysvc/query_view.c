@@ -1,5 +1,5 @@
-/* The view as clients see it: keys and scans, on the loop's thread. A request with a session's token waits
- * until all of that is applied here, or its time is over.
+/* The view as clients see it: scans, on the loop's thread, and who answers all else. A request with a
+ * session's token waits until all of that is applied here, or its time is over.
  *
  *            on_kv_get ──► answered
  *                 │            ▲
@@ -14,18 +14,14 @@
 #include <string.h>
 
 #include "hlc.h"
+#include "query_rows.h"
 #include "query_token.h"
 #include "query_view_parts.h"
 
 enum {
-    KEYS_MAX = 1000,
     SCAN_MAX = 10000,
     LOOKS_MAX = 20000,
-    ANSWER_MAX = 1 << 20,
     WAITS_MAX = 4096,
-    RETRY_MS = 100,
-    LOOKUP_KEYS = VIEW_ROWS_MAX / 2,
-    LARGE_BYTES = 256 << 10
 };
 
 /* A request that waits for its token. */
@@ -48,8 +44,8 @@ struct query_view {
     struct view_wait *waits;
     size_t wait_count;
     struct loop_timer overdue;
-    struct buf key, rows, applied;
-    uint64_t hlc; /* the highest of the values that the present answer looked at */
+    struct query_gets *gets;
+    struct buf rows, applied;
     struct query_holds *holds;
     struct query_tidy *tidy;
 };
@@ -94,53 +90,6 @@ struct slice query_view_applied(struct query *q)
     return buf_slice(&qv->applied);
 }
 
-/* ---------------------------------------------------------------- rows */
-
-/* What the view has of one key. */
-struct key_row {
-    bool has_value, has_counter;
-    struct view_value value;
-    int64_t counter;
-};
-
-static void pack_row(msgpack_packer *pk, struct slice key, const struct key_row *row, bool keys_only)
-{
-    const struct view_version *v = &row->value.version;
-    if (!row->has_value && !row->has_counter) {
-        msgpack_pack_nil(pk);
-        return;
-    }
-    msgpack_pack_array(pk, 7);
-    mp_pack_bin(pk, key);
-    if (row->has_value)
-        mp_pack_bin(pk, keys_only ? (struct slice){0} : row->value.value);
-    else
-        msgpack_pack_nil(pk);
-    msgpack_pack_uint64(pk, v->hlc);
-    mp_pack_bin(pk, slice_of(v->log.bytes, sizeof v->log.bytes));
-    msgpack_pack_uint64(pk, v->lsn);
-    msgpack_pack_uint64(pk, row->value.expires_ms);
-    if (row->has_counter)
-        msgpack_pack_int64(pk, row->counter);
-    else
-        msgpack_pack_nil(pk);
-}
-
-static uint64_t now_ms(void)
-{
-    return (uint64_t)(clock_real_ns() / NS_PER_MS);
-}
-
-/* *hlc grows with its version. */
-static bool take_value(struct slice row, struct key_row *out, uint64_t *hlc)
-{
-    if (!view_value_decode(row, &out->value))
-        return false;
-    *hlc = hlc_merge(*hlc, out->value.version.hlc);
-    out->has_value = !out->value.deleted && (out->value.expires_ms == 0 || out->value.expires_ms > now_ms());
-    return true;
-}
-
 /* ---------------------------------------------------------------- answers */
 
 void query_view_refuse_closed(struct query *q, struct link_token token)
@@ -164,145 +113,6 @@ void query_view_refuse_older(struct query *q, struct link_token token, const cha
         query_view_fail(q, token, error);
     else
         query_refuse(q, token, SH_UNAVAILABLE, "the view is being made again", 0);
-}
-
-/* Keys that are looked up at once: the value of each and, where there are any at all, the counter. */
-struct lookup {
-    struct slice keys[LOOKUP_KEYS];
-    struct view_rows rows;
-    size_t count;
-    size_t stride; /* rows of a key: the value's, and the counter's with 2 */
-};
-
-/* The next ones of a request. SH_BAD_REQUEST, SH_TOO_LARGE: a key's bytes are not a key. */
-static enum sh_error next_lookup(struct mp *keys, size_t count, struct lookup *lookup)
-{
-    lookup->count = count;
-    for (size_t i = 0; i < count; i++) {
-        if (!mp_bin(keys, &lookup->keys[i]) || lookup->keys[i].len == 0)
-            return SH_BAD_REQUEST;
-        if (lookup->keys[i].len > KEY_MAX)
-            return SH_TOO_LARGE;
-    }
-    return SH_OK;
-}
-
-/* Its rows are to be freed, in any case. */
-static bool find_rows(struct query_view *qv, struct view_store *store, struct lookup *lookup,
-                      char error[VIEW_ERROR_MAX])
-{
-    static const uint8_t kinds[] = {VIEW_KEY, VIEW_COUNTER};
-    struct slice names[VIEW_ROWS_MAX];
-    size_t bytes = 0, stride = lookup->stride;
-    for (size_t i = 0; i < lookup->count; i++)
-        bytes += stride * (lookup->keys[i].len + 1);
-    qv->key.len = 0;
-    buf_reserve(&qv->key, bytes); /* so that it stays where it is */
-    for (size_t i = 0; i < stride * lookup->count; i++) {
-        const struct slice *key = &lookup->keys[i / stride];
-        names[i] = slice_of(qv->key.data + qv->key.len, key->len + 1);
-        buf_append(&qv->key, &kinds[i % stride], 1);
-        buf_append(&qv->key, key->data, key->len);
-    }
-    return view_store_get_many(store, names, stride * lookup->count, &lookup->rows, error);
-}
-
-static bool take_row(const struct lookup *lookup, size_t i, struct key_row *out, uint64_t *hlc)
-{
-    struct slice row;
-    *out = (struct key_row){0};
-    if (lookup->stride > 1 && view_rows_at(&lookup->rows, i * lookup->stride + 1, &row))
-        out->has_counter = view_counter_total(row, &out->counter);
-    return !view_rows_at(&lookup->rows, i * lookup->stride, &row) || take_value(row, out, hlc);
-}
-
-/* Ends early when there are many bytes; returns how many rows it has packed. */
-static uint32_t pack_rows(const struct lookup *lookup, struct buf *packed, uint64_t *hlc,
-                          char error[VIEW_ERROR_MAX])
-{
-    msgpack_packer pk;
-    struct key_row row;
-    uint32_t done = 0;
-    mp_packer(&pk, packed);
-    while (done < lookup->count && packed->len < ANSWER_MAX) {
-        if (!take_row(lookup, done, &row, hlc)) {
-            snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
-            return done;
-        }
-        pack_row(&pk, lookup->keys[done++], &row, false);
-    }
-    return done;
-}
-
-/* As many as there are keys; ends early when there are many bytes. Where a row is large, keys are looked up
- * one by one. */
-static enum sh_error get_rows(struct query_view *qv, struct view_store *store, struct mp *keys,
-                              uint32_t count, char error[VIEW_ERROR_MAX])
-{
-    msgpack_packer pk;
-    struct buf packed = {0};
-    struct lookup lookup;
-    uint32_t done = 0, most = LOOKUP_KEYS;
-    enum sh_error e = SH_OK;
-    while (e == SH_OK && done < count && packed.len < ANSWER_MAX) {
-        size_t before = packed.len;
-        struct mp again = *keys;
-        lookup.stride = view_store_has_counters(store) ? 2 : 1;
-        e = next_lookup(keys, count - done < most ? count - done : most, &lookup);
-        if (e != SH_OK)
-            break;
-        bool found = find_rows(qv, store, &lookup, error);
-        bool is_late =
-            lookup.stride == 1 && view_store_has_counters(store); /* the first ones came meanwhile */
-        if (found && !is_late)
-            done += pack_rows(&lookup, &packed, &qv->hlc, error);
-        view_rows_free(&lookup.rows);
-        e = error[0] != 0 ? SH_INTERNAL : SH_OK;
-        most = packed.len - before > LARGE_BYTES ? 1 : LOOKUP_KEYS;
-        if (is_late)
-            *keys = again;
-    }
-    qv->rows.len = 0;
-    mp_packer(&pk, &qv->rows);
-    msgpack_pack_array(&pk, done);
-    buf_append(&qv->rows, packed.data, packed.len);
-    buf_free(&packed);
-    return e;
-}
-
-static void answer_get(struct query *q, struct link_token token, const struct msg_kv_get *m)
-{
-    struct query_view *qv = q->view;
-    char error[VIEW_ERROR_MAX] = "";
-    struct mp keys = mp_of(m->keys);
-    uint32_t count;
-    if (!mp_array(&keys, &count) || count == 0 || count > KEYS_MAX) {
-        query_refuse(q, token, SH_BAD_REQUEST, "1 to 1,000 keys are asked for", 0);
-        return;
-    }
-    struct view_store *store = view_begin_read(qv->view);
-    if (store == NULL) {
-        query_view_refuse_closed(q, token);
-        return;
-    }
-    if (!query_view_is_in_store(q, store, m->after, error)) {
-        view_end_read(qv->view);
-        query_view_refuse_older(q, token, error);
-        return;
-    }
-    qv->hlc = 0;
-    enum sh_error e = get_rows(qv, store, &keys, count, error);
-    view_end_read(qv->view);
-    if (e == SH_INTERNAL)
-        query_view_fail(q, token, error);
-    else if (e != SH_OK)
-        query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
-    if (e != SH_OK)
-        return;
-    struct msg_kv_get_reply reply = {.rows = buf_slice(&qv->rows), .hlc = qv->hlc};
-    if (m->after.len > 0)
-        reply.applied = query_view_applied(q);
-    query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
 /* ---- scans: values and counters, which stand in two places, by key ---- */
@@ -361,7 +171,7 @@ static bool scan_row(struct scanning *s, struct key_row *row, char error[VIEW_ER
     *row = (struct key_row){0};
     s->last.len = 0;
     buf_append(&s->last, key.data, key.len);
-    if (order <= 0 && !take_value(s->values.row, row, &s->hlc)) {
+    if (order <= 0 && !key_row_take(s->values.row, row, &s->hlc)) {
         snprintf(error, VIEW_ERROR_MAX, "a row of the view is malformed");
         return false;
     }
@@ -387,11 +197,11 @@ static void scan(struct scanning *s, const struct msg_kv_scan *m, struct buf *pa
     unsigned looks = 0;
     mp_packer(&pk, packed);
     while (error[0] == 0 && !(s->values.ended && s->counters.ended)) {
-        s->more = s->rows == m->most || packed->len >= ANSWER_MAX || looks == LOOKS_MAX;
+        s->more = s->rows == m->most || packed->len >= ROWS_BYTES || looks == LOOKS_MAX;
         if (s->more || !scan_row(s, &row, error))
             return;
         if (row.has_value || row.has_counter) {
-            pack_row(&pk, buf_slice(&s->last), &row, m->keys_only);
+            key_row_pack(&pk, buf_slice(&s->last), &row, m->keys_only);
             s->rows++;
         }
         looks++;
@@ -522,7 +332,7 @@ static void answer_request(struct query *q, struct link_token token, uint32_t ty
     if (msg_decode(type, body, &m) != SH_OK)
         query_refuse(q, token, SH_BAD_REQUEST, "malformed", 0);
     else if (type == MSG_kv_get)
-        answer_get(q, token, &m.get);
+        query_gets_answer(q, token, &m.get);
     else if (type == MSG_kv_scan)
         answer_scan(q, token, &m.scan);
     else if (type == MSG_cursor_get)
@@ -700,6 +510,11 @@ void query_view_tell(struct query *q)
     query_cursor_look(q);
 }
 
+struct query_gets *query_gets_of(struct query *q)
+{
+    return q->view->gets;
+}
+
 struct query_holds *query_holds_of(struct query *q)
 {
     return q->view->holds;
@@ -733,6 +548,7 @@ void query_view_open(struct query *q)
     qv->holds = query_holds_open(q);
     qv->tidy = query_tidy_open(q);
     qv->view = view_open(&options);
+    qv->gets = query_gets_open(q, qv->view);
     query_cursor_open(q);
 }
 
@@ -742,6 +558,7 @@ void query_view_close(struct query *q)
     if (qv == NULL)
         return;
     query_cursor_close(q);
+    query_gets_close(qv->gets);
     view_close(qv->view);
     qv->view = NULL;
     mailbox_close(&qv->mailbox);
@@ -755,7 +572,6 @@ void query_view_close(struct query *q)
     }
     query_holds_close(q, qv->holds);
     query_tidy_close(q, qv->tidy);
-    buf_free(&qv->key);
     buf_free(&qv->rows);
     buf_free(&qv->applied);
     free(qv);

@@ -6,8 +6,16 @@
 #include "view.h"
 
 /* ---- query_view.c; only when there is a view ---- */
+struct query_gets *query_gets_of(struct query *q);
 struct query_holds *query_holds_of(struct query *q);
 struct query_tidy *query_tidy_of(struct query *q);
+
+/* ---- query_gets.c ---- */
+struct query_gets *query_gets_open(struct query *q, struct view *view);
+/* Before the view is closed; what was not answered never is. */
+void query_gets_close(struct query_gets *gets);
+/* What its token wants was applied when it was looked at last. Answered now or later. */
+void query_gets_answer(struct query *q, struct link_token token, const struct msg_kv_get *m);
 
 /* ---- query_holds.c ---- */
 struct query_holds *query_holds_open(struct query *q);
