@@ -9,14 +9,22 @@
  */
 #include "query.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "query_rows.h"
 #include "query_token.h"
 #include "query_view_parts.h"
 
-enum { KEYS_MAX = 1000, FEW = 16, THREADS = 2, QUEUE_MAX = 256 };
+enum { KEYS_MAX = 1000, FEW = 16, THREADS = 2, UNDER_WAY_MAX = 16 };
+
+/* What a look into the view gave. */
+struct found {
+    struct key_rows rows;
+    struct buf applied; /* with a session: how far the store was, as a token, behind its rows */
+    bool is_closed; /* SH_UNAVAILABLE since the store is not open; else it has less than the token wants */
+    enum sh_error error;
+    char text[VIEW_ERROR_MAX]; /* of SH_INTERNAL */
+};
 
 /* One request, from the queue to its answer. */
 struct get {
@@ -24,21 +32,19 @@ struct get {
     struct get *next;
     struct link_token token;
     struct buf keys, after; /* copies */
-    struct key_rows rows;
-    enum sh_error error;
-    char text[VIEW_ERROR_MAX];
+    struct found found;
 };
 
 struct query_gets {
     struct query *query;
     struct view *view;
     struct mailbox mailbox;
-    struct key_rows rows; /* of the loop's own */
+    struct found found; /* of the loop's own */
     pthread_t threads[THREADS];
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t wake;
     struct get *head, **tail;
-    size_t count;
+    size_t count; /* in the queue, looked up, and not answered yet */
     bool stop;
 };
 
@@ -52,54 +58,69 @@ static bool is_in_store(struct view_store *store, struct slice after, char text[
            (view_vector_load(store, &applied, text) != VIEW_FAILED && token_is_applied(&applied, after) > 0);
 }
 
-/* SH_UNAVAILABLE: the store is not open, or has less than `after` wants; SH_INTERNAL: it failed, as text
- * says. Any thread. */
-static enum sh_error look_up(struct view *view, struct slice keys, struct slice after, struct key_rows *rows,
-                             char text[VIEW_ERROR_MAX])
+static enum sh_error look_into(struct view_store *store, struct mp keys, uint32_t count, struct slice after,
+                               struct found *found)
+{
+    struct view_vector applied;
+    if (!is_in_store(store, after, found->text))
+        return found->text[0] != 0 ? SH_INTERNAL : SH_UNAVAILABLE;
+    enum sh_error e = key_rows_get(store, keys, count, &found->rows, found->text);
+    if (e != SH_OK || after.len == 0)
+        return e;
+    if (view_vector_load(store, &applied, found->text) == VIEW_FAILED)
+        return SH_INTERNAL;
+    token_pack(&applied, &found->applied);
+    return SH_OK;
+}
+
+/* Any thread. */
+static void look_up(struct view *view, struct slice keys, struct slice after, struct found *found)
 {
     struct mp m = mp_of(keys);
     uint32_t count;
-    enum sh_error e;
-    text[0] = 0;
+    found->text[0] = 0;
+    found->applied.len = 0;
+    found->error = SH_BAD_REQUEST;
     if (!mp_array(&m, &count))
-        return SH_BAD_REQUEST;
+        return;
     struct view_store *store = view_begin_read(view);
-    if (store == NULL)
-        return SH_UNAVAILABLE;
-    if (is_in_store(store, after, text))
-        e = key_rows_get(store, m, count, rows, text);
-    else
-        e = text[0] != 0 ? SH_INTERNAL : SH_UNAVAILABLE;
-    view_end_read(view);
-    return e;
+    found->is_closed = store == NULL;
+    found->error = store == NULL ? SH_UNAVAILABLE : look_into(store, m, count, after, found);
+    if (store != NULL)
+        view_end_read(view);
 }
 
-static void answer(struct query *q, struct link_token token, enum sh_error e, const struct key_rows *rows,
-                   bool has_session, const char *text)
+static void answer(struct query *q, struct link_token token, const struct found *found)
 {
+    enum sh_error e = found->error;
     if (e == SH_INTERNAL)
-        query_view_fail(q, token, text);
-    else if (e == SH_UNAVAILABLE && query_view_state(q)->opened)
-        query_view_refuse_older(q, token, "");
-    else if (e == SH_UNAVAILABLE)
+        query_view_fail(q, token, found->text);
+    else if (e == SH_UNAVAILABLE && found->is_closed)
         query_view_refuse_closed(q, token);
+    else if (e == SH_UNAVAILABLE)
+        query_view_refuse_older(q, token, "");
     else if (e != SH_OK)
         query_refuse(q, token, e, "a key has 1 to 4,096 bytes", 0);
     if (e != SH_OK)
         return;
-    struct msg_kv_get_reply reply = {.rows = buf_slice(&rows->rows), .hlc = rows->hlc};
-    if (has_session)
-        reply.applied = query_view_applied(q);
+    const struct msg_kv_get_reply reply = {
+        .rows = buf_slice(&found->rows.rows), .hlc = found->rows.hlc, .applied = buf_slice(&found->applied)};
     query_answer(q, token, MSG_kv_get_reply, &reply);
 }
 
 /* ---------------------------------------------------------------- the threads */
 
+static void free_found(struct found *found)
+{
+    key_rows_free(&found->rows);
+    buf_free(&found->applied);
+}
+
 static void free_get(struct get *get)
 {
     buf_free(&get->keys);
     buf_free(&get->after);
-    key_rows_free(&get->rows);
+    free_found(&get->found);
     free(get);
 }
 
@@ -112,7 +133,6 @@ static struct get *take(struct query_gets *g)
     struct get *get = g->stop ? NULL : g->head;
     if (get != NULL) {
         g->head = get->next;
-        g->count--;
         if (g->head == NULL)
             g->tail = &g->head;
     }
@@ -125,7 +145,7 @@ static void *run(void *arg)
     struct query_gets *g = arg;
     struct get *get;
     while ((get = take(g)) != NULL) {
-        get->error = look_up(g->view, buf_slice(&get->keys), buf_slice(&get->after), &get->rows, get->text);
+        look_up(g->view, buf_slice(&get->keys), buf_slice(&get->after), &get->found);
         if (mailbox_put_turn(&g->mailbox, &get->mail))
             loop_turn_once(g->query->service->loop); /* the next keys must not wait for more of it */
     }
@@ -136,7 +156,7 @@ static void *run(void *arg)
 static bool hand_over(struct query_gets *g, struct link_token token, struct slice keys, struct slice after)
 {
     pthread_mutex_lock(&g->lock);
-    bool has_room = g->count < QUEUE_MAX;
+    bool has_room = g->count < UNDER_WAY_MAX;
     if (has_room) {
         struct get *get = xcalloc(1, sizeof *get);
         get->token = token;
@@ -154,13 +174,18 @@ static bool hand_over(struct query_gets *g, struct link_token token, struct slic
 static void on_done(void *arg, struct mail *first)
 {
     struct query_gets *g = arg;
+    size_t count = 0;
     for (struct mail *mail = first, *next; mail != NULL; mail = next) {
         struct get *get = (struct get *)mail;
         next = mail->next;
         if (!g->stop) /* which only the loop sets */
-            answer(g->query, get->token, get->error, &get->rows, get->after.len > 0, get->text);
+            answer(g->query, get->token, &get->found);
         free_get(get);
+        count++;
     }
+    pthread_mutex_lock(&g->lock);
+    g->count -= count;
+    pthread_mutex_unlock(&g->lock);
 }
 
 /* ---------------------------------------------------------------- the loop */
@@ -168,7 +193,6 @@ static void on_done(void *arg, struct mail *first)
 void query_gets_answer(struct query *q, struct link_token token, const struct msg_kv_get *m)
 {
     struct query_gets *g = query_gets_of(q);
-    char text[VIEW_ERROR_MAX];
     struct mp keys = mp_of(m->keys);
     uint32_t count;
     if (!mp_array(&keys, &count) || count == 0 || count > KEYS_MAX) {
@@ -178,8 +202,25 @@ void query_gets_answer(struct query *q, struct link_token token, const struct ms
     struct slice after = query_group_token(q, &query_view_state(q)->applied, m->after);
     if (count > FEW && hand_over(g, token, m->keys, after))
         return;
-    enum sh_error e = look_up(g->view, m->keys, after, &g->rows, text);
-    answer(q, token, e, &g->rows, m->after.len > 0, text);
+    look_up(g->view, m->keys, after, &g->found);
+    answer(q, token, &g->found);
+}
+
+void query_gets_drop(struct query_gets *g, uint64_t session)
+{
+    struct get *get;
+    pthread_mutex_lock(&g->lock);
+    g->tail = &g->head;
+    while ((get = *g->tail) != NULL) {
+        if (get->token.session != session) {
+            g->tail = &get->next;
+            continue;
+        }
+        *g->tail = get->next;
+        free_get(get);
+        g->count--;
+    }
+    pthread_mutex_unlock(&g->lock);
 }
 
 struct query_gets *query_gets_open(struct query *q, struct view *view)
@@ -216,6 +257,6 @@ void query_gets_close(struct query_gets *g)
     }
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->wake);
-    key_rows_free(&g->rows);
+    free_found(&g->found);
     free(g);
 }

@@ -6,7 +6,7 @@
 #include "clock.h"
 #include "hlc.h"
 
-enum { LOOKUP_KEYS = VIEW_ROWS_MAX / 2, LARGE_BYTES = 256 << 10 };
+enum { FIRST_ROWS = 4, LARGE_BYTES = 256 << 10 };
 
 static uint64_t now_ms(void)
 {
@@ -115,12 +115,13 @@ static uint32_t pack_rows(const struct lookup *lookup, struct buf *packed, uint6
     return done;
 }
 
-/* Where a row is large, keys are looked up one by one. */
+/* A bunch is small at first, since rows may be large, and twice as large each time that they are not; where
+ * they are, keys are looked up one by one. */
 static enum sh_error look_up(struct view_store *store, struct mp *keys, uint32_t count, struct buf *packed,
                              uint32_t *done, struct key_rows *out, char error[VIEW_ERROR_MAX])
 {
     struct lookup lookup;
-    uint32_t most = VIEW_ROWS_MAX;
+    uint32_t most = FIRST_ROWS;
     enum sh_error e = SH_OK;
     while (e == SH_OK && *done < count && packed->len < ROWS_BYTES) {
         size_t before = packed->len;
@@ -138,7 +139,10 @@ static enum sh_error look_up(struct view_store *store, struct mp *keys, uint32_t
             *done += pack_rows(&lookup, packed, &out->hlc, error);
         view_rows_free(&lookup.rows);
         e = error[0] != 0 ? SH_INTERNAL : SH_OK;
-        most = packed->len - before > LARGE_BYTES ? 1 : VIEW_ROWS_MAX;
+        if (packed->len - before > LARGE_BYTES)
+            most = 1;
+        else if (most < VIEW_ROWS_MAX)
+            most *= 2;
         if (is_late)
             *keys = again;
     }

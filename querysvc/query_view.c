@@ -13,13 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hlc.h"
 #include "query_rows.h"
 #include "query_token.h"
 #include "query_view_parts.h"
 
 enum {
-    SCAN_MAX = 10000,
     LOOKS_MAX = 20000,
     WAITS_MAX = 4096,
 };
@@ -431,6 +429,7 @@ void query_view_drop(struct query *q, uint64_t session)
     struct view_wait **at, *w;
     if (qv == NULL)
         return;
+    query_gets_drop(qv->gets, session);
     query_cursor_drop(q, session);
     query_streams_drop(q, session);
     query_holds_drop(q, session);

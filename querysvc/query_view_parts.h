@@ -1,4 +1,4 @@
-/* What the files share that serve the view on the loop's thread. */
+/* What the files share that serve the view. */
 #ifndef QUERYSVC_QUERY_VIEW_PARTS_H
 #define QUERYSVC_QUERY_VIEW_PARTS_H
 
@@ -16,6 +16,7 @@ struct query_gets *query_gets_open(struct query *q, struct view *view);
 void query_gets_close(struct query_gets *gets);
 /* What its token wants was applied when it was looked at last. Answered now or later. */
 void query_gets_answer(struct query *q, struct link_token token, const struct msg_kv_get *m);
+void query_gets_drop(struct query_gets *gets, uint64_t session);
 
 /* ---- query_holds.c ---- */
 struct query_holds *query_holds_open(struct query *q);

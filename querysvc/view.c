@@ -526,6 +526,8 @@ void view_look(struct view *v, struct view_state *out)
 
 struct view_store *view_begin_read(struct view *v)
 {
+    if (atomic_load(&v->closing))
+        return NULL; /* readers that came one after the other would keep it open for ever */
     pthread_rwlock_rdlock(&v->reading);
     struct view_store *store = v->store;
     if (store == NULL)

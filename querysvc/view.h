@@ -1,5 +1,5 @@
 /* The view: a thread that follows all logs of the node, and applies what is durable to the store. The loop
- * tells how far the logs are and reads rows; the thread tells when it has applied more.
+ * tells how far the logs are, and it and others read rows; the thread tells when it has applied more.
  *
  *   opening ──► following ──(the store failed)──► closed ──(after a second)──► opening
  *                  │  ▲
@@ -96,7 +96,8 @@ struct view_work {
  * options is told. Not called in the midst of a frame: what is applied is consistent. */
 void view_ask(struct view *view, struct view_work *work);
 
-/* Holds the store open while rows are read. NULL: it isn't, and view_look says why. */
+/* Holds the store open while rows are read. NULL: it isn't, or is being closed, and view_look says why. Any
+ * thread, once at a time. */
 struct view_store *view_begin_read(struct view *view);
 void view_end_read(struct view *view);
 /* Whoever reads for long asks now and then: true, when the store is to be closed and waits for the readers.

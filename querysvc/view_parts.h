@@ -49,7 +49,7 @@ struct view {
     struct buf frames;
     struct view_tidying tidying;
     bool has_unflushed;       /* clock frames */
-    pthread_rwlock_t reading; /* over store: the thread writes it, both read it */
+    pthread_rwlock_t reading; /* over store: the thread writes it, whoever reads the view reads it */
     struct view_store *store;
     atomic_bool closing;  /* readers are waited for */
     pthread_mutex_t lock; /* over what follows */

@@ -1,5 +1,6 @@
 """Many keys in one request: threads of their own look them up, while others are answered, and while querysvc ends."""
 import json
+import os
 import random
 import shutil
 import threading
@@ -92,6 +93,29 @@ class Many(unittest.TestCase):
             for reader in readers:
                 reader.join()
         self.assertEqual(failures, [])
+
+    def test_a_client_that_goes_away_leaves_the_others_served(self):
+        for _ in range(3):
+            gone = self.caller()
+            for _ in range(200):
+                gone.send(KV_GET, {1: [self.key(i).encode() for i in range(1000)]})
+            gone.push.close()
+            gone.req.close()
+        rows = self.node.json("kv", "get", *map(self.key, range(100)))  # as often as the node is overloaded
+        self.assertEqual([row["value"] for row in rows], [self.value(i) for i in range(100)])
+
+    def test_large_values_are_looked_up_one_by_one(self):
+        large = [os.urandom(200 << 10) for _ in range(40)]
+        for i, value in enumerate(large):
+            self.node.ctl("kv", "put", "--session", self.session, f"large:{i}", "-", input=value)
+        caller, wanted, rows = self.caller(), [f"large:{i}".encode() for i in range(40)], []
+        self.node.ctl("kv", "get", "--session", self.session, "large:39")
+        while len(rows) < 40:
+            kind, body = caller.ask(KV_GET, {1: wanted[len(rows):]})
+            self.assertEqual(kind, KV_GET_REPLY)
+            self.assertGreater(len(body[1]), 0)
+            rows += body[1]
+        self.assertEqual([(row[0], row[1]) for row in rows], list(zip(wanted, large)))
 
     def test_a_node_stops_with_requests_under_way(self):
         caller = self.caller()
