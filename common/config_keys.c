@@ -70,7 +70,8 @@ static const struct config_key root_keys[] = {
      .prose = "wait longer and longer (50ms to 5s) before restarts after the first; false is for tests",
      .measured = true, .kind = SETTING_BOOLEAN, .least = 0, .most = 1},
     {"children", .value = "list of services and supervisors",
-     .initial = "walsvc, membersvc, replsvc, querysvc", .prose = "started in this order, stopped in reverse"},
+     .initial = "walsvc, membersvc, replsvc, querysvc, obssvc",
+     .prose = "started in this order, stopped in reverse"},
 };
 
 static const struct config_key supervisor_keys[] = {

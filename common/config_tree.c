@@ -8,7 +8,7 @@
 /* Shorter ones would kill services that only wait for a processor. */
 #define WATCHDOG_LEAST_NS INT64_C(100000000)
 
-static const char *const default_services[] = {"walsvc", "membersvc", "replsvc", "querysvc"};
+static const char *const default_services[] = {"walsvc", "membersvc", "replsvc", "querysvc", "obssvc"};
 
 /* NULL when the tree is full, which is noted once. */
 static struct tree_node *add_node(struct config_loader *l, enum tree_kind kind, int parent,

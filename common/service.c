@@ -20,6 +20,7 @@
 #include "nng_start.h"
 #include "notify.h"
 #include "self_ping.h"
+#include "telemetry_push.h"
 
 enum {
     TICKS_PER_WATCHDOG = 4,
@@ -277,11 +278,13 @@ static enum service_exit run(struct skeleton *s)
     enum service_exit code = s->type->open(service);
     if (code == EXIT_DONE) {
         start_watchdog(s);
+        telemetry_push_open(service, s->type->name);
         log_info("ready", log_text("version", SHANGHAI_VERSION));
         notify("READY=1");
         loop_run(service->loop);
         notify_try("STOPPING=1");
         stop_watchdog(s);
+        telemetry_push_close();
         s->type->close(service);
         code = service->code;
         log_info("stopped", log_int("code", code));

@@ -7,6 +7,7 @@
 #include "config.h"
 #include "exit_code.h"
 #include "messages.h"
+#include "telemetry.h"
 
 static bool write_document(const char *dir, const char *name, void (*make)(struct buf *out))
 {
@@ -32,6 +33,7 @@ int main(int argc, char **argv)
     }
     bool good = write_document(argv[1], "docs/messages.md", msg_document);
     good = write_document(argv[1], "docs/configuration.md", config_document) && good;
+    good = write_document(argv[1], "docs/metrics.md", telemetry_document) && good;
     good = write_document(argv[1], "etc/shanghai.yaml", config_example) && good;
     return good ? EXIT_DONE : EXIT_FAULT;
 }

@@ -13,7 +13,7 @@ import tempfile
 import time
 
 BIN = os.environ.get("SHANGHAI_BIN", os.path.join(os.getcwd(), "build", "bin"))
-SERVICES = ("walsvc", "membersvc", "replsvc", "querysvc")
+SERVICES = ("walsvc", "membersvc", "replsvc", "querysvc", "obssvc")
 
 
 def wait_for(condition, what, timeout=30.0, pause=0.01):

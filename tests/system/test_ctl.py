@@ -302,7 +302,7 @@ class WithNode(unittest.TestCase):
         shown = self.node.json("config", "show", self.node.config, "--node", "n1", endpoint=self.node.endpoint)
         self.assertEqual(shown["cluster"]["nodes"][0]["port"], self.node.port)
         self.assertEqual((shown["data_dir"], shown["wal"]["segment_size"]), (self.node.data, "4MiB"))
-        self.assertEqual([child["service"] for child in shown["supervisor"]["children"]], ["walsvc", "membersvc", "replsvc", "querysvc"])
+        self.assertEqual([child["service"] for child in shown["supervisor"]["children"]], ["walsvc", "membersvc", "replsvc", "querysvc", "obssvc"])
 
     def test_a_node_that_is_named_is_the_one_that_is_asked(self):
         env = dict(os.environ, SHANGHAI_ENDPOINT="ipc:///tmp/nobody/query", SHANGHAI_CONFIG=self.node.config)

@@ -1,0 +1,54 @@
+/* The HTTP server on admin_port: libmicrohttpd with threads of its own. It knows limits, methods and headers; what is
+ * at a path, the handler says. Whatever a client sends ends its own request or connection at most.
+ *
+ * Loopback only, or the node's host when that is loopback: 127.0.0.1 and ::1. */
+#ifndef OBSSVC_OBS_HTTP_H
+#define OBSSVC_OBS_HTTP_H
+
+#include "buf.h"
+
+struct obs_http;
+
+enum {
+    OBS_HTTP_BODY_MAX = 64 << 10,   /* of a request; beyond: 413 */
+    OBS_HTTP_HEADERS_MAX = 32 << 10, /* of a request, its line included; beyond: 431 */
+    OBS_HTTP_CONNECTIONS = 256,     /* beyond, a new one is closed */
+    OBS_HTTP_IDLE_S = 15            /* a connection that sends or takes nothing for so long is closed */
+};
+
+/* Everything is borrowed for the call. */
+struct obs_http_request {
+    const char *method; /* "GET", "HEAD" told as "GET", "POST" */
+    const char *path;   /* percent-decoded, without its query; begins with / */
+    struct slice body;
+    uint64_t correlation; /* from X-Correlation-Id, or made; goes back in the answer's header */
+    const char *token;    /* of "Authorization: Bearer TOKEN", or NULL */
+    void *connection;
+};
+/* The value of ?name=value, percent-decoded, or NULL. */
+const char *obs_http_argument(const struct obs_http_request *request, const char *name);
+
+struct obs_http_response {
+    unsigned status;          /* 200 unless the handler says otherwise */
+    const char *content_type; /* a static string; "application/json" unless the handler says otherwise */
+    const char *allow;        /* with 405: the methods */
+    bool may_cache;           /* else Cache-Control: no-store */
+    struct buf body;
+};
+
+struct obs_http_options {
+    const char *address; /* "127.0.0.1" */
+    uint16_t port;       /* 0: the kernel chooses, for tests */
+    /* Called by several threads at once; may take its time, which holds up no other connection but those of the same
+     * thread. */
+    void (*handle)(void *arg, const struct obs_http_request *request, struct obs_http_response *response);
+    void *arg;
+};
+
+/* NULL: cannot listen (logged). */
+struct obs_http *obs_http_open(const struct obs_http_options *options);
+uint16_t obs_http_port(const struct obs_http *http);
+/* Waits for the requests that are under way. */
+void obs_http_close(struct obs_http *http);
+
+#endif

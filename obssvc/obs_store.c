@@ -1,0 +1,369 @@
+/* The store. What was told is kept as it came; series point into it. */
+#include "obs_store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "log.h"
+
+enum { EVENTS_AT_ONCE = 4096 };
+
+struct daemon {
+    char name[65];
+    struct id16 boot;
+    int64_t told_ns;
+    struct buf bytes; /* of the series */
+    struct obs_series *series;
+    size_t count;
+    uint64_t taken, lost;
+};
+
+struct kept_event {
+    struct obs_event event;
+    struct buf bytes;
+};
+
+struct obs_store {
+    struct daemon daemons[OBS_SERVICES];
+    size_t daemon_count;
+    struct kept_event events[OBS_EVENTS]; /* event n is events[n % OBS_EVENTS] */
+    uint64_t last_event;
+    uint64_t lost_before; /* by processes that are gone */
+};
+
+struct obs_store *obs_store_open(void)
+{
+    return xcalloc(1, sizeof(struct obs_store));
+}
+
+void obs_store_close(struct obs_store *store)
+{
+    for (size_t i = 0; i < store->daemon_count; i++) {
+        buf_free(&store->daemons[i].bytes);
+        free(store->daemons[i].series);
+    }
+    for (size_t i = 0; i < OBS_EVENTS; i++)
+        buf_free(&store->events[i].bytes);
+    free(store);
+}
+
+/* ---------------------------------------------------------------- what comes in */
+
+static bool is_label(struct slice text)
+{
+    return text.len <= OBS_LABEL_BYTES && utf8_valid(text) && memchr(text.data, 0, text.len) == NULL;
+}
+
+static const struct metric *metric_named(struct slice name, unsigned *number)
+{
+    const struct metric *table = metrics_table();
+    for (unsigned i = 0; i < TELEMETRY_ALL; i++)
+        if (slice_is(name, table[i].name)) {
+            *number = i;
+            return &table[i];
+        }
+    return NULL;
+}
+
+static unsigned label_count_of(const struct metric *m)
+{
+    unsigned count = *m->labels != 0;
+    for (const char *at = m->labels; *at != 0; at++)
+        count += *at == ',';
+    return count;
+}
+
+static bool read_buckets(struct mp *m, struct obs_series *s)
+{
+    uint32_t parts, count;
+    uint64_t sum, bucket, value, least = 0;
+    if (!mp_array(m, &parts) || parts != 2 || !mp_uint(m, &sum))
+        return false;
+    s->value = (int64_t)sum;
+    struct mp look = *m;
+    if (!mp_array(&look, &count) || count % 2 != 0)
+        return false;
+    for (uint32_t i = 0; i < count; i += 2) {
+        if (!mp_uint(&look, &bucket) || !mp_uint(&look, &value) || bucket < least || bucket >= TELEMETRY_BUCKETS)
+            return false;
+        least = bucket + 1;
+    }
+    return mp_raw(m, &s->buckets);
+}
+
+/* *known: false when it is of a metric that we have not. */
+static bool read_series(struct mp *m, struct obs_series *s, bool *known)
+{
+    uint32_t parts, labels;
+    struct slice name, skipped;
+    *s = (struct obs_series){0};
+    if (!mp_array(m, &parts) || parts != 3 || !mp_str(m, &name) || !mp_array(m, &labels) ||
+        labels > TELEMETRY_LABELS)
+        return false;
+    s->label_count = labels;
+    for (uint32_t i = 0; i < labels; i++)
+        if (!mp_str(m, &s->labels[i]) || !is_label(s->labels[i]))
+            return false;
+    const struct metric *metric = metric_named(name, &s->metric);
+    *known = metric != NULL;
+    if (metric == NULL)
+        return mp_raw(m, &skipped);
+    if (labels != label_count_of(metric))
+        return false;
+    return metric->kind == METRIC_HISTOGRAM ? read_buckets(m, s) : mp_int(m, &s->value);
+}
+
+static int by_metric(const void *first, const void *second)
+{
+    const struct obs_series *a = first, *b = second;
+    return (a->metric > b->metric) - (a->metric < b->metric);
+}
+
+/* Into a list of its own, which the caller frees. */
+static enum sh_error read_all(struct slice bytes, struct obs_series **out, size_t *out_count)
+{
+    struct mp m = mp_of(bytes);
+    uint32_t count;
+    size_t used = 0;
+    if (!mp_array(&m, &count))
+        return SH_BAD_REQUEST;
+    if (count > OBS_SERIES_MAX)
+        return SH_TOO_LARGE;
+    struct obs_series *all = xcalloc(count + 1, sizeof *all);
+    for (uint32_t i = 0; i < count; i++) {
+        bool known;
+        if (!read_series(&m, &all[used], &known)) {
+            free(all);
+            return SH_BAD_REQUEST;
+        }
+        used += known;
+    }
+    qsort(all, used, sizeof *all, by_metric);
+    *out = all;
+    *out_count = used;
+    return SH_OK;
+}
+
+/* False: malformed. */
+static bool read_event(struct mp *m, uint64_t *number, struct obs_event *e)
+{
+    uint32_t parts, fields;
+    uint64_t time_ms, level;
+    if (!mp_array(m, &parts) || parts != 6 || !mp_uint(m, number) || !mp_uint(m, &time_ms) ||
+        time_ms > INT64_MAX || !mp_uint(m, &level) || level > LOG_ERROR || !mp_str(m, &e->kind) ||
+        !is_label(e->kind) || !mp_str(m, &e->text) || !utf8_valid(e->text))
+        return false;
+    struct mp look = *m;
+    e->time_ms = (int64_t)time_ms;
+    e->level = (unsigned)level;
+    return mp_map(&look, &fields) && mp_raw(m, &e->fields);
+}
+
+static bool take_events(struct obs_store *store, struct daemon *d, struct slice bytes, bool keep)
+{
+    struct mp m = mp_of(bytes);
+    uint32_t count;
+    uint64_t number;
+    if (!mp_array(&m, &count) || count > EVENTS_AT_ONCE)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct obs_event event = {.service = slice_str(d->name)};
+        if (!read_event(&m, &number, &event))
+            return false;
+        if (keep && number > d->taken) {
+            obs_store_add_event(store, &event);
+            d->taken = number;
+        }
+    }
+    return true;
+}
+
+static struct daemon *daemon_named(const struct obs_store *store, struct slice name)
+{
+    for (size_t i = 0; i < store->daemon_count; i++)
+        if (slice_is(name, store->daemons[i].name))
+            return (struct daemon *)(uintptr_t)&store->daemons[i];
+    return NULL;
+}
+
+/* NULL: there is no room. */
+static struct daemon *make_daemon(struct obs_store *store, struct slice name)
+{
+    struct daemon *d = daemon_named(store, name);
+    if (d != NULL || store->daemon_count == OBS_SERVICES)
+        return d;
+    d = &store->daemons[store->daemon_count++];
+    memcpy(d->name, name.data, name.len);
+    return d;
+}
+
+/* Slices move from the message to the daemon's own copy of it. */
+static void adopt(struct daemon *d, struct slice bytes, struct obs_series *series, size_t count)
+{
+    d->bytes.len = 0;
+    buf_append(&d->bytes, bytes.data, bytes.len);
+    for (size_t i = 0; i < count; i++) {
+        for (unsigned l = 0; l < series[i].label_count; l++)
+            series[i].labels[l].data = d->bytes.data + (series[i].labels[l].data - bytes.data);
+        if (series[i].buckets.len > 0)
+            series[i].buckets.data = d->bytes.data + (series[i].buckets.data - bytes.data);
+    }
+    free(d->series);
+    d->series = series;
+    d->count = count;
+}
+
+enum sh_error obs_store_take(struct obs_store *store, const struct msg_telemetry *m, int64_t now_ns,
+                             uint64_t *taken)
+{
+    struct obs_series *series;
+    size_t count;
+    struct daemon checked = {0};
+    if (m->service.len == 0 || m->service.len >= sizeof checked.name || !is_label(m->service) ||
+        !take_events(store, &checked, m->happened, false))
+        return SH_BAD_REQUEST;
+    enum sh_error e = read_all(m->series, &series, &count);
+    if (e != SH_OK)
+        return e;
+    struct daemon *d = make_daemon(store, m->service);
+    if (d == NULL) {
+        free(series);
+        return SH_OVERLOADED;
+    }
+    if (!id16_equal(d->boot, m->boot)) {
+        store->lost_before += d->lost;
+        d->boot = m->boot;
+        d->taken = 0;
+    }
+    d->told_ns = now_ns;
+    d->lost = m->lost;
+    adopt(d, m->series, series, count);
+    take_events(store, d, m->happened, true);
+    *taken = d->taken;
+    return SH_OK;
+}
+
+void obs_store_add_event(struct obs_store *store, const struct obs_event *event)
+{
+    struct kept_event *kept = &store->events[++store->last_event % OBS_EVENTS];
+    const struct slice from[] = {event->service, event->kind, event->text, event->fields};
+    struct slice *const to[] = {&kept->event.service, &kept->event.kind, &kept->event.text, &kept->event.fields};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++)
+        bytes += from[i].len;
+    kept->event = *event;
+    kept->event.id = store->last_event;
+    kept->bytes.len = 0;
+    buf_reserve(&kept->bytes, bytes); /* so that it stays where it is */
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+        *to[i] = slice_of(kept->bytes.data + kept->bytes.len, from[i].len);
+        buf_append(&kept->bytes, from[i].data, from[i].len);
+    }
+}
+
+/* ---------------------------------------------------------------- what is there */
+
+static bool is_there(const struct daemon *d, int64_t now_ns)
+{
+    return now_ns - d->told_ns < OBS_SILENT_NS;
+}
+
+/* By metric first, then by daemon: *at is metric * OBS_SERVICES * (OBS_SERIES_MAX + 1) + daemon * ... + place. */
+const struct obs_series *obs_store_next(const struct obs_store *store, int64_t now_ns, size_t *at)
+{
+    const size_t each = OBS_SERIES_MAX + 1, all = OBS_SERVICES * each;
+    for (; *at < TELEMETRY_ALL * all; *at = (*at / each + 1) * each) {
+        size_t metric = *at / all, daemon = *at % all / each;
+        if (daemon >= store->daemon_count || !is_there(&store->daemons[daemon], now_ns))
+            continue;
+        const struct daemon *d = &store->daemons[daemon];
+        for (size_t i = *at % each; i < d->count && d->series[i].metric <= metric; i++)
+            if (d->series[i].metric == metric) {
+                *at = metric * all + daemon * each + i + 1;
+                return &d->series[i];
+            }
+    }
+    return NULL;
+}
+
+int64_t obs_store_age_ns(const struct obs_store *store, const char *service, int64_t now_ns)
+{
+    const struct daemon *d = daemon_named(store, slice_str(service));
+    return d != NULL ? now_ns - d->told_ns : -1;
+}
+
+static bool is_wanted(const struct obs_series *s, unsigned metric, const char *label)
+{
+    return s->metric == metric && (label == NULL || (s->label_count > 0 && slice_is(s->labels[0], label)));
+}
+
+int64_t obs_store_total(const struct obs_store *store, unsigned metric, const char *label, int64_t now_ns)
+{
+    int64_t total = 0;
+    size_t at = 0;
+    const struct obs_series *s;
+    while ((s = obs_store_next(store, now_ns, &at)) != NULL)
+        if (is_wanted(s, metric, label))
+            total += s->value;
+    return total;
+}
+
+void obs_series_buckets(const struct obs_series *s, uint64_t counts[TELEMETRY_BUCKETS])
+{
+    struct mp m = mp_of(s->buckets);
+    uint32_t count = 0;
+    uint64_t bucket, value;
+    mp_array(&m, &count);
+    for (uint32_t i = 0; i + 1 < count && mp_uint(&m, &bucket) && mp_uint(&m, &value); i += 2)
+        counts[bucket] += value;
+}
+
+void obs_store_buckets(const struct obs_store *store, unsigned metric, const char *label, int64_t now_ns,
+                       uint64_t counts[TELEMETRY_BUCKETS])
+{
+    size_t at = 0;
+    const struct obs_series *s;
+    while ((s = obs_store_next(store, now_ns, &at)) != NULL)
+        if (is_wanted(s, metric, label))
+            obs_series_buckets(s, counts);
+}
+
+double obs_quantile(const struct metric *metric, const uint64_t counts[TELEMETRY_BUCKETS], double q)
+{
+    uint64_t total = 0, before = 0;
+    for (unsigned i = 0; i < TELEMETRY_BUCKETS; i++)
+        total += counts[i];
+    if (total == 0)
+        return 0;
+    double want = q * (double)total;
+    unsigned i = 0;
+    while (i < TELEMETRY_BOUNDS && (double)(before + counts[i]) < want)
+        before += counts[i++];
+    /* Between the bucket's bounds as if what is in it were spread evenly, as Prometheus has it. */
+    double least = i == 0 ? 0 : (double)telemetry_bound(i - 1);
+    double most = i < TELEMETRY_BOUNDS ? (double)telemetry_bound(i) : least;
+    double share = counts[i] > 0 ? (want - (double)before) / (double)counts[i] : 1;
+    double value = least + (most - least) * share;
+    return metric->unit == METRIC_SECONDS ? value * (double)NS_PER_US : value;
+}
+
+const struct obs_event *obs_store_event(const struct obs_store *store, uint64_t behind)
+{
+    uint64_t first = store->last_event > OBS_EVENTS ? store->last_event - OBS_EVENTS + 1 : 1;
+    uint64_t id = behind + 1 > first ? behind + 1 : first;
+    return id <= store->last_event ? &store->events[id % OBS_EVENTS].event : NULL;
+}
+
+uint64_t obs_store_last_event(const struct obs_store *store)
+{
+    return store->last_event;
+}
+
+uint64_t obs_store_lost(const struct obs_store *store)
+{
+    uint64_t lost = store->lost_before;
+    for (size_t i = 0; i < store->daemon_count; i++)
+        lost += store->daemons[i].lost;
+    return lost;
+}
