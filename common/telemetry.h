@@ -33,7 +33,7 @@ enum telemetry_gathered {
     TELEMETRY_ALL
 };
 
-enum { TELEMETRY_LABEL_VALUES = 4, TELEMETRY_LABELS = 3 };
+enum { TELEMETRY_LABEL_VALUES = 6, TELEMETRY_LABELS = 4 };
 
 /* A line of metrics.def. */
 struct metric {
