@@ -275,7 +275,7 @@ class Supervised:
         return self.call("obituary", service, limit)[4]
 
     def kill(self, name, number=signal.SIGKILL):
-        pid = self.node(name)["pid"]
+        pid = self.wait(lambda: self.node(name)["pid"], f"{name} to run")  # 0 would be the test itself
         os.kill(pid, number)
         return pid
 

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import unittest
 
-from shanghai import Node, wait_for
+from shanghai import SERVICES, Node, wait_for
 
 DISK = 8 << 20
 BALLAST = 3 << 19
@@ -17,7 +17,9 @@ SEGMENT = 1 << 20
 PROBE = (SEGMENT >> 2) - 144
 ROUNDS = 3
 SETTINGS = "wal: {segment_size: 1MiB, disk_reserve: 64KiB}"
-SUPERVISOR = "supervisor: {intensity: 1000, period: 60s, backoff: false}"
+# Who stops within half a minute stops cleanly.
+CHILDREN = ", ".join(f"{{service: {name}, shutdown_timeout: 30s}}" for name in SERVICES)
+SUPERVISOR = f"supervisor: {{intensity: 1000, period: 60s, backoff: false, children: [{CHILDREN}]}}"
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 16384, 1 << 18, 2
 libc = ctypes.CDLL(None, use_errno=True)
 

@@ -7,9 +7,11 @@ import unittest
 import zlib
 
 from caller import Caller
-from cluster import TIMES, Cluster
+from cluster import Cluster
 from shanghai import wait_for
 
+# Who is suspect is asked last, and does not know yet what another one has just taken.
+TIMES = "member: {heartbeat_interval: 500ms, suspect_after: 6s, down_after: 8s}"
 SETTINGS = TIMES + "\nquery: {view: true, cache_bytes: 1MiB, write_buffer_bytes: 1MiB}\nwal: {segment_size: 1MiB}"
 GROUPS = {"a": ("n1", "n2", "n3"), "b": ("n4", "n5", "n6")}
 ERROR, APPEND, APPEND_REPLY, KV_GET, KV_GET_REPLY, GROUP_OF, GROUP_OF_REPLY = 3, 16, 17, 128, 129, 162, 163
