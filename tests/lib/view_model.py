@@ -102,7 +102,7 @@ def check_rows(node, model, at_ms):
     assert not found, f"{node.name}: {len(found)} rows differ from the logs:\n" + "\n".join(found[:20])
 
 
-def wait_equal_digests(nodes, timeout=30):
+def wait_equal_digests(nodes, timeout=60):
     """Until all nodes have applied the same; then their digests are the same. Returns the digest."""
     nodes = list(nodes)
 
