@@ -200,6 +200,25 @@ class Node:
             except ProcessLookupError:  # it had died, and was reported as running
                 pass
 
+    def stop_service(self, service):
+        """Until it has ended: the command only says that it is to."""
+        self.ctl("svc", "stop", service)
+        wait_for(lambda: self.tree()[service]["state"] == "stopped", f"{service} to be stopped")
+
+    def restart_service(self, service):
+        """Until the next one is there."""
+        pid = self.pid(service)
+        self.ctl("svc", "restart", service)
+        wait_for(lambda: self.pid(service) != pid, f"another {service}")
+
+    def wait_logged(self, text):
+        """Lines with it: what a service says comes through the supervisor, which may be behind."""
+        return wait_for(lambda: self.log_lines(text), f"'{text}' in the log of {self.name}")
+
+    def wait_durable(self, lsn):
+        """querysvc hears of it after whoever appended."""
+        wait_for(lambda: self.json("status")["durable_lsn"] == lsn, f"LSN {lsn} to be durable at {self.name}")
+
     def log_tail(self, lines=40):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
             return "".join(log.readlines()[-lines:])
