@@ -36,7 +36,7 @@ static inline struct sh_client *open_client(void)
         if (options.endpoint_count < sizeof endpoints / sizeof *endpoints)
             endpoints[options.endpoint_count++] = one;
     options.endpoints = endpoints;
-    options.timeout_ms = 5000;
+    options.timeout_ms = 10000;
     check("open", sh_open(&options, &client));
     free(text);
     return client;

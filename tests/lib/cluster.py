@@ -3,6 +3,8 @@ from shanghai import Node, free_port, member_row, wait_for
 
 # Short, and long enough for a busy machine: nobody is down who only waits for a processor.
 TIMES = "member: {heartbeat_interval: 500ms, suspect_after: 2s, down_after: 3s}"
+# Where nobody is to be down, nor suspect: whatever a node waits for, a disk too.
+PATIENT_TIMES = "member: {heartbeat_interval: 500ms, suspect_after: 20s, down_after: 30s}"
 SUPERVISOR = "supervisor: {intensity: 1000, period: 60s, backoff: false}"
 PORT = 4000
 SHARED = ("id", "status", "since_ms", "host", "port", "admin_port", "group", "log", "generation", "incarnation", "boot")
@@ -41,12 +43,16 @@ class Cluster:
 
     def status_of(self, name, of):
         """What node `name` shows of member `of`; None without an answer."""
-        return self.rows(name).get(of, {}).get("status")
+        return self.try_rows(name).get(of, {}).get("status")
 
-    def rows(self, name):
-        """{member: its row}"""
+    def try_rows(self, name):
+        """{member: its row}; {}: no answer in time."""
         answer = self.nodes[name].try_json("nodes")
         return {row["id"]: row for row in answer["nodes"]} if answer is not None else {}
+
+    def rows(self, name):
+        """{member: its row}, of a node that runs: it may take its time."""
+        return wait_for(lambda: self.try_rows(name), f"{name} to show its members", pause=0.05)
 
     def view(self, name):
         """What every node must show alike."""
@@ -61,7 +67,7 @@ class Cluster:
             return first and all(other == first for other in others)
         wait_for(agree, "equal views")
 
-    def wait_status(self, of, status, seen_by, timeout=30):
+    def wait_status(self, of, status, seen_by, timeout=60):
         for name in seen_by:
             wait_for(lambda name=name: self.status_of(name, of) == status, f"{name} to see {of} {status}", timeout,
                      0.05)
@@ -74,12 +80,12 @@ class Cluster:
                 return False
         return True
 
-    def wait_healthy(self, timeout=30):
+    def wait_healthy(self, timeout=60):
         try:
             wait_for(self.is_healthy, "a healthy cluster", timeout, 0.05)
         except AssertionError as error:
             tails = "\n".join(f"{name}:\n{node.log_tail(15)}" for name, node in self.nodes.items())
-            raise AssertionError(f"{error}\n{list(map(self.view, self.nodes))}\n{tails}") from None
+            raise AssertionError(f"{error}\n{list(map(self.try_rows, self.nodes))}\n{tails}") from None
 
     def events(self, name, after=0):
         """[(event, member)] behind number `after`, as that node saw them."""

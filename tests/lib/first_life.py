@@ -93,5 +93,5 @@ class Lines:
 
 
 def wait_restarted(node, restarts=1):
-    wait_for(lambda: node.restarts() >= restarts, f"{node.service} to meet its fault")
+    wait_for(lambda: node.restarts() >= restarts, f"{node.service} to meet its fault", 120)
     node.wait_ready()

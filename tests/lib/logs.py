@@ -112,3 +112,8 @@ def read_lines(node, uuid):
     """All payloads of a log, as a node has it; [] while it has none, or can't read them all."""
     done = node.ctl("--format", "raw", "read", "--log", uuid, "--from", "1", "--count", "100000000", check=False)
     return done.stdout.decode().splitlines() if done.returncode == 0 else []
+
+
+def wait_lines(node, uuid, lines, timeout=60):
+    """Until a log has just these at a node: querysvc hears of its end after replsvc."""
+    wait_for(lambda: read_lines(node, uuid) == lines, f"{len(lines)} lines of log {uuid} at {node.name}", timeout, 0.5)

@@ -36,12 +36,12 @@ class Space:
         self.ip("link", "set", "lo", "up")
 
     def ip(self, *args):
-        subprocess.run([*self.enter, "ip", *args], check=True, timeout=10)
+        subprocess.run([*self.enter, "ip", *args], check=True, timeout=60)
 
     def close(self):
         self.holder.stdin.close()
         self.holder.stdout.close()
-        self.holder.wait(10)
+        self.holder.wait(30)
 
 
 class Network:
@@ -117,6 +117,6 @@ class Network:
 
     def close(self):
         if self.line is not None:
-            self.line.communicate(timeout=10)
+            self.line.communicate(timeout=30)
         for space in [*self.spaces.values(), self.bridge]:
             space.close()

@@ -16,7 +16,7 @@ BIN = os.environ.get("SHANGHAI_BIN", os.path.join(os.getcwd(), "build", "bin"))
 SERVICES = ("walsvc", "membersvc", "replsvc", "querysvc", "obssvc")
 
 
-def wait_for(condition, what, timeout=30.0, pause=0.01):
+def wait_for(condition, what, timeout=60.0, pause=0.01):
     """Calls condition until it returns something true, which it returns."""
     end = time.monotonic() + timeout
     while True:
@@ -34,25 +34,41 @@ def ephemeral_ports():
         return int(file.read().split()[0])
 
 
-given_ports = set()
+given_ports = {}  # port: what keeps it from other tests
+
+
+def claim_ports(ports):
+    """Until this process ends, no other test is given these, nor looks whether they are free: they are not while nobody
+    listens there. By names of unix sockets without files. False: another one has them."""
+    claims = {}
+    try:
+        for port in ports:
+            claims[port] = socket.socket(socket.AF_UNIX)
+            claims[port].bind(f"\0shanghai-test-port-{port}")
+    except OSError:
+        for claim in claims.values():
+            claim.close()
+        return False
+    given_ports.update(claims)
+    return True
 
 
 def free_port(span=5):
     """The first of `span` consecutive ports that are all free on loopback, that the kernel gives to nobody by itself
-    meanwhile, and that this process was not given before."""
+    meanwhile, and that no test was given before that still runs."""
     most = ephemeral_ports() - span
     for _ in range(1000):
         base = random.randrange(min(10000, most - 1), most)
         ports = range(base, base + span)
+        if not claim_ports(ports):
+            continue
         try:
             for port in ports:
                 with socket.socket() as taken:
                     taken.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        if given_ports.isdisjoint(ports):
-            given_ports.update(ports)
             return base
+        except OSError:
+            continue  # and nobody else need look there
     raise AssertionError("no free ports")
 
 
@@ -127,7 +143,7 @@ class Node:
         status = self.ctl("--format", "json", "--timeout", "1s", "status", check=False)
         return status.returncode == 0 and json.loads(status.stdout)["writes"] != "walsvc_away"
 
-    def wait_ready(self, timeout=30.0):
+    def wait_ready(self, timeout=60.0):
         wait_for(self.is_ready, "a ready node", timeout, 0.02)
         self.tree()
 
@@ -175,9 +191,33 @@ class Node:
             raise AssertionError(f"{error}\n{self.tree()}\n{self.log_tail()}") from None
 
     def kill(self, service, number=signal.SIGKILL):
+        """One that runs; returns its pid."""
+        while True:
+            pid = self.pid(service)
+            try:
+                os.kill(pid, number)
+                return pid
+            except ProcessLookupError:  # it had died, and was reported as running
+                pass
+
+    def stop_service(self, service):
+        """Until it has ended: the command only says that it is to."""
+        self.ctl("svc", "stop", service)
+        wait_for(lambda: self.tree()[service]["state"] == "stopped", f"{service} to be stopped")
+
+    def restart_service(self, service):
+        """Until the next one is there."""
         pid = self.pid(service)
-        os.kill(pid, number)
-        return pid
+        self.ctl("svc", "restart", service)
+        wait_for(lambda: self.pid(service) != pid, f"another {service}")
+
+    def wait_logged(self, text):
+        """Lines with it: what a service says comes through the supervisor, which may be behind."""
+        return wait_for(lambda: self.log_lines(text), f"'{text}' in the log of {self.name}")
+
+    def wait_durable(self, lsn):
+        """querysvc hears of it after whoever appended."""
+        wait_for(lambda: self.json("status")["durable_lsn"] == lsn, f"LSN {lsn} to be durable at {self.name}")
 
     def log_tail(self, lines=40):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
@@ -204,7 +244,7 @@ class Node:
         self.start()
         wait_for(lambda: os.path.exists(path), "the oldest index, which is made last")
 
-    def stop(self, timeout=30.0):
+    def stop(self, timeout=60.0):
         """A clean stop; returns shanghaid's exit code."""
         if self.process is None:
             return None
@@ -226,9 +266,9 @@ class Node:
     def kill_now(self):
         """The same, for those services only that were seen already."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         self.process = None
-        wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 10)
+        wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 30)
 
     def wipe(self):
         """Its disk is a new one."""
@@ -240,11 +280,11 @@ class Node:
             if self.process is not None and self.process.poll() is None:
                 self.process.terminate()
                 try:
-                    self.process.wait(20)
+                    self.process.wait(30)
                 except subprocess.TimeoutExpired:
                     self.process.kill()
-                    self.process.wait(10)
-            wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 15)
+                    self.process.wait(30)
+            wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 30)
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -206,14 +206,14 @@ class Supervised:
             self.wait_state("root", "running")
         return self
 
-    def wait_exit(self, timeout=20):
+    def wait_exit(self, timeout=60):
         return self.process.wait(timeout)
 
-    def stop(self, timeout=30):
+    def stop(self, timeout=60):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
-    def wait(self, condition, what, timeout=20):
+    def wait(self, condition, what, timeout=60):
         """wait_for, with the end of the log when it was in vain."""
         try:
             return wait_for(condition, what, timeout)
@@ -222,7 +222,7 @@ class Supervised:
 
     # ---- the control socket
 
-    def connect(self, timeout=10):
+    def connect(self, timeout=30):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(timeout)
 
@@ -257,7 +257,7 @@ class Supervised:
         except OSError:
             return {"state": "unreachable", "pid": 0}
 
-    def wait_state(self, name, state, timeout=20):
+    def wait_state(self, name, state, timeout=60):
         def arrived():
             node = self.node(name)
             if self.process.poll() is not None:
@@ -265,7 +265,7 @@ class Supervised:
             return node if node["state"] == state else None
         return self.wait(arrived, f"{name} to be {state}", timeout)
 
-    def wait_new_pid(self, name, old, timeout=20):
+    def wait_new_pid(self, name, old, timeout=60):
         def changed():
             node = self.node(name)
             return node if node["state"] == "running" and node["pid"] != old else None
@@ -275,7 +275,7 @@ class Supervised:
         return self.call("obituary", service, limit)[4]
 
     def kill(self, name, number=signal.SIGKILL):
-        pid = self.node(name)["pid"]
+        pid = self.wait(lambda: self.node(name)["pid"], f"{name} to run")  # 0 would be the test itself
         os.kill(pid, number)
         return pid
 
@@ -292,7 +292,7 @@ class Supervised:
     def story(self):
         return [f"{name} {what}" for name, what, _ in self.events()]
 
-    def wait_event(self, text, count=1, timeout=20):
+    def wait_event(self, text, count=1, timeout=60):
         self.wait(lambda: self.story().count(text) >= count, f"{count} of '{text}'", timeout)
 
     def maps(self):

@@ -84,10 +84,29 @@ def model_of(node, uuids):
     return Model(entry for uuid in uuids for entry in read_log(node, uuid))
 
 
+def has_applied(node, log):
+    """log: of view info. How far it goes is asked of walsvc: querysvc, and so the view, hears of what is appended later than
+    who has appended it."""
+    done = node.ctl("--format", "json", "--timeout", "2s", "log", "info", "--log", log["log"], check=False)
+    if done.returncode == 0:
+        return log["applied_lsn"] >= json.loads(done.stdout)["durable_lsn"]
+    return log["behind"] == 0 and b"not_found" in done.stderr  # it is not held any more
+
+
 def is_up_to_date(node):
     """Whether the view has applied all that the node holds."""
     info = node.try_json("view", "info")
-    return info is not None and info["opened"] and all(log["behind"] == 0 for log in info["logs"])
+    return info is not None and info["opened"] and all(has_applied(node, log) for log in info["logs"])
+
+
+def wait_applied(node, written, timeout=60):
+    """Until the view has what a write says of itself in JSON."""
+    last = written["lsn"] + written["count"] - 1
+
+    def is_there():
+        logs = (node.try_json("view", "info") or {"logs": []})["logs"]
+        return any(log["log"] == written["log"] and log["applied_lsn"] >= last for log in logs)
+    wait_for(is_there, f"LSN {last} to be applied at {node.name}", timeout)
 
 
 def differences(shown, expected):
@@ -102,7 +121,7 @@ def check_rows(node, model, at_ms):
     assert not found, f"{node.name}: {len(found)} rows differ from the logs:\n" + "\n".join(found[:20])
 
 
-def wait_equal_digests(nodes, timeout=30):
+def wait_equal_digests(nodes, timeout=60):
     """Until all nodes have applied the same; then their digests are the same. Returns the digest."""
     nodes = list(nodes)
 

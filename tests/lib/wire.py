@@ -11,7 +11,7 @@ ERROR = 3  # type of the message
 class Wire:
     """One connection, from its first byte. address: the path of a unix socket, or (host, port)."""
 
-    def __init__(self, address, protocol, greet=True, timeout=10):
+    def __init__(self, address, protocol, greet=True, timeout=30):
         self.is_ipc = isinstance(address, str)
         self.protocol = protocol
         self.number = 0

@@ -85,6 +85,18 @@ static void on_accept(void *arg, uint32_t events)
     loop_fd_add(pull->loop, &conn->fd, pull->reads ? EPOLLIN : EPOLLIN | EPOLLET);
 }
 
+/* None of those that the kernel gives to who asks for none in particular: it would be gone when it is closed,
+ * to be opened again. */
+static void bind_to_any(int fd, struct sockaddr_in *at)
+{
+    int result = -1;
+    for (unsigned i = 0; i < 1000 && result != 0; i++) {
+        at->sin_port = htons((uint16_t)(10000 + random_u64() % 20000));
+        result = bind(fd, (struct sockaddr *)at, sizeof *at);
+    }
+    assert_int_equal(result, 0);
+}
+
 void wire_pull_open(struct wire_pull *pull, struct loop *loop, uint16_t port, bool accepts)
 {
     struct sockaddr_in at = {
@@ -97,7 +109,10 @@ void wire_pull_open(struct wire_pull *pull, struct loop *loop, uint16_t port, bo
     for (unsigned i = 0; i < WIRE_CONNS_MAX; i++)
         pull->conns[i].fd.fd = -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    if (port == 0)
+        bind_to_any(fd, &at);
+    else
+        assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(listen(fd, accepts ? 128 : 1), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
     pull->port = ntohs(at.sin_port);

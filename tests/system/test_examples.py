@@ -29,17 +29,23 @@ class Examples(unittest.TestCase):
 
     # ---- the bank account ----
 
+    def wait_balance(self, node, account, balance):
+        """Another run of the program knows nothing of the one before: it has what the node shows."""
+        wait_for(lambda: self.out("bank_account", node, account, "balance") == f"{balance}\n", f"{node} to show {balance}")
+
     def test_an_account_is_what_its_events_come_to(self):
         self.out("bank_account", "n1", "ada", "deposit", "100")
+        self.wait_balance("n1", "ada", 100)
         self.out("bank_account", "n1", "ada", "withdraw", "30")
-        self.assertEqual(self.out("bank_account", "n1", "ada", "balance"), "70\n")
+        self.wait_balance("n1", "ada", 70)
         refused = self.example("bank_account", "n1", "ada", "withdraw", "1000", code=1)
         self.assertEqual(refused.stderr, "ada has 70 only\n")
-        wait_for(lambda: self.out("bank_account", "n2", "ada", "balance") == "70\n", "n2 to have heard of it")
+        self.wait_balance("n2", "ada", 70)
         self.assertEqual(self.out("bank_account", "n1", "nobody", "balance"), "0\n")
 
     def test_an_account_is_never_overdrawn(self):
         self.out("bank_account", "n1", "bob", "deposit", "50")
+        self.wait_balance("n1", "bob", 50)
         codes = []
 
         def withdraw():
@@ -53,7 +59,7 @@ class Examples(unittest.TestCase):
         for caller in callers:
             caller.join()
         self.assertEqual(sorted(codes), [0] * 10 + [1] * 10)
-        self.assertEqual(self.out("bank_account", "n1", "bob", "balance"), "0\n")
+        self.wait_balance("n1", "bob", 0)
 
     # ---- the counter ----
 

@@ -18,6 +18,7 @@ CLOCK_FRAME, CLOCK_FRAME_REPLY = 160, 161
 ERROR, BAD_REQUEST = 3, 1
 KEEP = "query: {tombstone_keep: %s}"
 SOON = KEEP % "500ms"
+ACK_ALL = ("--ack", "all", "--ack-timeout", "60s")
 
 
 class Info:
@@ -56,11 +57,22 @@ class Tidy(unittest.TestCase):
         def is_tidied():
             info = Info(self, node).ask()
             return info["waiting"] == 0 and info["tidied"] >= hlc
-        wait_for(is_tidied, f"{node.name} to be tidied up", 30, 0.1)
+        wait_for(is_tidied, f"{node.name} to be tidied up", pause=0.1)
 
     def stopped_rows(self, node):
         self.assertEqual(node.stop(), 0)
         return Rows(node)
+
+    def wait_still(self, cluster):
+        """Nothing waits: nothing is written, however long, but for what was asked for before. {node: its log's end}"""
+        def ends():
+            return {name: node.json("status")["durable_end"] for name, node in cluster.nodes.items()}
+
+        def is_still():
+            before = ends()
+            time.sleep(1)
+            return before if ends() == before else None
+        return wait_for(is_still, "an end of all writing")
 
     def test_what_is_deleted_or_has_expired_leaves_every_node(self):
         with Cluster(settings=f"{TIMES}\n{SOON}").start() as cluster:
@@ -73,10 +85,9 @@ class Tidy(unittest.TestCase):
             for node in cluster.nodes.values():
                 self.wait_tidied(node, last)
             for node in cluster.nodes.values():
-                wait_for(lambda node=node: Info(self, node).ask()["rows"] < 100, "the room of the rows to be freed", 30, 0.1)
+                wait_for(lambda node=node: Info(self, node).ask()["rows"] < 100, "the rows' room to be freed", pause=0.1)
                 self.assertEqual(keys(node), {f"{name}.stays{i}" for name in cluster.nodes for i in range(10)})
-            ends = {name: node.json("status")["durable_end"] for name, node in cluster.nodes.items()}
-            time.sleep(1)  # nothing waits: nothing is written, however long
+            ends = self.wait_still(cluster)
             for name, node in cluster.nodes.items():
                 self.assertEqual(node.json("status")["durable_end"], ends[name])
                 rows = self.stopped_rows(node)
@@ -99,6 +110,7 @@ class Tidy(unittest.TestCase):
                     self.assertLess(info["tidied"], min(deleted))
                     self.assertIn(info["waiting"], (0, min(deleted)))
                 time.sleep(0.2)
+            wait_for(lambda: keys(cluster["n2"]) == {"late.too"}, "n2 to have all of n1")
             self.assertEqual(self.stopped_rows(cluster["n2"]).tombstones, 5)
             cluster["n2"].start()
             n3.ctl("svc", "start", "replsvc")
@@ -160,7 +172,7 @@ class ClockFrames(unittest.TestCase):
             log = n1.json("status")["log"]
             last = 0
             for turn in range(3):
-                n1.ctl("append", f"before {turn}", "--ack", "all")
+                n1.ctl("append", f"before {turn}", *ACK_ALL)
                 kind, body = self.ask(n1, {1: 5, 2: [uuid.UUID(log).bytes]})
                 self.assertEqual(kind, CLOCK_FRAME_REPLY, body)
                 self.assertGreater(body[1], last)
@@ -169,9 +181,10 @@ class ClockFrames(unittest.TestCase):
                      "the last one to reach n2")
             n1.kill("walsvc")
             n1.wait_ready()
-            n1.ctl("append", "behind", "--ack", "all")
+            n1.ctl("append", "behind", *ACK_ALL)
             for node in (n1, n2):
-                self.assertEqual(read_lines(node, log), ["before 0", "before 1", "before 2", "behind"])
+                wait_for(lambda node=node: read_lines(node, log) == ["before 0", "before 1", "before 2", "behind"],
+                         f"{node.name} to show all lines")
             for node in (n1, n2):
                 self.assertEqual(node.stop(), 0)
                 self.assertEqual(node.ctl("log", "verify", "--data", node.data).returncode, 0)
@@ -205,7 +218,7 @@ class Trims(unittest.TestCase):
 
         def total():
             return any(row["counter"] == added for row in node.try_json("kv", "scan", "sum") or [])
-        wait_for(total, "the sum", 30, 0.1)
+        wait_for(total, "the sum", pause=0.1)
         self.assertFalse(node.log_lines("a log's entries are not applied to the view"))
         self.assertGreater(node.json("log", "info")["first_lsn"], 1)
 

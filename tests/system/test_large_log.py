@@ -42,7 +42,7 @@ class LargeLog(unittest.TestCase):
         path = os.path.join(node.dir, "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(path)
-            notify.settimeout(30)
+            notify.settimeout(60)
             node.env["NOTIFY_SOCKET"] = path
             began = time.monotonic()
             node.spawn()

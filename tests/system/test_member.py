@@ -61,7 +61,7 @@ class Member(unittest.TestCase):
         self.assertEqual([info[1][1] for info in body[4]], ["n1"])
         self.assertTrue(body[4][0][2])
         self.assertEqual(body[7]["malformed"], 0)
-        self.assertEqual(self.node.tree()["membersvc"]["status"], "1 member: 1 up")
+        wait_for(lambda: self.node.tree()["membersvc"]["status"] == "1 member: 1 up", "its status")
 
     def test_joins_and_leaves_are_on_disk_when_they_are_answered(self):
         self.start()
@@ -134,7 +134,7 @@ class Member(unittest.TestCase):
 
     def run_alone(self):
         return subprocess.run([os.path.join(BIN, "membersvc"), "--config", self.node.config, "--node", "n1"],
-                              capture_output=True, check=False, timeout=30)
+                              capture_output=True, check=False, timeout=60)
 
     def test_foreign_and_newer_state_is_refused_and_left_alone(self):
         self.start()
@@ -199,7 +199,7 @@ class Member(unittest.TestCase):
         self.assertEqual((kind, body[1]), (ERROR, DISK_FULL))
         self.assertEqual([info[1][1] for info in self.nodes()[4]], ["n1", "n2", "n3"])
         self.assertNotIn("n3", [name for _, _, name in self.events()[2]])
-        self.assertIn("disk full", self.node.tree()["membersvc"]["status"])
+        wait_for(lambda: "disk full" in self.node.tree()["membersvc"]["status"], "its status")
         waiting.send(NODES, {})
         self.assertEqual(waiting.take()[:2], [2, NODES_REPLY])  # and not that of the join
         os.unlink(ballast)

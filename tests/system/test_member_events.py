@@ -7,7 +7,7 @@ import subprocess
 import threading
 import unittest
 
-from cluster import Cluster
+from cluster import PATIENT_TIMES, Cluster
 from shanghai import wait_for
 
 KILLS = 100 if os.environ.get("SHANGHAI_LONG") == "1" else 30
@@ -57,7 +57,7 @@ class Killer(threading.Thread):
 
 class Followed(unittest.TestCase):
     def setUp(self):
-        self.cluster = Cluster(3)
+        self.cluster = Cluster(3, PATIENT_TIMES)
         self.addCleanup(self.cluster.close)
         self.cluster.start()
 

@@ -6,7 +6,7 @@ import time
 import unittest
 
 from caller import Caller
-from cluster import Cluster
+from cluster import PATIENT_TIMES, Cluster
 from shanghai import BIN, wait_for
 from supervised import pack, unpack
 from wire import PUSH, Wire
@@ -34,7 +34,7 @@ class Hostile(unittest.TestCase):
     def setUp(self):
         print(f"\nseed {SEED}")
         self.rng = random.Random(SEED)
-        self.cluster = Cluster(3)
+        self.cluster = Cluster(3, PATIENT_TIMES)  # who is suspect for a moment has another view
         self.addCleanup(self.cluster.close)
         self.cluster.start()
         self.node = self.cluster["n1"]

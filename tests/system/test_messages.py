@@ -81,7 +81,7 @@ class Messages(unittest.TestCase):
             self.assertEqual((kind, body[1]), (ERROR, BAD_REQUEST))
 
     def test_a_read_at_the_end_waits_for_the_next_append_and_no_longer(self):
-        """The read may wait for 60 s; the connection's patience is 10 s."""
+        """The read may wait for 60 s; the connection's patience is 30 s."""
         for reader in (self.local(), self.over_tcp()):
             lsn = self.node.json("append", "before")["last"]["lsn"]
             read = reader.send(READ, {2: lsn + 1, 3: 1 << 20, 4: 1, 5: 60000})

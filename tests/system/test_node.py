@@ -129,7 +129,7 @@ class ShortCommands(unittest.TestCase):
             node.start()
             for i in range(40):
                 self.assertEqual(node.json("append", str(i))["first"]["lsn"], i + 1)
-            wait_for(lambda: node.json("status")["clients"] == 1, "status to count nobody but itself", timeout=5)
+            wait_for(lambda: node.json("status")["clients"] == 1, "status to count nobody but itself")
             self.assertFalse(node.log_lines("too many"))
 
 
@@ -145,7 +145,9 @@ class Correlation(unittest.TestCase):
             before = len(self.ids(node, "walsvc", "append"))
             for i in range(3):
                 node.ctl("append", str(i), endpoint=node.tcp)
-            wait_for(lambda: len(self.ids(node, "walsvc", "append")) == before + 3, "walsvc's lines", timeout=10)
+            for service, message, count in (("walsvc", "append", before + 3), ("querysvc", "append passed on", 3)):
+                wait_for(lambda who=service, what=message, count=count: len(self.ids(node, who, what)) >= count,
+                         f"the lines of {service}")
             passed_on = self.ids(node, "querysvc", "append passed on")
             self.assertEqual(len(set(passed_on)), 3)
             self.assertEqual(self.ids(node, "walsvc", "append")[before:], passed_on)
@@ -153,7 +155,7 @@ class Correlation(unittest.TestCase):
 
             commands = len(self.ids(node, "shanghaid", "command"))
             node.ctl("svc", "restart", "querysvc")
-            self.assertGreater(len(self.ids(node, "shanghaid", "command")), commands)
+            wait_for(lambda: len(self.ids(node, "shanghaid", "command")) > commands, "the command's line")
 
 
 class Stopping(unittest.TestCase):
@@ -168,7 +170,7 @@ class Stopping(unittest.TestCase):
             self.assertEqual(node.json("append", "after")["first"]["lsn"], 2)
             self.assertEqual(node.ctl("--format", "raw", "read", "--from", "1").stdout, b"before\nafter\n")
             node.ctl("shutdown")
-            self.assertEqual(node.process.wait(20), 0)
+            self.assertEqual(node.process.wait(60), 0)
             node.process = None
 
     def test_segments_roll_and_are_read_across(self):

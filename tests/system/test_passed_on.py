@@ -18,7 +18,12 @@ class PassedOn(unittest.TestCase):
         self.node = Node()
         self.addCleanup(self.node.close)
         self.node.start()
-        wait_for(lambda: self.caller("query").ask(EVENTS, {1: NO_SERIES, 2: 0, 3: 1000})[1][3], "a founded cluster")
+        wait_for(self.is_founded, "a founded cluster")
+
+    def is_founded(self):
+        """False also while querysvc has not met membersvc yet."""
+        kind, body = self.caller("query").ask(EVENTS, {1: NO_SERIES, 2: 0, 3: 1000})
+        return kind == EVENTS_REPLY and body[3]
 
     def caller(self, link):
         return Caller(self, f"{self.node.run}/{link}.in", f"{self.node.run}/{link}.out")

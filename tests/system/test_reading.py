@@ -158,7 +158,7 @@ class Trimmed(unittest.TestCase):
             self.assertTrue(node.ctl("--format", "raw", "read", "--from", str(left)).stdout == rest)
             self.assertTrue(node.ctl("--format", "raw", "read", "--since", "1h").stdout == rest)
             os.unlink(os.path.join(node.log_dir(), segments[2]))  # a hole is no trimming
-            node.ctl("svc", "restart", "querysvc")  # which may still have it open
+            node.restart_service("querysvc")  # which may still have it open
             node.wait_ready()
             done = node.ctl("--format", "raw", "read", "--from", str(left), check=False)
             self.assertEqual(done.returncode, 1)

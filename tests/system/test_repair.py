@@ -103,7 +103,7 @@ class Mending(unittest.TestCase):
         self.assertEqual(self.content(1), good)
         wait_for(lambda: os.path.exists(index), "the index to be made again")
         self.assert_all_reads_back()
-        self.assertTrue(self.node.log_lines("damage repaired"))
+        self.node.wait_logged("damage repaired")
         kept = os.listdir(os.path.join(self.node.data, "quarantine"))
         self.assertEqual(len(kept), 2)  # the old bytes of both parts
 
@@ -131,7 +131,7 @@ class Mending(unittest.TestCase):
         more.stdin.close()
         self.assertEqual(more.wait(60), 0)
         self.assert_all_reads_back()
-        self.assertEqual(self.node.json("status")["durable_lsn"], LINES + 600)
+        self.node.wait_durable(LINES + 600)
 
     def test_what_is_refused(self):
         good = self.content(1)
@@ -302,7 +302,7 @@ class Mending(unittest.TestCase):
             wait_for(lambda killed=pid: self.node.pid("walsvc") != killed, "another walsvc")
         self.node.wait_ready()
         self.assertEqual(self.verify()[0], 0)
-        wait_for(lambda: self.node.json("status")["durable_lsn"] == LINES, "the whole log")
+        self.node.wait_durable(LINES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import unittest
 
 from caller import Caller
 from cluster import Cluster
-from logs import log_of, positions, read_lines, wait_equal
+from logs import log_of, positions, wait_equal, wait_lines
 from shanghai import BIN, wait_for
 from supervised import pack, unpack
 from wire import PUSH, REQ, Wire, greeting
@@ -43,7 +43,7 @@ class Hostile(unittest.TestCase):
         self.node = self.cluster["n1"]
         self.logs = {name: bytes.fromhex(log_of(self.cluster, name).replace("-", "")) for name in self.cluster.nodes}
         for node in self.cluster.nodes.values():
-            node.ctl("append", "--ack", "all", "first", "second")
+            node.ctl("append", "--ack", "all", "--ack-timeout", "60s", "first", "second")
         wait_equal(self.cluster)
         with open(os.path.join(self.node.data, "member"), "rb") as file:
             self.cluster_id = unpack(file.read(), 16)[0][1]
@@ -80,7 +80,8 @@ class Hostile(unittest.TestCase):
             self.assertEqual(self.cluster[name].pid("replsvc"), self.pids[name], self.cluster[name].log_tail())
             self.assertLess(peak_kib(self.pids[name]) - self.memory_kib[name], GROWTH_MAX_KIB, f"{name} has grown")
         for node in self.cluster.nodes.values():
-            self.assertEqual(node.json("append", "--ack", "all", "still alive")["ack"], "all")
+            done = node.json("append", "--ack", "all", "--ack-timeout", "60s", "still alive")
+            self.assertEqual(done["ack"], "all")
         wait_equal(self.cluster)
 
 
@@ -120,7 +121,7 @@ class Ports(Hostile):
                 kind, body = self.ask(message)
                 self.assertEqual((kind, body[1]), (ERROR, code), body)
                 self.check_counted(before, {counter: 1})
-                self.assertTrue(self.node.log_lines(said))
+                self.node.wait_logged(said)
         self.check_unharmed()
 
     def test_absurd_places_get_no_frames(self):
@@ -160,7 +161,7 @@ class Ports(Hostile):
                 before = self.counters()
                 self.push(message)
                 self.check_counted(before, {counter: 1})
-                self.assertTrue(self.node.log_lines(said))
+                self.node.wait_logged(said)
         replicas = self.node.json("replicas")
         self.assertLessEqual(max(row["lsn"] for row in replicas["followers"]), replicas["durable_lsn"])
         self.check_unharmed()
@@ -214,7 +215,7 @@ class Ports(Hostile):
                     break
         wait_for(lambda: self.counters()["too_many"] - before["too_many"] >= len(lines), "them to be counted")
         self.assertEqual(self.ask(ask)[0], FETCH_REPLY)
-        self.assertTrue(self.node.log_lines("without reading the answers"))
+        self.node.wait_logged("without reading the answers")
         for line in lines:
             with self.assertRaises(OSError):
                 while True:
@@ -313,7 +314,7 @@ class Source(Hostile):
     def genuine(self):
         """What n3 has that the others have not: the true answer to their next fetch, one frame at a time."""
         for name in ("n1", "n2"):
-            self.cluster[name].ctl("svc", "stop", "replsvc")
+            self.cluster[name].stop_service("replsvc")
         position, lsn, checksum = self.place("n3", "n3")
         frames, self.first = [], lsn
         for text in ("third", "fourth"):
@@ -371,7 +372,7 @@ class Source(Hostile):
         self.true, self.frames = self.genuine()
         del self.true[3]
         liar = self.cluster["n3"]
-        liar.ctl("svc", "stop", "replsvc")
+        liar.stop_service("replsvc")
         lies = list(self.lies())
         liar_at_work = Liar(liar.host, liar.port + 4, self.logs["n3"], [lie[:2] for lie in lies])
         self.addCleanup(liar_at_work.close)
@@ -385,13 +386,14 @@ class Source(Hostile):
             self.check_what_was_told(name, {told for to, told in liar_at_work.told if to == name}, lies)
         log = log_of(self.cluster, "n3")
         for name in ("n1", "n2"):
-            self.assertEqual(positions(self.cluster, name)[log], self.first, "nothing was stored")
+            seen = wait_for(lambda name=name: positions(self.cluster, name), f"an answer of {name}")
+            self.assertEqual(seen[log], self.first, "nothing was stored")
         liar_at_work.close()
         liar.ctl("svc", "start", "replsvc")
         self.pids["n3"] = liar.pid("replsvc")
         self.check_unharmed()
         for node in self.cluster.nodes.values():
-            self.assertEqual(read_lines(node, log), ["first", "second", "third", "fourth", "still alive"])
+            wait_lines(node, log, ["first", "second", "third", "fourth", "still alive"])
 
     def check_what_was_told(self, name, told, lies):
         wanted = {}

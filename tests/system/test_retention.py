@@ -58,7 +58,7 @@ class Kept(Node):
             info = self.info()
             view = next((hold for hold in info["holds"] if hold["kind"] == "view"), None)
             return info if view and view["lsn"] >= info["segments"][-1]["base_lsn"] else None
-        info = wait_for(has_followed, "the view to follow")
+        info = wait_for(has_followed, "the view to follow", 120)
         info["holds"] = [hold for hold in info["holds"] if hold["kind"] != "view"]
         return info
 
@@ -80,7 +80,7 @@ class Trim(unittest.TestCase):
     def test_whole_segments_below_the_lsn_go(self):
         with Kept() as node:
             node.start().fill()
-            before = node.info()["segments"]
+            before = node.settled()["segments"]
             self.assertGreaterEqual(len(before), 5)
             third = before[2]["base_lsn"]
             said = node.json("log", "trim", "--before", str(third + 5), "--dry-run")
@@ -105,6 +105,7 @@ class Trim(unittest.TestCase):
             node.wait_ready()
             node.fill(20000).check_reads(third)
             self.assertEqual(node.ctl("log", "verify", "--data", node.data).returncode, 0)
+            node.settled()
             everything = node.json("log", "trim", "--before", str(2**64 - 1))
             self.assertEqual(everything["first_lsn"], node.info()["segments"][0]["base_lsn"])
             self.assertEqual(len(node.segments()), 1)
@@ -120,6 +121,7 @@ class Trim(unittest.TestCase):
                 return [link for link in links if os.path.lexists(link) and "(deleted)" in os.readlink(link)]
             for name in node.segments()[:-1]:
                 node.ctl("read", "--from", str(int(name[:20]) + 5), "--count", "10")
+            node.settled()
             self.assertGreaterEqual(node.json("log", "trim", "--before", str(node.last))["segments"], 3)
             wait_for(lambda: not deleted(), "trimmed files to be closed")
 
@@ -176,7 +178,7 @@ class Trim(unittest.TestCase):
             for nth in (1, 2, 3):
                 with Kept(env={"SHANGHAI_FAILPOINT": f"{point}=kill@{nth}"}) as node:
                     node.start().fill()
-                    target = node.info()["segments"][4]["base_lsn"]
+                    target = node.settled()["segments"][4]["base_lsn"]
                     # The request is sent again to each next walsvc, until nothing is left to do.
                     done = node.json("--timeout", "60s", "log", "trim", "--before", str(target))
                     self.assertEqual(done["first_lsn"], target)
@@ -228,7 +230,7 @@ class Retention(unittest.TestCase):
             self.assertEqual(node.info()["segments"][0]["held_by"], ["member n2"])
             node.set(", retention_bytes: 2MiB, member_hold_max: 1MiB")
             wait_for(lambda: len(node.segments()) <= 2, "the hold to break")
-            self.assertTrue(node.log_lines("a hold is broken"))
+            node.wait_logged("a hold is broken")
             hold = node.settled()["holds"][0]
             self.assertTrue(hold["broken"])
             self.assertIn(b"must begin anew", node.ctl("log", "info").stdout)
@@ -248,7 +250,7 @@ class Retention(unittest.TestCase):
                     file.write(b"garbage")
             node.write_settings(", retention_bytes: 1MiB")
             node.start().fill(10)
-            self.assertTrue(node.log_lines("the register of holds is damaged"))
+            node.wait_logged("the register of holds is damaged")
             self.assertEqual(node.segments()[:len(before)], before)
             self.assertEqual(node.settled()["segments"][0]["held_by"], ["member lost-register"])
             node.ctl("log", "trim", "--release", "lost-register")
@@ -264,9 +266,9 @@ class Info(unittest.TestCase):
             for name in ("retention", "disk", "scrub", "holds", "damages"):
                 self.assertIn(name, of_node)
             self.assertEqual(of_node["disk"]["next_segment"], "ready")
-            node.ctl("svc", "stop", "walsvc")
+            node.stop_service("walsvc")
+            wait_for(lambda: not node.info()["walsvc"], "querysvc to notice")
             away = node.info()
-            self.assertFalse(away["walsvc"])
             offline = node.json("log", "info", "--data", node.data)
             for other in (away, offline):
                 self.assertEqual([segment["base_lsn"] for segment in other["segments"]],
@@ -363,7 +365,7 @@ class Scrub(unittest.TestCase):
             self.assertEqual(damage["file"], os.path.basename(path))
             self.assertLessEqual(damage["offset"], 500000)
             self.assertGreater(damage["offset"] + damage["bytes"], 500000)
-            self.assertTrue(node.log_lines("no index is made of it"))
+            node.wait_logged("no index is made of it")
             self.assertFalse(os.path.exists(path.replace(".seg", ".idx")))
 
     def test_the_janitor_sleeps(self):

@@ -56,7 +56,8 @@ class Nodes(unittest.TestCase):
 
     def note_processes(self):
         for node in ("n1", "n2", "n3"):
-            self.ever.update(row["pid"] for row in ctl(self.dir, node, "svc", "tree"))
+            rows = wait_for(lambda node=node: ctl(self.dir, node, "svc", "tree"), f"the tree of {node}")
+            self.ever.update(row["pid"] for row in rows)
         self.assertEqual(len(self.ever), 15)  # shanghaid and four services, three times
 
     def assert_all_ended(self):

@@ -56,7 +56,7 @@ class SlowLine(unittest.TestCase):
         return (taken - begun) / (time.monotonic() - began)
 
     def test_catching_up(self):
-        self.there.ctl("svc", "stop", "replsvc")
+        self.there.stop_service("replsvc")
         last = self.append(lines=LINE * (BYTES // len(LINE)))["last"]["lsn"]
         self.there.ctl("svc", "start", "replsvc")
 
@@ -73,7 +73,7 @@ class SlowLine(unittest.TestCase):
     def test_a_quorum(self):
         took_us = []
         for _ in range(30):  # one after the other
-            append = self.append("--ack", "quorum", lines=b"x\n")
+            append = self.append("--ack", "quorum", "--ack-timeout", "60s", lines=b"x\n")
             self.assertEqual((append["ack"], append["not_reached"]), ("all", 0))
             took_us.append(append["p50_us"])
         print(f"figure: quorum append over a line with a round trip of {2 * ONE_WAY_MS} ms, one caller: p50 "

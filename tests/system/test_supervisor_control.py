@@ -241,16 +241,23 @@ class Output(unittest.TestCase):
                 with open(path, "rb") as file:
                     return file.read() == text
             s.wait(arrived, "the lines in the file")
-            with open(s.log_path, "rb") as file:
-                self.assertIn(text, file.read())
+
+            def gone_on():
+                with open(s.log_path, "rb") as file:
+                    return text in file.read()
+            s.wait(gone_on, "the lines to go on")
 
     def test_file_is_bounded_and_rotated(self):
-        with Supervised(ONE) as s:
+        with Supervised(ONE.replace("@", "@, start_timeout: 5m")) as s:
             s.play("a", lines=400000)
-            s.start()
+            s.start(wait=False)
             folder = os.path.join(s.run, "log")
-            s.wait_event("a ready")
-            wait_for(lambda: "line 399999\n" in s.log_text()[-200000:], "the last line")
+
+            def is_over():
+                with open(os.path.join(folder, "a.log"), encoding="ascii") as file:
+                    return file.read().endswith("line 399999\n") and s.logged("line 399999")
+            s.wait_event("a ready", timeout=240)
+            wait_for(is_over, "the last line", 120, 0.1)
             self.assertEqual(sorted(os.listdir(folder)), ["a.log", "a.log.1"])
             for name in os.listdir(folder):
                 self.assertLessEqual(os.stat(os.path.join(folder, name)).st_size, 1 << 20)

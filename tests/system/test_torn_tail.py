@@ -95,7 +95,7 @@ class TornTail(unittest.TestCase):
                         self.check_start(node, whole)
                         if kind == "noise" or point not in [at for at, _, _ in tail]:
                             self.assertTrue(os.listdir(os.path.join(node.data, "quarantine")), "nothing was kept aside")
-                            self.assertGreater(len(node.log_lines("torn")), logged, "the cut was not logged")
+                            wait_for(lambda seen=logged: len(node.log_lines("torn")) > seen, "the cut to be logged")
                         node.kill_all()
 
     @staticmethod

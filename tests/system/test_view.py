@@ -6,7 +6,7 @@ import unittest
 from caller import Caller
 from cluster import TIMES, Cluster
 from shanghai import Node, wait_for
-from view_model import Model, check_rows, is_up_to_date, model_of, wait_equal_digests
+from view_model import Model, check_rows, is_up_to_date, model_of, wait_applied, wait_equal_digests
 
 ERROR, VIEW_DIGEST, VIEW_DIGEST_REPLY = 3, 148, 149
 SETTINGS = "query: {view: true}"
@@ -23,8 +23,7 @@ class OneNode(unittest.TestCase):
         cls.node.close()
 
     def write(self, text):
-        self.node.ctl("kv", "txn", input=text.encode())
-        wait_for(lambda: is_up_to_date(self.node), "the view to have applied it")
+        wait_applied(self.node, self.node.json("kv", "txn", input=text.encode()))
 
     def digest(self, *args):
         return self.node.json("view", "digest", *args)
@@ -75,7 +74,7 @@ class OneNode(unittest.TestCase):
         self.write("del gone\n")
         self.assertEqual(self.digest()["digest"], before)
         done = self.node.json("kv", "put", "--ttl", "1h", "short", "x")
-        wait_for(lambda: is_up_to_date(self.node), "the view to have applied it")
+        wait_applied(self.node, done)
         ends_ms = (done["hlc"] >> 16) + 3600 * 1000
         self.assertNotEqual(self.digest("--at", str(ends_ms - 1))["digest"], before)
         self.assertEqual(self.digest("--at", str(ends_ms))["digest"], before)

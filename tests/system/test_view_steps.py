@@ -9,7 +9,7 @@ import unittest
 from first_life import FirstLife, wait_restarted
 from shanghai import BIN, wait_for
 from test_steps import has_failpoints
-from view_model import check_rows, is_up_to_date, model_of
+from view_model import check_rows, is_up_to_date, model_of, wait_applied
 
 SETTINGS = "query: {view: true, write_buffer_bytes: 1MiB}"  # RocksDB flushes on its own account, too
 # name: arrivals at which it strikes.
@@ -30,8 +30,8 @@ class StepsTest(unittest.TestCase):
         """One frame, of keys that were written before."""
         self.written += 1
         i = self.written
-        node.ctl("kv", "txn", input=(f"put k{i % 50} {i}\nincr n{i % 7} {i}\ndel k{i * 7 % 50}\nput big{i % 3} {'x' * 200000}{i}\n"
-                                     ).encode())
+        self.last = node.json("kv", "txn", input=(f"put k{i % 50} {i}\nincr n{i % 7} {i}\ndel k{i * 7 % 50}\n"
+                                                  f"put big{i % 3} {'x' * 200000}{i}\n").encode())
 
     def setUp(self):
         self.written = 0
@@ -60,6 +60,7 @@ class StepsTest(unittest.TestCase):
         type(self).kills += 1
 
     def check(self, node):
+        wait_applied(node, self.last)
         wait_for(lambda: is_up_to_date(node), "all to be applied")
         check_rows(node, model_of(node, [node.json("status")["log"]]), int(time.time() * 1000))
 

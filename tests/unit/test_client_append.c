@@ -185,14 +185,22 @@ static void test_linger_waits_for_company(void **state)
     struct sh_options o = client_options(endpoints, 1);
     struct client_tally t = {0};
     struct sh_client *c;
+    unsigned last = 0;
+    bool in_time = false;
     o.linger_us = 100000;
     assert_int_equal(sh_open(&o, &c), SH_OK);
     assert_int_equal(client_append(c, "0", NULL), SH_OK);
-    client_append_numbers(c, &t, 1, 1);
-    client_append_numbers(c, &t, 2, 2); /* without the linger the first one is on its way by now */
-    assert_int_equal(sh_flush(c), SH_OK);
-    assert_int_equal(n->appends, 2);
-    client_check_numbers(c, 1, 0, 2);
+    for (; !in_time && last < 200; last += 2) { /* this thread may be held up between the two */
+        uint32_t before = n->appends;
+        int64_t began_ns = clock_mono_ns();
+        client_append_numbers(c, &t, last + 1, last + 1);
+        client_append_numbers(c, &t, last + 2, last + 2); /* without the linger the first one is on its way */
+        in_time = clock_mono_ns() - began_ns < (int64_t)o.linger_us * NS_PER_US;
+        assert_int_equal(sh_flush(c), SH_OK);
+        assert_true(!in_time || n->appends == before + 1);
+    }
+    assert_true(in_time);
+    client_check_numbers(c, 1, 0, last);
     sh_close(c);
     node_stop(n);
 }
@@ -342,7 +350,8 @@ static int compare_times(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Its first caller sends a batch that waits in vain, not the next tick, which comes each 250 ms. */
+/* Its first caller sends a batch that waits in vain, not the next tick, which comes each 250 ms: a quarter of
+ * the tries is quick, on a busy machine too. */
 static void test_the_wait_for_callers_who_stay_away_is_short(void **state)
 {
     (void)state;
@@ -357,7 +366,7 @@ static void test_the_wait_for_callers_who_stay_away_is_short(void **state)
     for (int i = 0; i < TRIES; i++)
         took_ns[i] = alone_again_ns(n, c);
     qsort(took_ns, TRIES, sizeof took_ns[0], compare_times);
-    assert_true(took_ns[TRIES / 2] < 50 * (int64_t)NS_PER_MS);
+    assert_true(took_ns[TRIES / 4] < 50 * (int64_t)NS_PER_MS);
     sh_close(c);
     node_stop(n);
 }
@@ -378,7 +387,7 @@ static void test_overloaded_is_tried_again_in_order(void **state)
     n->refuse_count = 3;
     n->refuse_after = 5;
     assert_int_equal(sh_open(&o, &c), SH_OK);
-    client_append_numbers(c, &t, 1, 500);
+    NODE_SET(n, client_append_numbers(c, &t, 1, 500)); /* it answers none before all are there */
     assert_int_equal(sh_flush(c), SH_OK);
     assert_int_equal(t.failed, 0);
     assert_int_equal(n->refuse_count, 0);
@@ -480,6 +489,35 @@ static void test_an_append_waits_for_room_on_a_full_disk(void **state)
     node_stop(n);
 }
 
+enum { KEPT_OUT = 21 };
+
+struct told {
+    atomic_uint full, late;
+};
+
+static void on_told(void *arg, enum sh_error error, const struct sh_append_result *result)
+{
+    struct told *told = arg;
+    (void)result;
+    assert_true(error == SH_DISK_FULL || error == SH_TIMEOUT);
+    atomic_fetch_add(error == SH_DISK_FULL ? &told->full : &told->late, 1);
+}
+
+/* Whether all were told so; where the client or the node is held up as the time is nearly over, it is over.
+ */
+static bool are_told(struct sh_client *c)
+{
+    struct told told = {0};
+    const struct sh_entry entry = client_entry("kept out");
+    for (unsigned i = 0; i < KEPT_OUT; i++)
+        assert_int_equal(sh_append_async(c, &entry, 1, SH_ACK_LOCAL, on_told, &told), SH_OK);
+    enum sh_error last = client_append(c, "never", NULL);
+    assert_true(last == SH_DISK_FULL || last == SH_TIMEOUT);
+    while (told.full + told.late < KEPT_OUT)
+        usleep(1000);
+    return told.full == KEPT_OUT && last == SH_DISK_FULL;
+}
+
 /* The time being over, the callers know that nothing has landed, and nothing lands later. */
 static void test_a_disk_that_stays_full_is_told(void **state)
 {
@@ -490,19 +528,20 @@ static void test_a_disk_that_stays_full_is_told(void **state)
     struct client_tally t = {0};
     struct sh_client *c;
     o.batch_entries = 1;
-    o.timeout_ms = 3000;
+    o.timeout_ms = 6000;
     n->refuse = SH_DISK_FULL;
     n->refuse_count = UINT32_MAX;
     assert_int_equal(sh_open(&o, &c), SH_OK);
-    client_append_numbers(c, &t, 100, 120);
-    assert_int_equal(client_append(c, "never", NULL), SH_DISK_FULL);
+    for (unsigned i = 0; i < 5 && !are_told(c); i++) {
+        sh_close(c); /* nothing is known of what was late: it must not land */
+        assert_int_equal(sh_open(&o, &c), SH_OK);
+        assert_true(i < 4);
+    }
     assert_int_equal(sh_flush(c), SH_OK);
-    assert_int_equal(t.failed, 21);
-    assert_int_equal(t.error, SH_DISK_FULL);
     NODE_SET(n, n->refuse_count = 0);
     client_append_numbers(c, &t, 1, 5);
     assert_int_equal(sh_flush(c), SH_OK);
-    assert_int_equal(t.failed, 21);
+    assert_int_equal(t.failed, 0);
     assert_int_equal(n->frame_count, 5);
     client_check_numbers(c, 1, 1, 5);
     sh_close(c);

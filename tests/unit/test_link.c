@@ -376,9 +376,9 @@ static void test_a_client_that_is_closed_at_once_leaves_the_listener_alive(void 
     WAIT_UNTIL(&ends, open_descriptors() >= before + SOCKETS); /* three pairs */
     kill_far_end(&ends);
     start_far_end(&ends, &limits, NULL);
-    WAIT_UNTIL(&ends, caller.answered == 1);
+    WAIT_UNTIL(&ends, caller.ups == 1); /* a second later the old ones go */
     kill(ends.pid, SIGSTOP);
-    WAIT_UNTIL(&ends, open_descriptors() > before + 2); /* one of the old ones is there too */
+    assert_true(open_descriptors() > before + 2); /* one of them is there too */
     link_client_close(caller.client);
     kill(ends.pid, SIGCONT);
     open_caller(&next, &ends, no_rest);
@@ -568,7 +568,7 @@ static void test_idle_sessions_are_dropped(void **state)
     open_caller(&caller, &ends, no_rest);
     WAIT_UNTIL(&ends, caller.ups == 1);
     link_client_close(caller.client);
-    assert_int_equal(far_stats(&ends).sessions, 1);
+    assert_int_equal(far_stats(&ends).sessions + ends.drops, 1); /* not for its client's end */
     WAIT_UNTIL(&ends, far_stats(&ends).sessions == 0);
     assert_int_equal(ends.drops, 1);
     close_ends(&ends);
@@ -615,9 +615,10 @@ static void test_who_is_away_with_a_request_or_an_answer_keeps_its_place(void **
     WAIT_UNTIL(&ends, far_stats(&ends).clients == CLIENTS - 1);
     open_caller(&late, &ends, no_rest);
     send_bytes(&late, MSG_echo, 100);
-    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == 1);
+    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages >= 1);
     answer_held(&ends, 0, 100);
-    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == 2);
+    uint64_t refused = far_stats(&ends).refused_messages; /* several, where it is slow */
+    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages > refused);
     assert_int_equal(late.answered, 0);
     link_client_close(callers[1].client);
     WAIT_UNTIL(&ends, late.answered == 1);
@@ -644,7 +645,7 @@ static void test_a_client_too_many_waits_until_another_has_left(void **state)
     struct caller *late = &callers[CLIENTS - 1];
     open_caller(late, &ends, no_rest);
     send_bytes(late, MSG_echo, 100);
-    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages == 1);
+    WAIT_UNTIL(&ends, far_stats(&ends).refused_messages >= 1);
     send_bytes(&callers[0], MSG_echo, 100);
     WAIT_UNTIL(&ends, callers[0].answered == 2);
     assert_int_equal(late->answered, 0);

@@ -66,22 +66,45 @@ static uint64_t send_until_heard(struct rig *rig, uint64_t number)
 
 /* ---- what arrives ---- */
 
+static bool has_dropped(const struct rig *rig)
+{
+    return pipeline_out_stats(rig->out).dropped > 0;
+}
+
+/* What has waited for a second is dropped, for whatever reason: a story is told again when the machine was so
+ * busy. It returns false when something was dropped. */
+static void tell_in_time(bool (*story)(struct rig *rig))
+{
+    bool in_time = false;
+    for (unsigned i = 0; i < 20 && !in_time; i++) {
+        struct rig rig;
+        open_rig(&rig, true);
+        in_time = story(&rig);
+        close_rig(&rig);
+    }
+    assert_true(in_time);
+}
+
+static bool first_messages_arrive(struct rig *rig)
+{
+    for (uint64_t i = 1; i <= 100; i++)
+        send_one(rig, i);
+    WIRE_WAIT(rig->loop, rig->pull.number_count == 100 || has_dropped(rig));
+    if (has_dropped(rig))
+        return false;
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(rig->pull.numbers[i], i + 1);
+    WIRE_WAIT(rig->loop, pipeline_out_stats(rig->out).sent == 100);
+    assert_int_equal(pipeline_out_stats(rig->out).sent_bytes, 100 * SMALL);
+    assert_int_equal(pipeline_out_stats(rig->out).connections, 1);
+    assert_int_equal(pipeline_out_stats(rig->out).waiting_bytes, 0);
+    return true;
+}
+
 static void test_the_first_messages_arrive_too_in_order(void **state)
 {
-    struct rig rig;
     (void)state;
-    open_rig(&rig, true);
-    for (uint64_t i = 1; i <= 100; i++)
-        send_one(&rig, i);
-    WIRE_WAIT(rig.loop, rig.pull.number_count == 100);
-    for (unsigned i = 0; i < 100; i++)
-        assert_int_equal(rig.pull.numbers[i], i + 1);
-    WIRE_WAIT(rig.loop, pipeline_out_stats(rig.out).sent == 100);
-    assert_int_equal(pipeline_out_stats(rig.out).sent_bytes, 100 * SMALL);
-    assert_int_equal(pipeline_out_stats(rig.out).dropped, 0);
-    assert_int_equal(pipeline_out_stats(rig.out).connections, 1);
-    assert_int_equal(pipeline_out_stats(rig.out).waiting_bytes, 0);
-    close_rig(&rig);
+    tell_in_time(first_messages_arrive);
 }
 
 static void test_a_name_is_looked_up(void **state)
@@ -137,19 +160,26 @@ static void test_a_peer_that_is_killed_is_reached_again(void **state)
 }
 
 /* Without being asked for a fresh one, a connection stays. */
+static bool old_one_is_replaced(struct rig *rig)
+{
+    uint64_t next = send_until_heard(rig, 1);
+    send_to(rig, "127.0.0.1", rig->pull.port, next, SMALL, 3600 * NS_PER_S);
+    WIRE_WAIT(rig->loop, wire_pull_has(&rig->pull, next) || has_dropped(rig));
+    if (has_dropped(rig))
+        return false;
+    assert_int_equal(rig->pull.greeted, 1);
+    send_to(rig, "127.0.0.1", rig->pull.port, ++next, SMALL, 1);
+    WIRE_WAIT(rig->loop, wire_pull_has(&rig->pull, next) || has_dropped(rig));
+    if (has_dropped(rig))
+        return false;
+    assert_int_equal(rig->pull.greeted, 2);
+    return true;
+}
+
 static void test_a_connection_that_is_too_old_is_replaced_when_asked(void **state)
 {
-    struct rig rig;
     (void)state;
-    open_rig(&rig, true);
-    uint64_t next = send_until_heard(&rig, 1);
-    send_to(&rig, "127.0.0.1", rig.pull.port, next, SMALL, 3600 * NS_PER_S);
-    WIRE_WAIT(rig.loop, wire_pull_has(&rig.pull, next));
-    assert_int_equal(rig.pull.greeted, 1);
-    send_to(&rig, "127.0.0.1", rig.pull.port, ++next, SMALL, 1);
-    WIRE_WAIT(rig.loop, wire_pull_has(&rig.pull, next));
-    assert_int_equal(rig.pull.greeted, 2);
-    close_rig(&rig);
+    tell_in_time(old_one_is_replaced);
 }
 
 /* ---- peers that don't take anything ---- */
@@ -169,8 +199,12 @@ static void test_a_peer_that_reads_nothing_is_bounded_and_goes_on_when_it_reads(
     }
     wire_pull_read_on(&rig.pull);
     WIRE_WAIT(rig.loop, pipeline_out_stats(rig.out).waiting_bytes == 0);
-    send_to(&rig, "127.0.0.1", rig.pull.port, 1 << 20, LARGE, 0);
-    WIRE_WAIT(rig.loop, wire_pull_has(&rig.pull, 1 << 20));
+    int64_t end_ns = clock_mono_ns() + 20 * NS_PER_S;
+    while (rig.pull.numbers[rig.pull.number_count - 1] < 1 << 20 && clock_mono_ns() < end_ns) {
+        send_to(&rig, "127.0.0.1", rig.pull.port, 1 << 20, LARGE, 0); /* again: one may wait too long */
+        loop_step(rig.loop, 20);
+    }
+    assert_true(wire_pull_has(&rig.pull, 1 << 20));
     assert_int_equal(pipeline_out_stats(rig.out).connections, 1);
     close_rig(&rig);
 }

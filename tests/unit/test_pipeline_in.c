@@ -51,17 +51,23 @@ static uint16_t free_port(void)
 
 static void open_rig(struct rig *rig)
 {
-    *rig = (struct rig){.loop = loop_open(), .port = free_port(), .next = 1};
-    const struct pipeline_in_options options = {
-        .loop = rig->loop,
-        .host = "127.0.0.1",
-        .port = rig->port,
-        .message_bytes = MESSAGE_BYTES,
-        .waiting_bytes = WAITING_BYTES,
-        .on_message = on_message,
-        .arg = rig,
-    };
-    assert_int_equal(pipeline_in_open(&options, &rig->in), SH_OK);
+    enum sh_error error = SH_UNAVAILABLE;
+    *rig = (struct rig){.loop = loop_open(), .next = 1};
+    for (unsigned i = 0; i < 100 && error == SH_UNAVAILABLE;
+         i++) { /* somebody else may have taken the port */
+        rig->port = free_port();
+        const struct pipeline_in_options options = {
+            .loop = rig->loop,
+            .host = "127.0.0.1",
+            .port = rig->port,
+            .message_bytes = MESSAGE_BYTES,
+            .waiting_bytes = WAITING_BYTES,
+            .on_message = on_message,
+            .arg = rig,
+        };
+        error = pipeline_in_open(&options, &rig->in);
+    }
+    assert_int_equal(error, SH_OK);
 }
 
 static void close_rig(struct rig *rig)

@@ -20,6 +20,7 @@ static void test_commits_by_the_caller_and_by_the_committer_mix(void **state)
 {
     (void)state;
     uint64_t now = 0;
+    atomic_store(&quick_disk, true); /* or it is the committer's each time */
     start();
     for (uint64_t n = 1; n <= 2000; n++) {
         append_mixed(n, &now);
@@ -101,7 +102,7 @@ static void test_the_mark_follows_many_commits_by_the_caller(void **state)
         wait_for_answer(n);
     }
     struct log_mark mark = {0};
-    int64_t end = clock_mono_ns() + 5 * NS_PER_S;
+    int64_t end = clock_mono_ns() + WAIT_S * NS_PER_S;
     while (mark.durable_end != rig.log.durable.end && clock_mono_ns() < end)
         assert_int_equal(log_mark_read(vfs_posix(), rig.dir.log, rig.dir.identity.log, &mark), SH_OK);
     assert_int_equal(mark.durable_end, rig.log.durable.end);
@@ -112,6 +113,7 @@ static void test_the_mark_follows_many_commits_by_the_caller(void **state)
 static void test_the_mark_follows_a_commit_by_the_caller(void **state)
 {
     (void)state;
+    atomic_store(&quick_disk, true);
     start();
     for (uint64_t n = 1;; n++) {
         rig_append(&rig, 7, 1, n, payload_of(n));
@@ -288,16 +290,19 @@ static void test_bytes_of_a_dropped_session_are_not_needed_any_more(void **state
 static void test_delay_gathers_a_group(void **state)
 {
     (void)state;
+    const int64_t delay_ns = 50 * NS_PER_MS;
     start();
-    wal_commit_set_delay(commit, 50 * NS_PER_MS);
+    wal_commit_set_delay(commit, delay_ns);
     uint64_t last = 0;
+    int64_t began_ns = clock_mono_ns();
     for (uint64_t n = 1; n <= 10; n++) {
         last = rig_append(&rig, 0, 1, 0, payload_of(n));
         put();
     }
+    int64_t took_ns = clock_mono_ns() - began_ns; /* long, where this thread was held up */
     wait_for_answer(last);
     stop();
-    assert_true(groups <= 2);
+    assert_true(groups <= 2 + (uint64_t)(took_ns / delay_ns));
 }
 
 int main(void)
