@@ -34,6 +34,7 @@ const struct ctl_command *const ctl_commands[] = {
     &cmd_svc_stop,
     &cmd_svc_start,
     &cmd_svc_obituary,
+    &cmd_svc_log_level,
     &cmd_log_info,
     &cmd_log_trim,
     &cmd_log_verify,
