@@ -292,6 +292,35 @@ enum sh_error sh_replicas(struct sh_client *client, struct sh_replicas *replicas
 /* Frees the lists, not replicas itself; does nothing the second time, or after an error. */
 void sh_replicas_free(struct sh_replicas *replicas);
 
+enum sh_metric_kind { SH_METRIC_COUNTER, SH_METRIC_GAUGE, SH_METRIC_HISTOGRAM };
+/* "counter", "gauge", "histogram"; "unknown" for a value outside the list. A static string. */
+const char *sh_metric_kind_name(enum sh_metric_kind kind);
+enum sh_metric_unit { SH_METRIC_COUNT, SH_METRIC_BYTES, SH_METRIC_SECONDS };
+#define SH_METRIC_LABELS 4
+struct sh_metric_label {
+    char name[32], value[129];
+};
+/* One series; docs/metrics.md says what each metric means. */
+struct sh_metric {
+    char name[65]; /* "shanghai_wal_entries_total" */
+    enum sh_metric_kind kind;
+    enum sh_metric_unit unit;
+    struct sh_metric_label labels[SH_METRIC_LABELS];
+    size_t label_count;
+    int64_t value;            /* in its unit, seconds in ns; of a histogram the sum */
+    uint64_t count, p50, p99; /* of a histogram: how many, and quantiles in the same unit */
+};
+struct sh_metrics {
+    struct sh_metric *all; /* by metric */
+    size_t count;
+};
+/* What the node measures, of metrics whose name begins with prefix ("": all). metrics is the caller's, what
+ * it points to is freed with sh_metrics_free, and it is all zero after an error. SH_UNAVAILABLE at once while
+ * obssvc is away. Otherwise sh_status's errors. */
+enum sh_error sh_metrics(struct sh_client *client, const char *prefix, struct sh_metrics *metrics);
+/* Frees the list, not metrics itself; does nothing the second time, or after an error. */
+void sh_metrics_free(struct sh_metrics *metrics);
+
 enum sh_health_level { SH_HEALTH_GOOD, SH_HEALTH_DEGRADED, SH_HEALTH_UNAVAILABLE };
 /* "healthy", "degraded", "unavailable"; "unknown" for a value outside the list. A static string. */
 const char *sh_health_name(enum sh_health_level level);

@@ -52,7 +52,8 @@ static void print_help(const struct service_type *type)
            "  --config FILE   topology file, the same on every node\n"
            "  --node ID       which of its nodes this is\n"
            "\n"
-           "Signals: SIGTERM and SIGINT stop cleanly, SIGHUP takes over reloadable settings.\n"
+           "Signals: SIGTERM and SIGINT stop cleanly, SIGHUP takes over reloadable settings, SIGURG with a\n"
+           "value (see shanghaictl svc log-level) sets the level of log lines.\n"
            "\n"
            "Environment:\n"
            "  NOTIFY_SOCKET         where to tell READY=1, STATUS= and WATCHDOG=1 (sd_notify protocol)\n"
@@ -198,6 +199,18 @@ static void reload(struct skeleton *s)
     buf_free(&ignored);
 }
 
+static void set_level(const struct signalfd_siginfo *info)
+{
+    if (info->ssi_code != SI_QUEUE || info->ssi_int < LOG_DEBUG || info->ssi_int > LOG_ERROR)
+        return;
+    enum log_level level = (enum log_level)info->ssi_int;
+    bool hides = level > LOG_INFO; /* this line, too: it comes before */
+    if (!hides)
+        log_set_level(level);
+    log_info("the level of log lines is set", log_text("to", log_level_name(level)));
+    log_set_level(level);
+}
+
 static void on_signal(void *arg, uint32_t events)
 {
     struct skeleton *s = arg;
@@ -206,6 +219,8 @@ static void on_signal(void *arg, uint32_t events)
     while (read(s->signals.fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGHUP) {
             reload(s);
+        } else if (info.ssi_signo == SERVICE_LEVEL_SIGNAL) {
+            set_level(&info);
         } else {
             log_info("asked to stop", log_uint("signal", info.ssi_signo));
             service_stop(&s->service, EXIT_DONE);
@@ -220,6 +235,7 @@ static void watch_signals(struct skeleton *s)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SERVICE_LEVEL_SIGNAL);
     s->signals =
         (struct loop_fd){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .fn = on_signal, .arg = s};
     if (s->signals.fd < 0) {

@@ -9,6 +9,8 @@
 #ifndef COMMON_SERVICE_H
 #define COMMON_SERVICE_H
 
+#include <signal.h>
+
 #include "config.h"
 #include "exit_code.h"
 #include "link.h"
@@ -41,6 +43,10 @@ struct service_type {
     /* Endpoint for the self-ping, after open: "ipc:///…/wal"; NULL for none. */
     const char *(*ping)(const struct service *service);
 };
+
+/* Sets the level of log lines until the next reload or restart: sent with sigqueue(3) and enum log_level as
+ * its value. A process that does not know it ignores it. */
+#define SERVICE_LEVEL_SIGNAL SIGURG
 
 int service_main(int argc, char **argv, const struct service_type *type);
 

@@ -36,6 +36,8 @@ static void on_request(void *arg, const struct link_request *request)
     struct obs *o = arg;
     if (request->type == MSG_telemetry)
         on_telemetry(o, request);
+    else if (request->type == MSG_metrics)
+        obs_on_metrics(o, request);
     else
         link_server_refuse(o->server, request->token, &unknown);
 }

@@ -202,6 +202,7 @@ struct query {
         wal_waiting;             /* appends that wait for others, whose number must not hold up the rest */
     struct query_forward member; /* what membersvc answers at once */
     struct query_forward member_events; /* and its long polls, whose number must not hold up the rest */
+    struct query_forward obs;
     struct query_forward repl;
     struct link_client *watch; /* durable ends: for the own log and for the copies each one long poll, and at
                                   most one probe */

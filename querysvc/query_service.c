@@ -206,6 +206,9 @@ static void on_request(void *arg, const struct link_request *request)
     case MSG_replicas:
         query_forward_now(&q->repl, request);
         break;
+    case MSG_metrics:
+        query_forward_now(&q->obs, request);
+        break;
     case MSG_read:
         query_on_read(q, request);
         break;
@@ -319,6 +322,8 @@ static enum sh_error open_links(struct query *q)
         e = query_forward_open(q, &q->member_events, "membersvc", "member", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
         e = query_forward_open(q, &q->repl, "replsvc", "repl", SMALL_QUEUE_BYTES);
+    if (e == SH_OK)
+        e = query_forward_open(q, &q->obs, "obssvc", "obs", SMALL_QUEUE_BYTES);
     if (e == SH_OK)
         e = query_group_open(q);
     if (e == SH_OK)

@@ -68,6 +68,42 @@ static void command_node(struct sup_shell *shell, const struct msg_svc_command *
     answer(reply, error);
 }
 
+/* Of the services at and below a node. */
+static unsigned set_levels(struct sup_shell *shell, int top, enum log_level level)
+{
+    unsigned count = 0;
+    for (int i = 0; i < (int)sup_core_count(shell->core); i++) {
+        struct sup_view view = sup_core_view(shell->core, i);
+        int at = i;
+        while (at > top && at >= 0)
+            at = sup_core_view(shell->core, at).spec->parent;
+        if (at == top && view.spec->kind == TREE_SERVICE)
+            count += sup_service_set_log_level(&shell->services[i], level);
+    }
+    return count;
+}
+
+static void command_log_level(struct sup_shell *shell, const struct msg_svc_command *command,
+                              struct sup_reply *reply)
+{
+    int node = command->service.len > 0 ? sup_core_find(shell->core, command->service) : 0;
+    if (command->limit > LOG_ERROR) {
+        refuse(reply, SH_BAD_REQUEST, "there are four levels: 0 debug, 1 info, 2 warn, 3 error");
+        return;
+    }
+    if (node < 0) {
+        refuse(reply, SH_NOT_FOUND, "there is no service or supervisor of that name in the tree");
+        return;
+    }
+    enum log_level level = (enum log_level)command->limit;
+    unsigned count = set_levels(shell, node, level);
+    if (command->service.len == 0)
+        log_set_level(level);
+    buf_printf(&reply->text, "%u %s until their next restart or reload: %s", count,
+               count == 1 ? "service" : "services", log_level_name(level));
+    answer(reply, SH_OK);
+}
+
 static void command_reload(struct sup_shell *shell, struct sup_reply *reply)
 {
     answer(reply, sup_shell_reload(shell, &reply->text) ? SH_OK : SH_BAD_REQUEST);
@@ -103,11 +139,13 @@ void sup_on_command(void *arg, uint64_t correlation, const struct msg_svc_comman
         command_node(shell, command, SUP_COMMAND_STOP, "stopping, until it is started again", reply);
     else if (slice_is(name, "restart"))
         command_node(shell, command, SUP_COMMAND_RESTART, "restarting", reply);
+    else if (slice_is(name, "log-level"))
+        command_log_level(shell, command, reply);
     else if (slice_is(name, "reload"))
         command_reload(shell, reply);
     else if (slice_is(name, "shutdown"))
         command_shutdown(shell, reply);
     else
         refuse(reply, SH_BAD_REQUEST,
-               "no such command: tree, restart, stop, start, obituary, shutdown, reload");
+               "no such command: tree, restart, stop, start, obituary, log-level, shutdown, reload");
 }

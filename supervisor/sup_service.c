@@ -13,6 +13,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "service.h"
 #include "sup_notify.h"
 
 enum { NOTICES_PER_TURN = 64, OUTPUT_CHUNK = 16 << 10, CHUNKS_PER_TURN = 4, CHUNKS_AFTER_DEATH = 64 };
@@ -168,6 +169,15 @@ void sup_service_kill(struct sup_service *s, int signal)
 {
     if (s->alive) /* it fails when the process has just ended: then its death is on its way */
         pidfd_send_signal(s->process.pidfd, signal, NULL, 0);
+}
+
+bool sup_service_set_log_level(struct sup_service *s, enum log_level level)
+{
+    siginfo_t info = {.si_signo = SERVICE_LEVEL_SIGNAL, .si_code = SI_QUEUE};
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_int = (int)level;
+    return s->alive && pidfd_send_signal(s->process.pidfd, SERVICE_LEVEL_SIGNAL, &info, 0) == 0;
 }
 
 bool sup_service_open(struct sup_service *s, const struct sup_setting *setting, const struct tree_node *spec,

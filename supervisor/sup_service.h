@@ -2,6 +2,7 @@
 #ifndef SUP_SERVICE_H
 #define SUP_SERVICE_H
 
+#include "log.h"
 #include "loop.h"
 #include "sup_obituary.h"
 #include "sup_output.h"
@@ -41,6 +42,8 @@ void sup_service_close(struct sup_service *service);
 /* 0 or an errno. */
 int sup_service_spawn(struct sup_service *service);
 void sup_service_kill(struct sup_service *service, int signal);
+/* False: it does not run, or not as a process that takes signals. */
+bool sup_service_set_log_level(struct sup_service *service, enum log_level level);
 /* Takes in what the notify socket holds, so that no notice that has come in time is overlooked. */
 void sup_service_listen(struct sup_service *service);
 /* The obituary of the life that has just ended. */

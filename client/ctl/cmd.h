@@ -19,10 +19,11 @@ extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show; 
 extern const struct ctl_command cmd_nodes;                                         /* cmd_nodes.c */
 extern const struct ctl_command cmd_group_of;                                      /* cmd_group.c */
 extern const struct ctl_command cmd_replicas;                                      /* cmd_replicas.c */
+extern const struct ctl_command cmd_metrics;                                       /* cmd_metrics.c */
 extern const struct ctl_command cmd_node_join, cmd_node_leave;                     /* cmd_join.c */
 extern const struct ctl_command cmd_events;                                        /* cmd_events.c */
 extern const struct ctl_command cmd_svc_tree, cmd_svc_restart, cmd_svc_stop, cmd_svc_start; /* cmd_svc.c */
-extern const struct ctl_command cmd_svc_obituary, cmd_shutdown;                             /* cmd_svc.c */
+extern const struct ctl_command cmd_svc_obituary, cmd_svc_log_level, cmd_shutdown;          /* cmd_svc.c */
 extern const struct ctl_command cmd_log_info;                     /* cmd_log_info.c */
 extern const struct ctl_command cmd_log_trim;                     /* cmd_log_trim.c */
 extern const struct ctl_command cmd_log_accept_loss;              /* cmd_log_loss.c */

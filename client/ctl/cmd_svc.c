@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "log.h"
 
 /* One command and its answer; CTL_DONE or an exit code (said). */
 static int call(struct ctl *ctl, const char *command, const char *service, uint64_t limit,
@@ -214,11 +215,11 @@ const struct ctl_command cmd_svc_obituary = {
 
 /* ---------------------------------------------------------------- commands */
 
-static int order(struct ctl *ctl, const char *command, const char *service)
+static int order_with(struct ctl *ctl, const char *command, const char *service, uint64_t number)
 {
     struct buf storage = {0};
     struct msg_svc_reply reply;
-    int code = call(ctl, command, service, 0, &storage, &reply);
+    int code = call(ctl, command, service, number, &storage, &reply);
     if (code == CTL_DONE && ctl->format == CTL_JSON) {
         struct ctl_json j = {0};
         json_open(&j, NULL, '{');
@@ -234,6 +235,19 @@ static int order(struct ctl *ctl, const char *command, const char *service)
     }
     buf_free(&storage);
     return code;
+}
+
+static int order(struct ctl *ctl, const char *command, const char *service)
+{
+    return order_with(ctl, command, service, 0);
+}
+
+static int run_log_level(struct ctl *ctl)
+{
+    for (enum log_level level = LOG_DEBUG; level <= LOG_ERROR; level++)
+        if (strcmp(log_level_name(level), ctl->values[0]) == 0)
+            return order_with(ctl, "log-level", ctl->value_count > 1 ? ctl->values[1] : "", level);
+    return ctl_usage(ctl, "LEVEL is debug, info, warn or error, not `%s`", ctl->values[0]);
 }
 
 static int run_restart(struct ctl *ctl)
@@ -274,5 +288,15 @@ const struct ctl_command cmd_svc_start = {.name = "svc start",
                                           .values_least = 1,
                                           .values_most = 1,
                                           .run = run_start};
+const struct ctl_command cmd_svc_log_level = {
+    .name = "svc log-level",
+    .values = "LEVEL [NAME]",
+    .summary = "Set the least level of log lines while services run",
+    .more = "LEVEL is debug, info, warn or error; NAME a service or supervisor, without it the whole node.\n"
+            "It lasts until the service is restarted or the configuration reloaded (log.level).",
+    .values_least = 1,
+    .values_most = 2,
+    .run = run_log_level,
+};
 const struct ctl_command cmd_shutdown = {
     .name = "shutdown", .values = "", .summary = "Stop the whole node cleanly", .run = run_shutdown};

@@ -11,6 +11,7 @@
  *   sh_log.c     what keeps a log: trims, the state of walsvc
  *   sh_nodes.c   members of the cluster: who and how they are, joins, leaves
  *   sh_replicas.c who follows which log
+ *   sh_metrics.c what the node measures
  *   sh_group.c   replication groups: a client more for each that keys and streams lead to
  *   sh_kv.c      keys: gets and scans                     sh_session.c  what a session has seen
  *   sh_view.c    the view: how far it is, a digest of it
