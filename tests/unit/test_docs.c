@@ -11,6 +11,7 @@
 #include "config.h"
 #include "messages.h"
 #include "settings.h"
+#include "telemetry.h"
 
 static void read_whole(const char *path, struct buf *out)
 {
@@ -44,6 +45,12 @@ static void test_configuration_is_documented(void **state)
 {
     (void)state;
     expect_document("docs/configuration.md", config_document);
+}
+
+static void test_metrics_are_documented(void **state)
+{
+    (void)state;
+    expect_document("docs/metrics.md", telemetry_document);
 }
 
 static void test_the_example_shows_the_defaults(void **state)
@@ -212,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_messages_are_documented),
         cmocka_unit_test(test_configuration_is_documented),
+        cmocka_unit_test(test_metrics_are_documented),
         cmocka_unit_test(test_the_example_shows_the_defaults),
         cmocka_unit_test(test_the_example_is_valid_with_and_without_comments),
         cmocka_unit_test(test_each_setting_is_declared_soundly),
