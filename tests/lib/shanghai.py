@@ -34,12 +34,27 @@ def ephemeral_ports():
         return int(file.read().split()[0])
 
 
+BLOCK_PORTS = 16
 given_ports = set()
+blocks = {}  # number of a block of ports: an abstract socket, whose name says that it is this process's
+
+
+def claim(ports):
+    """False: one of them belongs to another process of tests, which may start its node, or start it again, in a moment."""
+    for block in {port // BLOCK_PORTS for port in ports} - blocks.keys():
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0shanghai test ports {block}")
+        except OSError:
+            mark.close()
+            return False
+        blocks[block] = mark
+    return True
 
 
 def free_port(span=5):
     """The first of `span` consecutive ports that are all free on loopback, that the kernel gives to nobody by itself
-    meanwhile, and that this process was not given before."""
+    meanwhile, that this process was not given before, and that no other process of tests gets as long as this one runs."""
     most = ephemeral_ports() - span
     for _ in range(1000):
         base = random.randrange(min(10000, most - 1), most)
@@ -50,7 +65,7 @@ def free_port(span=5):
                     taken.bind(("127.0.0.1", port))
         except OSError:
             continue
-        if given_ports.isdisjoint(ports):
+        if given_ports.isdisjoint(ports) and claim(ports):
             given_ports.update(ports)
             return base
     raise AssertionError("no free ports")
@@ -179,6 +194,11 @@ class Node:
         os.kill(pid, number)
         return pid
 
+    def stop_service(self, service):
+        """`svc stop` answers when it has begun; this waits for the end."""
+        self.ctl("svc", "stop", service)
+        wait_for(lambda: self.tree()[service]["state"] == "stopped", f"{service} to stop")
+
     def log_tail(self, lines=40):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
             return "".join(log.readlines()[-lines:])
@@ -226,9 +246,9 @@ class Node:
     def kill_now(self):
         """The same, for those services only that were seen already."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         self.process = None
-        wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 10)
+        wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services")
 
     def wipe(self):
         """Its disk is a new one."""
@@ -243,8 +263,8 @@ class Node:
                     self.process.wait(20)
                 except subprocess.TimeoutExpired:
                     self.process.kill()
-                    self.process.wait(10)
-            wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services", 15)
+                    self.process.wait(30)
+            wait_for(lambda: not any(map(self.is_left, self.ever)), "the end of all services")
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
 
