@@ -516,8 +516,13 @@ class Sessions(unittest.TestCase):
 
             def events(node):
                 return node.ctl("--format", "raw", "read", "--stream", "s").stdout.decode().split()
-            append(second, "begin")
-            wait_for(lambda: events(third) == ["begin"], "the first event")
+            begin = append(second, "begin")
+            other = first.json("append", "--stream", "other", "x")["last"]
+            for node in (first, second, third):  # none waits for what is in a log that it does not hold yet
+                wait_for(lambda node=node: events(node) == ["begin"], f"{node.name} to have the first event")
+                for log in (begin["log"], other["log"]):
+                    wait_for(lambda node=node, log=log: node.ctl("read", "--log", log, check=False).stdout,
+                             f"{node.name} to have both logs")
             first.stop_service("replsvc")  # what is appended there reaches nobody
             try:
                 cause = append(first, "cause")
