@@ -120,12 +120,14 @@ class Acks(unittest.TestCase):
             for _ in range(each):
                 caller.send(APPEND, {1: bytes(16), 2: 0, 3: 0, 4: QUORUM, 5: 600000, 6: [[0, "", b"x"]]})
 
-        def are_durable():
+        def poll():
             for caller in callers:
                 caller.poll()  # a session that does not is dropped
-            return self.durable_lsn() >= 256
-        wait_for(are_durable, "what may be unanswered to be durable")
-        self.node.json("--timeout", "30s", "append", "y", endpoint=self.node.tcp)
+            return True
+        wait_for(lambda: poll() and self.durable_lsn() >= 256, "what may be unanswered to be durable")
+        other = self.start_append("y", endpoint=self.node.tcp)
+        wait_for(lambda: poll() and other.poll() is not None, "the other append")
+        self.assertEqual(self.finish(other)[0], 0)
         self.replicated(ALONE, ALONE, self.wal())
         for caller in callers:
             for _ in range(each):
