@@ -69,8 +69,15 @@ def catch_up(works, cluster):
             "since_start_s": round(end_s - started, 3), "disk_bytes_per_s": disk["disk_bytes_per_s"]}
 
 
+def is_followed(node):
+    """By both: a cluster that is healthy may not have got so far."""
+    followers = (node.try_json("replicas") or {"followers": []})["followers"]
+    return [f["state"] == "disconnected" for f in followers] == [False, False]
+
+
 def one_round(works, where):
     with works.cluster() as cluster:
+        wait_for(lambda: is_followed(cluster["n1"]), "both followers", 60, 0.05)
         works.progress(f"replicate, {where}: as fast as it goes")
         full = replicate(works, cluster)
         works.progress(f"replicate, {where}: at half the rate to reach")

@@ -114,16 +114,22 @@ static void sleep_ms(int64_t ms)
 
 double bench_echo_rate(nng_socket socket, int64_t duration_ms)
 {
-    enum { WARM_UP_MS = 100, END_MS = 2000 };
+    enum { WARM_UP_MS = 100, FIRST_MS = 20000, END_MS = 2000 };
     struct ask *asks = xcalloc(BENCH_ECHOES, sizeof *asks); /* not freed: nng may still hold its aios */
     struct asking *all = xcalloc(1, sizeof *all);
     if (!start_asking(asks, all, socket))
         return 0;
+    for (int i = 0; i < FIRST_MS && atomic_load(&all->answered) == 0; i++) /* the far end may have to start */
+        sleep_ms(1);
     sleep_ms(WARM_UP_MS);
     int64_t start_ns = clock_mono_ns();
     unsigned long long before = atomic_load(&all->answered);
-    sleep_ms(duration_ms);
-    unsigned long long answered = atomic_load(&all->answered) - before;
+    unsigned long long answered = 0;
+    for (int64_t slept_ms = 0; slept_ms < duration_ms || (answered == 0 && slept_ms < FIRST_MS);
+         slept_ms += duration_ms) {
+        sleep_ms(duration_ms);
+        answered = atomic_load(&all->answered) - before;
+    }
     double seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     atomic_store(&all->ends, true);
     for (int i = 0; i < END_MS && atomic_load(&all->left) > 0; i++)

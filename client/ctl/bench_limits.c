@@ -34,7 +34,7 @@ enum {
     ECHO_MS = 1000,
     FILE_BYTES = 64 << 20,
     DISK_MS = 500,
-    WAIT_MS = 2000
+    WAIT_MS = 20000 /* the far end is a process that has to start */
 };
 
 extern char **environ;

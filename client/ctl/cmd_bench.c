@@ -63,7 +63,7 @@ static void *sample_groups(void *arg)
 
 /* ---------------------------------------------------------------- append */
 
-/* A thread that appends. */
+/* A thread that appends: once at least, however late it comes to run. */
 struct caller {
     struct bench *b;
     pthread_t thread;
@@ -116,8 +116,8 @@ static void on_appended(void *arg, enum sh_error error, const struct sh_append_r
 static void append_in_flight(struct caller *c)
 {
     struct bench *b = c->b;
-    enum sh_error error = SH_OK;
-    while (error == SH_OK && clock_mono_ns() < b->end_ns) {
+    enum sh_error error;
+    do {
         bench_room_take(&c->room);
         struct call *call = xmalloc(sizeof *call);
         *call = (struct call){c, clock_mono_ns()};
@@ -126,7 +126,7 @@ static void append_in_flight(struct caller *c)
             continue;
         bench_room_give(&c->room);
         free(call);
-    }
+    } while (error == SH_OK && clock_mono_ns() < b->end_ns);
     for (int i = 0; i < b->outstanding; i++)
         bench_room_take(&c->room);
     if (error != SH_OK)
@@ -137,12 +137,12 @@ static void append_and_wait(struct caller *c)
 {
     struct bench *b = c->b;
     struct sh_append_result result;
-    enum sh_error error = SH_OK;
-    while (error == SH_OK && clock_mono_ns() < b->end_ns) {
+    enum sh_error error;
+    do {
         int64_t sent_ns = clock_mono_ns();
         error = judge(b, sh_append(b->client, b->entries, b->batch, b->ack, &result), &result);
         record(&c->tally, error, sent_ns, b->batch);
-    }
+    } while (error == SH_OK && clock_mono_ns() < b->end_ns);
 }
 
 static void *run_caller(void *arg)
@@ -345,13 +345,13 @@ static int run_bench_read(struct ctl *ctl)
         return code;
     int64_t start_ns = clock_mono_ns();
     int64_t end_ns = start_ns + (int64_t)ctl_number(ctl, "duration", 5 * (uint64_t)NS_PER_S);
-    enum sh_error error = SH_OK;
-    while (error == SH_OK && clock_mono_ns() < end_ns) {
+    enum sh_error error;
+    do {
         struct sh_read_options options = {.from = ctl_number(ctl, "from", 1)};
         uint64_t before = entries;
         error = sh_read_open(client, &options, &reader);
         /* The clock is read once in a while: it would cost as much as an entry. */
-        while (error == SH_OK && ((entries & 1023) != 0 || clock_mono_ns() < end_ns)) {
+        while (error == SH_OK && (entries == 0 || (entries & 1023) != 0 || clock_mono_ns() < end_ns)) {
             error = sh_read_next(reader, 0, &event);
             entries += error == SH_OK;
             bytes += error == SH_OK ? event.payload_bytes : 0;
@@ -360,7 +360,7 @@ static int run_bench_read(struct ctl *ctl)
             sh_read_close(reader);
         if (error == SH_NOT_FOUND && entries > before)
             error = SH_OK; /* the end: from the start again */
-    }
+    } while (error == SH_OK && clock_mono_ns() < end_ns);
     double seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     if (error != SH_OK)
         code = ctl_fail_node(ctl, "bench read", error,

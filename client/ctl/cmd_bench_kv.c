@@ -286,8 +286,9 @@ static void *run_batch_caller(void *arg)
 {
     struct batch_caller *c = arg;
     uint64_t random = random_u64();
-    while (clock_mono_ns() < c->end_ns && !has_failed(c->b))
+    do
         get_batch(c, &random);
+    while (clock_mono_ns() < c->end_ns && !has_failed(c->b));
     return NULL;
 }
 

@@ -187,14 +187,15 @@ static void pace(const struct bench *b, uint64_t number)
 
 static void append_all(struct bench *b)
 {
-    enum sh_error error = SH_OK;
+    enum sh_error error;
+    uint64_t number = 0;
     b->start_ns = clock_mono_ns();
     b->end_ns = b->start_ns + (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S);
-    for (uint64_t number = 0; error == SH_OK && clock_mono_ns() < b->end_ns; number++) {
-        pace(b, number);
+    do {
+        pace(b, number++);
         bench_room_take(&b->room);
         error = sh_append_async(b->client, b->entries, b->batch, SH_ACK_LOCAL, on_appended, b);
-    }
+    } while (error == SH_OK && clock_mono_ns() < b->end_ns);
     for (int i = error == SH_OK ? 0 : 1; i < b->in_flight; i++)
         bench_room_take(&b->room);
     b->stopped_ns = clock_mono_ns();
@@ -378,12 +379,12 @@ static enum sh_error append_in_turn(struct bench *b, struct histogram us[2])
     int64_t duration_ns = (int64_t)ctl_number(b->ctl, "duration", 5 * (uint64_t)NS_PER_S);
     int64_t end_ns = clock_mono_ns() + duration_ns;
     int64_t slice_ns = duration_ns < 2 * SLICE_NS ? duration_ns / 2 : SLICE_NS;
-    enum sh_error e = SH_OK;
-    while (e == SH_OK && clock_mono_ns() < end_ns) {
+    enum sh_error e;
+    do {
         e = append_slice(b, slice_ns, SH_ACK_LOCAL, &us[0]);
         if (e == SH_OK)
             e = append_slice(b, slice_ns, SH_ACK_QUORUM, &us[1]);
-    }
+    } while (e == SH_OK && clock_mono_ns() < end_ns);
     return e;
 }
 

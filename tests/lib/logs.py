@@ -94,7 +94,8 @@ class Appender(threading.Thread):
     def __init__(self, node, count, *options, tag=""):
         super().__init__()
         self.lines = [f"{tag or node.name}-{i:060}" for i in range(count)]
-        self.command = node.ctl_command("--format", "json", "append", "--batch", "100", *options, "-")
+        patience = ("--ack-timeout", "60s")  # followers may just be starting
+        self.command = node.ctl_command("--format", "json", "append", "--batch", "100", *patience, *options, "-")
         self.env = node.env
         self.done = None
 

@@ -11,18 +11,25 @@ VIEW_SETTINGS = "wal: {segment_size: 1MiB, disk_reserve: 1MiB}\n"
 STATES = ("following", "rebuilding", "lacking", "fetching", "installing")
 
 
+def write(node, texts, *args):
+    """A transaction each. The node's own view has them when this returns."""
+    file = os.path.join(node.dir, "written")
+    for text in texts:
+        node.ctl("kv", "txn", "--session", file, *args, input=text.encode())
+    node.ctl("kv", "scan", "--session", file, "no such key")
+    os.unlink(file)
+
+
 def fill(node, tag, frames=12, *args):
     """More than two segments: puts, and one addition to each of 100 counters a frame."""
-    for frame in range(frames):
-        lines = [f"put {tag}/{frame}/{i} {os.urandom(1000).hex()}\nincr c{i} 1" for i in range(100)]
-        node.ctl("kv", "txn", *args, input="\n".join(lines).encode())
+    write(node, ("\n".join(f"put {tag}/{frame}/{i} {os.urandom(1000).hex()}\nincr c{i} 1" for i in range(100))
+                 for frame in range(frames)), *args)
 
 
 def write_keys(node, tag, count, batch=2000):
     """Small ones."""
-    for first in range(0, count, batch):
-        lines = [f"put {tag}/{i:06} {i}\nincr n{i % 10} 1" for i in range(first, min(first + batch, count))]
-        node.ctl("kv", "txn", input="\n".join(lines).encode())
+    write(node, ("\n".join(f"put {tag}/{i:06} {i}\nincr n{i % 10} 1" for i in range(first, min(first + batch, count)))
+                 for first in range(0, count, batch)))
 
 
 def first_lsn(node, log):

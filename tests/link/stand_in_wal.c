@@ -181,7 +181,8 @@ static void on_input(void *arg, uint32_t events)
 int main(int argc, char **argv)
 {
     struct loop_fd input = {.fd = STDIN_FILENO, .fn = on_input};
-    if (argc != 3 || !id16_parse(argv[2], &logs[0].log))
+    deaf = argc == 4 && strcmp(argv[3], "deaf") == 0;
+    if (argc != (deaf ? 4 : 3) || !id16_parse(argv[2], &logs[0].log))
         return 2;
     log_set_level(LOG_ERROR);
     boot = id16_random();

@@ -63,7 +63,7 @@ class Away(unittest.TestCase):
             other.start()
             other.ctl("append", "one", "two")
             node.kill_all()
-            client = subprocess.Popen(node.ctl_command("--timeout", "120s", "append", "late"), stdin=subprocess.DEVNULL,
+            client = subprocess.Popen(node.ctl_command("--timeout", "10m", "append", "late"), stdin=subprocess.DEVNULL,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 self.check_reads_go_on(other, client.pid)

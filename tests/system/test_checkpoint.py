@@ -6,8 +6,8 @@ from caller import Caller
 from cluster import TIMES, Cluster
 from logs import log_of
 from shanghai import Node, wait_for
-from trimmed import (VIEW_SETTINGS, checkpoint_files, checkpoint_holds, fill, first_lsn, lose_view, rows, state_of,
-                     trim_all, view_info, wait_equal_views, wait_let_go)
+from trimmed import (STATES, VIEW_SETTINGS, checkpoint_files, checkpoint_holds, fill, first_lsn, lose_view, rows, state_of,
+                     trim_all, view_info, wait_equal_views, wait_let_go, write)
 
 SETTINGS = VIEW_SETTINGS + TIMES
 ERROR, CHECKPOINT, CHECKPOINT_REPLY = 3, 150, 151
@@ -40,10 +40,13 @@ class Checkpoint(unittest.TestCase):
         self.assertEqual(len(after), len(before) + 100)
         self.assertEqual(after["c7"]["counter"], before["c7"]["counter"] + 1)
         self.assertTrue(cluster["n2"].log_lines("the view was merged with a member's"))
+        wanted = sorted(b"n1\nand more\nn2\nand more\nn3\nand more\n".split(b"\n"))
         for node in cluster.nodes.values():
-            self.assertEqual(sorted(node.ctl("--format", "raw", "read", "--stream", "audit").stdout.split(b"\n")),
-                             sorted(b"n1\nand more\nn2\nand more\nn3\nand more\n".split(b"\n")))
-        self.assertEqual(state_of(self, cluster["n2"]), "following")
+            def shows_all(node=node):
+                lines = node.ctl("--format", "raw", "read", "--stream", "audit").stdout.split(b"\n")
+                return sorted(lines) == wanted
+            wait_for(shows_all, f"the stream at {node.name}")
+        wait_for(lambda: state_of(self, cluster["n2"]) == "following", "n2 to follow")
         wait_let_go(cluster, log)
         fill(cluster["n2"], "and on", 1)
         self.assertEqual(wait_equal_views(cluster)["c7"]["counter"], after["c7"]["counter"] + 1)
@@ -65,12 +68,13 @@ class Checkpoint(unittest.TestCase):
         cluster["n1"].kill_all()
         cluster["n2"].start()
         def what_it_lacks():
-            text = view_info(self, cluster["n2"]).get(12, "") if state_of(self, cluster["n2"]) == "lacking" else ""
+            info = view_info(self, cluster["n2"]) or {}
+            text = info.get(12, "") if STATES[info.get(7, 0)] == "lacking" else ""
             return text if "; n1: " in text else None  # which was asked
         lacking = wait_for(what_it_lacks, "n2 to say what it lacks")
         self.assertIn(f"log {log} behind LSN 0 is trimmed before {first_lsn(cluster['n2'], log)}; n1: ", lacking)
         self.assertIn("start a member whose view has it", lacking)
-        self.assertTrue(cluster["n2"].log_lines("the view lacks entries, and no member gives them"))
+        wait_for(lambda: cluster["n2"].log_lines("the view lacks entries, and no member gives them"), "n2's log to say so")
         file = os.path.join(cluster["n2"].dir, "session")
         cluster["n2"].ctl("kv", "put", "--session", file, "own", "value")
         self.assertEqual(cluster["n2"].ctl("kv", "get", "--session", file, "own").stdout, b"value\n")
@@ -87,7 +91,7 @@ class Refusals(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.node = Node(SETTINGS).start()
-        cls.node.ctl("kv", "put", "k", "v")
+        write(cls.node, ["put k v"])
 
     @classmethod
     def tearDownClass(cls):
@@ -138,7 +142,7 @@ class Refusals(unittest.TestCase):
         for name, number in (("n2", 2), ("n3", 1), ("n3", 1)):
             self.assertEqual(ask({1: CLOSE, 3: name, 4: number}), {})
         wait_for(lambda: checkpoint_holds(self.node, log) == [], "the holds to go")
-        self.assertEqual(checkpoint_files(self.node), [])
+        wait_for(lambda: checkpoint_files(self.node) == [], "the files to go")
 
     def test_what_is_left_after_a_kill_is_removed(self):
         kind, _ = self.caller().ask(CHECKPOINT, {1: OPEN, 3: "n2", 4: 1})

@@ -6,7 +6,7 @@ from cluster import SUPERVISOR, TIMES, Cluster
 from logs import log_of
 from netns import Network, why_no_networks
 from shanghai import wait_for
-from trimmed import VIEW_SETTINGS, fill, rows, trim_to, wait_equal_views, wait_let_go
+from trimmed import VIEW_SETTINGS, fill, rows, trim_to, wait_equal_views, wait_let_go, write
 
 NO_NETWORKS = why_no_networks()
 SETTINGS = VIEW_SETTINGS + TIMES
@@ -23,14 +23,14 @@ class Partition(unittest.TestCase):
         cluster.start()
         logs = {name: log_of(cluster, name) for name in cluster.nodes}
         for node in cluster.nodes.values():
-            node.ctl("kv", "txn", "--ack", "all", input=f"put before {node.name}\nincr c7 1000\n".encode())
+            write(node, [f"put before {node.name}\nincr c7 1000\n"], "--ack", "all", "--ack-timeout", "60s")
         wait_equal_views(cluster)
         network.pull_cable("n2")
         for name in cluster.nodes:
             cluster.wait_status("n2" if name == "n1" else "n1", "down", seen_by=[name])
         for name, other in (("n1", "n2"), ("n2", "n1")):
             fill(cluster[name], name, FRAMES)
-            cluster[name].ctl("kv", "txn", input=f"put both {name}\nput {name} only\ndel before\n".encode())
+            write(cluster[name], [f"put both {name}\nput {name} only\ndel before\n"])
             trim_to(cluster[name], logs[name], 1000, release=other)
         apart = {name: rows(node) for name, node in cluster.nodes.items()}
         for name in cluster.nodes:

@@ -38,7 +38,7 @@ class New(unittest.TestCase):
     def test_a_disk_that_was_lost_and_a_log_that_nobody_has_any_more(self):
         """All that there was of the old n3 is in views alone."""
         cluster = self.start(3)
-        fill(cluster["n3"], "of the old n3", 1, "--ack", "all")
+        fill(cluster["n3"], "of the old n3", 1, "--ack", "all", "--ack-timeout", "60s")
         before = wait_equal_views(cluster)
         old = log_of(cluster, "n3")
         cluster["n3"].kill_all()

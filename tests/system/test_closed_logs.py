@@ -62,8 +62,10 @@ class ClosedLogs(unittest.TestCase):
     def wait_closed(self, cluster, log, lsn, names=None):
         """Closed, and still there."""
         for name in names or cluster.nodes:
-            wait_for(lambda name=name: (followed(cluster[name], log) or {}).get("closed"), f"{name} to see it closed", 60, 0.1)
-            self.assertEqual(followed(cluster[name], log)["lsn"], lsn)
+            def closed(name=name):
+                row = followed(cluster[name], log) or {}
+                return row if row.get("closed") else None
+            self.assertEqual(wait_for(closed, f"{name} to see it closed", 60, 0.1)["lsn"], lsn)
             self.assertTrue(cluster[name].json("log", "info", "--log", log)["closed"])
             self.assertTrue(os.path.isdir(folder(cluster[name], log)))
 
@@ -131,7 +133,7 @@ class ClosedLogs(unittest.TestCase):
                 return info and 0 < {row["name"]: row["lsn"] for row in info["holds"]}.get("n2", 0) <= 1001
             for name in ("n1", "n3"):
                 wait_for(lambda name=name: held(name), f"the hold for n2 at {name}", 30, 0.1)
-                self.assertFalse(followed(cluster[name], old)["closed"])
+                self.assertFalse(wait_for(lambda name=name: followed(cluster[name], old), f"{name} to answer")["closed"])
                 self.assertEqual(read_lines(cluster[name], old), first + second)
             cluster["n2"].start()
             self.wait_dropped(cluster, old, 2000)
@@ -147,7 +149,8 @@ class ClosedLogs(unittest.TestCase):
             append(cluster["n3"], 1000, "--ack", "all", "--ack-timeout", "30s", tag="again")
             self.assertEqual(wait_equal(cluster)[old], 2000)
             for node in cluster.nodes.values():
-                self.assertEqual(node.json("replicas")["closed"], [])
+                wait_for(lambda node=node: (node.try_json("replicas") or {}).get("closed") == [],
+                         f"{node.name} to call no log closed")
 
     def test_a_trim_by_hand_up_to_its_end_drops_it(self):
         with Cluster(2, settings=FOR_EVER + TIMES).start() as cluster:
@@ -184,8 +187,7 @@ class ByMessages(unittest.TestCase):
         self.node = Node(supervisor="supervisor: {intensity: 1000, period: 60s, backoff: false}")
         self.addCleanup(self.node.close)
         self.node.start()
-        self.node.kill("replsvc", signal.SIGSTOP)  # it would tell that the log is none of a member's, and closed
-        self.addCleanup(self.node.kill, "replsvc", signal.SIGCONT)
+        self.node.stop_service("replsvc")  # it would tell that the log is none of a member's, and closed
         self.wal = self.caller()
 
     def caller(self):
@@ -214,6 +216,7 @@ class ByMessages(unittest.TestCase):
             return [row[0] for row in self.closed()] == [self.log]
         wait_for(trim, "the register")
         wait_for(lambda: not self.is_held(), "the copy to leave")
+        wait_for(lambda: not os.path.exists(folder(self.node, self.name)), "its folder to leave")
 
     def closed(self):
         kind, body = self.wal.ask(CLOSED_LOGS, {})

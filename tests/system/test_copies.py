@@ -146,7 +146,8 @@ class Copies(CopyTest):
         reply = self.fill(self.segments[:1])
 
         def told():
-            marks = [mark for node in self.node.json("nodes")["nodes"] for mark in node["watermarks"]]
+            nodes = (self.node.try_json("nodes") or {"nodes": []})["nodes"]
+            marks = [mark for node in nodes for mark in node["watermarks"]]
             return any(mark["log"] == self.uuid and mark["lsn"] == reply[3] for mark in marks)
         wait_for(told, "the copy's watermark in the list of nodes")
 

@@ -59,7 +59,7 @@ class CopyReads(unittest.TestCase):
         self.start_wal()
         self.query = None
         self.start_query()
-        wait_for(lambda: int(self.tell("asked")) > 0, "querysvc to reach walsvc")
+        wait_for(lambda: self.mine.ask(READ, read(NO_LOG, 1))[1][1] == NOT_FOUND, "querysvc to hear from walsvc")
 
     def start_query(self):
         """Another one, when there is one."""
@@ -76,8 +76,8 @@ class CopyReads(unittest.TestCase):
         self.addCleanup(process.kill)
         return process
 
-    def start_wal(self):
-        self.wal = self.run_beside("stand_in_wal", f"ipc://{self.node.run}/wal", str(self.own),
+    def start_wal(self, *words):
+        self.wal = self.run_beside("stand_in_wal", f"ipc://{self.node.run}/wal", str(self.own), *words,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(self.wal.stdout.close)
         self.addCleanup(self.wal.stdin.close)
@@ -99,6 +99,13 @@ class CopyReads(unittest.TestCase):
         """The copy is durable so far as the origin was after that append."""
         self.tell(f"end {self.log} {self.ends[which][0]} {self.ends[which][1]}")
 
+    def wait_read(self, lsn, following):
+        """Of the copy, up to there: who asks does not wait for ever for what walsvc says."""
+        def is_read():
+            kind, reply = self.mine.ask(READ, read(self.log, lsn))
+            return kind == READ_REPLY and reply[3] == following
+        wait_for(is_read, f"LSN {lsn} to be read")
+
     def refused(self, code, expected, answer):
         kind, error = answer
         self.assertEqual((kind, error[1], error.get(3, 0)), (ERROR, code, expected), error)
@@ -112,6 +119,7 @@ class CopyReads(unittest.TestCase):
 
     def test_a_copy_is_read_as_the_origin_is(self):
         self.hold(2)
+        self.wait_read(LINES + 6, LINES + 7)
         for lsn, answer in self.answers.items():
             self.assertEqual(self.mine.ask(READ, read(self.log, lsn)), answer)
         self.assertEqual(self.mine.ask(READ, read(self.log, 1, since=self.hlc)), self.answers[LINES + 1])
@@ -122,15 +130,16 @@ class CopyReads(unittest.TestCase):
 
     def test_nothing_is_read_beyond_what_is_durable_here(self):
         self.hold(0)
+        self.wait_read(LINES, LINES + 1)
         self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, LINES + 1))), LINES)
         self.refused(NOT_FOUND, LINES + 1, self.mine.ask(READ, read(self.log, LINES + 2)))
         self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, 1, since=self.hlc))), LINES)
         self.hold(1)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES + 1))[1][3], LINES + 6)
+        self.wait_read(LINES + 1, LINES + 6)
 
     def test_who_waits_is_answered_when_the_copy_grows(self):
         self.hold(0)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.wait_read(LINES, LINES + 1)
         number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
         since = self.mine.send(READ, read(self.log, 1, LONG_MS, self.hlc))
         self.tell(f"end {self.own} {self.own_end[0]} {self.own_end[1]}")
@@ -145,7 +154,7 @@ class CopyReads(unittest.TestCase):
 
     def test_who_waits_hears_of_a_walsvc_that_came_again(self):
         self.hold(0)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.wait_read(LINES, LINES + 1)
         number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
         self.kill_wal()
         self.start_wal()
@@ -160,7 +169,7 @@ class CopyReads(unittest.TestCase):
             self.refused(NOT_FOUND, 0, self.mine.ask(READ, read(self.log, 1, wait_ms)))
         self.refused(NOT_FOUND, 0, self.mine.ask(LOG_INFO, {1: NO_LOG.bytes}))
         self.hold(0)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.wait_read(LINES, LINES + 1)
         number = self.mine.send(READ, read(self.log, LINES + 1, LONG_MS))
         self.tell(f"drop {self.log}")
         n, *answer = self.mine.take()
@@ -169,7 +178,7 @@ class CopyReads(unittest.TestCase):
 
     def test_while_walsvc_is_away_copies_are_read_as_far_as_was_told(self):
         self.hold(0)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.wait_read(LINES, LINES + 1)
         self.kill_wal()
         self.assertEqual(self.mine.ask(READ, read(self.log, 1)), (READ_REPLY, {**self.answers[1][1], 4: LINES}))
         self.assertEqual(self.end_of(self.mine.ask(READ, read(self.log, LINES + 1))), LINES)
@@ -179,14 +188,13 @@ class CopyReads(unittest.TestCase):
         self.kill_wal()
         self.start_query()
         self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
-        self.start_wal()
-        self.tell("deaf")
+        self.start_wal("deaf")
         self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
         self.assertEqual(self.mine.ask(READ, read(self.own, 1))[0], READ_REPLY)
 
     def test_nothing_is_asked_for_while_nobody_waits_at_a_copy(self):
         self.hold(0)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 1)
+        self.wait_read(LINES, LINES + 1)
         before = self.tell("asked")
         for i in range(20):
             self.hold(i % 2)
@@ -196,11 +204,13 @@ class CopyReads(unittest.TestCase):
 
     def test_who_waits_at_a_copy_does_not_have_each_commit_told(self):
         self.hold(2)
-        self.assertEqual(self.mine.ask(READ, read(self.log, LINES))[1][3], LINES + 7)
+        self.wait_read(LINES, LINES + 7)
         self.mine.send(READ, read(self.log, LINES + 7, LONG_MS))
         start, before = time.monotonic(), int(self.tell("asked"))
-        for _ in range(3000):
+        told = 0
+        while told < 3000 or (int(self.tell("asked")) == before and time.monotonic() < start + 60):
             self.tell(f"end {self.own} {self.own_end[0]} {self.own_end[1]}")
+            told += 1
         asked = int(self.tell("asked")) - before
         self.assertLess(asked, 2 + (time.monotonic() - start) * 1000 / 5)
         self.assertGreater(asked, 0)
@@ -212,6 +222,7 @@ class CopyReads(unittest.TestCase):
 
     def test_shanghaictl_reads_copies(self):
         self.hold(1)
+        self.wait_read(LINES + 1, LINES + 6)
         of_copy = ("--format", "raw", "--log", str(self.log))
         line = b"%0300d\n" % 5
         self.assertEqual(self.node.ctl("read", *of_copy, "--from", str(LINES + 1)).stdout, line * 5)
@@ -230,6 +241,7 @@ class CopyReads(unittest.TestCase):
 
     def test_shanghaictl_tells_of_copies(self):
         self.hold(0)
+        self.wait_read(LINES, LINES + 1)
         info = self.node.json("log", "info", "--log", str(self.log))
         self.assertEqual((info["log"], info["first_lsn"], info["durable_lsn"], info["durable_end"], info["walsvc"]),
                          (str(self.log), 1, LINES, self.ends[0][0], False))

@@ -238,7 +238,7 @@ class WithNode(unittest.TestCase):
                           stderr=subprocess.PIPE) as append:
             append.stdin.write(b"x\n")
             append.stdin.flush()
-            self.assertEqual(append.wait(20), 3)
+            self.assertEqual(append.wait(60), 3)
             self.assertIn(b"timeout: no answer in time", append.stderr.read())
 
     def test_nobody_reading_ends_it_quietly(self):
@@ -247,7 +247,7 @@ class WithNode(unittest.TestCase):
             with self.started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
                 self.assertTrue(reader.stdout.readline())
                 reader.stdout.close()
-                self.assertIn(reader.wait(20), (0, 3) if command[0] == "log" else (3,))  # a short dump is over by then
+                self.assertIn(reader.wait(60), (0, 3) if command[0] == "log" else (3,))  # a short dump is over by then
                 self.assertEqual(reader.stderr.read(), b"")
 
     def test_output_that_cannot_be_written_is_told(self):
@@ -276,7 +276,7 @@ class WithNode(unittest.TestCase):
             os.close(theirs)
             wait_for(sees_progress, "progress on the terminal")
             append.stdin.close()
-            self.assertEqual(append.wait(20), 0)
+            self.assertEqual(append.wait(60), 0)
             self.assertIn(b"durable (local)", append.stdout.read())
         os.close(ours)
 
@@ -343,7 +343,7 @@ class Changes(unittest.TestCase):
                 self.assertIs(answer["done"], True, command)
                 if len(command) == 3:
                     self.assertIn(command[2], answer["text"])
-            self.assertEqual(node.process.wait(20), 0)
+            self.assertEqual(node.process.wait(60), 0)
             node.process = None
 
 

@@ -16,7 +16,7 @@ class Alone(unittest.TestCase):
         self.node = Node()
         self.addCleanup(self.node.close)
         self.node.start()
-        wait_for(lambda: self.node.json("nodes")["state"] == "member", "a founded cluster")
+        wait_for(lambda: (self.node.try_json("nodes") or {}).get("state") == "member", "a founded cluster")
 
     def refused(self, code, said, *args, endpoint=None):
         done = self.node.ctl(*args, check=False, endpoint=endpoint)
@@ -79,7 +79,7 @@ class Alone(unittest.TestCase):
                          {"id": "n2", "generation": 2, "log": None, "only_first": None, "only_last": None})
 
     def test_while_membersvc_is_away_only_it_is_missing(self):
-        self.node.ctl("svc", "stop", "membersvc")
+        self.node.stop_service("membersvc")
         wait_for(lambda: self.node.json("status")["nodes"] is None, "membersvc to be away")
         for command in (("nodes",), ("node", "leave", "n2"), ("events",)):
             self.refused(3, "unavailable: membersvc does not answer; `shanghaictl svc tree` shows why", *command)
@@ -124,23 +124,23 @@ class Alone(unittest.TestCase):
         self.assertEqual([event["number"] for event in seen], list(range(1, 8)))
         self.assertEqual(len({event["series"] for event in seen}), 1)
         follower.send_signal(signal.SIGINT)
-        self.assertEqual(follower.wait(10), -signal.SIGINT)
+        self.assertEqual(follower.wait(60), -signal.SIGINT)
 
     def test_who_follows_ends_when_nobody_reads(self):
         follower = self.follow()
         follower.stdout.readline()
         follower.stdout.close()
-        self.assertEqual(follower.wait(10), 3)
+        self.assertEqual(follower.wait(60), 3)
 
     def test_events_that_are_counted_anew_are_told(self):
         follower = self.follow("--count", "2")
         follower.stdout.readline()
-        self.node.ctl("svc", "stop", "membersvc")
+        self.node.stop_service("membersvc")
         os.unlink(os.path.join(self.node.data, "member"))
         self.node.ctl("svc", "start", "membersvc")
         event = json.loads(follower.stdout.readline())
         self.assertEqual((event["number"], event["event"]), (1, "founded"))
-        self.assertEqual(follower.wait(10), 1)
+        self.assertEqual(follower.wait(60), 1)
 
 
 class Three(unittest.TestCase):
@@ -173,9 +173,10 @@ class Three(unittest.TestCase):
             rows = replicas["followed"] + replicas["followers"]
             return [(row["state"], row["lsn"], row["lag_entries"]) for row in rows] == [("streaming", 2, 0)] * 4
         wait_for(lambda: all(map(copied, nodes.values())), "all copies", 30, 0.1)
-        table = [line.split()[:4] for line in nodes["n1"].ctl("replicas").stdout.decode().splitlines()[2:]]
-        self.assertEqual(sorted(table), [["n1", "n2", "-", "streaming"], ["n1", "n3", "-", "streaming"],
-                                         ["n2", "n1", "n2", "streaming"], ["n3", "n1", "n3", "streaming"]])
+        wanted = [["n1", "n2", "-", "streaming"], ["n1", "n3", "-", "streaming"],
+                  ["n2", "n1", "n2", "streaming"], ["n3", "n1", "n3", "streaming"]]
+        wait_for(lambda: sorted(line.split()[:4] for line in nodes["n1"].ctl("replicas").stdout.decode().splitlines()[2:]) ==
+                 wanted, "the table")  # who is held up for a second is disconnected, or copied from another one, for a while
         nodes["n3"].kill_all()
         for name in ("n1", "n2"):
             for of in nodes:
@@ -197,12 +198,12 @@ class Three(unittest.TestCase):
 
     def test_who_leaves_is_unavailable_and_its_only_entries_are_named(self):
         first, last = self.cluster["n1"], self.cluster["n3"]
-        last.ctl("svc", "stop", "replsvc")  # or the others would have them
+        last.stop_service("replsvc")  # or the others would have them
         last.ctl("append", "a", "b")
 
         def told():
-            row = self.cluster.rows("n1")["n3"]
-            return [mark["lsn"] for mark in row["watermarks"] if mark["log"] == row["log"]] == [2]
+            row = self.cluster.rows("n1").get("n3")
+            return row and [mark["lsn"] for mark in row["watermarks"] if mark["log"] == row["log"]] == [2]
         wait_for(told, "the watermark of n3")
         self.assertIn("LSN 1 to 2 of its log", first.ctl("node", "leave", "n3").stdout.decode())
         wait_for(lambda: self.health("n3") == "unavailable", "n3 to notice")

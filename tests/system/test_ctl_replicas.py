@@ -28,11 +28,13 @@ class Alone(unittest.TestCase):
         self.assertIn("nobody follows the log of n1", self.node.ctl("replicas").stdout.decode())
 
     def test_while_replsvc_is_away_the_node_is_degraded(self):
-        self.node.ctl("svc", "stop", "replsvc")
-        wait_for(lambda: self.node.json("status")["health"] == "degraded", "replsvc to be missed")
-        status = self.node.json("status")
-        self.assertEqual(status["reasons"], ["replsvc does not answer: logs are not copied"])
-        self.assertTrue(status["writable"])
+        self.node.stop_service("replsvc")
+
+        def missed():
+            status = self.node.json("status")
+            return status if status["reasons"] == ["replsvc does not answer: logs are not copied"] else None
+        status = wait_for(missed, "replsvc to be missed")
+        self.assertEqual((status["health"], status["writable"]), ("degraded", True))
         self.refused(3, "unavailable: replsvc does not answer; `shanghaictl svc tree` shows why", "replicas")
         self.node.ctl("append", "taken")
         self.node.ctl("svc", "start", "replsvc")

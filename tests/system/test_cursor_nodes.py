@@ -16,22 +16,22 @@ KILLED = ("querysvc", "walsvc", "replsvc", "membersvc")
 SETTINGS = TIMES + "\nquery: {view: true}"
 
 
-def try_json(node, *args):
+def try_json(node, *args, timeout="3s"):
     """None: it failed, or did not answer in time, as it may while daemons are killed."""
-    done = node.ctl("--format", "json", "--timeout", "3s", *args, check=False)
+    done = node.ctl("--format", "json", "--timeout", timeout, *args, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 class Consumer:
-    """Reads all logs behind a cursor, on one node."""
+    """Reads all logs behind a cursor, on one node. timeout: of each command."""
 
-    def __init__(self, node, logs, name="work"):
-        self.node, self.logs, self.name = node, logs, name
+    def __init__(self, node, logs, name="work", timeout="3s"):
+        self.node, self.logs, self.name, self.timeout = node, logs, name, timeout
         self.held = self.position = None
 
     def take(self, *options):
         """False: not this time."""
-        self.held = try_json(self.node, "cursor", "take", *options, self.name)
+        self.held = try_json(self.node, "cursor", "take", *options, self.name, timeout=self.timeout)
         if self.held is None:
             return False
         self.position = {place["log"]: place["lsn"] for place in self.held["position"]}
@@ -41,7 +41,7 @@ class Consumer:
         """The next lines of each log; the position moves with them, but for the cursor's."""
         lines = []
         for log in self.logs:
-            done = self.node.ctl("--format", "json", "--timeout", "3s", "read", "--log", log, "--from",
+            done = self.node.ctl("--format", "json", "--timeout", self.timeout, "read", "--log", log, "--from",
                                  str(self.position.get(log, 0) + 1), "--count", str(most), check=False)
             if done.returncode != 0:
                 continue  # not there yet, or its daemon was killed
@@ -51,11 +51,11 @@ class Consumer:
                 lines += [entry["payload"]] if entry["kind"] == "event" else []
         return lines
 
-    def commit(self, timeout="3s"):
+    def commit(self):
         """The exit code."""
         places = [f"{log}:{lsn}" for log, lsn in self.position.items()]
-        return self.node.ctl("--timeout", timeout, "cursor", "set", self.name, "--epoch", str(self.held["epoch"]), "--owner",
-                             self.held["owner"], *places, check=False)
+        return self.node.ctl("--timeout", self.timeout, "cursor", "set", self.name, "--epoch", str(self.held["epoch"]),
+                             "--owner", self.held["owner"], *places, check=False)
 
 
 class CursorNodes(unittest.TestCase):
@@ -69,7 +69,7 @@ class CursorNodes(unittest.TestCase):
         cls.cluster.close()
 
     def consumer(self, node, name=None):
-        return Consumer(self.cluster[node], self.logs, name or self.id().rsplit(".", 1)[1][-60:])
+        return Consumer(self.cluster[node], self.logs, name or self.id().rsplit(".", 1)[1][-60:], "60s")
 
     def shown(self, name, *fields):
         """What each node shows of the cursor."""
@@ -113,7 +113,7 @@ class CursorNodes(unittest.TestCase):
     def test_of_two_that_take_it_apart_one_has_it_in_the_end(self):
         nodes = ("n1", "n2")
         for name in nodes:
-            self.cluster[name].ctl("svc", "stop", "replsvc")
+            self.cluster[name].stop_service("replsvc")
         consumers = [self.consumer(name) for name in nodes]
         for consumer in consumers:
             self.assertTrue(consumer.take())
@@ -129,17 +129,17 @@ class CursorNodes(unittest.TestCase):
         self.assertEqual(lost.held["epoch"], 2)
 
     def test_a_commit_on_a_node_that_does_not_know_yet_waits_until_it_does(self):
-        self.cluster["n3"].ctl("svc", "stop", "replsvc")
+        self.cluster["n3"].stop_service("replsvc")
         consumer = self.consumer("n1")
         self.assertTrue(consumer.take())
         moved = self.consumer("n3")
         moved.held, moved.position = consumer.held, {}
-        self.assertEqual(moved.commit("500ms").returncode, 1, "not_found: it has never heard of it")
+        self.assertEqual(moved.commit().returncode, 1, "not_found: it has never heard of it")
         codes = []
         taker = self.cluster["n1"].json("cursor", "take", consumer.name)
         self.cluster["n3"].ctl("cursor", "take", consumer.name)  # in epoch 1 there
         moved.held = taker
-        commit = threading.Thread(target=lambda: codes.append(moved.commit("20s").returncode))
+        commit = threading.Thread(target=lambda: codes.append(moved.commit().returncode))
         commit.start()
         self.cluster["n3"].ctl("svc", "start", "replsvc")
         commit.join()
@@ -232,19 +232,19 @@ class Killed(unittest.TestCase):
             self.assertGreater(len(self.acknowledged), LINES)
             try:
                 self.wait_read()
+                wait_for(lambda: self.cluster["n1"].json("cursor", "show", "work")["epoch"] > 5, "more takes", 120)
             finally:
                 self.ends.set()
                 for thread in others:
                     thread.join()
             self.assertEqual(self.failures, [])
-            self.assertGreater(self.cluster["n1"].json("cursor", "show", "work")["epoch"], 5)
 
     def wait_read(self):
         """Until some node's cursor is at the end of all logs; then everything before it was processed."""
         def at_end():
             rows = [try_json(node, "cursor", "show", "work") for node in self.cluster.nodes.values()]
             return any(row is not None and self.is_behind_all(row) for row in rows)
-        wait_for(at_end, "the cursor to be at the end", 60)
+        wait_for(at_end, "the cursor to be at the end", 180)
         missing = set(self.acknowledged) - self.processed
         self.assertEqual(missing, set())
 

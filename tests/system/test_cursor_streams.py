@@ -52,16 +52,22 @@ class CursorStreams(unittest.TestCase):
         return [(row["log"], row["lsn"], row["payload"]) for row in map(json.loads, out.splitlines())]
 
     def commit(self, node, held, *options):
+        """Also notes the commit in a session of its own, for who asks what was done last."""
+        options = options or ("--session", self.file + ".commits")
         return node.ctl("cursor", "set", "--position", self.file, "--epoch", str(held["epoch"]), "--owner", held["owner"],
                         *options, self.name, check=False).returncode
 
     def wait_known(self, node, by):
-        """Until the other node knows what was done last on this one."""
-        def last(of):
-            return (of.try_json("cursor", "show", self.name) or {}).get("written")
-        wanted = last(node)
-        self.assertIsNotNone(wanted)
-        wait_for(lambda: last(by) == wanted, f"{by.name} to know")
+        """Until the other node knows what was committed last on this one."""
+        wanted = self.written_last(node)
+        wait_for(lambda: (by.try_json("cursor", "show", self.name) or {}).get("written") == wanted, f"{by.name} to know")
+
+    def written_last(self, node):
+        return node.json("cursor", "show", "--session", self.file + ".commits", self.name)["written"]
+
+    def wait_events(self, node, count):
+        wait_for(lambda: [row["events"] for row in node.json("stream", "list", self.name)] == [count],
+                 f"{node.name} to have all events")
 
     def check_all(self, events):
         """Each event once, those of each log in its order."""
@@ -97,8 +103,7 @@ class CursorStreams(unittest.TestCase):
         for writer in self.write():
             writer.join()
         for node in self.nodes:
-            wait_for(lambda node=node: [row["events"] for row in node.json("stream", "list", self.name)] == [3 * WRITES],
-                     f"{node.name} to have all events")
+            self.wait_events(node, 3 * WRITES)
         held = self.take(n1)
         first = self.read(n1, WRITES)
         self.assertEqual(self.commit(n1, held), 0)
@@ -121,6 +126,7 @@ class CursorStreams(unittest.TestCase):
     def test_who_has_lost_it_cannot_commit_what_he_reads_on(self):
         n1, n2, _ = self.nodes
         n1.ctl("append", "--batch", "3", "--stream", self.name, "-", input=b"a\nb\nc\n")
+        self.wait_events(n1, 3)
         held = self.take(n1)
         self.assertEqual([value for _, _, value in self.read(n1, 1)], ["a"])
         self.assertEqual(self.commit(n1, held), 0)
@@ -138,10 +144,11 @@ class CursorStreams(unittest.TestCase):
     def test_a_file_without_a_position_moves_nothing(self):
         node = self.nodes[0]
         node.ctl("append", "--stream", self.name, "a")
+        self.wait_events(node, 1)
         held = self.take(node)
         self.read(node, 1)
         self.assertEqual(self.commit(node, held), 0)
-        before = node.json("cursor", "show", self.name)
+        before = self.written_last(node)
         absent, log = self.file + ".absent", held["owner"]
         for args, code in ((("--position", absent), 1), (("--position", absent, "--force"), 1),
                            (("--position", self.file, "--start"), 2), (("--position", self.file, f"{log}:1"), 2),
@@ -151,7 +158,7 @@ class CursorStreams(unittest.TestCase):
                 places = [arg for arg in args if arg.endswith((":1", ":5"))]
                 done = node.ctl("cursor", "set", *options, self.name, *places, check=False)
                 self.assertEqual(done.returncode, code, done)
-        self.assertEqual(node.json("cursor", "show", self.name)["written"], before["written"])
+        self.assertEqual(self.written_last(node), before)
 
 
 if __name__ == "__main__":
