@@ -308,7 +308,8 @@ struct sh_metric {
     struct sh_metric_label labels[SH_METRIC_LABELS];
     size_t label_count;
     int64_t value;            /* in its unit, seconds in ns; of a histogram the sum */
-    uint64_t count, p50, p99; /* of a histogram: how many, and quantiles in the same unit */
+    uint64_t count, p50, p99; /* of a histogram: how many, and quantiles in the same unit of
+                                 the last 10 to 20 s, 0 when there was nothing */
 };
 struct sh_metrics {
     struct sh_metric *all; /* by metric */

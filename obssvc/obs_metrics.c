@@ -15,19 +15,21 @@ static void pack_labels(msgpack_packer *pk, const struct metric *m, const struct
     }
 }
 
-static void pack_histogram(msgpack_packer *pk, const struct metric *m, const struct obs_series *s)
+static void pack_histogram(msgpack_packer *pk, const struct obs_store *store, const struct metric *m,
+                           const struct obs_series *s)
 {
-    uint64_t counts[TELEMETRY_BUCKETS] = {0}, count = 0;
+    uint64_t counts[TELEMETRY_BUCKETS] = {0}, recent[TELEMETRY_BUCKETS] = {0}, count = 0;
     obs_series_buckets(s, counts);
+    obs_store_recent(store, s, recent);
     for (unsigned i = 0; i < TELEMETRY_BUCKETS; i++)
         count += counts[i];
     msgpack_pack_array(pk, 3);
     msgpack_pack_uint64(pk, count);
-    msgpack_pack_uint64(pk, (uint64_t)obs_quantile(m, counts, 0.50));
-    msgpack_pack_uint64(pk, (uint64_t)obs_quantile(m, counts, 0.99));
+    msgpack_pack_uint64(pk, (uint64_t)obs_quantile(m, recent, 0.50));
+    msgpack_pack_uint64(pk, (uint64_t)obs_quantile(m, recent, 0.99));
 }
 
-static void pack_series(msgpack_packer *pk, const struct metric *m, const struct obs_series *s)
+static void pack_series(msgpack_packer *pk, const struct obs_store *store, const struct metric *m, const struct obs_series *s)
 {
     bool is_histogram = m->kind == METRIC_HISTOGRAM;
     msgpack_pack_array(pk, is_histogram ? 6 : 5);
@@ -37,7 +39,7 @@ static void pack_series(msgpack_packer *pk, const struct metric *m, const struct
     pack_labels(pk, m, s);
     msgpack_pack_int64(pk, s->value);
     if (is_histogram)
-        pack_histogram(pk, m, s);
+        pack_histogram(pk, store, m, s);
 }
 
 /* Without the array's own head. */
@@ -54,7 +56,7 @@ static uint32_t pack_all(const struct obs_store *store, struct slice prefix, str
         const struct metric *m = &table[s->metric];
         if (strncmp(m->name, (const char *)prefix.data, prefix.len) != 0)
             continue;
-        pack_series(&pk, m, s);
+        pack_series(&pk, store, m, s);
         count++;
     }
     return count;

@@ -9,13 +9,18 @@
 
 enum { EVENTS_AT_ONCE = 4096 };
 
+/* All series as a daemon told them once. */
+struct told {
+    int64_t at_ns;
+    struct buf bytes; /* the series point into it */
+    struct obs_series *series;
+    size_t count;
+};
+
 struct daemon {
     char name[65];
     struct id16 boot;
-    int64_t told_ns;
-    struct buf bytes; /* of the series */
-    struct obs_series *series;
-    size_t count;
+    struct told now, mid, old; /* mid is OBS_RECENT_NS old at most, and old was mid before */
     uint64_t taken, lost;
 };
 
@@ -32,6 +37,13 @@ struct obs_store {
     uint64_t lost_before; /* by processes that are gone */
 };
 
+static void forget(struct told *told)
+{
+    buf_free(&told->bytes);
+    free(told->series);
+    *told = (struct told){0};
+}
+
 struct obs_store *obs_store_open(void)
 {
     return xcalloc(1, sizeof(struct obs_store));
@@ -40,8 +52,10 @@ struct obs_store *obs_store_open(void)
 void obs_store_close(struct obs_store *store)
 {
     for (size_t i = 0; i < store->daemon_count; i++) {
-        buf_free(&store->daemons[i].bytes);
-        free(store->daemons[i].series);
+        struct daemon *d = &store->daemons[i];
+        forget(&d->now);
+        forget(&d->mid);
+        forget(&d->old);
     }
     for (size_t i = 0; i < OBS_EVENTS; i++)
         buf_free(&store->events[i].bytes);
@@ -198,20 +212,40 @@ static struct daemon *make_daemon(struct obs_store *store, struct slice name)
     return d;
 }
 
-/* Slices move from the message to the daemon's own copy of it. */
-static void adopt(struct daemon *d, struct slice bytes, struct obs_series *series, size_t count)
+/* Slices move from the message to a copy of it. */
+static void adopt(struct told *told, struct slice bytes, struct obs_series *series, size_t count)
 {
-    d->bytes.len = 0;
-    buf_append(&d->bytes, bytes.data, bytes.len);
+    forget(told);
+    buf_append(&told->bytes, bytes.data, bytes.len);
     for (size_t i = 0; i < count; i++) {
         for (unsigned l = 0; l < series[i].label_count; l++)
-            series[i].labels[l].data = d->bytes.data + (series[i].labels[l].data - bytes.data);
+            series[i].labels[l].data = told->bytes.data + (series[i].labels[l].data - bytes.data);
         if (series[i].buckets.len > 0)
-            series[i].buckets.data = d->bytes.data + (series[i].buckets.data - bytes.data);
+            series[i].buckets.data = told->bytes.data + (series[i].buckets.data - bytes.data);
     }
-    free(d->series);
-    d->series = series;
-    d->count = count;
+    told->series = series;
+    told->count = count;
+}
+
+static void move_on(struct daemon *d, int64_t now_ns)
+{
+    if (d->now.at_ns == 0 || (d->mid.at_ns != 0 && now_ns - d->mid.at_ns < OBS_RECENT_NS))
+        return;
+    forget(&d->old);
+    d->old = d->mid;
+    d->mid = d->now;
+    d->now = (struct told){0};
+}
+
+/* Another process of the daemon's name counts from 0 again. */
+static void begin_anew(struct obs_store *store, struct daemon *d, struct id16 boot)
+{
+    store->lost_before += d->lost;
+    d->boot = boot;
+    d->taken = 0;
+    forget(&d->now);
+    forget(&d->mid);
+    forget(&d->old);
 }
 
 enum sh_error obs_store_take(struct obs_store *store, const struct msg_telemetry *m, int64_t now_ns,
@@ -231,14 +265,12 @@ enum sh_error obs_store_take(struct obs_store *store, const struct msg_telemetry
         free(series);
         return SH_OVERLOADED;
     }
-    if (!id16_equal(d->boot, m->boot)) {
-        store->lost_before += d->lost;
-        d->boot = m->boot;
-        d->taken = 0;
-    }
-    d->told_ns = now_ns;
+    if (!id16_equal(d->boot, m->boot))
+        begin_anew(store, d, m->boot);
+    move_on(d, now_ns);
     d->lost = m->lost;
-    adopt(d, m->series, series, count);
+    adopt(&d->now, m->series, series, count);
+    d->now.at_ns = now_ns;
     take_events(store, d, m->happened, true);
     *taken = d->taken;
     return SH_OK;
@@ -266,7 +298,7 @@ void obs_store_add_event(struct obs_store *store, const struct obs_event *event)
 
 static bool is_there(const struct daemon *d, int64_t now_ns)
 {
-    return now_ns - d->told_ns < OBS_SILENT_NS;
+    return now_ns - d->now.at_ns < OBS_SILENT_NS;
 }
 
 /* By metric first, then by daemon: *at is metric * OBS_SERVICES * (OBS_SERIES_MAX + 1) + daemon * ... + place. */
@@ -277,11 +309,11 @@ const struct obs_series *obs_store_next(const struct obs_store *store, int64_t n
         size_t metric = *at / all, daemon = *at % all / each;
         if (daemon >= store->daemon_count || !is_there(&store->daemons[daemon], now_ns))
             continue;
-        const struct daemon *d = &store->daemons[daemon];
-        for (size_t i = *at % each; i < d->count && d->series[i].metric <= metric; i++)
-            if (d->series[i].metric == metric) {
+        const struct told *told = &store->daemons[daemon].now;
+        for (size_t i = *at % each; i < told->count && told->series[i].metric <= metric; i++)
+            if (told->series[i].metric == metric) {
                 *at = metric * all + daemon * each + i + 1;
-                return &d->series[i];
+                return &told->series[i];
             }
     }
     return NULL;
@@ -290,7 +322,7 @@ const struct obs_series *obs_store_next(const struct obs_store *store, int64_t n
 int64_t obs_store_age_ns(const struct obs_store *store, const char *service, int64_t now_ns)
 {
     const struct daemon *d = daemon_named(store, slice_str(service));
-    return d != NULL ? now_ns - d->told_ns : -1;
+    return d != NULL ? now_ns - d->now.at_ns : -1;
 }
 
 static bool is_wanted(const struct obs_series *s, unsigned metric, const char *label)
@@ -327,6 +359,41 @@ void obs_store_buckets(const struct obs_store *store, unsigned metric, const cha
     while ((s = obs_store_next(store, now_ns, &at)) != NULL)
         if (is_wanted(s, metric, label))
             obs_series_buckets(s, counts);
+}
+
+/* The daemon whose newest series it is one of. */
+static const struct daemon *daemon_of(const struct obs_store *store, const struct obs_series *s)
+{
+    for (size_t i = 0; i < store->daemon_count; i++) {
+        const struct told *now = &store->daemons[i].now;
+        if (s >= now->series && s < now->series + now->count)
+            return &store->daemons[i];
+    }
+    return NULL;
+}
+
+static bool same_series(const struct obs_series *a, const struct obs_series *b)
+{
+    if (a->metric != b->metric || a->label_count != b->label_count)
+        return false;
+    for (unsigned i = 0; i < a->label_count; i++)
+        if (!slice_equal(a->labels[i], b->labels[i]))
+            return false;
+    return true;
+}
+
+void obs_store_recent(const struct obs_store *store, const struct obs_series *series,
+                      uint64_t counts[TELEMETRY_BUCKETS])
+{
+    uint64_t before[TELEMETRY_BUCKETS] = {0};
+    const struct daemon *d = daemon_of(store, series);
+    const struct told *then = d == NULL ? NULL : d->old.at_ns != 0 ? &d->old : &d->mid;
+    obs_series_buckets(series, counts);
+    for (size_t i = 0; then != NULL && i < then->count; i++)
+        if (same_series(&then->series[i], series))
+            obs_series_buckets(&then->series[i], before);
+    for (unsigned i = 0; i < TELEMETRY_BUCKETS; i++)
+        counts[i] -= before[i];
 }
 
 double obs_quantile(const struct metric *metric, const uint64_t counts[TELEMETRY_BUCKETS], double q)

@@ -15,6 +15,8 @@ enum {
 /* A daemon that has said nothing for so long is not there: its series are not told any more. */
 #define OBS_SILENT_NS (5 * INT64_C(1000000000))
 
+#define OBS_RECENT_NS (10 * INT64_C(1000000000))
+
 /* A series as it was told last. */
 struct obs_series {
     unsigned metric; /* of metrics_table */
@@ -51,6 +53,10 @@ const struct obs_series *obs_store_next(const struct obs_store *store, int64_t n
 int64_t obs_store_age_ns(const struct obs_store *store, const char *service, int64_t now_ns);
 /* The sum of a metric over all of its series whose first label is `label` (NULL: of all). */
 int64_t obs_store_total(const struct obs_store *store, unsigned metric, const char *label, int64_t now_ns);
+/* What a histogram has counted within the last OBS_RECENT_NS to twice that, or since its daemon's start when that is
+ * later. */
+void obs_store_recent(const struct obs_store *store, const struct obs_series *series,
+                      uint64_t counts[TELEMETRY_BUCKETS]);
 /* Adds a histogram's counts to those that are there. */
 void obs_series_buckets(const struct obs_series *series, uint64_t counts[TELEMETRY_BUCKETS]);
 /* Adds all of a metric up, likewise. */

@@ -19,6 +19,7 @@ extern const struct ctl_command cmd_version, cmd_config_check, cmd_config_show; 
 extern const struct ctl_command cmd_nodes;                                         /* cmd_nodes.c */
 extern const struct ctl_command cmd_group_of;                                      /* cmd_group.c */
 extern const struct ctl_command cmd_replicas;                                      /* cmd_replicas.c */
+extern const struct ctl_command cmd_top;                                           /* cmd_top.c */
 extern const struct ctl_command cmd_metrics;                                       /* cmd_metrics.c */
 extern const struct ctl_command cmd_node_join, cmd_node_leave;                     /* cmd_join.c */
 extern const struct ctl_command cmd_events;                                        /* cmd_events.c */

@@ -128,7 +128,8 @@ const struct ctl_command cmd_metrics = {
     .more =
         "Of metrics whose name begins with PREFIX, as docs/metrics.md has them; shanghai_ in front of it\n"
         "need not be there. Counters grow from the start of the daemon that keeps them. Of what has a\n"
-        "distribution: how many there were, the middle one (p50), and what 99 of 100 do not exceed.",
+        "distribution: how many there were, and of the last 10 to 20 s the middle one (p50), and what 99\n"
+        "of 100 did not exceed.",
     .reads = true,
     .run = run_metrics,
 };
