@@ -76,8 +76,8 @@ class CopyReads(unittest.TestCase):
         self.addCleanup(process.kill)
         return process
 
-    def start_wal(self):
-        self.wal = self.run_beside("stand_in_wal", f"ipc://{self.node.run}/wal", str(self.own),
+    def start_wal(self, *how):
+        self.wal = self.run_beside("stand_in_wal", f"ipc://{self.node.run}/wal", str(self.own), *how,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(self.wal.stdout.close)
         self.addCleanup(self.wal.stdin.close)
@@ -179,10 +179,14 @@ class CopyReads(unittest.TestCase):
         self.kill_wal()
         self.start_query()
         self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
-        self.start_wal()
-        self.tell("deaf")
-        self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
-        self.assertEqual(self.mine.ask(READ, read(self.own, 1))[0], READ_REPLY)
+        self.start_wal("deaf")
+
+        def asked():
+            self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
+            return int(self.tell("asked")) > 0
+        wait_for(asked, "querysvc to ask it")
+        wait_for(lambda: self.mine.ask(READ, read(self.own, 1))[0] == READ_REPLY, "the own log")
+        self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
 
     def test_nothing_is_asked_for_while_nobody_waits_at_a_copy(self):
         self.hold(0)
