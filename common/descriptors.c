@@ -45,15 +45,6 @@ void descriptors_limit(uint64_t connections)
     limited = true;
 }
 
-bool descriptors_left(void)
-{
-    int fd = open("/", O_PATH | O_CLOEXEC);
-    if (fd < 0)
-        return errno != EMFILE;
-    close(fd);
-    return true;
-}
-
 /* Counted where the kernel lists them: to take them for a moment, to see whether they are there, would take
  * them from others. */
 bool descriptors_plenty(void)

@@ -10,8 +10,6 @@
 /* Sets the soft limit so that there may be so many connections; less when the hard limit is lower, since the
  * reserve stays below that. Called once, before there are other threads. */
 void descriptors_limit(uint64_t connections);
-/* Whether a connection could be accepted or opened at this moment. */
-bool descriptors_left(void);
 /* Whether a connection that is opened now is sure to be accepted, however many wait at the two listeners of a
  * link before it; where the limit is so low that this would say no too early, whether a quarter of it is
  * left. Takes one descriptor for the time of the call. */

@@ -150,10 +150,11 @@ static void send_ping(struct self_ping *p)
 
 /* Connections have taken the descriptors: a ping would wait, dead link or not, until some have gone. None is
  * sent as long as there are few left: nng ends a connection that has waited for 10 s, and what is closed
- * before it was accepted ends a listener. Therefore those that are out stay, too. */
+ * before it was accepted ends a listener. Therefore those that are out stay, too; that they are not answered
+ * says nothing meanwhile. */
 static bool is_crowded(struct self_ping *p)
 {
-    bool crowded = p->count == 0 ? !descriptors_plenty() : !descriptors_left();
+    bool crowded = !descriptors_plenty();
     if (crowded && !p->crowded)
         log_warn("connections have taken the descriptors; no self-pings until some have gone");
     p->crowded = crowded;

@@ -26,7 +26,7 @@ enum {
     READS_A_ROUND = 16,         /* then other work gets its turn */
     SEARCH_BYTES_MAX = 8 << 20, /* frames that a search by time looks through in one go */
     LONG_MS = 100,              /* a read that waits so long waits for entries */
-    PROBE_MS = 1000, /* how long a read without waiting waits for walsvc's word; its disk may be busy */
+    PROBE_MS = 5000, /* how long a read without waiting waits for walsvc's word; its disk may be busy */
 };
 
 static void list_init(struct read_list *list)

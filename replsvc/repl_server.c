@@ -11,7 +11,9 @@
 
 #include "pull_socket.h"
 
-enum { URL_MAX = 300, ANSWER_TIMEOUT_MS = 10000 };
+enum { URL_MAX = 300, ANSWER_TIMEOUT_MS = 10000, OUTCASTS_MAX = 64 };
+#define QUIET_NS NS_PER_S /* so long nothing has come in: then a connection may be closed */
+#define LOOK_NS  (QUIET_NS / 4)
 
 enum fetch_context_state { FETCH_RECEIVING, FETCH_WAITING, FETCH_ANSWERING };
 
@@ -22,6 +24,12 @@ struct fetch_context {
     nng_aio *aio;
     enum fetch_context_state state;
     _Atomic uint32_t pipe; /* where what is not answered yet has come from; 0: nothing is */
+};
+
+/* A connection of which nothing is answered any more. */
+struct outcast {
+    nng_pipe pipe;
+    int64_t asked_ns; /* the last time */
 };
 
 struct arrival {
@@ -35,6 +43,9 @@ struct repl_server {
     nng_socket rep;
     struct mailbox mailbox;
     struct fetch_context *contexts;
+    struct outcast outcasts[OUTCASTS_MAX];
+    size_t outcast_count;
+    struct loop_timer look;
     bool closing;
 };
 
@@ -72,20 +83,65 @@ static void on_context(void *arg)
         loop_turn(loop);
 }
 
-/* Answers that nobody reads are held by their contexts until they have gone out. With the connection they
- * go. */
+/* ---- who asks on and on ---- */
+
+static struct outcast *find_outcast(struct repl_server *server, nng_pipe pipe)
+{
+    for (size_t i = 0; i < server->outcast_count; i++)
+        if (nng_pipe_id(server->outcasts[i].pipe) == nng_pipe_id(pipe))
+            return &server->outcasts[i];
+    return NULL;
+}
+
+/* NULL: there are so many already that of this one no more than the request is dropped. */
+static struct outcast *cast_out(struct repl_server *server, nng_pipe pipe)
+{
+    if (server->outcast_count == OUTCASTS_MAX)
+        return NULL;
+    struct outcast *outcast = &server->outcasts[server->outcast_count++];
+    outcast->pipe = pipe;
+    if (server->outcast_count == 1)
+        loop_timer_after(server->options.loop, &server->look, LOOK_NS);
+    return outcast;
+}
+
+/* Answers that nobody reads are held by their contexts until they have gone out, or waited too long. With the
+ * connection they go. It is closed when nothing comes in any more: nng 1.5.2, when it closes a connection
+ * while it deals with what came in, may wait for ever for the rest, and then closes nothing any more in this
+ * process (docs/adr/0001). */
 static bool is_one_too_many(struct repl_server *server, struct arrival *arrival)
 {
-    uint32_t pipe = atomic_load(&server->contexts[arrival->context].pipe);
+    nng_pipe from = nng_msg_get_pipe(arrival->message);
+    struct outcast *outcast = find_outcast(server, from);
     unsigned count = 0;
     for (unsigned i = 0; i < server->options.contexts; i++)
-        count += atomic_load(&server->contexts[i].pipe) == pipe;
-    if (count <= server->options.each)
+        count += atomic_load(&server->contexts[i].pipe) == (uint32_t)nng_pipe_id(from);
+    if (outcast == NULL && count <= server->options.each)
         return false;
-    nng_pipe_close(nng_msg_get_pipe(arrival->message));
+    if (outcast == NULL)
+        outcast = cast_out(server, from);
+    if (outcast != NULL)
+        outcast->asked_ns = loop_now_ns(server->options.loop);
     repl_server_abandon(server, arrival->context);
     return true;
 }
+
+static void on_look(void *arg)
+{
+    struct repl_server *server = arg;
+    int64_t now_ns = loop_now_ns(server->options.loop);
+    for (size_t i = server->outcast_count; i-- > 0;) {
+        struct outcast *outcast = &server->outcasts[i];
+        if (now_ns - outcast->asked_ns < QUIET_NS)
+            continue;
+        nng_pipe_close(outcast->pipe); /* unless it has gone */
+        *outcast = server->outcasts[--server->outcast_count];
+    }
+    if (server->outcast_count > 0)
+        loop_timer_after(server->options.loop, &server->look, LOOK_NS);
+}
+
+/* ---- the loop's ---- */
 
 static void take(struct repl_server *server, struct arrival *arrival)
 {
@@ -138,6 +194,7 @@ enum sh_error repl_server_open(const struct repl_server_options *options, struct
     char url[URL_MAX];
     struct repl_server *server = xcalloc(1, sizeof *server);
     server->options = *options;
+    server->look = (struct loop_timer){.fn = on_look, .arg = server};
     server->contexts = xcalloc(options->contexts, sizeof *server->contexts);
     mailbox_open(&server->mailbox, options->loop, on_mail, server);
     nng_need(nng_rep0_open(&server->rep), "nng_rep0_open");
@@ -160,6 +217,7 @@ enum sh_error repl_server_open(const struct repl_server_options *options, struct
 void repl_server_close(struct repl_server *server)
 {
     server->closing = true;
+    loop_timer_cancel(server->options.loop, &server->look);
     for (unsigned i = 0; i < server->options.contexts; i++)
         nng_aio_stop(server->contexts[i].aio);
     nng_close(server->rep);

@@ -17,7 +17,8 @@ struct repl_server_options {
     /* A whole message, borrowed for the call. It must be answered, now or later, unless the server is closed.
      */
     void (*on_message)(void *arg, uint64_t token, struct slice message);
-    /* One more than may wait on one connection, which is closed, so that none of them keeps its place. */
+    /* One more than may wait on one connection, of which nothing is answered any more: it is closed as soon
+     * as nothing has come for a second, and none of those that wait keeps its place. */
     void (*on_too_many)(void *arg, struct slice message);
     void *arg;
 };

@@ -1,14 +1,15 @@
 /* Stands in for walsvc where only its word on durable ends matters: answers `watermark` and `logs` with what
  * it was told.
  *
- * stand_in_wal ENDPOINT OWN_LOG
+ * stand_in_wal ENDPOINT OWN_LOG [deaf]
+ *
+ * deaf: `logs` is not known here, and never was.
  *
  * It prints "ready". Then each line of its standard input is a command, and gets a line back:
  *   end LOG POSITION LSN   the log is durable so far; one that it doesn't know is held from now on    "ok"
  *   drop LOG               the log is not held any more                                               "ok"
- *   deaf                   from now on `logs` is not known here                                       "ok"
- *   asked                  how often `logs` was asked                                                 a
- * number */
+ *   asked                  how often `logs` was asked                                            a number
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,10 +141,6 @@ static bool obey(const char *line)
     char uuid[64];
     struct id16 log;
     uint64_t end, lsn;
-    if (strcmp(line, "deaf") == 0) {
-        deaf = true;
-        return true;
-    }
     if (sscanf(line, "drop %63s", uuid) == 1 && id16_parse(uuid, &log) && find(log) != NULL) {
         struct durable *dropped = find(log);
         *dropped = logs[--log_count];

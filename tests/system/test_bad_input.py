@@ -233,7 +233,10 @@ class BadInput(unittest.TestCase):
         for name in SERVICES:
             wait_for(lambda n=name: self.node.tree()[n]["uptime_ms"] > uptime_ms[n] + LONG_MS, "a long time")
         for stranger in strangers:
-            stranger.take(8)  # it was accepted; to leave before that might end the listener
+            try:
+                stranger.take(8)  # it was accepted; to leave before that might end the listener
+            except OSError as error:
+                raise AssertionError(f"{error!r}: was a service started again?\n{self.node.log_tail()}") from None
             stranger.close()
         # No client comes before it can be accepted: one that gives up might end the listener.
         for pid in pids.values():

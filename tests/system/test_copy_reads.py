@@ -189,8 +189,13 @@ class CopyReads(unittest.TestCase):
         self.start_query()
         self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
         self.start_wal("deaf")
-        self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
-        self.assertEqual(self.mine.ask(READ, read(self.own, 1))[0], READ_REPLY)
+
+        def asked():
+            self.refused(UNAVAILABLE, 0, self.mine.ask(LOG_INFO, {1: self.log.bytes}))
+            return int(self.tell("asked")) > 0
+        wait_for(asked, "querysvc to ask it")
+        wait_for(lambda: self.mine.ask(READ, read(self.own, 1))[0] == READ_REPLY, "the own log")
+        self.refused(UNAVAILABLE, 0, self.mine.ask(READ, read(self.log, 1, LONG_MS)))
 
     def test_nothing_is_asked_for_while_nobody_waits_at_a_copy(self):
         self.hold(0)

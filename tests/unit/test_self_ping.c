@@ -60,56 +60,114 @@ static void run_for(struct loop *loop, int64_t duration_ns)
         loop_step(loop, STEP_MS);
 }
 
+static struct {
+    char dir[32], endpoint[64];
+    int in, out; /* where nobody accepts */
+    struct loop *loop;
+    struct self_ping *ping;
+    struct rlimit before;
+    int held[HELD_MAX];
+    unsigned count;
+} rig;
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&rig, 0, sizeof rig);
+    snprintf(rig.dir, sizeof rig.dir, "/tmp/shpingXXXXXX");
+    assert_non_null(mkdtemp(rig.dir));
+    rig.in = listen_at(rig.dir, "svc.in");
+    rig.out = listen_at(rig.dir, "svc.out");
+    snprintf(rig.endpoint, sizeof rig.endpoint, "ipc://%s/svc", rig.dir);
+    rig.loop = loop_open();
+    rig.ping =
+        self_ping_open(rig.loop, rig.endpoint, (struct slice){0}, slice_str("n1"), id16_random(), never);
+    assert_non_null(rig.ping);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &rig.before), 0);
+    descriptors_limit(0);
+    return 0;
+}
+
+static void let_go(void)
+{
+    while (rig.count > 0)
+        close(rig.held[--rig.count]);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    let_go();
+    self_ping_close(rig.ping);
+    while (link_conn_closing() > 0)
+        usleep(1000);
+    loop_close(rig.loop);
+    remove_socket(rig.in, rig.dir, "svc.in");
+    remove_socket(rig.out, rig.dir, "svc.out");
+    rmdir(rig.dir);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &rig.before), 0);
+    return 0;
+}
+
+static void take_most(void)
+{
+    while (descriptors_plenty()) {
+        assert_true(rig.count < HELD_MAX);
+        rig.held[rig.count++] = open("/", O_PATH | O_CLOEXEC);
+    }
+    int left = open("/", O_PATH | O_CLOEXEC);
+    assert_true(left >= 0);
+    close(left);
+}
+
+static int wait_for_ping(void)
+{
+    int fd = -1;
+    for (int waited_ms = 0; fd < 0; waited_ms += STEP_MS) {
+        assert_true(waited_ms < WAIT_MS);
+        run_for(rig.loop, STEP_MS * (int64_t)NS_PER_MS);
+        fd = accept(rig.in, NULL, NULL);
+    }
+    return fd;
+}
+
+static void assert_no_ping(void)
+{
+    run_for(rig.loop, 2 * NS_PER_S + NS_PER_S / 2);
+    assert_int_equal(accept(rig.in, NULL, NULL), -1);
+    assert_int_equal(errno, EAGAIN);
+}
+
 /* nng ends a connection that has waited for 10 s, and what ends before it was accepted ends a listener. So it
  * must not wait behind a crowd that has taken the descriptors. */
 static void test_none_is_sent_where_descriptors_are_few(void **state)
 {
     (void)state;
-    static int held[HELD_MAX];
-    unsigned count = 0;
-    char dir[] = "/tmp/shpingXXXXXX", endpoint[64];
-    struct rlimit before;
-    assert_non_null(mkdtemp(dir));
-    int in = listen_at(dir, "svc.in"), out = listen_at(dir, "svc.out");
-    snprintf(endpoint, sizeof endpoint, "ipc://%s/svc", dir);
-    struct loop *loop = loop_open();
-    struct self_ping *ping =
-        self_ping_open(loop, endpoint, (struct slice){0}, slice_str("n1"), id16_random(), never);
-    assert_non_null(ping);
+    take_most();
+    assert_no_ping();
+    assert_int_equal(accept(rig.out, NULL, NULL), -1);
+    let_go();
+    close(wait_for_ping());
+}
 
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    descriptors_limit(0);
-    while (descriptors_plenty()) {
-        assert_true(count < HELD_MAX);
-        held[count++] = open("/", O_PATH | O_CLOEXEC);
-    }
-    assert_true(descriptors_left());
-    run_for(loop, 2 * NS_PER_S + NS_PER_S / 2);
-    assert_int_equal(accept(in, NULL, NULL), -1);
-    assert_int_equal(errno, EAGAIN);
-    assert_int_equal(accept(out, NULL, NULL), -1);
-
-    while (count > 0)
-        close(held[--count]);
-    int fd = -1;
-    for (int waited_ms = 0; fd < 0; waited_ms += STEP_MS) {
-        assert_true(waited_ms < WAIT_MS);
-        run_for(loop, STEP_MS * (int64_t)NS_PER_MS);
-        fd = accept(in, NULL, NULL);
-    }
-    close(fd);
-    self_ping_close(ping);
-    while (link_conn_closing() > 0)
-        usleep(1000);
-    loop_close(loop);
-    remove_socket(in, dir, "svc.in");
-    remove_socket(out, dir, "svc.out");
-    rmdir(dir);
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+/* Nor must a second one, when the first is not answered in time: nobody answers any here. */
+static void test_no_second_one_is_sent_where_descriptors_are_few(void **state)
+{
+    (void)state;
+    int first = wait_for_ping();
+    take_most();
+    assert_no_ping();
+    let_go();
+    close(wait_for_ping());
+    close(first);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_none_is_sent_where_descriptors_are_few)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_none_is_sent_where_descriptors_are_few, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_second_one_is_sent_where_descriptors_are_few, setup,
+                                        teardown),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
