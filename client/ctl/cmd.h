@@ -67,7 +67,6 @@ enum sh_error ctl_log_ends(struct sh_client *client, const uint8_t log[16], uint
 void ctl_print_replicas(const struct ctl *ctl, const struct sh_replicas *replicas);
 /* A table of all nodes; of those that left too, when asked for. */
 void ctl_print_nodes(const struct ctl *ctl, const struct sh_nodes *nodes, bool with_left);
-void ctl_json_nodes(struct ctl_json *j, const struct sh_nodes *nodes);
 /* Red, yellow or green. */
 const char *ctl_status_style(const struct ctl *ctl, enum sh_node_status status);
 

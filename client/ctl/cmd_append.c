@@ -356,7 +356,7 @@ static void append_values(struct append_run *run)
     wait_for_room(run, 0);
 }
 
-static void json_position(struct ctl_json *j, const char *key, const struct sh_append_result *at,
+static void json_position(struct json_writer *j, const char *key, const struct sh_append_result *at,
                           uint64_t lsn, bool known)
 {
     if (!known) {
@@ -371,7 +371,7 @@ static void json_position(struct ctl_json *j, const char *key, const struct sh_a
 
 static void print_json(const struct append_run *run, double seconds)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     bool any = run->entries > 0;
     json_open(&j, NULL, '{');
     json_uint(&j, "entries", run->entries);

@@ -193,7 +193,7 @@ struct figures {
 
 static void print_append_json(const struct bench *b, const struct figures *f)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     uint64_t p50_us = histogram_quantile(&b->tally.latency_us, 0.5);
     json_open(&j, NULL, '{');
     json_uint(&j, "entries", b->tally.appended);
@@ -323,7 +323,7 @@ static int report_read(const struct ctl *ctl, uint64_t entries, uint64_t bytes, 
                  ctl_bytes((uint64_t)((double)bytes / seconds), c));
         return CTL_DONE;
     }
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uint(&j, "entries", entries);
     json_real(&j, "seconds", seconds, 3);

@@ -340,7 +340,7 @@ static void scan(struct bench *b)
 
 /* ---------------------------------------------------------------- report */
 
-static void json_rate(struct ctl_json *j, const char *name, const struct rate *r, bool timed)
+static void json_rate(struct json_writer *j, const char *name, const struct rate *r, bool timed)
 {
     json_open(j, name, '{');
     json_real(j, "seconds", r->seconds, 3);
@@ -354,7 +354,7 @@ static void json_rate(struct ctl_json *j, const char *name, const struct rate *r
 
 static void print_json(const struct bench *b)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uint(&j, "keys", b->keys);
     json_uint(&j, "size", b->size);

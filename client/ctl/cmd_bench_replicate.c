@@ -229,7 +229,7 @@ static bool measure_limits(const struct bench *b, size_t group_bytes, struct lim
     return bench_bare_disk(ctl_word(b->ctl, "disk-dir", "."), group_bytes, &out->disk);
 }
 
-static void json_limits(struct ctl_json *j, const struct limits *l)
+static void json_limits(struct json_writer *j, const struct limits *l)
 {
     json_uint(j, "nng_tcp_rtt_us", l->nng.rtt_us);
     json_real(j, "nng_tcp_bytes_per_s", l->nng.bytes_per_s, 0);
@@ -257,7 +257,7 @@ static double seconds_of(const struct bench *b, const struct follower *f)
     return (double)(f->reached_ns - b->start_ns) / 1e9;
 }
 
-static void json_follower(struct ctl_json *j, const struct bench *b, const struct follower *f)
+static void json_follower(struct json_writer *j, const struct bench *b, const struct follower *f)
 {
     double rate = (double)b->appended / seconds_of(b, f);
     json_open(j, NULL, '{');
@@ -275,7 +275,7 @@ static void json_follower(struct ctl_json *j, const struct bench *b, const struc
 
 static void print_json(const struct bench *b, const struct figures *f)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uint(&j, "entries", b->appended);
     json_real(&j, "seconds", f->seconds, 3);
@@ -388,7 +388,7 @@ static enum sh_error append_in_turn(struct bench *b, struct histogram us[2])
     return e;
 }
 
-static void json_latency(struct ctl_json *j, const char *name, const struct histogram *us)
+static void json_latency(struct json_writer *j, const char *name, const struct histogram *us)
 {
     json_open(j, name, '{');
     json_uint(j, "entries", us->count);
@@ -407,7 +407,7 @@ static void print_latency(const struct ctl *ctl, const char *name, const struct 
 static void print_quorum(const struct ctl *ctl, const struct histogram us[2], const struct limits *l)
 {
     double ratio = (double)histogram_quantile(&us[1], 0.5) / (double)histogram_quantile(&us[0], 0.5);
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     if (ctl->format != CTL_JSON) {
         print_latency(ctl, "local", &us[0]);
         print_latency(ctl, "quorum", &us[1]);

@@ -43,7 +43,7 @@ static uint64_t all_behind(const struct sh_cursor_info *c)
     return sum;
 }
 
-static void json_cursor(struct ctl_json *j, const struct sh_cursor_info *c)
+static void json_cursor(struct json_writer *j, const struct sh_cursor_info *c)
 {
     json_open(j, NULL, '{');
     json_text(j, "name", c->name);
@@ -142,7 +142,7 @@ static void print_cursor(const struct ctl *ctl, const struct sh_cursor_info *c)
 /* ---------------------------------------------------------------- list, show */
 
 struct listing {
-    struct ctl_json j;
+    struct json_writer j;
     struct ctl_table table;
     uint64_t count;
 };
@@ -231,7 +231,7 @@ static int run_show(struct ctl *ctl)
     if (e != SH_OK) {
         code = ctl_fail_node(ctl, "cursor show", e, sh_last_error_detail());
     } else if (ctl->format == CTL_JSON) {
-        struct ctl_json j = {0};
+        struct json_writer j = {0};
         json_cursor(&j, &found.cursors[0]);
         json_print(&j);
     } else {
@@ -259,7 +259,7 @@ const struct ctl_command cmd_cursor_show = {
 /* ---------------------------------------------------------------- take, set */
 
 /* Of the text that a session has, a line for each log. */
-static void json_position(struct ctl_json *j, const struct sh_session *position)
+static void json_position(struct json_writer *j, const struct sh_session *position)
 {
     char *text = sh_session_text(position), *rest = NULL;
     json_open(j, "position", '[');
@@ -281,7 +281,7 @@ static void print_taken(const struct ctl *ctl, const struct sh_cursor *cursor)
     char uuid[ID_TEXT];
     uint64_t epoch = sh_cursor_epoch(cursor, owner);
     if (ctl->format == CTL_JSON) {
-        struct ctl_json j = {0};
+        struct json_writer j = {0};
         json_open(&j, NULL, '{');
         json_uint(&j, "epoch", epoch);
         json_uuid(&j, "owner", owner);

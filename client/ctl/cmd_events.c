@@ -16,7 +16,7 @@ struct events_run {
 
 static void print_json(const struct sh_node_event *e)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uint(&j, "number", e->number);
     json_int(&j, "time_ms", e->wall_ms);

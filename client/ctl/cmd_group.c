@@ -5,7 +5,7 @@
 
 static void print_json(const char *name, bool is_stream, const struct sh_group *group)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_bytes(&j, is_stream ? "stream" : "key", slice_str(name));
     json_text(&j, "group", group->name);

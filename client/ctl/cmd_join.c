@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "json_cluster.h"
+
 /* When it is a daemon of the node that is away. */
 static const char *tree_advice(const char *detail)
 {
@@ -68,12 +70,9 @@ int ctl_fail_member(const struct ctl *ctl, const char *id, enum sh_error error)
 
 static void print_join(const struct ctl *ctl, const char *id, bool replace, uint64_t generation)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     if (ctl->format == CTL_JSON) {
-        json_open(&j, NULL, '{');
-        json_text(&j, "id", id);
-        json_uint(&j, "generation", generation);
-        json_close(&j, '}');
+        json_joined(&j, id, generation);
         json_print(&j);
         return;
     }
@@ -137,34 +136,15 @@ const struct ctl_command cmd_node_join = {
 
 /* ---------------------------------------------------------------- leave */
 
-static void print_leave_json(const char *id, const struct sh_leave_result *left, bool has_log)
-{
-    struct ctl_json j = {0};
-    json_open(&j, NULL, '{');
-    json_text(&j, "id", id);
-    json_uint(&j, "generation", left->generation);
-    if (has_log)
-        json_uuid(&j, "log", left->log);
-    else
-        json_null(&j, "log");
-    if (left->only_first > 0) {
-        json_uint(&j, "only_first", left->only_first);
-        json_uint(&j, "only_last", left->only_last);
-    } else {
-        json_null(&j, "only_first");
-        json_null(&j, "only_last");
-    }
-    json_close(&j, '}');
-    json_print(&j);
-}
-
 static void print_leave(const struct ctl *ctl, const char *id, const struct sh_leave_result *left)
 {
     struct id16 log;
     char uuid[ID_TEXT];
     memcpy(log.bytes, left->log, sizeof log.bytes);
     if (ctl->format == CTL_JSON) {
-        print_leave_json(id, left, !id16_is_zero(log));
+        struct json_writer j = {0};
+        json_left(&j, id, left);
+        json_print(&j);
         return;
     }
     id16_format(log, uuid);

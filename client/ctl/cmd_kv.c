@@ -14,7 +14,7 @@ enum { SCAN_COUNT = 1000, SCAN_COUNT_MAX = 1000000000, GET_KEYS_MAX = 1000 };
 
 /* ---------------------------------------------------------------- rows */
 
-static void json_row(struct ctl_json *j, const struct sh_row *row, bool keys_only)
+static void json_row(struct json_writer *j, const struct sh_row *row, bool keys_only)
 {
     json_open(j, NULL, '{');
     json_bytes(j, "key", slice_of(row->key, row->key_bytes));
@@ -63,7 +63,7 @@ static void print_row(const struct ctl *ctl, const struct sh_row *row, bool with
 
 static int print_got(const struct ctl *ctl, const struct sh_rows *rows)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     bool all = true;
     if (ctl->format == CTL_JSON)
         json_open(&j, NULL, '[');
@@ -131,7 +131,7 @@ const struct ctl_command cmd_kv_get = {
 /* ---------------------------------------------------------------- scan */
 
 struct scan_print {
-    struct ctl_json j;
+    struct json_writer j;
     uint64_t rows;
 };
 
@@ -224,7 +224,7 @@ static int report(const struct ctl *ctl, enum sh_ack wanted, const struct sh_app
     memcpy(log.bytes, r->log, sizeof log.bytes);
     id16_format(log, uuid);
     if (ctl->format == CTL_JSON) {
-        struct ctl_json j = {0};
+        struct json_writer j = {0};
         json_open(&j, NULL, '{');
         json_text(&j, "log", uuid);
         json_uint(&j, "lsn", r->first_lsn);

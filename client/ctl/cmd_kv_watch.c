@@ -45,7 +45,7 @@ static const char *verb_of(enum sh_entry_kind kind)
 
 static void print_json(const struct sh_change *c)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_text(&j, "change", verb_of(c->kind));
     json_bytes(&j, "key", slice_of(c->key, c->key_bytes));

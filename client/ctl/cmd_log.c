@@ -54,9 +54,9 @@ int ctl_fail_version(const struct ctl *ctl, const char *path)
 struct walk {
     const struct ctl *ctl;
     struct ctl_progress progress;
-    struct ctl_json json; /* damages, or one frame */
-    uint64_t left;        /* frames to dump */
-    struct buf logs;      /* struct log_verified of each */
+    struct json_writer json; /* damages, or one frame */
+    uint64_t left;           /* frames to dump */
+    struct buf logs;         /* struct log_verified of each */
 };
 
 static void on_log(void *arg, const struct log_verified *log)
@@ -254,7 +254,7 @@ static void dump_json(struct walk *w, const struct log_frame *f)
     json_bool(&w->json, "durable", f->durable);
     json_close(&w->json, '}');
     json_print(&w->json);
-    w->json = (struct ctl_json){0};
+    w->json = (struct json_writer){0};
 }
 
 static bool on_frame(void *arg, const struct log_frame *f)

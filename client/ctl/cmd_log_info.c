@@ -92,7 +92,7 @@ static void add_name(void *arg, const char *name)
     json_text(arg, NULL, name);
 }
 
-static void print_segment_json(struct ctl_json *j, const struct info *info, size_t i)
+static void print_segment_json(struct json_writer *j, const struct info *info, size_t i)
 {
     const struct sh_segment *s = &info->log.segments[i];
     const struct sh_kept_segment *kept = kept_of(info, s->base_lsn);
@@ -118,7 +118,7 @@ static void print_segment_json(struct ctl_json *j, const struct info *info, size
     json_close(j, '}');
 }
 
-static void print_hold_json(struct ctl_json *j, const struct sh_hold *hold)
+static void print_hold_json(struct json_writer *j, const struct sh_hold *hold)
 {
     json_open(j, NULL, '{');
     json_text(j, "kind", kind_of(hold));
@@ -133,7 +133,7 @@ static void print_hold_json(struct ctl_json *j, const struct sh_hold *hold)
     json_close(j, '}');
 }
 
-static void print_damage_json(struct ctl_json *j, const struct sh_damage *d)
+static void print_damage_json(struct json_writer *j, const struct sh_damage *d)
 {
     json_open(j, NULL, '{');
     json_text(j, "file", d->file);
@@ -154,7 +154,7 @@ static void print_damage_json(struct ctl_json *j, const struct sh_damage *d)
     json_close(j, '}');
 }
 
-static void print_wal_json(struct ctl_json *j, const struct sh_wal_info *w)
+static void print_wal_json(struct json_writer *j, const struct sh_wal_info *w)
 {
     json_open(j, "retention", '{');
     json_uint(j, "bytes", w->retention_bytes);
@@ -191,7 +191,7 @@ static void print_wal_json(struct ctl_json *j, const struct sh_wal_info *w)
 
 static void print_json(const struct info *info)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uuid(&j, "log", info->log.log);
     json_uint(&j, "first_lsn", info->log.first_lsn);

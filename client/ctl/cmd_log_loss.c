@@ -54,7 +54,7 @@ static void print_loss(const struct ctl *ctl, const struct sh_loss *loss)
     bool before = loss->accepted_ns != 0;
     struct id16 log;
     if (ctl->format == CTL_JSON) {
-        struct ctl_json j = {0};
+        struct json_writer j = {0};
         json_open(&j, NULL, '{');
         json_uuid(&j, "log", loss->log);
         json_uint(&j, "first_lsn", loss->first_lsn);

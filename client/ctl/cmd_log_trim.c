@@ -5,7 +5,7 @@
 
 static void print_json(const struct sh_trim_result *r, bool dry_run)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_uint(&j, "first_lsn", r->first_lsn);
     json_uint(&j, "segments", r->segments);

@@ -23,7 +23,7 @@ static int run_version(struct ctl *ctl)
         printf("shanghaictl %s%s\n", SHANGHAI_VERSION, failpoints ? " (with failpoints, for tests)" : "");
         return CTL_DONE;
     }
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_text(&j, "version", SHANGHAI_VERSION);
     json_bool(&j, "failpoints", failpoints);
@@ -55,7 +55,7 @@ static int load(struct ctl *ctl, struct config *config, struct buf *errors)
 
 static void print_check_json(const struct buf *errors, bool good)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_bool(&j, "valid", good);
     json_open(&j, "errors", '[');
@@ -105,7 +105,7 @@ static bool is_name(const char *key)
     return false;
 }
 
-static void show_json_value(struct ctl_json *j, const char *key, const struct doc_node *node)
+static void show_json_value(struct json_writer *j, const char *key, const struct doc_node *node)
 {
     if (node->kind != DOC_SCALAR) {
         json_open(j, key, node->kind == DOC_MAP ? '{' : '[');
@@ -125,7 +125,7 @@ static void show_json_value(struct ctl_json *j, const char *key, const struct do
 
 static void show_json(struct slice yaml)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     struct doc_problems problems = {.file = "config show"};
     struct doc_node *document = doc_parse(yaml, &problems);
     assert(document != NULL); /* our own text */

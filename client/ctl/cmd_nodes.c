@@ -4,89 +4,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-static bool is_zero(const uint8_t id[16])
-{
-    static const uint8_t zero[16];
-    return memcmp(id, zero, sizeof zero) == 0;
-}
-
-/* ---------------------------------------------------------------- JSON */
-
-static void json_id(struct ctl_json *j, const char *key, const uint8_t id[16])
-{
-    if (is_zero(id))
-        json_null(j, key);
-    else
-        json_uuid(j, key, id);
-}
-
-static void json_watermarks(struct ctl_json *j, const struct sh_node *n)
-{
-    json_open(j, "watermarks", '[');
-    for (size_t i = 0; i < n->watermark_count; i++) {
-        json_open(j, NULL, '{');
-        json_uuid(j, "log", n->watermarks[i].log);
-        json_uint(j, "lsn", n->watermarks[i].lsn);
-        json_uint(j, "end", n->watermarks[i].end);
-        json_close(j, '}');
-    }
-    json_close(j, ']');
-}
-
-static void json_node(struct ctl_json *j, const struct sh_node *n)
-{
-    json_open(j, NULL, '{');
-    json_text(j, "id", n->id);
-    json_text(j, "status", sh_node_status_name(n->status));
-    json_int(j, "since_ms", n->since_ms);
-    if (n->heard_ms >= 0)
-        json_int(j, "heartbeat_age_ms", n->heard_ms);
-    else
-        json_null(j, "heartbeat_age_ms");
-    json_text(j, "host", n->host);
-    json_uint(j, "port", n->port);
-    json_uint(j, "admin_port", n->admin_port);
-    json_text(j, "group", n->group);
-    json_id(j, "log", n->log);
-    json_uint(j, "generation", n->generation);
-    json_uint(j, "incarnation", n->incarnation);
-    json_id(j, "boot", n->boot);
-    json_bool(j, "self", n->self);
-    json_bool(j, "observed", n->observed);
-    json_bool(j, "unreachable", n->unreachable);
-    json_int(j, "clock_offset_ms", n->ahead_ms);
-    json_bool(j, "clock_drift", n->drifting);
-    json_watermarks(j, n);
-    json_close(j, '}');
-}
-
-void ctl_json_nodes(struct ctl_json *j, const struct sh_nodes *nodes)
-{
-    json_open(j, "nodes", '[');
-    for (size_t i = 0; i < nodes->node_count; i++)
-        json_node(j, &nodes->nodes[i]);
-    json_close(j, ']');
-}
+#include "json_cluster.h"
 
 static void print_json(const struct sh_nodes *nodes)
 {
-    struct ctl_json j = {0};
-    json_open(&j, NULL, '{');
-    json_text(&j, "cluster", nodes->cluster);
-    json_text(&j, "node", nodes->node);
-    json_text(&j, "state", sh_node_state_name(nodes->state));
-    json_text(&j, "text", nodes->text);
-    if (nodes->only_first > 0) {
-        json_uint(&j, "only_first", nodes->only_first);
-        json_uint(&j, "only_last", nodes->only_last);
-    }
-    ctl_json_nodes(&j, nodes);
-    json_open(&j, "counters", '{');
-    for (size_t i = 0; i < nodes->counter_count; i++)
-        json_uint(&j, nodes->counters[i].name, nodes->counters[i].count);
-    json_close(&j, '}');
-    json_uint(&j, "next_event", nodes->next_event);
-    json_close(&j, '}');
+    struct json_writer j = {0};
+    json_nodes(&j, nodes);
     json_print(&j);
 }
 

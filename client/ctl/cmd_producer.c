@@ -43,7 +43,7 @@ static void print_text(const struct ctl *ctl, const struct sh_producer_status *s
 
 static void print_json(const struct sh_producer_status *status)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_text(&j, "state", sh_landed_name(status->landed));
     json_uuid(&j, "log", status->log);

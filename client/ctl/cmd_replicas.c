@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "json_cluster.h"
+
 enum { CLOSED_SHOWN = 20 };
 
 /* The node's own log, while it is fetched back; NULL: it isn't. */
@@ -15,98 +17,10 @@ static const struct sh_replica *own_of(const struct sh_replicas *r)
     return NULL;
 }
 
-/* ---------------------------------------------------------------- JSON */
-
-static void json_lsn(struct ctl_json *j, const char *key, uint64_t lsn)
-{
-    if (lsn == UINT64_MAX)
-        json_null(j, key);
-    else
-        json_uint(j, key, lsn);
-}
-
-static void json_id(struct ctl_json *j, const char *key, const char *id)
-{
-    if (id[0] == 0)
-        json_null(j, key);
-    else
-        json_text(j, key, id);
-}
-
-static void json_place(struct ctl_json *j, const struct sh_replica *r)
-{
-    json_text(j, "state", sh_replica_state_name(r->state));
-    json_uint(j, "lsn", r->lsn);
-    json_uint(j, "end", r->end);
-    json_uint(j, "lag_entries", r->lag_entries);
-    json_uint(j, "lag_bytes", r->lag_bytes);
-    json_uint(j, "lag_ms", r->lag_ms);
-    if (r->seen_ms >= 0)
-        json_int(j, "heard_ms", r->seen_ms);
-    else
-        json_null(j, "heard_ms");
-}
-
-static void json_followed(struct ctl_json *j, const struct sh_replica *r)
-{
-    json_open(j, NULL, '{');
-    json_uuid(j, "log", r->log);
-    json_id(j, "origin", r->origin);
-    json_id(j, "source", r->peer);
-    json_place(j, r);
-    json_uint(j, "credit", r->credit);
-    json_uint(j, "retries", r->retries);
-    json_bool(j, "closed", r->closed);
-    json_close(j, '}');
-}
-
-static void json_follower(struct ctl_json *j, const struct sh_replica *r)
-{
-    json_open(j, NULL, '{');
-    json_text(j, "follower", r->peer);
-    json_place(j, r);
-    json_close(j, '}');
-}
-
-static void json_closed(struct ctl_json *j, const struct sh_closed_log *c)
-{
-    char when[CTL_TEXT_MAX];
-    json_open(j, NULL, '{');
-    json_uuid(j, "log", c->log);
-    json_uint(j, "lsn", c->lsn);
-    json_uint(j, "end", c->end);
-    json_uint(j, "checksum", c->checksum);
-    json_text(j, "dropped", ctl_time(c->dropped_ns, when));
-    json_close(j, '}');
-}
-
 static void print_json(const struct sh_replicas *r)
 {
-    struct ctl_json j = {0};
-    json_open(&j, NULL, '{');
-    json_text(&j, "node", r->node);
-    json_uuid(&j, "log", r->log);
-    json_uint(&j, "durable_lsn", r->durable_lsn);
-    json_lsn(&j, "quorum_lsn", r->quorum_lsn);
-    json_lsn(&j, "all_lsn", r->all_lsn);
-    json_bool(&j, "fetched_back", own_of(r) != NULL);
-    json_open(&j, "followed", '[');
-    for (size_t i = 0; i < r->followed_count; i++)
-        json_followed(&j, &r->followed[i]);
-    json_close(&j, ']');
-    json_open(&j, "followers", '[');
-    for (size_t i = 0; i < r->follower_count; i++)
-        json_follower(&j, &r->followers[i]);
-    json_close(&j, ']');
-    json_open(&j, "closed", '[');
-    for (size_t i = 0; i < r->closed_count; i++)
-        json_closed(&j, &r->closed[i]);
-    json_close(&j, ']');
-    json_open(&j, "counters", '{');
-    for (size_t i = 0; i < r->counter_count; i++)
-        json_uint(&j, r->counters[i].name, r->counters[i].count);
-    json_close(&j, '}');
-    json_close(&j, '}');
+    struct json_writer j = {0};
+    json_replicas(&j, r);
     json_print(&j);
 }
 

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "json_cluster.h"
+
 /* What was asked of the node. */
 struct answers {
     struct sh_status status;
@@ -12,40 +14,11 @@ struct answers {
     struct sh_health health;
 };
 
-static const char *writes_name(enum sh_writes writes)
-{
-    static const char *const names[] = {"taken", "disk_full", "read_only", "walsvc_away"};
-    return (unsigned)writes < sizeof names / sizeof names[0] ? names[writes] : "unknown";
-}
-
 static void print_json(const struct answers *a)
 {
-    const struct sh_status *s = &a->status;
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
-    json_text(&j, "cluster", s->cluster);
-    json_text(&j, "node", s->node);
-    json_text(&j, "version", s->version);
-    json_uuid(&j, "log", s->log);
-    json_bool(&j, "writable", s->writable);
-    json_text(&j, "writes", writes_name(s->writes));
-    json_uint(&j, "first_lsn", s->first_lsn);
-    json_uint(&j, "durable_lsn", s->durable_lsn);
-    json_uint(&j, "durable_end", s->durable_end);
-    json_uint(&j, "segments", s->segments);
-    json_uint(&j, "disk_bytes", s->disk_bytes);
-    json_uint(&j, "uptime_ms", s->uptime_ms);
-    json_uint(&j, "clients", s->clients);
-    json_uint(&j, "commits", s->commits);
-    json_text(&j, "health", sh_health_name(a->health.level));
-    json_open(&j, "reasons", '[');
-    for (size_t i = 0; i < a->health.reason_count; i++)
-        json_text(&j, NULL, a->health.reasons[i]);
-    json_close(&j, ']');
-    if (a->has_nodes)
-        ctl_json_nodes(&j, &a->nodes);
-    else
-        json_null(&j, "nodes");
+    json_status_fields(&j, &a->status, &a->health, a->has_nodes ? &a->nodes : NULL);
     json_close(&j, '}');
     json_print(&j);
 }

@@ -153,7 +153,7 @@ int ctl_stream_tail(struct ctl *ctl)
 
 /* ---------------------------------------------------------------- list */
 
-static void print_json(struct ctl_json *j, const struct sh_stream_info *s)
+static void print_json(struct json_writer *j, const struct sh_stream_info *s)
 {
     json_open(j, NULL, '{');
     json_slice(j, "stream", slice_of(s->name, s->name_bytes));
@@ -182,7 +182,7 @@ static void add_row(struct ctl_table *table, const struct sh_stream_info *s)
 
 /* All pages into the one or the other. */
 static enum sh_error list_all(struct sh_client *client, struct sh_session *session, const char *prefix,
-                              struct ctl_json *j, struct ctl_table *table)
+                              struct json_writer *j, struct ctl_table *table)
 {
     struct sh_streams page = {0}, before = {0};
     struct sh_stream_list_options o = {
@@ -209,7 +209,7 @@ static enum sh_error list_all(struct sh_client *client, struct sh_session *sessi
 static int run_list(struct ctl *ctl)
 {
     static const char *const heads[] = {"stream", ">events", ">size", ">logs", "newest"};
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     struct ctl_table table = {0};
     struct ctl_session run;
     const char *prefix = ctl->value_count > 0 ? ctl->values[0] : NULL;

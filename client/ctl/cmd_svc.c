@@ -91,7 +91,7 @@ static int print_rows(struct ctl *ctl, struct slice rows,
 
 static int print_json_rows(struct ctl *ctl, struct slice rows)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     struct mp m = mp_of(rows.len > 0 ? rows : slice_of("\x90", 1));
     if (!json_msgpack(&j, NULL, &m))
         return ctl_fail(ctl, ctl->command->name, SH_INTERNAL, "the supervisor's answer makes no sense");
@@ -221,7 +221,7 @@ static int order_with(struct ctl *ctl, const char *command, const char *service,
     struct msg_svc_reply reply;
     int code = call(ctl, command, service, number, &storage, &reply);
     if (code == CTL_DONE && ctl->format == CTL_JSON) {
-        struct ctl_json j = {0};
+        struct json_writer j = {0};
         json_open(&j, NULL, '{');
         json_bool(&j, "done", true);
         json_slice(&j, "text", reply.text);

@@ -25,7 +25,7 @@ static const char *const states[] = {"following", "rebuilding", "lacking", "fetc
 
 static void info_json(const struct sh_view_info *info, const struct sh_nodes *nodes)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '{');
     json_bool(&j, "opened", info->opened);
     json_text(&j, "error", info->error);
@@ -198,7 +198,7 @@ static void log_text_line(void *arg, const char *log, const char *lsn)
 
 static void digest_json(const struct sh_view_digest *d)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     char text[33], other[8];
     json_open(&j, NULL, '{');
     hex(d->digest, text);

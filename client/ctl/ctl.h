@@ -6,8 +6,8 @@
  *   ctl_append.c    what became of an append, and what it depends on
  *   ctl_session.c   files of sessions and positions
  *   ctl_log.c       which log: the node's own or a copy
- *   ctl_text.c      columns, units, colours, errors     ctl_json.c      JSON
- *   ctl_progress.c  the bar on a terminal               ctl_payload.c   entries as text, JSON, raw
+ *   ctl_text.c      columns, units, colours, errors     ctl_payload.c   entries as text, JSON, raw
+ *   ctl_progress.c  the bar on a terminal               ../json         JSON
  *   cmd_*.c         the commands                        bench_*.c       what `bench` measures
  *
  * A command is a row of a table: names, options, help, and a function that returns the exit code. */
@@ -19,6 +19,7 @@
 #include "buf.h"
 #include "clock.h"
 #include "exit_code.h"
+#include "json_writer.h"
 #include "shanghai.h"
 
 /* Exit codes: 0 done, 1 the answer is no (not found, damage found), 2 usage, 3 could not reach or failed. */
@@ -224,31 +225,6 @@ bool ctl_is_read(void);
 /* Flushes stdout; CTL_FAILED (said, but for a pipe that nobody reads) when that or any earlier write failed,
  * code otherwise. */
 int ctl_finish(int code);
-
-/* ---------------------------------------------------------------- JSON */
-
-/* A writer: objects and arrays nest, commas come by themselves. */
-struct ctl_json {
-    struct buf out;
-    bool comma;
-};
-void json_open(struct ctl_json *j, const char *key, char bracket);
-void json_close(struct ctl_json *j, char bracket);
-void json_text(struct ctl_json *j, const char *key, const char *text);
-void json_slice(struct ctl_json *j, const char *key, struct slice text);
-void json_uint(struct ctl_json *j, const char *key, uint64_t number);
-void json_int(struct ctl_json *j, const char *key, int64_t number);
-void json_real(struct ctl_json *j, const char *key, double number, int digits);
-void json_bool(struct ctl_json *j, const char *key, bool value);
-void json_null(struct ctl_json *j, const char *key);
-void json_uuid(struct ctl_json *j, const char *key, const uint8_t id[16]);
-/* A field with that name for UTF-8, else <name>_base64. */
-void json_bytes(struct ctl_json *j, const char *key, struct slice bytes);
-/* One msgpack value. */
-struct mp;
-bool json_msgpack(struct ctl_json *j, const char *key, struct mp *m);
-/* Writes it and a newline to stdout, and frees it. */
-void json_print(struct ctl_json *j);
 
 /* ---------------------------------------------------------------- progress */
 

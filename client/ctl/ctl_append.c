@@ -37,7 +37,7 @@ bool ctl_position(const struct ctl *ctl, const char *option, const char *text, c
 }
 
 /* Fields behind others. */
-static void add_current(struct ctl_json *j, const struct sh_conflict *conflict)
+static void add_current(struct json_writer *j, const struct sh_conflict *conflict)
 {
     j->comma = true;
     json_uint(j, "condition", conflict->condition);
@@ -52,7 +52,7 @@ static void add_current(struct ctl_json *j, const struct sh_conflict *conflict)
     json_close(j, '}');
 }
 
-static void add_request(struct ctl_json *j, const struct sh_append_id *id)
+static void add_request(struct json_writer *j, const struct sh_append_id *id)
 {
     j->comma = true;
     json_open(j, "request", '{');
@@ -78,7 +78,7 @@ static void add_question(struct buf *text, const struct sh_append_id *id)
 int ctl_fail_append(const struct ctl *ctl, const char *what, enum sh_error error, const char *detail,
                     const struct sh_append_id *id, const struct sh_conflict *conflict)
 {
-    struct ctl_json fields = {0};
+    struct json_writer fields = {0};
     struct buf text = {0};
     bool is_conflict = error == SH_CONFLICT && conflict != NULL && conflict->condition != SIZE_MAX;
     ctl_node_error_text(ctl, error, detail, &text);

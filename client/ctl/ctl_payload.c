@@ -19,7 +19,7 @@ static bool has_key(uint8_t kind)
     return kind == ENTRY_CURSOR || (kind != ENTRY_EVENT && kind <= ENTRY_ADD);
 }
 
-static void json_headers(struct ctl_json *j, const struct sh_event *e)
+static void json_headers(struct json_writer *j, const struct sh_event *e)
 {
     struct sh_header h;
     char name[256];
@@ -47,7 +47,7 @@ static void text_headers(const struct sh_event *e, struct buf *line)
 
 static void print_json(const struct sh_event *e, bool with_log)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     char kind[16];
     snprintf(kind, sizeof kind, "%u", e->kind);
     json_open(&j, NULL, '{');

@@ -6,9 +6,9 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "local_time.h"
 #include "log.h"
 
 const char *ctl_bytes(uint64_t bytes, char out[CTL_TEXT_MAX])
@@ -86,15 +86,8 @@ const char *ctl_age(int64_t ms, char out[CTL_TEXT_MAX])
 
 const char *ctl_time(int64_t real_ns, char out[CTL_TEXT_MAX])
 {
-    time_t s = (time_t)(real_ns / NS_PER_S);
-    struct tm local;
-    if (localtime_r(&s, &local) == NULL) {
-        snprintf(out, CTL_TEXT_MAX, "%" PRId64, real_ns);
-        return out;
-    }
-    size_t len = strftime(out, CTL_TEXT_MAX - 8, "%Y-%m-%d %H:%M:%S", &local);
-    snprintf(out + len, CTL_TEXT_MAX - len, ".%03d", (int)(real_ns / NS_PER_MS % 1000));
-    return out;
+    _Static_assert((int)LOCAL_TIME <= (int)CTL_TEXT_MAX, "a time fits");
+    return local_time(real_ns, out);
 }
 
 const char *ctl_style(const struct ctl *ctl, const char *sequence)

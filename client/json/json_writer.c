@@ -1,13 +1,15 @@
-/* A JSON writer into a buffer. Numbers of 64 bits are written in full. Nothing is fatal. */
-#include "ctl.h"
+/* The writer, into a buffer. Nothing is fatal. */
+#include "json_writer.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 
+#include "clock.h"
 #include "log.h"
 #include "mp.h"
 
-static void start_value(struct ctl_json *j, const char *key)
+static void start_value(struct json_writer *j, const char *key)
 {
     if (j->comma)
         buf_append_str(&j->out, ",");
@@ -18,43 +20,43 @@ static void start_value(struct ctl_json *j, const char *key)
     j->comma = true;
 }
 
-void json_open(struct ctl_json *j, const char *key, char bracket)
+void json_open(struct json_writer *j, const char *key, char bracket)
 {
     start_value(j, key);
     buf_append(&j->out, &bracket, 1);
     j->comma = false;
 }
 
-void json_close(struct ctl_json *j, char bracket)
+void json_close(struct json_writer *j, char bracket)
 {
     buf_append(&j->out, &bracket, 1);
     j->comma = true;
 }
 
-void json_slice(struct ctl_json *j, const char *key, struct slice text)
+void json_slice(struct json_writer *j, const char *key, struct slice text)
 {
     start_value(j, key);
     json_string(&j->out, text);
 }
 
-void json_text(struct ctl_json *j, const char *key, const char *text)
+void json_text(struct json_writer *j, const char *key, const char *text)
 {
     json_slice(j, key, slice_str(text));
 }
 
-void json_uint(struct ctl_json *j, const char *key, uint64_t number)
+void json_uint(struct json_writer *j, const char *key, uint64_t number)
 {
     start_value(j, key);
     buf_printf(&j->out, "%" PRIu64, number);
 }
 
-void json_int(struct ctl_json *j, const char *key, int64_t number)
+void json_int(struct json_writer *j, const char *key, int64_t number)
 {
     start_value(j, key);
     buf_printf(&j->out, "%" PRId64, number);
 }
 
-void json_real(struct ctl_json *j, const char *key, double number, int digits)
+void json_real(struct json_writer *j, const char *key, double number, int digits)
 {
     if (isfinite(number)) {
         start_value(j, key);
@@ -64,19 +66,19 @@ void json_real(struct ctl_json *j, const char *key, double number, int digits)
     }
 }
 
-void json_bool(struct ctl_json *j, const char *key, bool value)
+void json_bool(struct json_writer *j, const char *key, bool value)
 {
     start_value(j, key);
     buf_append_str(&j->out, value ? "true" : "false");
 }
 
-void json_null(struct ctl_json *j, const char *key)
+void json_null(struct json_writer *j, const char *key)
 {
     start_value(j, key);
     buf_append_str(&j->out, "null");
 }
 
-void json_uuid(struct ctl_json *j, const char *key, const uint8_t id[16])
+void json_uuid(struct json_writer *j, const char *key, const uint8_t id[16])
 {
     struct id16 copy;
     char text[ID_TEXT];
@@ -100,7 +102,7 @@ static void base64(struct buf *out, struct slice bytes)
     }
 }
 
-void json_bytes(struct ctl_json *j, const char *key, struct slice bytes)
+void json_bytes(struct json_writer *j, const char *key, struct slice bytes)
 {
     char name[64];
     if (utf8_valid(bytes)) {
@@ -114,7 +116,7 @@ void json_bytes(struct ctl_json *j, const char *key, struct slice bytes)
     buf_append_str(&j->out, "\"");
 }
 
-static bool msgpack_pairs(struct ctl_json *j, struct mp *m, uint32_t count)
+static bool msgpack_pairs(struct json_writer *j, struct mp *m, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct slice key;
@@ -129,7 +131,7 @@ static bool msgpack_pairs(struct ctl_json *j, struct mp *m, uint32_t count)
 }
 
 /* Depth is bounded by the check of the message that the value comes from. */
-bool json_msgpack(struct ctl_json *j, const char *key, struct mp *m)
+bool json_msgpack(struct json_writer *j, const char *key, struct mp *m)
 {
     uint64_t number;
     int64_t negative;
@@ -164,7 +166,7 @@ bool json_msgpack(struct ctl_json *j, const char *key, struct mp *m)
     return true;
 }
 
-void json_print(struct ctl_json *j)
+void json_print(struct json_writer *j)
 {
     buf_append_str(&j->out, "\n");
     fwrite(j->out.data, 1, j->out.len, stdout);
