@@ -224,10 +224,12 @@ static void choose_directories(struct config_loader *l)
     struct config *c = l->config;
     snprintf(c->data_dir, sizeof c->data_dir, "%s", l->data_pattern);
     snprintf(c->run_dir, sizeof c->run_dir, "%s", l->run_pattern);
+    snprintf(c->admin_token_file, sizeof c->admin_token_file, "%s", l->token_pattern);
     if (c->self == NULL)
         return;
     config_expand(l->data_pattern, c->self->id, c->data_dir);
     config_expand(l->run_pattern, c->self->id, c->run_dir);
+    config_expand(l->token_pattern, c->self->id, c->admin_token_file);
 }
 
 static void read_top(struct config_loader *l, const char *node)
@@ -236,6 +238,7 @@ static void read_top(struct config_loader *l, const char *node)
     read_cluster(l);
     read_directory(l, "data_dir", l->data_pattern);
     read_directory(l, "run_dir", l->run_pattern);
+    read_directory(l, "admin_token_file", l->token_pattern);
     read_settings(l);
     config_read_tree(l);
     config_check(l);
@@ -356,5 +359,6 @@ void config_reload(struct config *config, const struct config *fresh, struct buf
     note_change(ignored, "cluster.nodes", !same_nodes(config, fresh));
     note_change(ignored, "data_dir", strcmp(config->data_dir, fresh->data_dir) != 0);
     note_change(ignored, "run_dir", strcmp(config->run_dir, fresh->run_dir) != 0);
+    note_change(ignored, "admin_token_file", strcmp(config->admin_token_file, fresh->admin_token_file) != 0);
     note_change(ignored, "supervisor", !same_tree(config, fresh));
 }

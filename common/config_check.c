@@ -141,6 +141,10 @@ static void check_lengths(struct config_loader *l)
     if (!config_expand(l->data_pattern, node->id, path))
         config_problem(l, place_of(l, "data_dir"), "`data_dir` of node `%s` is longer than %d bytes",
                        node->id, CONFIG_PATH_MAX - 1);
+    if (!config_expand(l->token_pattern, node->id, path))
+        config_problem(l, place_of(l, "admin_token_file"),
+                       "`admin_token_file` of node `%s` is longer than %d bytes", node->id,
+                       CONFIG_PATH_MAX - 1);
     bool fits = config_expand(l->run_pattern, node->id, path);
     size_t most = SOCKET_PATH_MAX - sizeof longest_socket; /* a slash takes the NUL's place */
     if (!fits || strlen(path) > most)

@@ -90,6 +90,8 @@ void config_show(const struct config *config, struct buf *out)
     show_nodes(config, out);
     show_quoted(out, "data_dir: ", config->data_dir);
     show_quoted(out, "\nrun_dir: ", config->run_dir);
+    if (config->admin_token_file[0] != 0)
+        show_quoted(out, "\nadmin_token_file: ", config->admin_token_file);
     buf_append_str(out, "\n");
     show_settings(config, out);
     buf_append_str(out, "supervisor:\n");

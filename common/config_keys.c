@@ -22,6 +22,12 @@ static const struct config_key top_keys[] = {
      .prose = "sockets; absolute, `%n` stands for the id of the node. Its sockets' names must fit into the "
               "107 bytes "
               "that the kernel has for them"},
+    {"admin_token_file", .value = "path", .initial = "",
+     .prose = "its first line is the token that the admin HTTP API wants of whoever changes something; "
+              "absolute, `%n` "
+              "stands for the id of the node. Only the node's user may be able to read it. Without it "
+              "nothing can be "
+              "changed there (docs/admin-api.md)"},
     {"supervisor", .value = "map", .initial = "",
      .prose = "the supervision tree; absent: the default tree below"},
 };

@@ -35,7 +35,7 @@ struct config_loader {
     const struct doc_node *top;
     const struct doc_node *nodes, **places;
     bool tree_is_full;
-    char data_pattern[CONFIG_PATH_MAX], run_pattern[CONFIG_PATH_MAX];
+    char data_pattern[CONFIG_PATH_MAX], run_pattern[CONFIG_PATH_MAX], token_pattern[CONFIG_PATH_MAX];
 };
 
 /* A problem at a value. */

@@ -162,7 +162,7 @@ static void test_root_settings_alone_keep_the_default_children(void **state)
 {
     (void)state;
     struct config c = parse_good(CLUSTER "supervisor: {intensity: 1000, backoff: false}\n", NULL);
-    assert_int_equal(c.tree_count, 5);
+    assert_int_equal(c.tree_count, 6);
     assert_int_equal(c.tree[0].intensity, 1000);
     assert_false(c.backoff);
     config_free(&c);
@@ -177,6 +177,10 @@ static void test_directories_get_the_id_of_the_node(void **state)
     config_free(&c);
     c = parse_good(CLUSTER "data_dir: /d/%n\n", NULL);
     assert_string_equal(c.data_dir, "/d/%n");
+    assert_string_equal(c.admin_token_file, "");
+    config_free(&c);
+    c = parse_good(CLUSTER "admin_token_file: /t/%n.token\n", "n1");
+    assert_string_equal(c.admin_token_file, "/t/n1.token");
     config_free(&c);
 }
 
@@ -348,6 +352,8 @@ static void test_wrong_directories_are_named(void **state)
     expect_errors(CLUSTER "data_dir: var/x\nrun_dir: /r/%h\n",
                   "c.yaml:5:11: `data_dir` must be an absolute path, not `var/x`\n"
                   "c.yaml:6:10: `run_dir` holds `%h`; only `%n`, the id of the node, is known\n");
+    expect_errors(CLUSTER "admin_token_file: token\n",
+                  "c.yaml:5:19: `admin_token_file` must be an absolute path, not `token`\n");
     expect_errors(CLUSTER "data_dir: /a//b/\nrun_dir: /a/b\n",
                   "c.yaml:6:10: `run_dir` and `data_dir` must differ\n");
     expect_errors("cluster: {name: x, nodes: [{id: a, host: h, port: 1}, {id: b, host: h, port: 11}]}\n"
@@ -541,6 +547,7 @@ static void test_what_is_shown_loads_again_and_shows_the_same(void **state)
     (void)state;
     struct config c =
         parse_good(CLUSTER "data_dir: '/d \"q\" \\ é/%n'\n"
+                           "admin_token_file: '/t: x/%n'\n"
                            "wal: {segment_size: 8MiB, commit_delay: 1500us}\n"
                            "log: {level: debug}\n"
                            "supervisor:\n"
@@ -559,6 +566,7 @@ static void test_what_is_shown_loads_again_and_shows_the_same(void **state)
     assert_non_null(strstr(buf_cstr(&once), "segment_size: 8MiB"));
     assert_non_null(strstr(buf_cstr(&once), "commit_delay: 1500us"));
     assert_string_equal(shown.data_dir, c.data_dir);
+    assert_string_equal(shown.admin_token_file, c.admin_token_file);
     assert_int_equal(shown.tree_count, c.tree_count);
     config_free(&c);
     config_free(&shown);
@@ -573,14 +581,15 @@ static void test_a_reload_takes_what_may_change_and_names_the_rest(void **state)
     struct config fresh =
         parse_good("cluster:\n  name: demo\n  nodes:\n    - {id: n1, host: 127.0.0.1, port: 5000}\n"
                    "log: {level: error}\nwal: {segment_size: 8MiB, commit_delay: 2ms}\n"
-                   "run_dir: /r/%n\nsupervisor: {intensity: 3}\n",
+                   "run_dir: /r/%n\nadmin_token_file: /t\nsupervisor: {intensity: 3}\n",
                    "n1");
     struct buf ignored = {0};
     config_reload(&c, &fresh, &ignored);
     assert_int_equal(c.settings.log_level, LOG_ERROR);
     assert_int_equal(c.settings.wal_commit_delay, 2 * NS_PER_MS);
     assert_int_equal(c.settings.wal_segment_size, 64 << 20);
-    assert_string_equal(buf_cstr(&ignored), "wal.segment_size, cluster.nodes, run_dir, supervisor");
+    assert_string_equal(buf_cstr(&ignored),
+                        "wal.segment_size, cluster.nodes, run_dir, admin_token_file, supervisor");
     ignored.len = 0;
     config_free(&fresh);
     fresh = parse_good(CLUSTER, "n1");
