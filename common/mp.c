@@ -254,6 +254,39 @@ bool mp_raw(struct mp *m, struct slice *value)
     return true;
 }
 
+bool mp_find(struct slice map, const char *name, struct mp *value)
+{
+    struct mp m = mp_of(map);
+    uint32_t count;
+    struct slice key, skipped;
+    if (!mp_map(&m, &count))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!mp_str(&m, &key))
+            return false;
+        *value = m;
+        if (slice_is(key, name))
+            return true;
+        if (!mp_raw(&m, &skipped))
+            return false;
+    }
+    return false;
+}
+
+struct slice mp_find_str(struct slice map, const char *name)
+{
+    struct mp value;
+    struct slice text = {0};
+    return mp_find(map, name, &value) && mp_str(&value, &text) ? text : (struct slice){0};
+}
+
+int64_t mp_find_int(struct slice map, const char *name)
+{
+    struct mp value;
+    int64_t number = 0;
+    return mp_find(map, name, &value) && mp_int(&value, &number) ? number : 0;
+}
+
 static int write_to_buf(void *data, const char *bytes, size_t len)
 {
     buf_append(data, bytes, len);

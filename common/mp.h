@@ -52,6 +52,12 @@ bool mp_skip(struct mp *m);
 /* The same, and says which bytes it was. */
 bool mp_raw(struct mp *m, struct slice *value);
 
+/* The value of that name in a map; false: there is none, or it is no map. */
+bool mp_find(struct slice map, const char *name, struct mp *value);
+/* The same, for a text ("" when there is none) and a number (0 when there is none). */
+struct slice mp_find_str(struct slice map, const char *name);
+int64_t mp_find_int(struct slice map, const char *name);
+
 /* A msgpack-c packer that appends to b; b stays the caller's. */
 void mp_packer(msgpack_packer *pk, struct buf *b);
 void mp_pack_str(msgpack_packer *pk, struct slice text);

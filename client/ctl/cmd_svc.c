@@ -32,40 +32,7 @@ static int call(struct ctl *ctl, const char *command, const char *service, uint6
     return ctl_fail(ctl, ctl->command->name, (enum sh_error)reply->code, text);
 }
 
-/* ---------------------------------------------------------------- maps of the answer */
-
-static bool find(struct slice map, const char *name, struct mp *value)
-{
-    struct mp m = mp_of(map);
-    uint32_t count;
-    struct slice key, skipped;
-    if (!mp_map(&m, &count))
-        return false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!mp_str(&m, &key))
-            return false;
-        *value = m;
-        if (slice_is(key, name))
-            return true;
-        if (!mp_raw(&m, &skipped))
-            return false;
-    }
-    return false;
-}
-
-static struct slice text_of(struct slice map, const char *name)
-{
-    struct mp value;
-    struct slice text = {0};
-    return find(map, name, &value) && mp_str(&value, &text) ? text : (struct slice){0};
-}
-
-static int64_t number_of(struct slice map, const char *name)
-{
-    struct mp value;
-    int64_t number = 0;
-    return find(map, name, &value) && mp_int(&value, &number) ? number : 0;
-}
+/* ---------------------------------------------------------------- rows of the answer */
 
 static void cell(struct ctl_table *table, struct slice text)
 {
@@ -104,19 +71,19 @@ static int print_json_rows(struct ctl *ctl, struct slice rows)
 static void tree_row(struct ctl_table *table, struct slice map)
 {
     char up[CTL_TEXT_MAX];
-    int64_t pid = number_of(map, "pid");
-    struct slice name = text_of(map, "name");
-    ctl_table_cell(table, "%*s%.*s", (int)(2 * number_of(map, "depth")), "", (int)name.len,
+    int64_t pid = mp_find_int(map, "pid");
+    struct slice name = mp_find_str(map, "name");
+    ctl_table_cell(table, "%*s%.*s", (int)(2 * mp_find_int(map, "depth")), "", (int)name.len,
                    (const char *)name.data);
-    cell(table, text_of(map, "state"));
+    cell(table, mp_find_str(map, "state"));
     if (pid > 0)
         ctl_table_cell(table, "%" PRId64, pid);
     else
         ctl_table_cell(table, "-");
-    ctl_table_cell(table, "%" PRId64, number_of(map, "restarts"));
-    ctl_table_cell(table, "%s", pid > 0 ? ctl_duration(number_of(map, "uptime_ms") * NS_PER_MS, up) : "-");
-    cell(table, text_of(map, "last_exit"));
-    cell(table, text_of(map, "status"));
+    ctl_table_cell(table, "%" PRId64, mp_find_int(map, "restarts"));
+    ctl_table_cell(table, "%s", pid > 0 ? ctl_duration(mp_find_int(map, "uptime_ms") * NS_PER_MS, up) : "-");
+    cell(table, mp_find_str(map, "last_exit"));
+    cell(table, mp_find_str(map, "status"));
 }
 
 static int run_tree(struct ctl *ctl)
@@ -147,12 +114,12 @@ const struct ctl_command cmd_svc_tree = {.name = "svc tree",
 static void obituary_row(struct ctl_table *table, struct slice map)
 {
     char time[CTL_TEXT_MAX], up[CTL_TEXT_MAX];
-    ctl_table_cell(table, "%s", ctl_time(number_of(map, "time_ms") * NS_PER_MS, time));
-    cell(table, text_of(map, "service"));
-    ctl_table_cell(table, "%" PRId64, number_of(map, "pid"));
-    cell(table, text_of(map, "cause"));
-    ctl_table_cell(table, "%s", ctl_duration(number_of(map, "uptime_ms") * NS_PER_MS, up));
-    ctl_table_cell(table, "%" PRId64, number_of(map, "restarts"));
+    ctl_table_cell(table, "%s", ctl_time(mp_find_int(map, "time_ms") * NS_PER_MS, time));
+    cell(table, mp_find_str(map, "service"));
+    ctl_table_cell(table, "%" PRId64, mp_find_int(map, "pid"));
+    cell(table, mp_find_str(map, "cause"));
+    ctl_table_cell(table, "%s", ctl_duration(mp_find_int(map, "uptime_ms") * NS_PER_MS, up));
+    ctl_table_cell(table, "%" PRId64, mp_find_int(map, "restarts"));
 }
 
 /* The last lines of the newest one help most. */
@@ -161,7 +128,7 @@ static void print_last_lines(struct slice rows)
     struct mp m = mp_of(rows), lines;
     uint32_t count, line_count;
     struct slice map, line;
-    if (!mp_array(&m, &count) || count == 0 || !mp_raw(&m, &map) || !find(map, "lines", &lines) ||
+    if (!mp_array(&m, &count) || count == 0 || !mp_raw(&m, &map) || !mp_find(map, "lines", &lines) ||
         !mp_array(&lines, &line_count) || line_count == 0)
         return;
     printf("\nLast lines of the newest:\n");
