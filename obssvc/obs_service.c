@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "clock.h"
 #include "log.h"
 #include "obs_parts.h"
 
@@ -60,13 +61,23 @@ static bool open_link(struct obs *o)
 
 /* ---------------------------------------------------------------- life */
 
+void obs_tell(struct obs *o, const struct obs_event *event)
+{
+    pthread_mutex_lock(&o->lock);
+    obs_store_add_event(o->store, event);
+    pthread_mutex_unlock(&o->lock);
+}
+
 enum service_exit obs_open(struct service *service)
 {
     struct obs *o = xcalloc(1, sizeof *o);
     service->state = o;
     o->service = service;
+    o->since_ms = clock_real_ns() / NS_PER_MS;
     o->store = obs_store_open();
     pthread_mutex_init(&o->lock, NULL);
+    obs_sample_open(o);
+    o->poll = obs_poll_open(o);
     if (!open_link(o)) {
         log_error("cannot listen", log_text("endpoint", o->endpoint));
         obs_close(service);
@@ -83,6 +94,8 @@ void obs_close(struct service *service)
 {
     struct obs *o = service->state;
     obs_api_close(o);
+    obs_poll_close(o->poll);
+    obs_sample_close(o);
     if (o->server != NULL)
         link_server_close(o->server);
     obs_store_close(o->store);

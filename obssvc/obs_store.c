@@ -33,7 +33,7 @@ struct obs_store {
     struct daemon daemons[OBS_SERVICES];
     size_t daemon_count;
     struct kept_event events[OBS_EVENTS]; /* event n is events[n % OBS_EVENTS] */
-    uint64_t last_event;
+    uint64_t last_event, by_level[LOG_ERROR + 1];
     uint64_t lost_before; /* by processes that are gone */
 };
 
@@ -286,6 +286,7 @@ void obs_store_add_event(struct obs_store *store, const struct obs_event *event)
         bytes += from[i].len;
     kept->event = *event;
     kept->event.id = store->last_event;
+    store->by_level[event->level]++;
     kept->bytes.len = 0;
     buf_reserve(&kept->bytes, bytes); /* so that it stays where it is */
     for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
@@ -425,6 +426,11 @@ const struct obs_event *obs_store_event(const struct obs_store *store, uint64_t 
 uint64_t obs_store_last_event(const struct obs_store *store)
 {
     return store->last_event;
+}
+
+uint64_t obs_store_events(const struct obs_store *store, unsigned level)
+{
+    return store->by_level[level];
 }
 
 uint64_t obs_store_lost(const struct obs_store *store)

@@ -65,6 +65,8 @@ void obs_store_buckets(const struct obs_store *store, unsigned metric, const cha
 /* The first event behind `id`, or NULL. Ids that were dropped are passed over. */
 const struct obs_event *obs_store_event(const struct obs_store *store, uint64_t behind);
 uint64_t obs_store_last_event(const struct obs_store *store);
+/* How many there were of a level. */
+uint64_t obs_store_events(const struct obs_store *store, unsigned level);
 /* Events that daemons had no room for. */
 uint64_t obs_store_lost(const struct obs_store *store);
 

@@ -24,7 +24,7 @@ static void escape(struct buf *out, struct slice text, bool with_quotes)
 static void number(struct buf *out, const struct metric *m, int64_t value)
 {
     if (m->unit == METRIC_SECONDS)
-        buf_printf(out, "%.9g", (double)value / NS_PER_S);
+        buf_printf(out, "%.15g", (double)value / NS_PER_S);
     else
         buf_printf(out, "%" PRId64, value);
 }

@@ -66,6 +66,22 @@ void json_real(struct json_writer *j, const char *key, double number, int digits
     }
 }
 
+void json_double(struct json_writer *j, const char *key, double number)
+{
+    if (isfinite(number)) {
+        start_value(j, key);
+        buf_printf(&j->out, "%.15g", number);
+    } else {
+        json_null(j, key);
+    }
+}
+
+void json_raw(struct json_writer *j, const char *key, struct slice text)
+{
+    start_value(j, key);
+    buf_append(&j->out, text.data, text.len);
+}
+
 void json_bool(struct json_writer *j, const char *key, bool value)
 {
     start_value(j, key);

@@ -16,6 +16,10 @@ void json_slice(struct json_writer *j, const char *key, struct slice text);
 void json_uint(struct json_writer *j, const char *key, uint64_t number);
 void json_int(struct json_writer *j, const char *key, int64_t number);
 void json_real(struct json_writer *j, const char *key, double number, int digits);
+/* As short as it can be with 15 digits; null when it is not finite. */
+void json_double(struct json_writer *j, const char *key, double number);
+/* A value, or members without braces, that are JSON already. */
+void json_raw(struct json_writer *j, const char *key, struct slice text);
 void json_bool(struct json_writer *j, const char *key, bool value);
 void json_null(struct json_writer *j, const char *key);
 void json_uuid(struct json_writer *j, const char *key, const uint8_t id[16]);

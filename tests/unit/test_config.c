@@ -82,16 +82,16 @@ static void test_a_minimal_file_gets_all_defaults(void **state)
 static void test_the_default_tree_runs_all_services(void **state)
 {
     (void)state;
-    static const char *const names[] = {"walsvc", "membersvc", "replsvc", "querysvc"};
+    static const char *const names[] = {"walsvc", "membersvc", "replsvc", "querysvc", "obssvc"};
     struct config c = parse_good(CLUSTER, NULL);
     assert_null(c.self);
-    assert_int_equal(c.tree_count, 5);
+    assert_int_equal(c.tree_count, 6);
     assert_int_equal(c.tree[0].kind, TREE_SUPERVISOR);
     assert_int_equal(c.tree[0].strategy, TREE_ONE_FOR_ONE);
     assert_int_equal(c.tree[0].intensity, 10);
     assert_int_equal(c.tree[0].period_ns, 60 * NS_PER_S);
     assert_int_equal(c.tree[0].parent, -1);
-    for (int i = 1; i < 5; i++) {
+    for (int i = 1; i < 6; i++) {
         assert_int_equal(c.tree[i].kind, TREE_SERVICE);
         assert_string_equal(c.tree[i].name, names[i - 1]);
         assert_string_equal(c.tree[i].program, c.tree[i].name);
