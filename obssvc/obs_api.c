@@ -22,6 +22,7 @@ void obs_api_fail(struct obs_http_response *response, unsigned status, const cha
 {
     struct json_writer j = {0};
     response->status = status;
+    response->age_ms = -1;
     response->body.len = 0;
     json_open(&j, NULL, '{');
     json_open(&j, "error", '{');

@@ -4,11 +4,6 @@
 #include "clock.h"
 #include "obs_api.h"
 
-static void set_age(struct obs_http_response *response, int64_t age_ms)
-{
-    response->age_ms = age_ms;
-}
-
 static const struct {
     const char *who, *message;
 } away[OBS_KEPT] = {
@@ -25,7 +20,7 @@ static bool read_kept(struct obs *o, enum obs_kept kept, struct obs_http_respons
     struct json_writer j = {0};
     int64_t age_ms;
     if (obs_poll_read(o->poll, kept, out, &age_ms)) {
-        set_age(response, age_ms);
+        response->age_ms = age_ms;
         return true;
     }
     json_open(&j, NULL, '{');
