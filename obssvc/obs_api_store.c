@@ -27,26 +27,29 @@ static void write_labels(struct json_writer *j, const struct metric *m, const st
     json_close(j, '}');
 }
 
-static void write_histogram(struct json_writer *j, const struct metric *m, const struct obs_series *s)
+static void write_histogram(struct json_writer *j, const struct obs_store *store, const struct metric *m,
+                            const struct obs_series *s)
 {
-    uint64_t counts[TELEMETRY_BUCKETS] = {0}, total = 0;
+    uint64_t counts[TELEMETRY_BUCKETS] = {0}, recent[TELEMETRY_BUCKETS] = {0}, total = 0;
     obs_series_buckets(s, counts);
+    obs_store_recent(store, s, recent);
     for (unsigned i = 0; i < TELEMETRY_BUCKETS; i++)
         total += counts[i];
     json_uint(j, "count", total);
     json_double(j, "sum", base_units(m, (double)s->value));
-    json_double(j, "p50", base_units(m, obs_quantile(m, counts, 0.5)));
-    json_double(j, "p99", base_units(m, obs_quantile(m, counts, 0.99)));
+    json_double(j, "p50", base_units(m, obs_quantile(m, recent, 0.5)));
+    json_double(j, "p99", base_units(m, obs_quantile(m, recent, 0.99)));
 }
 
-static void write_series(struct json_writer *j, const struct metric *m, const struct obs_series *s)
+static void write_series(struct json_writer *j, const struct obs_store *store, const struct metric *m,
+                         const struct obs_series *s)
 {
     json_open(j, NULL, '{');
     json_text(j, "name", m->name);
     json_text(j, "kind", metric_kind_name(m->kind));
     write_labels(j, m, s);
     if (m->kind == METRIC_HISTOGRAM)
-        write_histogram(j, m, s);
+        write_histogram(j, store, m, s);
     else if (m->unit == METRIC_SECONDS)
         json_double(j, "value", base_units(m, (double)s->value));
     else
@@ -69,7 +72,7 @@ void obs_api_metrics(struct obs *o, const struct obs_http_request *request,
     pthread_mutex_lock(&o->lock);
     while ((s = obs_store_next(o->store, now_ns, &at)) != NULL)
         if (prefix == NULL || strncmp(table[s->metric].name, prefix, strlen(prefix)) == 0)
-            write_series(&j, &table[s->metric], s);
+            write_series(&j, o->store, &table[s->metric], s);
     pthread_mutex_unlock(&o->lock);
     json_close(&j, ']');
     json_close(&j, '}');

@@ -9,7 +9,7 @@
 /* ---------------------------------------------------------------- JSON: base units, as Prometheus has them
  */
 
-static void json_value(struct ctl_json *j, const char *key, const struct sh_metric *m, int64_t value)
+static void json_value(struct json_writer *j, const char *key, const struct sh_metric *m, int64_t value)
 {
     if (m->unit == SH_METRIC_SECONDS)
         json_real(j, key, (double)value / NS_PER_S, 9);
@@ -17,7 +17,7 @@ static void json_value(struct ctl_json *j, const char *key, const struct sh_metr
         json_int(j, key, value);
 }
 
-static void json_metric(struct ctl_json *j, const struct sh_metric *m)
+static void json_metric(struct json_writer *j, const struct sh_metric *m)
 {
     json_open(j, NULL, '{');
     json_text(j, "name", m->name);
@@ -39,7 +39,7 @@ static void json_metric(struct ctl_json *j, const struct sh_metric *m)
 
 static void print_json(const struct sh_metrics *metrics)
 {
-    struct ctl_json j = {0};
+    struct json_writer j = {0};
     json_open(&j, NULL, '[');
     for (size_t i = 0; i < metrics->count; i++)
         json_metric(&j, &metrics->all[i]);
