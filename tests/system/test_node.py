@@ -129,7 +129,7 @@ class ShortCommands(unittest.TestCase):
             node.start()
             for i in range(40):
                 self.assertEqual(node.json("append", str(i))["first"]["lsn"], i + 1)
-            wait_for(lambda: node.json("status")["clients"] == 1, "status to count nobody but itself")
+            wait_for(lambda: node.json("status")["clients"] == 2, "status to count itself and obssvc")
             self.assertFalse(node.log_lines("too many"))
 
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "config.h"
 #include "obs_tree.h"
 
 /* A line for each event: its kind and text. */
@@ -179,11 +180,15 @@ static void test_deaths_are_counted_by_cause(void **state)
 
 static void test_nonsense_is_refused(void **state)
 {
+    uint8_t many[3 + CONFIG_TREE_MAX + 1]; /* rows */
     struct obs_tree *tree = obs_tree_open(on_event, NULL);
     (void)state;
     assert_false(obs_tree_take(tree, slice_of("\x91", 1), 0));
     assert_false(obs_tree_take(tree, slice_of("\x07", 1), 0));
     assert_true(obs_tree_take(tree, slice_of("\x91\x07", 2), 0)); /* a row without a name */
+    memset(many, 7, sizeof many);
+    memcpy(many, "\xdc\x00\x41", 3);
+    assert_false(obs_tree_take(tree, slice_of(many, sizeof many), 0));
     assert_false(obs_tree_take_obituaries(tree, slice_of("\x07", 1), 0));
     assert_false(obs_tree_take_obituaries(tree, (struct slice){0}, 0));
     obs_tree_close(tree);
