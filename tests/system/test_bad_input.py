@@ -72,7 +72,7 @@ class BadInput(unittest.TestCase):
                         (f"{run}/query.out", REQ), (("127.0.0.1", port), PUSH), (("127.0.0.1", port + 1), REQ),
                         (f"{run}/member.in", PUSH), (f"{run}/member.out", REQ), (("127.0.0.1", port + 2), PUSH),
                         (f"{run}/repl.in", PUSH), (f"{run}/repl.out", REQ), (("127.0.0.1", port + 3), PUSH),
-                        (("127.0.0.1", port + 4), REQ)]
+                        (("127.0.0.1", port + 4), REQ), (f"{run}/obs.in", PUSH), (f"{run}/obs.out", REQ)]
 
     def check_alive(self):
         done = self.node.json("append", "alive")
@@ -179,9 +179,9 @@ class BadInput(unittest.TestCase):
     def test_an_ipc_listener_that_nng_has_lost_is_noticed_and_comes_back(self):
         """A connection that ends before it was accepted ends nng 1.5.2's ipc listener (nng #1518). The self-ping notices, and
         the supervisor starts the service again."""
-        for targets in ((0, 2, 6, 9), (1, 3, 7, 10)):
+        for targets in ((0, 2, 6, 9, 13), (1, 3, 7, 10, 14)):
             pids, deaths = self.pids(), len(self.node.log_lines("the own link is dead"))
-            for name, target in zip(("walsvc", "querysvc", "membersvc", "replsvc"), targets):
+            for name, target in zip(("walsvc", "querysvc", "membersvc", "replsvc", "obssvc"), targets):
                 self.lose(*self.targets[target], pids[name])
             for name, pid in pids.items():
                 wait_for(lambda old=pid, service=name: self.node.pid(service) != old, f"{name} to be started again", 60)
@@ -212,7 +212,7 @@ class BadInput(unittest.TestCase):
             wait_for(lambda pid=old, service=name: self.node.pid(service) != pid, f"{name} to be started again")
             self.node.wait_ready()
         pids = self.pids()
-        for targets in ((0, 8, 9, 4), (1, 7, 10, 3)):
+        for targets in ((0, 8, 9, 4, 13), (1, 7, 10, 3, 14)):
             self.check_crowds(pids, dict(zip(SERVICES, targets)))
         for name in SERVICES:
             self.assertTrue(any(f'"{name}"' in line for line in self.node.log_lines("connections have taken the descriptors")))
