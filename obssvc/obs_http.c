@@ -1,7 +1,8 @@
-/* libmicrohttpd behind obs_http.h: threads, each with an epoll of its own. Nothing here is fatal after the start.
+/* libmicrohttpd behind obs_http.h: threads, each with an epoll of its own. Nothing here is fatal after the
+ * start.
  *
- * A request whose beginning is no HTTP, or doesn't fit into CONNECTION_BYTES, libmicrohttpd answers by itself (400, 414,
- * 431, in HTML) and closes the connection; on_request never sees it. */
+ * A request whose beginning is no HTTP, or doesn't fit into CONNECTION_BYTES, libmicrohttpd answers by itself
+ * (400, 414, 431, in HTML) and closes the connection; on_request never sees it. */
 #include "obs_http.h"
 
 #include <arpa/inet.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <strings.h>
 #include <sys/socket.h>
 
@@ -23,22 +25,27 @@
 
 enum {
     THREADS = 4,
-    CONNECTION_BYTES = 128 << 10, /* for headers, ours and the client's; more than OBS_HTTP_HEADERS_MAX by far */
-    LEAVING_CONNECTIONS = 128,    /* those that were closed, and whose thread hasn't noticed yet */
+    CONNECTION_BYTES =
+        128 << 10,             /* for headers, ours and the client's; more than OBS_HTTP_HEADERS_MAX by far */
+    LEAVING_CONNECTIONS = 128, /* those that were closed, and whose thread hasn't noticed yet */
     CORRELATION_DIGITS = 16,
-    LOGGED_PATH_BYTES = 200
+    LOGGED_PATH_BYTES = 200,
+    CLOSE_MS = 1000,
+    CLOSE_LOOK_MS = 2
 };
 
 struct obs_http {
     struct MHD_Daemon *daemon;
     struct obs_conns *conns;
     struct obs_http_options options;
+    _Atomic uint32_t answering; /* requests that are here, and whose answer is not taken yet */
 };
 
 /* One request while it comes. */
 struct arrival {
     bool is_bad;   /* its URI */
     bool is_begun; /* its headers are here */
+    bool is_whole; /* its body too */
     uint64_t correlation;
     struct buf body;
 };
@@ -88,7 +95,8 @@ static void add_number(struct MHD_Response *response, const char *name, const ch
     MHD_add_response_header(response, name, text);
 }
 
-static void add_headers(struct MHD_Response *response, uint64_t correlation, const struct obs_http_response *r)
+static void add_headers(struct MHD_Response *response, uint64_t correlation,
+                        const struct obs_http_response *r)
 {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
@@ -138,8 +146,8 @@ static enum MHD_Result refuse(struct obs_http *http, struct MHD_Connection *conn
 
 static const char body_too_large[] = "the request's body is too large";
 
-/* In the midst of a body libmicrohttpd takes no answer; so it is written here, as nothing else is under way then, and
- * ends the connection. */
+/* In the midst of a body libmicrohttpd takes no answer; so it is written here, as nothing else is under way
+ * then, and ends the connection. */
 static enum MHD_Result break_off(struct MHD_Connection *connection, const struct arrival *a)
 {
     struct obs_http_response response = new_response();
@@ -286,12 +294,15 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
                                   void **state)
 {
     struct arrival *a = *state;
+    struct obs_http *http = arg;
     (void)version;
     if (!a->is_begun)
-        return on_headers(arg, connection, a);
+        return on_headers(http, connection, a);
     if (*size > 0)
-        return on_body(arg, connection, a, data, size);
-    return on_whole(arg, connection, a, method, url);
+        return on_body(http, connection, a, data, size);
+    a->is_whole = true;
+    http->answering++;
+    return on_whole(http, connection, a, method, url);
 }
 
 static void on_end(void *arg, struct MHD_Connection *connection, void **state,
@@ -301,8 +312,10 @@ static void on_end(void *arg, struct MHD_Connection *connection, void **state,
     struct arrival *a = *state;
     (void)how;
     obs_conn_is(http->conns, conn_of(connection), OBS_CONN_ARRIVING);
-    if (a != NULL)
-        buf_free(&a->body);
+    if (a == NULL)
+        return;
+    http->answering -= a->is_whole;
+    buf_free(&a->body);
     free(a);
     *state = NULL;
 }
@@ -357,6 +370,9 @@ uint16_t obs_http_port(const struct obs_http *http)
 
 void obs_http_close(struct obs_http *http)
 {
+    const struct timespec pause = {.tv_nsec = CLOSE_LOOK_MS * NS_PER_MS};
+    for (int ms = 0; http->answering > 0 && ms < CLOSE_MS; ms += CLOSE_LOOK_MS)
+        nanosleep(&pause, NULL);
     MHD_stop_daemon(http->daemon);
     obs_conns_close(http->conns);
     free(http);

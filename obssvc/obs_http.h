@@ -53,7 +53,7 @@ struct obs_http_options {
 /* NULL: cannot listen (logged). */
 struct obs_http *obs_http_open(const struct obs_http_options *options);
 uint16_t obs_http_port(const struct obs_http *http);
-/* Waits for the requests that are under way. */
+/* Waits for the answers that are under way, a second at most: who orders a shutdown shall hear of it. */
 void obs_http_close(struct obs_http *http);
 
 #endif
