@@ -1,5 +1,5 @@
-/* Birth and death of obssvc, and the link that daemons tell it by. A port that is taken ends it at start; nothing that
- * anybody sends ever does. */
+/* Birth and death of obssvc, and the link that daemons tell it by. A port that is taken ends it at start;
+ * nothing that anybody sends ever does. */
 #include "obs_service.h"
 
 #include <stdio.h>
