@@ -181,7 +181,7 @@ class Damaged(unittest.TestCase):
             with open(os.path.join(node.log_dir(), names[1]), "r+b") as file:
                 file.seek(500000)
                 file.write(bytes(16))
-            self.wait_value(node, lambda count: count >= 1000, "wal_damaged_entries")
+            self.wait_value(node, lambda count: count > 0, "wal_damaged_entries")
             damage = wait_for(lambda: node.json("log", "info")["damages"], "damage in log info")[0]
             self.wait_value(node, damage["next_lsn"] - damage["first_lsn"], "wal_damaged_entries")
             node.ctl("log", "accept-loss", "--yes", str(damage["first_lsn"]), str(damage["next_lsn"] - 1))
