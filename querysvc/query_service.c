@@ -390,6 +390,7 @@ void query_close(struct service *service)
     query_forward_close(&q->member);
     query_forward_close(&q->member_events);
     query_forward_close(&q->repl);
+    query_forward_close(&q->obs);
     query_condition_close(q);
     reader_pool_close(&q->readers);
     if (q->server != NULL)
