@@ -9,6 +9,7 @@
 #include "digest.h"
 #include "log.h"
 #include "member_parts.h"
+#include "telemetry.h"
 
 enum {
     PROBES = 5,  /* in a heartbeat interval */
@@ -128,6 +129,7 @@ void member_core_receive(struct member_core *core, struct member_time now, struc
 {
     core_enter(core, now);
     core->counters.received++;
+    telemetry_add(TELEMETRY_member_received, 0, 1);
     core->counters.received_bytes += message.len;
     gate_receive(core, message);
     core_leave(core);

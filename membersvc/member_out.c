@@ -7,6 +7,7 @@
 #include "digest.h"
 #include "log.h"
 #include "member_parts.h"
+#include "telemetry.h"
 
 enum { SENDS_KEPT = 64 << 10, MEMBER_PORT = 2 };
 
@@ -74,6 +75,8 @@ void out_send(struct member_core *core, const struct address *to, struct slice m
     buf_append(&core->sends, message.data, message.len);
     core->counters.sent++;
     core->counters.sent_bytes += message.len;
+    telemetry_add(TELEMETRY_member_sent, 0, 1);
+    telemetry_add(TELEMETRY_member_sent_bytes, 0, message.len);
 }
 
 bool member_core_next_send(struct member_core *core, struct member_send *out)

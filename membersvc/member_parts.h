@@ -134,6 +134,9 @@ struct member_core {
     uint64_t holdings; /* counts on when one goes; 0: walsvc has not said yet which there are */
     bool marks_moved;
     char sync_with[CONFIG_ID_MAX + 1]; /* whose summary is awaited */
+    char timed[CONFIG_ID_MAX + 1];     /* who was sent a probe last, and has not answered it, */
+    int64_t timed_ns;                  /* at this time; monotonic */
+    unsigned syncs;
 
     /* ---- what comes out ---- */
     struct buf sends;
@@ -225,6 +228,8 @@ int64_t observe_silent_ns(const struct member_core *core, const struct watch *w)
 
 /* ---- member_probe.c ---- */
 void probe_send(struct member_core *core, struct watch *w);
+/* To one that may be well: only for the time that the answer takes. */
+void probe_time(struct member_core *core, const struct member *to);
 void probe_on_probe(struct member_core *core, struct member *from, const struct msg_probe *probe);
 void probe_on_ack(struct member_core *core, struct member *from, const struct msg_probe_ack *ack);
 void probe_on_opinion(struct member_core *core, struct member *from, const struct msg_opinion *opinion);

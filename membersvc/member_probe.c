@@ -1,4 +1,4 @@
-/* Probes, and what observers say to each other about a member that is silent.
+/* Probes, how long their answers take, and what observers say to each other about a member that is silent.
  *
  *   observer ── probe ──> target ── probe_ack ──> observer
  *   observer ── probe ──> relay ── probe ──> target ── probe_ack ──> relay ── probe_ack ──> observer
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "member_parts.h"
+#include "telemetry.h"
 
 enum { OPINION_PROBES = 3 }; /* probe intervals that an opinion counts for */
 
@@ -23,7 +24,15 @@ static void send_probe(struct member_core *core, const struct member *to, struct
     wire_begin(core, MSG_probe);
     msg_encode(MSG_probe, &m, &core->message);
     out_send(core, &address, buf_slice(&core->message));
-    core->counters.probes++;
+    if (slice_is(target, to->id) && slice_is(origin, core->id)) {
+        memcpy(core->timed, to->id, strlen(to->id) + 1);
+        core->timed_ns = core->now.mono_ns;
+    }
+}
+
+void probe_time(struct member_core *core, const struct member *to)
+{
+    send_probe(core, to, slice_str(to->id), slice_str(core->id), (struct slice){0});
 }
 
 static void send_opinion(struct member_core *core, const struct watch *w, const struct member *to)
@@ -45,11 +54,13 @@ void probe_send(struct member_core *core, struct watch *w)
     struct member *others[OBSERVERS_MAX];
     struct slice target = slice_str(w->member->id), about = table_bytes(w->member);
     send_probe(core, w->member, target, slice_str(core->id), about);
+    core->counters.probes++;
     if (w->probes++ == 0)
         return;
     uint32_t count = ring_pick(core, w->member, RELAYS, others);
     for (uint32_t i = 0; i < count; i++)
         send_probe(core, others[i], target, slice_str(core->id), about);
+    core->counters.probes += count;
     count = ring_observers(core, w->member, others);
     for (uint32_t i = 0; i < count; i++)
         if (others[i] != core->self)
@@ -83,6 +94,7 @@ void probe_on_probe(struct member_core *core, struct member *from, const struct 
             send_ack(core, from, probe->origin, buf_slice(&core->own_bytes));
     } else if (target != NULL && target->status != MEMBER_LEFT && slice_is(probe->origin, from->id)) {
         send_probe(core, target, probe->target, probe->origin, probe->about);
+        core->counters.probes++;
     }
 }
 
@@ -98,6 +110,15 @@ static void take_ack(struct member_core *core, const struct member_record *r)
     merge_record(core, r, "");
 }
 
+/* Straight from the member that was asked last. */
+static void take_time(struct member_core *core, const struct member *from)
+{
+    if (strcmp(core->timed, from->id) != 0)
+        return;
+    core->timed[0] = 0;
+    telemetry_take(TELEMETRY_member_rtt, 0, (uint64_t)(core->now.mono_ns - core->timed_ns));
+}
+
 void probe_on_ack(struct member_core *core, struct member *from, const struct msg_probe_ack *ack)
 {
     struct member_record r;
@@ -106,6 +127,8 @@ void probe_on_ack(struct member_core *core, struct member *from, const struct ms
         return;
     }
     if (slice_is(ack->origin, core->id)) {
+        if (strcmp(r.id, from->id) == 0)
+            take_time(core, from);
         take_ack(core, &r);
         return;
     }

@@ -8,6 +8,7 @@
 
 #include "log.h"
 #include "member_shell.h"
+#include "telemetry_push.h"
 
 enum { MEMBER_PORT = 2, WAITING_BYTES = 4 << 20, PEER_BYTES = 256 << 10 };
 
@@ -97,6 +98,7 @@ static enum service_exit start(struct member_service *m)
         return code;
     if (member_wal_open(m) != SH_OK)
         return EXIT_CONFIG;
+    telemetry_on_gather(member_figures_gather, m);
     member_turn_open(m); /* before the server: its hook is to run before the one that sends answers */
     code = start_pipelines(m);
     return code == EXIT_DONE ? member_link_open(m) : code;

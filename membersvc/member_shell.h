@@ -4,7 +4,8 @@
  *   member_turn.c     the core's time, messages, notices, state: what each turn of the loop ends with
  *   member_link.c     its link: nodes, joins, leaves, events
  *   member_wal.c      the link to walsvc: watermarks of all logs, the permit to write
- *   member_file.c     data/member */
+ *   member_file.c     data/member
+ *   member_figures.c  what obssvc is told */
 #ifndef MEMBER_SHELL_H
 #define MEMBER_SHELL_H
 
@@ -70,6 +71,10 @@ struct member_time member_now(void);
 void member_turn_open(struct member_service *m);
 void member_turn_close(struct member_service *m);
 void member_on_message(void *arg, struct slice message);
+
+/* ---- member_figures.c ---- */
+/* For telemetry_on_gather. */
+uint32_t member_figures_gather(void *service, msgpack_packer *pk);
 
 /* ---- member_link.c ---- */
 enum service_exit member_link_open(struct member_service *m);

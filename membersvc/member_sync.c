@@ -11,7 +11,7 @@
 
 #include "member_parts.h"
 
-enum { SYNC_INTERVALS = 2 };
+enum { SYNC_INTERVALS = 2, SYNCS_TIMED = 5 };
 
 void sync_tick(struct member_core *core)
 {
@@ -29,6 +29,8 @@ void sync_tick(struct member_core *core)
     wire_begin(core, MSG_sync);
     msg_encode(MSG_sync, &m, &core->message);
     out_send(core, &address, buf_slice(&core->message));
+    if (core->syncs++ % SYNCS_TIMED == 0)
+        probe_time(core, to);
 }
 
 void sync_send_summary(struct member_core *core, const struct address *to)

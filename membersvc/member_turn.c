@@ -7,6 +7,7 @@
 
 #include "log.h"
 #include "member_shell.h"
+#include "telemetry_push.h"
 
 #define WRITE_AGAIN_NS NS_PER_S
 
@@ -107,8 +108,8 @@ static void on_written(void *arg, bool full)
     struct member_service *m = arg;
     m->wrote = true;
     if (full != m->full)
-        log_line(
-            full ? LOG_WARN : LOG_INFO, 0,
+        telemetry_event(
+            full ? LOG_WARN : LOG_INFO, full ? "disk_full" : "disk_has_room",
             full ? "the disk is full: what changes among the members is not kept, and not shown as an event"
                  : "what is known of the members is on disk again",
             LOG_FIELDS(log_text("dir", m->service->config->data_dir)));

@@ -429,12 +429,19 @@ void cursor_holder_expect(struct cursor_holder *h);
 /* Cursors that hold, those included. */
 size_t cursor_holder_count(const struct cursor_holder *h);
 
+/* ---- query_figures.c ---- */
+/* A request has come. */
+void query_count(uint32_t type);
+/* For telemetry_on_gather. */
+uint32_t query_figures_gather(void *query, msgpack_packer *pk);
+
 /* ---- query_service.c ---- */
 enum service_exit query_open(struct service *service);
 void query_close(struct service *service);
 const char *query_ping(const struct service *service);
 void query_refuse(struct query *q, struct link_token token, enum sh_error code, const char *text,
                   uint64_t expected);
+void query_refuse_with(struct query *q, struct link_token token, const struct msg_error *error);
 void query_answer(struct query *q, struct link_token token, uint32_t type, const void *message);
 
 #endif

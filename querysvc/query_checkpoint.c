@@ -15,6 +15,7 @@
 
 #include "failpoint.h"
 #include "query.h"
+#include "telemetry_push.h"
 #include "view.h"
 #include "view_fetch.h"
 #include "view_import.h"
@@ -130,8 +131,8 @@ static void on_made(void *arg, struct view_work *work)
         fail(q, o, SH_UNAVAILABLE, o->error[0] != 0 ? o->error : "it is not wanted any more");
         return;
     }
-    log_info("a member is given a checkpoint of the view", log_text("member", o->node),
-             log_uint("rows", o->total));
+    event_info("checkpoint_given", "a member is given a checkpoint of the view", log_text("member", o->node),
+               log_uint("rows", o->total));
     answer_opened(q, o, o->token);
 }
 

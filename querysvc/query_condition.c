@@ -90,7 +90,7 @@ static void remove_one(struct conditional *c)
 static void end(struct conditional *c, const struct msg_error *error)
 {
     take_out(c);
-    link_server_refuse(c->query->server, c->token, error);
+    query_refuse_with(c->query, c->token, error);
     free(c);
 }
 

@@ -6,6 +6,7 @@
 
 #include "failpoint.h"
 #include "query.h"
+#include "telemetry_push.h"
 #include "view.h"
 #include "view_fetch.h"
 #include "view_import.h"
@@ -406,8 +407,9 @@ static void on_done(void *arg, struct view_work *done)
     else
         view_fetch_done(&f->core, now_of(q), 0);
     if (job->kind == FETCH_INSTALL && job->error[0] == 0)
-        log_info("the view was merged with a member's", log_text("member", f->core.members[f->core.at].id),
-                 log_uint("rows", f->core.rows), log_uint("bytes", f->core.bytes));
+        event_info("view_merged", "the view was merged with a member's",
+                   log_text("member", f->core.members[f->core.at].id), log_uint("rows", f->core.rows),
+                   log_uint("bytes", f->core.bytes));
     go_on(q);
 }
 
@@ -461,7 +463,8 @@ static void tell(struct query_fetch *f)
         return;
     memcpy(f->told, f->core.lacks, sizeof f->told);
     if (f->told[0] != 0)
-        log_error("the view lacks entries, and no member gives them", log_text("what", f->told));
+        event_error("view_lacks_entries", "the view lacks entries, and no member gives them",
+                    log_text("what", f->told));
 }
 
 static void go_on(struct query *q)

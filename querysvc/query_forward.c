@@ -27,7 +27,7 @@ static void refuse(const struct query_forward *f, struct link_token token, enum 
     char text[96];
     snprintf(text, sizeof text, "%s%s%s", before, f->daemon, behind);
     struct msg_error error = {.code = code, .text = slice_str(text), .retry_ms = retry_ms};
-    link_server_refuse(f->query->server, token, &error);
+    query_refuse_with(f->query, token, &error);
 }
 
 static void refuse_impatient(struct query_forward *f)

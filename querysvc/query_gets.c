@@ -14,6 +14,7 @@
 #include "query_rows.h"
 #include "query_token.h"
 #include "query_view_parts.h"
+#include "telemetry.h"
 
 enum { KEYS_MAX = 1000, FEW = 16, THREADS = 2, UNDER_WAY_MAX = 16 };
 
@@ -33,6 +34,7 @@ struct get {
     struct link_token token;
     struct buf keys, after; /* copies */
     struct found found;
+    int64_t came_ns;
 };
 
 struct query_gets {
@@ -90,9 +92,10 @@ static void look_up(struct view *view, struct slice keys, struct slice after, st
         view_end_read(view);
 }
 
-static void answer(struct query *q, struct link_token token, const struct found *found)
+static void answer(struct query *q, struct link_token token, const struct found *found, int64_t came_ns)
 {
     enum sh_error e = found->error;
+    telemetry_take(TELEMETRY_query_get, 0, (uint64_t)(clock_mono_ns() - came_ns));
     if (e == SH_INTERNAL)
         query_view_fail(q, token, found->text);
     else if (e == SH_UNAVAILABLE && found->is_closed)
@@ -153,13 +156,15 @@ static void *run(void *arg)
 }
 
 /* False: they have enough to do. */
-static bool hand_over(struct query_gets *g, struct link_token token, struct slice keys, struct slice after)
+static bool hand_over(struct query_gets *g, struct link_token token, struct slice keys, struct slice after,
+                      int64_t came_ns)
 {
     pthread_mutex_lock(&g->lock);
     bool has_room = g->count < UNDER_WAY_MAX;
     if (has_room) {
         struct get *get = xcalloc(1, sizeof *get);
         get->token = token;
+        get->came_ns = came_ns;
         buf_append(&get->keys, keys.data, keys.len);
         buf_append(&get->after, after.data, after.len);
         *g->tail = get;
@@ -179,7 +184,7 @@ static void on_done(void *arg, struct mail *first)
         struct get *get = (struct get *)mail;
         next = mail->next;
         if (!g->stop) /* which only the loop sets */
-            answer(g->query, get->token, &get->found);
+            answer(g->query, get->token, &get->found, get->came_ns);
         free_get(get);
         count++;
     }
@@ -195,15 +200,17 @@ void query_gets_answer(struct query *q, struct link_token token, const struct ms
     struct query_gets *g = query_gets_of(q);
     struct mp keys = mp_of(m->keys);
     uint32_t count;
+    int64_t came_ns = clock_mono_ns();
     if (!mp_array(&keys, &count) || count == 0 || count > KEYS_MAX) {
         query_refuse(q, token, SH_BAD_REQUEST, "1 to 1,000 keys are asked for", 0);
         return;
     }
+    telemetry_add(TELEMETRY_query_got, 0, count);
     struct slice after = query_group_token(q, &query_view_state(q)->applied, m->after);
-    if (count > FEW && hand_over(g, token, m->keys, after))
+    if (count > FEW && hand_over(g, token, m->keys, after, came_ns))
         return;
     look_up(g->view, m->keys, after, &g->found);
-    answer(q, token, &g->found);
+    answer(q, token, &g->found, came_ns);
 }
 
 void query_gets_drop(struct query_gets *g, uint64_t session)

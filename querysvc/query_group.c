@@ -148,7 +148,7 @@ bool query_group_check(struct query *q, struct link_token token, enum group_kind
                                     .text = slice_str(text),
                                     .group = slice_str(owner),
                                     .endpoints = pack_endpoints(g, group)};
-    link_server_refuse(q->server, token, &error);
+    query_refuse_with(q, token, &error);
     return false;
 }
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "telemetry_push.h"
+
 enum {
     NODE_TEXT_MAX = 320,
     SMALL_QUEUE_BYTES = 1 << 20, /* of requests of at most some hundred bytes */
@@ -19,11 +21,17 @@ void query_answer(struct query *q, struct link_token token, uint32_t type, const
     link_server_answer(q->server, token, type, buf_slice(&q->body));
 }
 
+void query_refuse_with(struct query *q, struct link_token token, const struct msg_error *error)
+{
+    telemetry_add(TELEMETRY_query_refusals, 0, 1);
+    link_server_refuse(q->server, token, error);
+}
+
 void query_refuse(struct query *q, struct link_token token, enum sh_error code, const char *text,
                   uint64_t expected)
 {
-    struct msg_error error = {.code = code, .text = slice_str(text), .expected = expected};
-    link_server_refuse(q->server, token, &error);
+    const struct msg_error error = {.code = code, .text = slice_str(text), .expected = expected};
+    query_refuse_with(q, token, &error);
 }
 
 static void on_hello(struct query *q, const struct link_request *request)
@@ -172,6 +180,7 @@ static bool waits_for_others(struct slice body)
 static void on_request(void *arg, const struct link_request *request)
 {
     struct query *q = arg;
+    query_count(request->type);
     log_for(LOG_DEBUG, request->correlation, "request", log_uint("type", request->type),
             log_uint("bytes", request->body.len));
     if (!may_ask(request)) {
@@ -345,6 +354,7 @@ static enum service_exit start(struct query *q)
     }
     if (open_links(q) != SH_OK)
         return EXIT_CONFIG;
+    telemetry_on_gather(query_figures_gather, q);
     query_read_open(q); /* before the server: its hook is to run before the one that sends answers */
     return start_server(q);
 }
@@ -380,6 +390,7 @@ void query_close(struct service *service)
     query_forward_close(&q->member);
     query_forward_close(&q->member_events);
     query_forward_close(&q->repl);
+    query_forward_close(&q->obs);
     query_condition_close(q);
     reader_pool_close(&q->readers);
     if (q->server != NULL)

@@ -16,6 +16,7 @@
 #include "query_rows.h"
 #include "query_token.h"
 #include "query_view_parts.h"
+#include "telemetry.h"
 
 enum {
     LOOKS_MAX = 20000,
@@ -248,6 +249,7 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         query_refuse(q, token, SH_BAD_REQUEST, "no rows are asked for", 0);
         return;
     }
+    int64_t began_ns = clock_mono_ns();
     struct view_store *store = view_begin_read(qv->view);
     if (store == NULL) {
         query_view_refuse_closed(q, token);
@@ -261,6 +263,8 @@ static void answer_scan(struct query *q, struct link_token token, const struct m
         query_view_refuse_older(q, token, error);
     else
         reply_scan(q, token, m, &s, &packed);
+    telemetry_take(TELEMETRY_query_scan, 0, (uint64_t)(clock_mono_ns() - began_ns));
+    telemetry_add(TELEMETRY_query_got, 1, s.rows);
     buf_free(&packed);
     buf_free(&s.last);
 }

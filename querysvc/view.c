@@ -10,6 +10,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "log_damage.h"
+#include "telemetry_push.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 
@@ -127,8 +128,9 @@ static void make_again(struct view *v, const struct followed *f)
 {
     char error[VIEW_ERROR_MAX], uuid[ID_TEXT];
     id16_format(f->log.log, uuid);
-    log_warn("a log holds other entries than were applied to the view, which is made again from all logs",
-             log_text("log", uuid), log_uint("durable_lsn", f->log.durable_lsn));
+    event_warn("view_made_again",
+               "a log holds other entries than were applied to the view, which is made again from all logs",
+               log_text("log", uuid), log_uint("durable_lsn", f->log.durable_lsn));
     view_close_store(v);
     v->applied.count = v->flushed.count = 0;
     bool removed = view_store_remove(v->rows, error);

@@ -6,6 +6,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 
 static const char no_room[] =
     "less than 64 MiB are free on the disk: the view stands still until there is more";
@@ -103,7 +104,7 @@ void view_name_error(struct view *v, const char *what)
     if (strncmp(v->error, what, sizeof v->error - 1) == 0)
         return;
     snprintf(v->error, sizeof v->error, "%s", what);
-    log_error("the view cannot go on", log_text("error", what), log_text("dir", v->rows));
+    event_error("view_stopped", "the view cannot go on", log_text("error", what), log_text("dir", v->rows));
 }
 
 /* ---------------------------------------------------------------- the store */
@@ -152,7 +153,8 @@ static struct view_store *open_rows(struct view *v, char error[VIEW_ERROR_MAX])
     view_store_close(store);
     if (error[0] != 0)
         return NULL;
-    log_warn("the view is of an earlier version, and is made again from all logs", log_text("dir", v->rows));
+    event_warn("view_made_again", "the view is of an earlier version, and is made again from all logs",
+               log_text("dir", v->rows));
     v->applied.count = 0;
     v->applied.arrivals = 0;
     return view_store_remove(v->rows, error) ? view_store_open(v->rows, &v->options.store, error) : NULL;

@@ -137,6 +137,7 @@ void repl_core_members(struct repl_core *core, int64_t now_ns, const struct repl
     memcpy(core->members, members, count * sizeof *members);
     core->member_count = count;
     core->knows_members = true;
+    repl_quorum_note_lag(core, now_ns, core->held[0].durable.position);
     repl_gone_members(core, now_ns);
     repl_follow_members(core, now_ns);
     repl_quorum_tell(core, now_ns);
@@ -189,6 +190,7 @@ void repl_core_logs(struct repl_core *core, int64_t now_ns, const struct repl_lo
 {
     bool rebooted = !id16_equal(logs->boot, core->wal_boot) || logs->own_copy != core->own_copy;
     struct log_chain before = core->held[0].durable;
+    repl_quorum_note_lag(core, now_ns, before.position);
     note_logs(core, logs);
     repl_quorum_own_log(core, &before, rebooted);
     repl_serve_wake(core);

@@ -317,6 +317,14 @@ enum repl_state {
 void repl_core_followed(const struct repl_core *core, int64_t now_ns, struct buf *out);
 void repl_core_followers(const struct repl_core *core, int64_t now_ns, struct buf *out);
 void repl_core_closed_logs(const struct repl_core *core, struct buf *out);
+/* How far a member is behind with the own log; of members that were never heard, since they were known. */
+struct repl_lag {
+    const char *member; /* the core's, until the members change */
+    uint64_t entries, bytes;
+    int64_t ns; /* for how long it has been without them; 0: it has all */
+};
+/* Returns how many. */
+size_t repl_core_lags(const struct repl_core *core, int64_t now_ns, struct repl_lag out[REPL_MEMBERS_MAX]);
 /* Whether these are all: of the group's members, and of the logs that the node holds. */
 bool repl_core_is_certain(const struct repl_core *core);
 
@@ -351,7 +359,10 @@ struct repl_progress repl_core_progress(const struct repl_core *core);
     X(gaps)          /* copies that were begun anew, behind what is trimmed everywhere */                    \
     X(checks)        /* members that were looked at for what they say of a chain */                          \
     X(unproved)      /* of these: they had no frames to show for it */                                       \
-    X(replaced)      /* forked copies whose frames were fetched anew, from where they fork */
+    X(replaced)      /* forked copies whose frames were fetched anew, from where they fork */                \
+    X(retries)       /* of fetches for copies, after one that failed */                                      \
+    X(exhausted)     /* times that a copy's frames filled the window: no more is asked for until some are    \
+                        durable */
 
 struct repl_counters {
 #define REPL_COUNTER(name) uint64_t name;

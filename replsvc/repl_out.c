@@ -169,11 +169,26 @@ void repl_core_followers(const struct repl_core *core, int64_t now_ns, struct bu
             .end = p->reached.end,
             .lag_entries = core->knows_logs ? behind(own->next_lsn - 1, p->reached.lsn) : 0,
             .lag_bytes = lag_bytes,
-            .lag_ms = lag_bytes > 0 ? age_ms(p->caught_up_ns, now_ns) : 0,
+            .lag_ms = lag_bytes > 0 ? age_ms(p->had_all_ns, now_ns) : 0,
             .seen_ms = p->seen_ns > 0 ? 1 + age_ms(p->seen_ns, now_ns) : 0,
         };
         msg_encode(MSG_replica_info, &info, out);
     }
+}
+
+size_t repl_core_lags(const struct repl_core *core, int64_t now_ns, struct repl_lag out[REPL_MEMBERS_MAX])
+{
+    const struct log_chain *own = &core->held[0].durable;
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct repl_position_of *p = &core->positions[i];
+        out[i] = (struct repl_lag){.member = core->members[i].id};
+        if (!core->knows_logs || own->position <= p->reached.end)
+            continue;
+        out[i].entries = behind(own->next_lsn - 1, p->reached.lsn);
+        out[i].bytes = own->position - p->reached.end;
+        out[i].ns = now_ns > p->had_all_ns ? now_ns - p->had_all_ns : 0;
+    }
+    return core->member_count;
 }
 
 const struct repl_counters *repl_core_counters(const struct repl_core *core)

@@ -84,7 +84,9 @@ struct repl_position_of {
     int64_t seen_ns;             /* 0: never */
     uint64_t goal_end;           /* where the log ended a while ago, at */
     int64_t goal_ns;
-    int64_t caught_up_ns;
+    int64_t had_all_ns; /* it has all that the log had then; */
+    uint64_t next_end;  /* and when it has come here, */
+    int64_t next_ns;    /* all that it had at this time; 0: nothing is awaited */
 };
 
 /* The one damaged range that is being repaired. */
@@ -294,6 +296,8 @@ void repl_quorum_off_chain(struct repl_core *core, size_t member);
 /* What a member says of its copy of the own log. */
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
                       const struct msg_position *position);
+/* The log is about to be longer than `before`, or the member is known from now on. */
+void repl_quorum_note_lag(struct repl_core *core, int64_t now_ns, uint64_t before);
 /* Tells walsvc when more is replicated, or somebody else is to count. */
 void repl_quorum_tell(struct repl_core *core, int64_t now_ns);
 /* The same again: walsvc may have forgotten it with the session. */

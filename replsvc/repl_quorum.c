@@ -52,6 +52,33 @@ static const struct log_chain *end_at(const struct repl_core *core, uint64_t pos
     return NULL;
 }
 
+/* A follower of a busy log is never at its very end: what counts is when the log ended where it is. */
+static void note_lag(struct repl_position_of *p, uint64_t own_end, int64_t now_ns)
+{
+    if (p->reached.end >= own_end) {
+        p->had_all_ns = now_ns;
+        p->next_ns = 0;
+        return;
+    }
+    if (p->next_ns > 0 && p->reached.end >= p->next_end) {
+        p->had_all_ns = p->next_ns;
+        p->next_ns = 0;
+    }
+    if (p->next_ns == 0) {
+        p->next_end = own_end;
+        p->next_ns = now_ns;
+    }
+}
+
+void repl_quorum_note_lag(struct repl_core *core, int64_t now_ns, uint64_t before)
+{
+    for (size_t i = 0; i < core->member_count; i++) {
+        struct repl_position_of *p = &core->positions[i];
+        if (p->had_all_ns == 0 || (core->knows_logs && p->reached.end >= before))
+            p->had_all_ns = now_ns;
+    }
+}
+
 /* A position beyond the own end is a lie, or this log has lost its end: it acknowledges nothing. */
 void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
                       const struct msg_position *position)
@@ -89,8 +116,7 @@ void repl_quorum_note(struct repl_core *core, int64_t now_ns, size_t member,
         advance(&p->reached, position->lsn, position->end);
     else
         advance(&p->reached, p->proved.lsn, p->proved.end);
-    if (p->reached.end == own->position)
-        p->caught_up_ns = now_ns;
+    note_lag(p, own->position, now_ns);
     p->counts = p->counts || has_caught_up(p, own->position, now_ns);
     repl_quorum_tell(core, now_ns);
 }

@@ -8,6 +8,7 @@
 #include "log.h"
 #include "repl_shell.h"
 #include "repl_view.h"
+#include "telemetry_push.h"
 
 enum { WAITING_BYTES = 1 << 20, FETCH_REQUEST_MAX = 8192, CONTEXTS = 192, POSITION_MAX = 4096 };
 /* An asking end has one request under way on each of its connections (repl_fetcher.c). */
@@ -244,6 +245,7 @@ static void on_tick(void *arg)
         return;
     r->tidied_ns = now_ns;
     repl_source_tidy(r);
+    repl_figures_look(r);
 }
 
 /* ---- life ---- */
@@ -311,6 +313,7 @@ static enum service_exit start(struct repl_service *r)
         .compare_interval_ns = (int64_t)config->settings.replication_compare_interval,
     };
     r->core = repl_core_open(&options);
+    telemetry_on_gather(repl_figures_gather, r);
     open_turns(r); /* before the server: its hook is to run before the one that sends answers */
     open_peers(r);
     repl_view_open(r);

@@ -11,7 +11,8 @@
  *   repl_closed.c   what walsvc is told, and says, of closed logs
  *   repl_members.c  the link to membersvc: who is in the group
  *   repl_view.c     checkpoints of the view, passed on
- *   repl_link.c     its own link: replicas, and what querysvc asks members */
+ *   repl_link.c     its own link: replicas, and what querysvc asks members
+ *   repl_figures.c  what obssvc is told */
 #ifndef REPL_SHELL_H
 #define REPL_SHELL_H
 
@@ -50,6 +51,14 @@ struct repl_store_out {
 
 struct repl_view;
 
+/* Followers that were told to lag. */
+struct repl_lagging {
+    struct repl_lagging_member {
+        char id[CONFIG_ID_MAX + 1];
+        bool is_told;
+    } all[REPL_MEMBERS_MAX];
+};
+
 struct repl_service {
     struct service *service;
     struct node_identity identity;
@@ -64,6 +73,7 @@ struct repl_service {
     struct repl_open_source sources[REPL_SOURCES];
     struct buf body, frames; /* scratch */
     int64_t tidied_ns;
+    struct repl_lagging lagging;
 
     struct link_client *wal;
     uint64_t logs, logs_again, replicated; /* numbers of requests; 0: none is out */
@@ -181,6 +191,12 @@ bool repl_members_decode(struct slice nodes, const char *group, struct repl_memb
                          bool *too_many);
 /* Whether they say that the node with this id has left. */
 bool repl_members_has_left(struct slice nodes, struct slice id);
+
+/* ---- repl_figures.c ---- */
+/* For telemetry_on_gather. */
+uint32_t repl_figures_gather(void *service, msgpack_packer *pk);
+/* Once a second. */
+void repl_figures_look(struct repl_service *r);
 
 /* ---- repl_link.c ---- */
 enum service_exit repl_link_open(struct repl_service *r);

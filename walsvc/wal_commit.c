@@ -16,6 +16,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry.h"
 #include "wal_fatal.h"
 
 #define MARK_IDLE_NS (100 * (int64_t)NS_PER_MS)
@@ -104,12 +105,31 @@ static struct wal_frame *take_part(struct wal_frame **rest)
     return first;
 }
 
+/* The part has become durable. */
+static void count(const struct wal_frame *part, int64_t took_ns)
+{
+    uint64_t frames = 0, entries = 0, bytes = 0;
+    for (; part != NULL; part = part->next) {
+        frames++;
+        entries += part->header.kind == FRAME_DATA ? part->header.count : 0;
+        bytes += FRAME_HEADER_BYTES + part->body.len;
+    }
+    telemetry_add(TELEMETRY_wal_entries, 0, entries);
+    telemetry_add(TELEMETRY_wal_frames, 0, frames);
+    telemetry_add(TELEMETRY_wal_bytes, 0, bytes);
+    telemetry_take(TELEMETRY_wal_group, 0, frames);
+    telemetry_take(TELEMETRY_wal_sync, 0, (uint64_t)took_ns);
+}
+
 static void commit_part(struct wal_commit *c, struct wal_frame *part)
 {
+    int64_t began_ns = clock_mono_ns();
     if (!part->opens_segment)
         write_group(c, part);
     else if (!c->syncs_skipped)
         roll(c, part);
+    if (!c->syncs_skipped)
+        count(part, clock_mono_ns() - began_ns);
     while (part != NULL) {
         struct wal_frame *next = part->next;
         wal_frame_free(part);

@@ -18,6 +18,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 #include "wal_cut.h"
 #include "wal_drop.h"
 #include "wal_fatal.h"
@@ -217,10 +218,11 @@ static void begin_anew(struct wal_copier *c, const struct segment_header *header
     uint64_t *bases = NULL;
     size_t count = 0;
     segment_list(log->fs, log->dir, &bases, &count);
-    log_warn("a copy begins anew: nobody has what comes between any more, and what it held is given up",
-             log_text("dir", log->dir), log_uint("first_lsn", count > 0 ? bases[0] : 1),
-             log_uint("last_lsn", header->base_lsn - 1), log_uint("held_up_to", log->durable.lsn),
-             log_uint("position", header->position));
+    event_warn("copy_begins_anew",
+               "a copy begins anew: nobody has what comes between any more, and what it held is given up",
+               log_text("dir", log->dir), log_uint("first_lsn", count > 0 ? bases[0] : 1),
+               log_uint("last_lsn", header->base_lsn - 1), log_uint("held_up_to", log->durable.lsn),
+               log_uint("position", header->position));
     free(bases);
     if (log->fd < 0)
         return;
@@ -479,8 +481,8 @@ static bool enter_closed(struct wal_copier *c, const struct wal_gone *gone)
         return false;
     }
     must(c, result, "cannot write the register of closed logs; ending at once");
-    log_warn("a closed log is past its retention: its copy is dropped", log_text("dir", c->store.path),
-             log_uint("lsn", gone->lsn), log_uint("end", gone->end));
+    event_warn("copy_dropped", "a closed log is past its retention: its copy is dropped",
+               log_text("dir", c->store.path), log_uint("lsn", gone->lsn), log_uint("end", gone->end));
     return true;
 }
 

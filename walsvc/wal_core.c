@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "hlc.h"
+#include "telemetry.h"
 #include "wal_queue.h"
 #include "wal_recent.h"
 
@@ -89,13 +90,20 @@ void wal_frame_free(struct wal_frame *frame)
     free(frame);
 }
 
+/* An append. */
+static void refuse_with(struct wal_core *c, struct link_token token, const struct msg_error *error)
+{
+    telemetry_add(TELEMETRY_wal_refused, 0, 1);
+    c->actions.refuse(c->actions.arg, token, error);
+}
+
 static void refuse(struct wal_core *c, struct link_token token, enum sh_error code, const char *text,
                    uint64_t expected)
 {
     struct msg_error error = {.code = code, .text = slice_str(text), .expected = expected};
     if (code == SH_OVERLOADED)
         error.retry_ms = RETRY_MS;
-    c->actions.refuse(c->actions.arg, token, &error);
+    refuse_with(c, token, &error);
 }
 
 static void refuse_condition(struct wal_core *c, struct link_token token, uint64_t look_again)
@@ -105,22 +113,26 @@ static void refuse_condition(struct wal_core *c, struct link_token token, uint64
         .text = slice_str("written behind what the conditions were checked against"),
         .look_again = look_again,
     };
-    c->actions.refuse(c->actions.arg, token, &error);
+    refuse_with(c, token, &error);
 }
 
-static void reply(struct wal_core *c, struct link_token token, const struct wal_answer *answer, uint64_t hlc,
-                  enum wal_level reached)
+static void reply(struct wal_core *c, const struct wal_level_wait *wait, enum wal_level reached)
 {
-    struct msg_append_reply r = {
-        .log = c->log, .lsn = answer->lsn, .count = answer->count, .ack = (uint64_t)reached, .hlc = hlc};
-    if (hlc == 0)
+    struct msg_append_reply r = {.log = c->log,
+                                 .lsn = wait->answer.lsn,
+                                 .count = wait->answer.count,
+                                 .ack = (uint64_t)reached,
+                                 .hlc = wait->hlc};
+    if (wait->hlc == 0)
         r.clock = c->state.hlc;
-    c->actions.reply(c->actions.arg, token, &r);
+    c->actions.reply(c->actions.arg, wait->token, &r);
+    if (c->actions.acknowledged != NULL)
+        c->actions.acknowledged(c->actions.arg, wait->wanted, wait->came_ns);
 }
 
 static void reply_to_wait(struct wal_core *c, const struct wal_level_wait *wait)
 {
-    reply(c, wait->token, &wait->answer, wait->hlc, wal_levels_of(&c->levels, &wait->answer));
+    reply(c, wait, wal_levels_of(&c->levels, &wait->answer));
 }
 
 enum { STATUS_LANDED, STATUS_NOT_YET, STATUS_LANDED_SOMEWHERE, STATUS_FORGOTTEN, STATUS_FENCED };
@@ -143,12 +155,13 @@ static void reply_or_wait(struct wal_core *c, const struct wal_waiter *w)
         tell_status(c, w->token, STATUS_LANDED, &w->answer);
         return;
     }
+    const struct wal_level_wait wait = {w->token,  w->answer,       w->hlc,
+                                        w->wanted, w->times.due_ns, w->times.came_ns};
     if (w->wanted == WAL_LOCAL) {
-        reply(c, w->token, &w->answer, w->hlc, WAL_LOCAL);
+        reply(c, &wait, WAL_LOCAL);
         return;
     }
-    struct wal_level_wait wait = {w->token, w->answer, w->hlc, w->wanted, w->due_ns};
-    if (w->due_ns == 0 || wal_levels_of(&c->levels, &w->answer) >= w->wanted) {
+    if (wait.due_ns == 0 || wal_levels_of(&c->levels, &w->answer) >= w->wanted) {
         reply_to_wait(c, &wait);
         return;
     }
@@ -217,7 +230,7 @@ static bool belongs_here(struct wal_core *c, struct link_token token, struct sli
     snprintf(text, sizeof text, "%s belongs to group `%s`; nothing was appended", name, group);
     const struct msg_error error = {
         .code = SH_WRONG_GROUP, .text = slice_str(text), .group = slice_str(group)};
-    c->actions.refuse(c->actions.arg, token, &error);
+    refuse_with(c, token, &error);
     return false;
 }
 
@@ -264,7 +277,7 @@ static enum sh_error judge_new(struct wal_core *c, struct link_token token, cons
 
 /* SH_OK: it is new and good. Anything else was answered here, or waits for what it repeats. */
 static enum sh_error judge(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                           int64_t due_ns, int64_t now_real_ns, struct checked *checked)
+                           struct wal_times times, int64_t now_real_ns, struct checked *checked)
 {
     struct wal_answer answer;
     uint64_t expected;
@@ -277,7 +290,7 @@ static enum sh_error judge(struct wal_core *c, struct link_token token, const st
                                    .answer = answer,
                                    .until_lsn = c->state.next_lsn - 1,
                                    .wanted = (enum wal_level)a->ack,
-                                   .due_ns = due_ns};
+                                   .times = times};
             answer_landed(c, &w);
             return error;
         }
@@ -306,8 +319,8 @@ static bool fits(const struct wal_core *c, size_t body_bytes)
 }
 
 /* Everything is decided: gives the entries their LSNs. */
-static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a, int64_t due_ns,
-                  const struct checked *checked, int64_t now_real_ns)
+static void admit(struct wal_core *c, struct link_token token, const struct msg_append *a,
+                  struct wal_times times, const struct checked *checked, int64_t now_real_ns)
 {
     struct wal_frame *frame = new_frame(c, FRAME_DATA, a->entries, now_real_ns);
     struct frame_header *h = &frame->header;
@@ -331,7 +344,7 @@ static void admit(struct wal_core *c, struct link_token token, const struct msg_
         .until_lsn = c->state.next_lsn - 1,
         .bytes = a->entries.len,
         .wanted = (enum wal_level)a->ack,
-        .due_ns = due_ns,
+        .times = times,
     };
     c->written_bytes += a->entries.len;
     wal_waiters_push(&c->waiters, &w);
@@ -400,11 +413,11 @@ static void refuse_full(struct wal_core *c, struct link_token token)
 
 /* Takes or answers the request; false: it needs the next segment, which is not there yet, or is held back. */
 static bool try_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
-                       int64_t due_ns, int64_t now_real_ns)
+                       struct wal_times times, int64_t now_real_ns)
 {
     struct checked checked;
     bool needs_roll = !fits(c, a->entries.len);
-    if (judge(c, token, a, due_ns, now_real_ns, &checked) != SH_OK)
+    if (judge(c, token, a, times, now_real_ns, &checked) != SH_OK)
         return true;
     if (c->next == WAL_NEXT_DISK_FULL && (c->held_back ? c->back_waits : needs_roll)) {
         refuse_full(c, token);
@@ -414,7 +427,7 @@ static bool try_append(struct wal_core *c, struct link_token token, const struct
         return false;
     if (needs_roll)
         roll(c, now_real_ns);
-    admit(c, token, a, due_ns, &checked, now_real_ns);
+    admit(c, token, a, times, &checked, now_real_ns);
     return true;
 }
 
@@ -427,7 +440,10 @@ static bool is_overloaded(const struct wal_core *c, size_t bytes)
 void wal_core_append(struct wal_core *c, struct link_token token, const struct msg_append *a,
                      int64_t now_real_ns, int64_t now_ns)
 {
-    int64_t due_ns = a->timeout_ms > 0 ? now_ns + (int64_t)a->timeout_ms * NS_PER_MS : 0;
+    const struct wal_times times = {
+        .came_ns = now_ns,
+        .due_ns = a->timeout_ms > 0 ? now_ns + (int64_t)a->timeout_ms * NS_PER_MS : 0,
+    };
     if (c->given_up) {
         refuse(c, token, SH_READ_ONLY, c->reason, 0);
         return;
@@ -444,10 +460,16 @@ void wal_core_append(struct wal_core *c, struct link_token token, const struct m
         refuse(c, token, SH_OVERLOADED, "too many bytes wait to be committed", 0);
         return;
     }
-    if (c->stalls.first == NULL && try_append(c, token, a, due_ns, now_real_ns))
+    if (c->stalls.first == NULL && try_append(c, token, a, times, now_real_ns))
         return;
-    wal_stalls_push(&c->stalls, token, a, due_ns);
+    wal_stalls_push(&c->stalls, token, a, times);
     c->stalled_bytes += a->entries.len;
+}
+
+static void refuse_status(struct wal_core *c, struct link_token token, enum sh_error code, const char *text)
+{
+    const struct msg_error error = {.code = code, .text = slice_str(text)};
+    c->actions.refuse(c->actions.arg, token, &error);
 }
 
 void wal_core_producer_status(struct wal_core *c, struct link_token token,
@@ -457,11 +479,11 @@ void wal_core_producer_status(struct wal_core *c, struct link_token token,
     struct wal_waiter w = {.token = token, .until_lsn = c->state.next_lsn - 1, .asks = true};
     uint64_t expected;
     if (c->given_up || c->held_back) { /* what it has is not known yet, or not all of it */
-        refuse(c, token, SH_UNAVAILABLE, "the node's own log is being completed", 0);
+        refuse_status(c, token, SH_UNAVAILABLE, "the node's own log is being completed");
         return;
     }
     if (id16_is_zero(m->producer) || m->sequence == 0) {
-        refuse(c, token, SH_BAD_REQUEST, "a producer has an id, and its sequences start at 1", 0);
+        refuse_status(c, token, SH_BAD_REQUEST, "a producer has an id, and its sequences start at 1");
         return;
     }
     enum wal_verdict verdict =
@@ -542,7 +564,7 @@ static void go_on(struct wal_core *c, int64_t now_real_ns)
         try_loss(c, now_real_ns);
     while (c->stalls.first != NULL) {
         struct wal_stall *stall = c->stalls.first;
-        if (!try_append(c, stall->token, &stall->request, stall->due_ns, now_real_ns))
+        if (!try_append(c, stall->token, &stall->request, stall->times, now_real_ns))
             return;
         c->stalled_bytes -= stall->request.entries.len;
         wal_stalls_pop(&c->stalls);

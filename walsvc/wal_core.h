@@ -19,6 +19,7 @@
 
 #include "group.h"
 #include "link.h"
+#include "wal_levels.h"
 #include "wal_state.h"
 
 /* A frame on its way to the disk. */
@@ -52,6 +53,8 @@ struct wal_actions {
     void (*unlend)(void *arg,
                    struct link_token token); /* an append that goes on waiting: for its bytes no more */
     void (*status)(void *arg, struct link_token token, const struct msg_producer_status_reply *reply);
+    /* An append that wanted this, and came at now_ns, has got its reply. May be NULL. */
+    void (*acknowledged)(void *arg, enum wal_level wanted, int64_t came_ns);
     void *arg;
 };
 

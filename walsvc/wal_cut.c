@@ -11,6 +11,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 #include "segment_index.h"
 #include "wal_drop.h"
 #include "wal_forked.h"
@@ -261,7 +262,8 @@ static void tell(const struct wal_cut *cut, const struct wal_fork *fork, uint64_
 {
     char sums[32];
     snprintf(sums, sizeof sums, "%08" PRIx32 " %08" PRIx32, fork->goes, fork->comes);
-    log_warn(
+    event_warn(
+        "chain_given_up",
         cut->given_up != NULL
             ? "the node's own log is on another chain than its copies: what they have stays, its own "
               "part is kept aside and is appended again"

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "telemetry_push.h"
 
 struct wal_damage {
     const struct vfs *fs;
@@ -204,11 +205,12 @@ static void tell(const struct wal_damage *d, const struct log_damage_range *r)
 {
     char name[SEGMENT_NAME_MAX];
     segment_name(r->base_lsn, name);
-    log_error(r->differs ? "a copy is not what the log's origin has, though its frames are valid"
-                         : "damage in the log: what lies there cannot be read, all else can",
-              log_text("dir", d->dir), log_text("file", name), log_uint("offset", r->offset),
-              log_uint("bytes", r->bytes), log_uint("first_lsn", r->first_lsn),
-              log_uint("next_lsn", r->next_lsn), log_text("kept", r->copy));
+    event_error("damage_found",
+                r->differs ? "a copy is not what the log's origin has, though its frames are valid"
+                           : "damage in the log: what lies there cannot be read, all else can",
+                log_text("dir", d->dir), log_text("file", name), log_uint("offset", r->offset),
+                log_uint("bytes", r->bytes), log_uint("first_lsn", r->first_lsn),
+                log_uint("next_lsn", r->next_lsn), log_text("kept", r->copy));
 }
 
 /* Knows the range already, with a copy if there can be one. With the lock. */

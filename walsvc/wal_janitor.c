@@ -74,6 +74,7 @@ static void do_what_is_due(struct wal_janitor *j)
         j->tidy_due_ns = wal_upkeep_tidy(j->upkeep, now());
     if (j->scrub_due_ns <= now_ns)
         j->scrub_due_ns = wal_upkeep_scrub(j->upkeep, now());
+    wal_upkeep_tell_figures(j->upkeep);
 }
 
 /* ---- with the lock ---- */
@@ -114,6 +115,7 @@ static void take_news(struct wal_janitor *j)
     }
     if (j->gone_changed)
         wal_upkeep_gone(j->upkeep, &j->gone);
+    j->upkeep->has_grown = j->upkeep->has_grown || j->poked;
     if (j->poked || j->gone_changed)
         j->tidy_due_ns = 0;
     j->changed = j->poked = j->gone_changed = false;
@@ -138,6 +140,7 @@ static void *run(void *arg)
         struct wal_task *task = take_task(j);
         pthread_mutex_unlock(&j->lock);
         if (task != NULL) {
+            j->upkeep->has_grown = j->upkeep->has_grown || !is_job(task);
             task->work(task);
             j->tidy_due_ns = 0; /* holds or segments may have changed, and with them what is due */
         } else {

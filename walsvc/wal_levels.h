@@ -17,7 +17,7 @@ struct wal_level_wait {
     struct wal_answer answer;
     uint64_t hlc;
     enum wal_level wanted;
-    int64_t due_ns;
+    int64_t due_ns, came_ns;
 };
 
 struct wal_level_waiter;

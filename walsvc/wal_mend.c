@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "telemetry_push.h"
 #include "wal_fatal.h"
 #include "wal_loss.h"
 #include "wal_repair.h"
@@ -237,9 +238,10 @@ static void finish_loss(struct wal_mend *m, struct wal_job *job)
         .accepted = (uint64_t)job->accepted_ns,
     };
     if (job->accepted_ns == 0)
-        log_warn("a loss was accepted: these entries are given up for good", log_text("dir", m->own->path),
-                 log_uint("first_lsn", reply.first), log_uint("last_lsn", reply.last),
-                 log_uint("begin", reply.begin), log_uint("end", reply.end));
+        event_warn("loss_accepted", "a loss was accepted: these entries are given up for good",
+                   log_text("dir", m->own->path), log_uint("first_lsn", reply.first),
+                   log_uint("last_lsn", reply.last), log_uint("begin", reply.begin),
+                   log_uint("end", reply.end));
     answer(m, job->token, MSG_accept_loss_reply, &reply);
     end_job(m);
 }

@@ -8,6 +8,7 @@
 #include "checked_text.h"
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 
 static const char name[] = "permit", first_line[] = "shanghai permit 1\n";
 enum { REASON_BYTES_MAX = 256 }; /* of the message */
@@ -106,8 +107,9 @@ int wal_permit_take(struct wal_permit *p, struct wal_core *core, struct link_tok
     if (result < 0)
         return result;
     if (is_news)
-        log_warn(next.refused ? "no writes are taken from now on" : "writes are taken from now on",
-                 log_text("reason", next.reason));
+        event_warn(next.refused ? "writes_refused" : "writes_taken",
+                   next.refused ? "no writes are taken from now on" : "writes are taken from now on",
+                   log_text("reason", next.reason));
     *p = next;
     if (!next.refused)
         wal_core_allow_writes(core);

@@ -16,6 +16,7 @@
 
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 #include "wal_fatal.h"
 #include "wal_index.h"
 
@@ -115,11 +116,12 @@ static void make_ready(struct wal_prepare *p)
     if (fd < 0 && !is_full)
         wal_fatal("cannot prepare the next segment", p->dir, fd);
     if (is_full && !p->was_full)
-        log_warn("no room for the next segment: appends will be refused when the active one is full",
-                 log_text("dir", p->dir), log_uint("segment_size", p->segment_size),
-                 log_uint("disk_reserve", wal_disk_reserve(p->fs, p->dir, reserve)));
+        event_warn("disk_full",
+                   "no room for the next segment: appends will be refused when the active one is full",
+                   log_text("dir", p->dir), log_uint("segment_size", p->segment_size),
+                   log_uint("disk_reserve", wal_disk_reserve(p->fs, p->dir, reserve)));
     if (!is_full && p->was_full)
-        log_info("there is room for the next segment again", log_text("dir", p->dir));
+        event_info("disk_has_room", "there is room for the next segment again", log_text("dir", p->dir));
     p->was_full = is_full;
     pthread_mutex_lock(&p->lock);
     p->wanted = is_full;
@@ -141,6 +143,9 @@ static void seal_old(struct wal_prepare *p)
     if (result < 0)
         wal_fatal("cannot seal a segment", p->dir, result);
     p->fs->close(p->fs, old.fd);
+    event_info("segment_sealed", "a segment is full, the next one begins", log_text("dir", p->dir),
+               log_uint("base_lsn", old.base_lsn), log_uint("bytes", old.end),
+               log_uint("next_base_lsn", old.next_base_lsn));
     wal_index_sealed(p->index, old.base_lsn, old.next_base_lsn);
     pthread_mutex_lock(&p->lock);
 }

@@ -51,10 +51,10 @@ void wal_waiters_free(struct wal_waiters *q)
 }
 
 void wal_stalls_push(struct wal_stalls *q, struct link_token token, const struct msg_append *request,
-                     int64_t due_ns)
+                     struct wal_times times)
 {
     struct wal_stall *stall = xmalloc(sizeof *stall);
-    *stall = (struct wal_stall){.token = token, .request = *request, .due_ns = due_ns};
+    *stall = (struct wal_stall){.token = token, .request = *request, .times = times};
     *(q->last != NULL ? &q->last->next : &q->first) = stall;
     q->last = stall;
     q->count++;
@@ -76,7 +76,7 @@ size_t wal_stalls_drop(struct wal_stalls *q, uint64_t session)
     size_t bytes = 0;
     while (q->first != NULL) {
         if (q->first->token.session != session)
-            wal_stalls_push(&kept, q->first->token, &q->first->request, q->first->due_ns);
+            wal_stalls_push(&kept, q->first->token, &q->first->request, q->first->times);
         else
             bytes += q->first->request.entries.len;
         wal_stalls_pop(q);

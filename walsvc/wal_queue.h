@@ -5,6 +5,12 @@
 
 #include "wal_levels.h"
 
+/* Of an append. */
+struct wal_times {
+    int64_t came_ns;
+    int64_t due_ns; /* when it wants more than WAL_LOCAL; 0: it does not wait for that */
+};
+
 /* ---- answered when the durable LSN has reached until_lsn; a ring in that order ---- */
 struct wal_waiter {
     struct link_token token;
@@ -12,8 +18,8 @@ struct wal_waiter {
     uint64_t hlc, until_lsn;
     size_t bytes;
     enum wal_level wanted;
-    int64_t due_ns; /* when it wants more than WAL_LOCAL; 0: it does not wait for that */
-    bool asks;      /* is no append: asks whether that one landed */
+    struct wal_times times;
+    bool asks; /* is no append: asks whether that one landed */
 };
 struct wal_waiters {
     struct wal_waiter *ring;
@@ -30,14 +36,14 @@ struct wal_stall {
     struct wal_stall *next;
     struct link_token token;
     struct msg_append request; /* its slices are lent */
-    int64_t due_ns;            /* as in wal_waiter */
+    struct wal_times times;
 };
 struct wal_stalls {
     struct wal_stall *first, *last;
     size_t count;
 };
 void wal_stalls_push(struct wal_stalls *queue, struct link_token token, const struct msg_append *request,
-                     int64_t due_ns);
+                     struct wal_times times);
 void wal_stalls_pop(struct wal_stalls *queue);
 /* Removes the session's; returns the bytes of their entries. */
 size_t wal_stalls_drop(struct wal_stalls *queue, uint64_t session);

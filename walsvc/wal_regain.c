@@ -17,6 +17,7 @@
 #include "digest.h"
 #include "failpoint.h"
 #include "log.h"
+#include "telemetry_push.h"
 #include "segment_scan.h"
 
 enum { BATCH_FRAMES = 256, BATCH_BYTES = 1 << 20, LOOK_FRAMES = 4096 };
@@ -170,13 +171,14 @@ static void end_folder(struct wal_regain *r)
         give_up_folder(r, "it cannot get its name", result);
         return;
     }
-    log_warn("what was cut off this log was appended again, at other positions", log_text("dir", r->path),
-             log_uint("frames", n->appended), log_uint("entries", n->entries),
-             log_uint("there_already", n->there), log_uint("system_frames_left", n->systems));
+    event_warn("log_regained", "what was cut off this log was appended again, at other positions",
+               log_text("dir", r->path), log_uint("frames", n->appended), log_uint("entries", n->entries),
+               log_uint("there_already", n->there), log_uint("system_frames_left", n->systems));
     if (n->bad_bytes > 0 || n->too_large > 0)
-        log_error("a part of what was cut off this log was not appended again, and is kept only there",
-                  log_text("dir", r->path), log_uint("damaged_bytes", n->bad_bytes),
-                  log_uint("too_large_frames", n->too_large));
+        event_error("log_regained_in_part",
+                    "a part of what was cut off this log was not appended again, and is kept only there",
+                    log_text("dir", r->path), log_uint("damaged_bytes", n->bad_bytes),
+                    log_uint("too_large_frames", n->too_large));
     leave_folder(r);
 }
 

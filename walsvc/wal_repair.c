@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "telemetry_push.h"
 
 static enum sh_error refuse(struct repair_job *j, enum sh_error code, uint64_t expected, const char *text)
 {
@@ -406,9 +407,9 @@ static void tell_register(const struct repair_job *j, const struct log_chain *be
     if (result < 0)
         log_warn("the register of damaged ranges cannot be written", log_text("dir", r->dir),
                  log_text("error", strerror(-result)));
-    log_info("damage repaired", log_text("dir", r->dir), log_uint("segment", m->segment),
-             log_uint("offset", m->offset), log_uint("bytes", m->bytes.len),
-             log_uint("next_lsn", behind->next_lsn), log_text("whole", whole ? "yes" : "no"));
+    event_info("damage_repaired", "damage repaired", log_text("dir", r->dir), log_uint("segment", m->segment),
+               log_uint("offset", m->offset), log_uint("bytes", m->bytes.len),
+               log_uint("next_lsn", behind->next_lsn), log_text("whole", whole ? "yes" : "no"));
 }
 
 enum sh_error wal_repair(struct wal_repair *r, const struct msg_repair *m, uint64_t durable_end,

@@ -8,7 +8,7 @@
 
 #include "bytes.h"
 #include "crc32c.h"
-#include "log.h"
+#include "telemetry_push.h"
 
 enum { PROGRESS_BYTES = 64, CRC_AT = 60, MAGIC_BYTES = 8 };
 static const uint8_t progress_magic[MAGIC_BYTES] = {'S', 'H', 'S', 'C', 'R', 'B', 1, 0};
@@ -110,9 +110,11 @@ static int64_t begin_due(const struct wal_rounds *r, int64_t now_real_ns, int64_
 static void end_pass(struct wal_rounds *r, int64_t now_real_ns)
 {
     r->next_lsn = 0;
+    r->passes++;
     r->last_ns = r->since_ns = now_real_ns;
     r->scrub.chain_known = false;
-    log_info("scrubbed the whole log", log_text("dir", r->scrub.dir), log_uint("damages", r->damages));
+    event_info("log_scrubbed", "scrubbed the whole log", log_text("dir", r->scrub.dir),
+               log_uint("damages", r->damages));
 }
 
 /* Stands in a segment afterwards, or the pass has ended (false). */

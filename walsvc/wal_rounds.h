@@ -26,7 +26,7 @@ struct wal_rounds {
     int64_t last_ns;   /* real time */
     int64_t since_ns;  /* real time */
     uint64_t damages;
-    uint64_t pass;    /* counts those begun since the start */
+    uint64_t passes;  /* that have ended since the start */
     int64_t saved_ns; /* monotonic: when progress was last written; 0: it never was */
 };
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "telemetry_push.h"
 #include "wal_core.h"
 #include "wal_fatal.h"
 #include "wal_levels.h"
@@ -100,6 +101,7 @@ static void on_copies_change(void *arg)
 /* Two threads may tell in either order. */
 static void take_durable(struct wal_service *w, const struct wal_durable *durable)
 {
+    w->durable_ns = clock_mono_ns();
     wal_core_durable(w->core, durable);
     if (durable->end > w->logs.all[0].durable.end)
         wal_logs_moved(&w->logs, 0, durable);
@@ -274,6 +276,7 @@ static void on_append(struct wal_service *w, const struct link_request *request)
     log_for(LOG_DEBUG, request->correlation, "append", log_uint("sequence", append.sequence),
             log_uint("bytes", request->body.len));
     if (error != SH_OK) {
+        telemetry_add(TELEMETRY_wal_refused, 0, 1);
         wal_service_refuse(w, request, error, "not a well-formed append");
         return;
     }
@@ -551,7 +554,7 @@ static void open_core(struct wal_service *w, struct wal_state *state)
         .state = *state,
         .durable = w->own.log.durable,
         .actions = {queue_frame, send_reply, send_refusal, send_watermark, loss_accepted, loss_refused,
-                    send_permit_reply, unlend, send_status, w},
+                    send_permit_reply, unlend, send_status, wal_service_acknowledged, w},
     };
     w->core = wal_core_open(&options);
     wal_permit_start(&w->dir.permit, w->core);
@@ -660,22 +663,6 @@ static enum service_exit start_link(struct wal_service *w)
     return EXIT_FAULT;
 }
 
-static void tell_opened(const struct wal_service *w, int64_t started_ns)
-{
-    char uuid[ID_TEXT], status[160];
-    id16_format(w->dir.identity.log, uuid);
-    uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
-    if (!w->is_copy)
-        log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
-                 log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
-    if (w->is_copy)
-        snprintf(status, sizeof status, "log %s is fetched back from its copies", uuid);
-    else
-        snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
-                 (unsigned long long)w->own.log.durable.lsn);
-    service_status(status);
-}
-
 /* The own log, recovered. */
 static enum service_exit open_own_log(struct wal_service *w, struct wal_state *state)
 {
@@ -720,7 +707,7 @@ static enum service_exit open_log(struct wal_service *w)
     if (is_new)
         wal_service_open_own(w, true);
     open_core(w, &state);
-    tell_opened(w, started_ns);
+    wal_service_tell_opened(w, started_ns);
     return EXIT_DONE;
 }
 
@@ -739,6 +726,7 @@ enum service_exit wal_open(struct service *service)
     w->timer = (struct loop_timer){.fn = on_timer, .arg = w};
     mailbox_open(&w->mailbox, service->loop, on_mail, w);
     loop_hook_add(service->loop, &w->flush);
+    telemetry_on_gather(wal_service_gather, w);
     if (!w->is_copy)
         start_threads(w);
     wal_service_start_own(w);

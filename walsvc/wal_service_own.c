@@ -14,6 +14,7 @@
 
 #include "clock_frame.h"
 #include "log.h"
+#include "telemetry_push.h"
 #include "wal_fatal.h"
 
 /* ---------------------------------------------------------------- what was cut off comes back */
@@ -72,8 +73,10 @@ static void go_on(struct wal_service *w)
 
 static void on_proof_over(void *arg)
 {
-    log_warn("the machine was started anew, and no other member says in time how far it has this node's log; "
-             "it goes on as it is");
+    event_warn(
+        "log_unproved",
+        "the machine was started anew, and no other member says in time how far it has this node's log; "
+        "it goes on as it is");
     go_on(arg);
 }
 
@@ -90,7 +93,7 @@ static void become_copy(struct wal_service *w, const struct msg_own_log *told)
     w->next_own = OWN_BECOMES_COPY;
     w->next_forked = told->verdict == 2;
     give_reason(w, w->next_forked);
-    log_warn(w->copy_reason, log_slice("who_has_what", told->text));
+    event_warn("log_fetched_back", w->copy_reason, log_slice("who_has_what", told->text));
     wal_core_give_up_writes(w->core, w->copy_reason);
     service_stop(w->service, EXIT_FAULT);
 }
@@ -105,8 +108,8 @@ bool wal_service_is_fetched_back(const struct wal_service *w, struct id16 log)
 static void come_back(struct wal_service *w)
 {
     w->next_own = OWN_COMES_BACK;
-    log_info("the node's own log is as far as its copies are: it goes on",
-             log_uint("durable_lsn", wal_core_stats(w->core).durable_lsn));
+    event_info("log_complete", "the node's own log is as far as its copies are: it goes on",
+               log_uint("durable_lsn", wal_core_stats(w->core).durable_lsn));
     service_stop(w->service, EXIT_FAULT);
 }
 
@@ -191,6 +194,22 @@ void wal_service_open_own(struct wal_service *w, bool is_new)
 {
     wal_proof_open(&w->proof, w->dir.fs, w->dir.data, is_new);
     w->is_copy = w->proof.is_copy;
+}
+
+void wal_service_tell_opened(const struct wal_service *w, int64_t started_ns)
+{
+    char uuid[ID_TEXT], status[160];
+    id16_format(w->dir.identity.log, uuid);
+    uint64_t took_ms = (uint64_t)(clock_mono_ns() - started_ns) / NS_PER_MS;
+    if (!w->is_copy)
+        log_info("log opened", log_text("log", uuid), log_uint("durable_lsn", w->own.log.durable.lsn),
+                 log_uint("durable_end", w->own.log.durable.end), log_uint("took_ms", took_ms));
+    if (w->is_copy)
+        snprintf(status, sizeof status, "log %s is fetched back from its copies", uuid);
+    else
+        snprintf(status, sizeof status, "log %s, recovered up to LSN %llu", uuid,
+                 (unsigned long long)w->own.log.durable.lsn);
+    service_status(status);
 }
 
 void wal_service_start_own(struct wal_service *w)

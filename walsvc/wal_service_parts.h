@@ -1,11 +1,14 @@
-/* What the files of walsvc's shell share: wal_service.c (requests, threads, life) and wal_service_own.c
- * (whether the node's own log is extended, is open as a copy, or gets back what was cut off it). Everything
- * with the loop's turn. */
+/* What the files of walsvc's shell share: wal_service.c (requests, threads, life), wal_service_own.c (whether
+ * the node's own log is extended, is open as a copy, or gets back what was cut off it), and
+ * wal_service_figures.c (what obssvc is told). Everything with the loop's turn. */
 #ifndef WAL_SERVICE_PARTS_H
 #define WAL_SERVICE_PARTS_H
 
+#include <msgpack.h>
+
 #include "wal_commit.h"
 #include "wal_copies.h"
+#include "wal_levels.h"
 #include "wal_mend.h"
 #include "wal_proof.h"
 #include "wal_regain.h"
@@ -31,6 +34,7 @@ struct wal_service {
     struct loop_timer proof_timer;   /* it is over */
     struct wal_frame *first, **last; /* for the committer, at the end of the turn */
     struct buf body;                 /* of the answer being written */
+    int64_t durable_ns;              /* when the committer's last news were taken */
     /* The own log: */
     bool is_copy;                     /* it is open as a copy, */
     bool own_is_open;                 /* and served */
@@ -50,6 +54,8 @@ void wal_service_set_timer(struct wal_service *w);
 /* ---- wal_service_own.c ---- */
 /* Reads <data>/boot: before the log is opened, or once there is a new one. */
 void wal_service_open_own(struct wal_service *w, bool is_new);
+/* It is; since when it was being opened. */
+void wal_service_tell_opened(const struct wal_service *w, int64_t started_ns);
 /* The log is open, and so are core and loop: appends wait, are taken, or are refused. */
 void wal_service_start_own(struct wal_service *w);
 /* What replsvc and querysvc want of the node's own log. False: another message. */
@@ -62,5 +68,11 @@ void wal_service_on_own_copy(void *service, enum sh_error state, const struct wa
 void wal_service_regain(struct wal_service *w);
 /* Everything has ended and what was written is durable: tells the next start what it has to open. */
 void wal_service_close_own(struct wal_service *w);
+
+/* ---- wal_service_figures.c ---- */
+/* For telemetry_on_gather. */
+uint32_t wal_service_gather(void *service, msgpack_packer *pk);
+/* From the core. */
+void wal_service_acknowledged(void *service, enum wal_level wanted, int64_t came_ns);
 
 #endif

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "failpoint.h"
-#include "log.h"
+#include "telemetry_push.h"
 
 #define RETRY_NS NS_PER_S
 #define JUMP_NS  (3600 * NS_PER_S)
@@ -73,7 +73,8 @@ static void forget_trimmed_damage(const struct wal_upkeep *u)
 enum service_exit wal_upkeep_open(struct wal_upkeep *u, const struct wal_upkeep_options *options,
                                   struct wal_upkeep_time now)
 {
-    *u = (struct wal_upkeep){.options = *options, .looked = now};
+    *u = (struct wal_upkeep){
+        .options = *options, .looked = now, .has_grown = true, .figures.first_position = WAL_FIGURE_UNKNOWN};
     u->catalog = (struct wal_catalog){
         .fs = options->fs, .dir = options->dir, .log = options->log, .stop = options->stop};
     enum sh_error error = wal_holds_read(&u->holds, options->fs, options->dir, options->log);
@@ -235,8 +236,9 @@ static int trim(struct wal_upkeep *u, size_t count, struct wal_trimmed *out)
         return result;
     wal_upkeep_check(u, wal_damage_trimmed(u->options.damage, out->first_lsn));
     wal_catalog_sweep(&u->catalog);
-    log_info("segments trimmed", log_text("dir", u->options.dir), log_uint("segments", out->segments),
-             log_uint("bytes", out->bytes), log_uint("first_lsn", out->first_lsn));
+    event_info("segments_trimmed", "segments trimmed", log_text("dir", u->options.dir),
+               log_uint("segments", out->segments), log_uint("bytes", out->bytes),
+               log_uint("first_lsn", out->first_lsn));
     if (u->options.on_trimmed != NULL)
         u->options.on_trimmed(u->options.arg, out->first_lsn, out->position);
     return result;
@@ -399,9 +401,11 @@ static void tell_broken(const struct wal_upkeep *u, uint64_t most)
         if (!hold->broken || hold->kept_bytes <= most)
             continue;
         wal_hold_text(hold, text);
-        log_error("a hold is broken: it kept more than wal.member_hold_max beyond its retention; its holder "
-                  "must begin anew",
-                  log_text("hold", text), log_uint("lsn", hold->lsn), log_uint("bytes", hold->kept_bytes));
+        event_error(
+            "hold_broken",
+            "a hold is broken: it kept more than wal.member_hold_max beyond its retention; its holder "
+            "must begin anew",
+            log_text("hold", text), log_uint("lsn", hold->lsn), log_uint("bytes", hold->kept_bytes));
     }
 }
 
@@ -419,8 +423,9 @@ static void watch_clock(struct wal_upkeep *u, struct wal_upkeep_time now)
         u->ahead_ns = u->ahead_ns > -jump_ns ? u->ahead_ns + jump_ns : 0;
     }
     if (jump_ns > JUMP_NS && u->options.settings.retention_age_ns > 0)
-        log_error("the wall clock has jumped ahead: what is too old by that alone is kept for a day",
-                  log_text("dir", u->options.dir), log_uint("jump_s", (uint64_t)(jump_ns / NS_PER_S)));
+        event_error("clock_jumped",
+                    "the wall clock has jumped ahead: what is too old by that alone is kept for a day",
+                    log_text("dir", u->options.dir), log_uint("jump_s", (uint64_t)(jump_ns / NS_PER_S)));
 }
 
 /* Returns when to look again because of age (real time; INT64_MAX: not for that), or 0 when a call failed.

@@ -57,6 +57,16 @@ struct wal_gone {
     uint32_t checksum;
 };
 
+/* For who counts, from any thread; as the janitor has them. */
+#define WAL_FIGURE_UNKNOWN UINT64_MAX
+struct wal_figures {
+    _Atomic uint64_t first_position; /* of what is left; WAL_FIGURE_UNKNOWN: nothing was told yet */
+    _Atomic uint64_t segments;
+    _Atomic uint64_t damaged_entries; /* neither repaired nor accepted as lost */
+    _Atomic uint64_t scrubbed_bytes;  /* by the pass under way; 0: none is */
+    _Atomic uint64_t scrubs;          /* passes that have ended since the start */
+};
+
 struct wal_upkeep {
     struct wal_upkeep_options options;
     struct wal_holds holds;
@@ -71,7 +81,9 @@ struct wal_upkeep {
     struct {
         uint64_t end; /* of the log, when it was looked at; 0: it was not */
         int64_t ns;
-    } gone_last; /* real time of its last frame */
+    } gone_last;    /* real time of its last frame */
+    bool has_grown; /* there may be segments that the catalogue doesn't know; the caller says so */
+    struct wal_figures figures;
 };
 
 /* Reads the register of holds. EXIT_CONFIG: it is of another version. EXIT_FAULT: a file call failed. Both
@@ -131,6 +143,9 @@ void wal_upkeep_repaired(struct wal_upkeep *upkeep, uint64_t base_lsn);
 void wal_upkeep_on_damage(void *upkeep, const struct wal_scrub_damage *damage);
 /* 0 or -errno of writing the register of damage, which only a full disk may refuse. */
 void wal_upkeep_check(const struct wal_upkeep *upkeep, int result);
+
+/* ---- wal_upkeep_figures.c ---- */
+void wal_upkeep_tell_figures(struct wal_upkeep *upkeep);
 
 /* ---- wal_upkeep_info.c ---- */
 void wal_upkeep_info(struct wal_upkeep *upkeep, const struct msg_wal_info *ask, struct wal_upkeep_time now,

@@ -105,7 +105,7 @@ enum service_exit rig_open(struct wal_rig *rig, const struct vfs *fs, const char
         .state = state,
         .durable = rig->log.durable,
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    on_unlend, on_status, rig},
+                    on_unlend, on_status, NULL, rig},
     };
     rig->core = wal_core_open(&options);
     wal_permit_start(&rig->dir.permit, rig->core);

@@ -143,6 +143,43 @@ static void test_the_scrubber_finds_damage_and_goes_on(void **state)
     kept_teardown();
 }
 
+static void assert_figures(size_t segments, uint64_t damaged_entries, uint64_t scrubs)
+{
+    const struct wal_figures *f = &kept.upkeep.figures;
+    wal_upkeep_tell_figures(&kept.upkeep);
+    assert_int_equal(f->segments, segments);
+    assert_int_equal(f->damaged_entries, damaged_entries);
+    assert_int_equal(f->scrubs, scrubs);
+}
+
+static void test_figures_are_those_of_the_log(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    uint64_t first, newest;
+    kept_setup_with(&kept_scrubs);
+    assert_true(kept.upkeep.figures.first_position == WAL_FIGURE_UNKNOWN);
+    size_t count = kept_list(&first, &newest);
+    assert_figures(count, 0, 0);
+    assert_int_equal(kept.upkeep.figures.first_position, 0);
+    kept_path_of(kept_base_of(1), ".seg", path);
+    kept_flip(path, 700);
+    kept_scrub_a_pass();
+    assert_figures(count, kept.damage.next_lsn - kept.damage.first_lsn, 1);
+    kept_flip(path, 700);
+    kept_scrub_a_pass();
+    assert_figures(count, 0, 2);
+    assert_int_equal(upkeep_rig_trim(&kept, newest, false, NULL), SH_OK);
+    assert_figures(1, 0, 2);
+    assert_int_equal(kept.upkeep.figures.first_position, kept_rig.log.segment.position);
+    kept_append_up_to(KEPT_ENTRIES + 1, 2 * KEPT_ENTRIES);
+    kept.upkeep.has_grown = true;
+    count = kept_list(&first, &newest);
+    assert_true(count > 1);
+    assert_figures(count, 0, 2);
+    kept_teardown();
+}
+
 static void test_every_byte_of_a_sealed_segment_is_scrubbed(void **state)
 {
     (void)state;
@@ -390,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_the_scrubber_can_be_off),
         cmocka_unit_test(test_a_clock_that_is_set_back_does_not_end_scrubbing),
         cmocka_unit_test(test_the_scrubber_finds_damage_and_goes_on),
+        cmocka_unit_test(test_figures_are_those_of_the_log),
         cmocka_unit_test(test_every_byte_of_a_sealed_segment_is_scrubbed),
         cmocka_unit_test(test_the_chain_over_segment_ends_is_scrubbed),
         cmocka_unit_test(test_a_pass_bears_interruptions_and_trims),

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "member_rig.h"
+#include "telemetry.h"
 
 static void begin(struct member_rig *rig, uint32_t count, uint64_t seed)
 {
@@ -349,8 +350,57 @@ static void test_a_silent_cluster_sends_little(void **state)
         assert_true(member_core_counters(rig.nodes[i].core)->received > 0);
         assert_true(member_core_counters(rig.nodes[i].core)->received_bytes > 0);
     }
-    assert_true(sent / 12 < 5 * 211 + 150); /* 5 observers, 211 intervals, and a sync each second one */
+    /* 5 observers, 211 intervals, a sync each second one, and with each fifth of these a probe and its answer
+     */
+    assert_true(sent / 12 < 5 * 211 + 200);
     assert_true(bytes / sent < 250);
+    cores_close(&rig);
+}
+
+/* Of the metric that has this name, among those of the process: its count and sum. */
+static void read_histogram(const char *name, uint64_t *count, uint64_t *sum)
+{
+    struct buf packed = {0};
+    msgpack_packer pk;
+    struct slice text;
+    uint32_t parts, buckets;
+    uint64_t bucket, more;
+    mp_packer(&pk, &packed);
+    uint32_t series = telemetry_pack(&pk, "membersvc");
+    struct mp m = mp_of(buf_slice(&packed));
+    *count = *sum = 0;
+    while (series-- > 0) {
+        assert_true(mp_array(&m, &parts) && parts == 3 && mp_str(&m, &text) && mp_skip(&m));
+        if (!slice_is(text, name)) {
+            assert_true(mp_skip(&m));
+            continue;
+        }
+        assert_true(mp_array(&m, &parts) && parts == 2 && mp_uint(&m, sum) && mp_array(&m, &buckets));
+        for (; buckets > 0; buckets -= 2, *count += more)
+            assert_true(mp_uint(&m, &bucket) && mp_uint(&m, &more));
+    }
+    buf_free(&packed);
+}
+
+static void test_ways_to_members_that_are_well_are_timed(void **state)
+{
+    (void)state;
+    struct member_rig rig;
+    uint64_t count_before, count, sum_before, sum;
+    begin(&rig, 3, 7);
+    uint64_t acks = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        acks -= rig.nodes[i].sent[MSG_probe_ack];
+    read_histogram("shanghai_member_round_trip_seconds", &count_before, &sum_before);
+    cores_run(&rig, 600000);
+    read_histogram("shanghai_member_round_trip_seconds", &count, &sum);
+    for (uint32_t i = 0; i < 3; i++) {
+        acks += rig.nodes[i].sent[MSG_probe_ack];
+        assert_int_equal(member_core_counters(rig.nodes[i].core)->probes, 0); /* nobody was silent */
+    }
+    assert_true(acks > 20);
+    assert_in_range(count - count_before, acks - 3, acks + 3); /* some are on their way */
+    assert_int_equal(sum - sum_before, (count - count_before) * 2 * NS_PER_MS);
     cores_close(&rig);
 }
 
@@ -369,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_a_late_message_brings_nothing_back),
         cmocka_unit_test(test_the_largest_cluster_fits_into_messages),
         cmocka_unit_test(test_a_silent_cluster_sends_little),
+        cmocka_unit_test(test_ways_to_members_that_are_well_are_timed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,6 +106,7 @@ static void test_no_more_is_fetched_than_may_be_unsynced(void **state)
     assert_true(bytes > REPL_WINDOW_BYTES - (64 << 10) && bytes <= REPL_WINDOW_BYTES);
     peer_wait(&rig, 60000); /* as long as it takes */
     assert_int_equal(peer_count(&rig, REPL_STORE), 0);
+    assert_int_equal(repl_core_counters(rig.core)->exhausted, 1);
     peer_clear(&rig);
     peer_stored(&rig, &stores[0], peer_place(4, stores[0].store.bytes.len));
     peer_expect_fetch(&rig, 2, 2);

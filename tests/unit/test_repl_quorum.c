@@ -281,6 +281,67 @@ static void test_a_joining_member_counts_though_the_log_goes_on(void **state)
     close_group();
 }
 
+static struct repl_lag lag_of(unsigned index)
+{
+    struct repl_lag lags[REPL_MEMBERS_MAX];
+    assert_true(repl_core_lags(rig.core, rig.now_ns, lags) > index);
+    return lags[index];
+}
+
+static void assert_lag(unsigned index, uint64_t entries, int64_t most_ms)
+{
+    struct repl_lag lag = lag_of(index);
+    assert_int_equal(lag.entries, entries);
+    assert_int_equal(lag.bytes, entries * ENTRY_BYTES);
+    assert_in_range(lag.ns / NS_PER_MS, entries > 0 ? most_ms / 2 : 0, most_ms);
+}
+
+static void test_a_follower_of_a_busy_log_lags_no_longer_than_it_is_behind(void **state)
+{
+    (void)state;
+    uint64_t lsn = 100;
+    open_group(2);
+    for (unsigned i = 0; i < 40; i++, lsn += 10) { /* 100 ms behind, always */
+        own_log(lsn);
+        peer_wait(&rig, 100);
+        position(2, lsn - 10);
+    }
+    assert_lag(0, 10, 200);
+    close_group();
+}
+
+static void test_a_follower_lags_since_it_has_not_got_the_first_of_what_it_lacks(void **state)
+{
+    (void)state;
+    open_group(2);
+    position(2, 100);
+    assert_lag(0, 0, 0);
+    peer_wait(&rig, 3600 * 1000); /* nothing is written, and nothing heard */
+    own_log(110);
+    assert_lag(0, 10, 0);
+    peer_wait(&rig, 2000);
+    own_log(120);
+    peer_wait(&rig, 2000);
+    assert_lag(0, 20, 4000);
+    position(2, 110);
+    assert_lag(0, 10, 4000);
+    position(2, 120);
+    assert_lag(0, 0, 0);
+    close_group();
+}
+
+static void test_a_member_that_was_never_heard_lags_since_it_is_known(void **state)
+{
+    (void)state;
+    open_group(2);
+    peer_add_member(&rig, 3);
+    peer_tell_members(&rig);
+    peer_wait(&rig, 5000);
+    assert_string_equal(lag_of(1).member, "n3");
+    assert_lag(1, 100, 5000);
+    close_group();
+}
+
 static void test_a_member_far_behind_does_not_count_for_being_behind_long(void **state)
 {
     (void)state;
@@ -579,6 +640,9 @@ int main(void)
         cmocka_unit_test(test_positions_of_strangers_are_not_counted),
         cmocka_unit_test(test_a_joining_member_counts_once_it_has_caught_up),
         cmocka_unit_test(test_a_joining_member_counts_though_the_log_goes_on),
+        cmocka_unit_test(test_a_follower_of_a_busy_log_lags_no_longer_than_it_is_behind),
+        cmocka_unit_test(test_a_follower_lags_since_it_has_not_got_the_first_of_what_it_lacks),
+        cmocka_unit_test(test_a_member_that_was_never_heard_lags_since_it_is_known),
         cmocka_unit_test(test_a_member_far_behind_does_not_count_for_being_behind_long),
         cmocka_unit_test(test_what_is_replicated_never_goes_back),
         cmocka_unit_test(test_a_member_that_is_replaced_counts_as_one_that_is_down),

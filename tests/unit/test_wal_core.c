@@ -90,6 +90,16 @@ static void on_unlend(void *arg, struct link_token token)
     fail_msg("nothing here waits for others");
 }
 
+static enum wal_level acknowledged_level;
+static int64_t acknowledged_ns; /* when that append came */
+
+static void on_acknowledged(void *arg, enum wal_level wanted, int64_t came_ns)
+{
+    (void)arg;
+    acknowledged_level = wanted;
+    acknowledged_ns = came_ns;
+}
+
 static void free_frames(void)
 {
     while (first != NULL) {
@@ -110,13 +120,14 @@ static int setup(void **state)
         .limit = SEGMENT,
         .durable = {.end = 200},
         .actions = {on_write, on_reply, on_refuse, on_watermark, on_accepted, on_loss_refused, on_settled,
-                    on_unlend, NULL, NULL},
+                    on_unlend, NULL, on_acknowledged, NULL},
     };
     wal_state_init(&options.state);
     core = wal_core_open(&options);
     memset(answers, 0, sizeof answers);
     requests = 0;
     accepted = 0;
+    acknowledged_ns = 0;
     loss_error = SH_OK;
     durable = options.durable;
     now_ns = INT64_C(1000000) * NS_PER_S;
@@ -224,6 +235,17 @@ static void test_nothing_is_answered_before_it_is_durable(void **state)
     assert_done(b, 2);
     assert_int_equal(a->reply.ack, 0);
     assert_int_equal(a->reply.count, 1);
+}
+
+static void test_an_acknowledgement_tells_when_the_append_came(void **state)
+{
+    (void)state;
+    struct msg_append append = {.entries = body_of(10), .ack = WAL_QUORUM};
+    wal_core_append(core, (struct link_token){1, ++requests}, &append, now_ns, 7);
+    assert_int_equal(acknowledged_ns, 0);
+    commit(); /* it has no time to wait for others */
+    assert_int_equal(acknowledged_ns, 7);
+    assert_int_equal(acknowledged_level, WAL_QUORUM);
 }
 
 static void test_a_repeated_sequence_gets_the_first_answer(void **state)
@@ -739,6 +761,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CORE_TEST(test_nothing_is_answered_before_it_is_durable),
         CORE_TEST(test_a_gap_in_the_log_gives_no_wrong_answers),
+        CORE_TEST(test_an_acknowledgement_tells_when_the_append_came),
         CORE_TEST(test_a_repeated_sequence_gets_the_first_answer),
         CORE_TEST(test_a_repeated_sequence_waits_for_the_first_to_be_durable),
         CORE_TEST(test_a_gap_is_refused_with_the_expected_sequence),
