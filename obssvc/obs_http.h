@@ -10,18 +10,19 @@
 struct obs_http;
 
 enum {
-    OBS_HTTP_BODY_MAX = 64 << 10,   /* of a request; beyond: 413 */
+    OBS_HTTP_BODY_MAX = 64 << 10,    /* of a request; beyond: 413 */
     OBS_HTTP_HEADERS_MAX = 32 << 10, /* of a request, its line included; beyond: 431 */
-    OBS_HTTP_CONNECTIONS = 256,     /* beyond, a new one is closed */
-    OBS_HTTP_IDLE_S = 15            /* a connection that sends or takes nothing for so long is closed */
+    OBS_HTTP_CONNECTIONS = 256,      /* beyond, the one that was silent for longest is closed */
+    OBS_HTTP_IDLE_S = 15             /* a connection that sends or takes nothing for so long is closed */
 };
+/* How long a request and an answer may take in all: obs_conn.h. */
 
 /* Everything is borrowed for the call. */
 struct obs_http_request {
-    const char *method; /* "GET", "HEAD" told as "GET", "POST" */
+    const char *method; /* "GET", "HEAD" told as "GET", "POST", or whatever the client says */
     const char *path;   /* percent-decoded, without its query; begins with / */
     struct slice body;
-    uint64_t correlation; /* from X-Correlation-Id, or made; goes back in the answer's header */
+    uint64_t correlation; /* from X-Correlation-Id, or made; not 0; goes back in the answer's header */
     const char *token;    /* of "Authorization: Bearer TOKEN", or NULL */
     void *connection;
 };
@@ -32,15 +33,19 @@ struct obs_http_response {
     unsigned status;          /* 200 unless the handler says otherwise */
     const char *content_type; /* a static string; "application/json" unless the handler says otherwise */
     const char *allow;        /* with 405: the methods */
+    const char *policy;       /* Content-Security-Policy, or NULL */
+    int64_t age_ms;           /* X-Age-Ms: how old it is what is told; -1, as it begins: nothing to tell */
     bool may_cache;           /* else Cache-Control: no-store */
     struct buf body;
 };
+/* Makes it an error, {"error":{"code":...,"message":...,"details":{}}}. code, message: nothing to escape. */
+void obs_http_fail(struct obs_http_response *response, unsigned status, const char *code, const char *message);
 
 struct obs_http_options {
     const char *address; /* "127.0.0.1" */
     uint16_t port;       /* 0: the kernel chooses, for tests */
     /* Called by several threads at once; may take its time, which holds up no other connection but those of the same
-     * thread. */
+     * thread. Not called for a request that is refused here: its URI is none (400), it is too long (413, 431). */
     void (*handle)(void *arg, const struct obs_http_request *request, struct obs_http_response *response);
     void *arg;
 };
