@@ -1,7 +1,8 @@
-/* libmicrohttpd behind obs_http.h: threads, each with an epoll of its own. Nothing here is fatal after the start.
+/* libmicrohttpd behind obs_http.h: threads, each with an epoll of its own. Nothing here is fatal after the
+ * start.
  *
- * A request whose beginning is no HTTP, or doesn't fit into CONNECTION_BYTES, libmicrohttpd answers by itself (400, 414,
- * 431, in HTML) and closes the connection; on_request never sees it. */
+ * A request whose beginning is no HTTP, or doesn't fit into CONNECTION_BYTES, libmicrohttpd answers by itself
+ * (400, 414, 431, in HTML) and closes the connection; on_request never sees it. */
 #include "obs_http.h"
 
 #include <arpa/inet.h>
@@ -23,8 +24,9 @@
 
 enum {
     THREADS = 4,
-    CONNECTION_BYTES = 128 << 10, /* for headers, ours and the client's; more than OBS_HTTP_HEADERS_MAX by far */
-    LEAVING_CONNECTIONS = 128,    /* those that were closed, and whose thread hasn't noticed yet */
+    CONNECTION_BYTES =
+        128 << 10,             /* for headers, ours and the client's; more than OBS_HTTP_HEADERS_MAX by far */
+    LEAVING_CONNECTIONS = 128, /* those that were closed, and whose thread hasn't noticed yet */
     CORRELATION_DIGITS = 16,
     LOGGED_PATH_BYTES = 200
 };
@@ -88,7 +90,8 @@ static void add_number(struct MHD_Response *response, const char *name, const ch
     MHD_add_response_header(response, name, text);
 }
 
-static void add_headers(struct MHD_Response *response, uint64_t correlation, const struct obs_http_response *r)
+static void add_headers(struct MHD_Response *response, uint64_t correlation,
+                        const struct obs_http_response *r)
 {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
@@ -138,8 +141,8 @@ static enum MHD_Result refuse(struct obs_http *http, struct MHD_Connection *conn
 
 static const char body_too_large[] = "the request's body is too large";
 
-/* In the midst of a body libmicrohttpd takes no answer; so it is written here, as nothing else is under way then, and
- * ends the connection. */
+/* In the midst of a body libmicrohttpd takes no answer; so it is written here, as nothing else is under way
+ * then, and ends the connection. */
 static enum MHD_Result break_off(struct MHD_Connection *connection, const struct arrival *a)
 {
     struct obs_http_response response = new_response();
