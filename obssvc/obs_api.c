@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "obs_page.h"
 
 /* ---------------------------------------------------------------- answers */
 
@@ -81,6 +82,12 @@ static void health(struct obs *o, const struct obs_http_request *request, struct
     buf_append_str(&response->body, "{\"status\":\"alive\"}\n");
 }
 
+static void page(struct obs *o, const struct obs_http_request *request, struct obs_http_response *response)
+{
+    (void)o;
+    obs_page(request->path, response);
+}
+
 /* NULL: the method is not for this path. */
 static const struct route {
     const char *path;
@@ -100,6 +107,9 @@ static const struct route {
     {"/api/v1/shutdown", NULL, obs_api_shutdown},
 };
 
+/* Of all that obs_page_has. */
+static const struct route page_route = {NULL, page, NULL};
+
 static const char *methods_of(const struct route *route)
 {
     if (route->post == NULL)
@@ -116,7 +126,7 @@ static obs_api_fn *answer_of(const struct route *route, const char *method)
 
 static void handle(void *arg, const struct obs_http_request *request, struct obs_http_response *response)
 {
-    const struct route *route = NULL;
+    const struct route *route = obs_page_has(request->path) ? &page_route : NULL;
     for (size_t i = 0; i < sizeof routes / sizeof *routes && route == NULL; i++)
         if (strcmp(routes[i].path, request->path) == 0)
             route = &routes[i];

@@ -12,7 +12,8 @@
  *   obs_json.c     JSON that is read (pure)
  *   obs_token.c    who may change something
  *   obs_logs.c     lines of run/log
- *   obs_api*.c     what is at the paths */
+ *   obs_api*.c     what is at the paths
+ *   obs_page.c     the dashboard (page/) */
 #ifndef OBSSVC_OBS_PARTS_H
 #define OBSSVC_OBS_PARTS_H
 
