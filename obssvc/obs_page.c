@@ -1,5 +1,5 @@
-/* The dashboard, as the linker has put its files into the program (CMakeLists.txt). The policy has browsers load nothing
- * but these, and ask nobody but this server; the icon is in the page. */
+/* The dashboard, as the linker has put its files into the program (CMakeLists.txt). The policy has browsers
+ * load nothing but these, and ask nobody but this server; the icon is in the page. */
 #include "obs_page.h"
 
 #include <assert.h>
