@@ -66,6 +66,15 @@ static void pack_field(msgpack_packer *pk, const struct log_field *f)
         msgpack_pack_uint64(pk, f->unsigned_number);
 }
 
+/* Cut between two characters: obssvc refuses half of one. */
+static struct slice cut_text(const char *text)
+{
+    size_t len = strnlen(text, TELEMETRY_EVENT_BYTES / 4);
+    while (len > 0 && text[len] != 0 && ((uint8_t)text[len] & 0xc0) == 0x80)
+        len--;
+    return slice_of(text, len);
+}
+
 /* Fields that would make it longer than TELEMETRY_EVENT_BYTES are left out. */
 static void pack_event(struct buf *out, uint64_t number, enum log_level level, const char *kind,
                        const char *text, const struct log_field *fields)
@@ -88,7 +97,7 @@ static void pack_event(struct buf *out, uint64_t number, enum log_level level, c
     msgpack_pack_uint64(&pk, (uint64_t)(clock_real_ns() / NS_PER_MS));
     msgpack_pack_uint8(&pk, (uint8_t)level);
     mp_pack_cstr(&pk, kind);
-    mp_pack_str(&pk, slice_of(text, strnlen(text, TELEMETRY_EVENT_BYTES / 4)));
+    mp_pack_str(&pk, cut_text(text));
     msgpack_pack_map(&pk, count);
     buf_append(out, packed.data, packed.len);
     buf_free(&packed);
@@ -245,9 +254,11 @@ void telemetry_push_close(void)
         return;
     pthread_mutex_lock(&ring.lock);
     ring.mailbox = NULL;
+    ring.posted = false;
     pthread_mutex_unlock(&ring.lock);
     loop_timer_cancel(push.service->loop, &push.timer);
     link_client_close(push.link);
     push.link = NULL;
+    push.under_way = 0;
     mailbox_close(&push.mailbox);
 }

@@ -128,16 +128,45 @@ static bool read_series(struct mp *m, struct obs_series *s, bool *known)
     return metric->kind == METRIC_HISTOGRAM ? read_buckets(m, s) : mp_int(m, &s->value);
 }
 
-static int by_metric(const void *first, const void *second)
+/* Whether the daemon is the one that keeps it: two that told the same series would spoil each other's. */
+static bool is_its_own(const struct obs_series *s, struct slice service)
+{
+    const struct metric *metric = &metrics_table()[s->metric];
+    return strcmp(metric->service, "all") == 0 ? slice_equal(s->labels[0], service)
+                                               : slice_is(service, metric->service);
+}
+
+static int compare_slices(struct slice a, struct slice b)
+{
+    int order = memcmp(a.data, b.data, a.len < b.len ? a.len : b.len);
+    return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
+}
+
+/* By metric, then by labels. */
+static int compare_series(const void *first, const void *second)
 {
     const struct obs_series *a = first, *b = second;
-    return (a->metric > b->metric) - (a->metric < b->metric);
+    int order = (a->metric > b->metric) - (a->metric < b->metric);
+    for (unsigned i = 0; i < a->label_count && order == 0; i++)
+        order = compare_slices(a->labels[i], b->labels[i]);
+    return order;
+}
+
+/* Sorts, and leaves out what was told before: Prometheus takes nothing where a series stands twice. */
+static size_t put_in_order(struct obs_series *all, size_t count)
+{
+    size_t used = 0;
+    qsort(all, count, sizeof *all, compare_series);
+    for (size_t i = 0; i < count; i++)
+        if (used == 0 || compare_series(&all[used - 1], &all[i]) != 0)
+            all[used++] = all[i];
+    return used;
 }
 
 /* Into a list of its own, which the caller frees. */
-static enum sh_error read_all(struct slice bytes, struct obs_series **out, size_t *out_count)
+static enum sh_error read_all(const struct msg_telemetry *telemetry, struct obs_series **out, size_t *out_count)
 {
-    struct mp m = mp_of(bytes);
+    struct mp m = mp_of(telemetry->series);
     uint32_t count;
     size_t used = 0;
     if (!mp_array(&m, &count))
@@ -151,11 +180,10 @@ static enum sh_error read_all(struct slice bytes, struct obs_series **out, size_
             free(all);
             return SH_BAD_REQUEST;
         }
-        used += known;
+        used += known && is_its_own(&all[used], telemetry->service);
     }
-    qsort(all, used, sizeof *all, by_metric);
     *out = all;
-    *out_count = used;
+    *out_count = put_in_order(all, used);
     return SH_OK;
 }
 
@@ -257,7 +285,7 @@ enum sh_error obs_store_take(struct obs_store *store, const struct msg_telemetry
     if (m->service.len == 0 || m->service.len >= sizeof checked.name || !is_label(m->service) ||
         !take_events(store, &checked, m->happened, false))
         return SH_BAD_REQUEST;
-    enum sh_error e = read_all(m->series, &series, &count);
+    enum sh_error e = read_all(m, &series, &count);
     if (e != SH_OK)
         return e;
     struct daemon *d = make_daemon(store, m->service);
@@ -419,8 +447,8 @@ double obs_quantile(const struct metric *metric, const uint64_t counts[TELEMETRY
 const struct obs_event *obs_store_event(const struct obs_store *store, uint64_t behind)
 {
     uint64_t first = store->last_event > OBS_EVENTS ? store->last_event - OBS_EVENTS + 1 : 1;
-    uint64_t id = behind + 1 > first ? behind + 1 : first;
-    return id <= store->last_event ? &store->events[id % OBS_EVENTS].event : NULL;
+    uint64_t id = behind >= first ? behind + 1 : first;
+    return behind < store->last_event ? &store->events[id % OBS_EVENTS].event : NULL;
 }
 
 uint64_t obs_store_last_event(const struct obs_store *store)

@@ -41,7 +41,7 @@ void obs_store_close(struct obs_store *store);
 
 /* *taken: number of the last of the daemon's events that are here. SH_BAD_REQUEST: malformed; SH_TOO_LARGE: more
  * series than OBS_SERIES_MAX; SH_OVERLOADED: more daemons than OBS_SERVICES. Unknown metrics, those of another version,
- * are passed over. */
+ * are passed over, and so are those that another daemon keeps, and a series' second value. */
 enum sh_error obs_store_take(struct obs_store *store, const struct msg_telemetry *m, int64_t now_ns,
                              uint64_t *taken);
 /* An event that obssvc has seen itself; copied. fields: a msgpack map. */

@@ -1,4 +1,5 @@
-/* Which connection of the HTTP server is closed, and when. Each is one end of a pair; the other end sees it. */
+/* Which connection of the HTTP server is closed, and when. Each is one end of a pair; the other end sees it.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

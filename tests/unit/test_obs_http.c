@@ -1,4 +1,5 @@
-/* What the HTTP server makes of requests: its handler here tells what it was handed. Bad ones: tests/system/test_obs_http.py.
+/* What the HTTP server makes of requests: its handler here tells what it was handed. Bad ones:
+ * tests/system/test_obs_http.py.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,8 +53,9 @@ static int close_server(void **state)
 static const char *ask(const char *request)
 {
     static struct buf answer;
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(obs_http_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(obs_http_port(server)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     ssize_t got;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
@@ -77,7 +79,8 @@ static void assert_has(const char *answer, const char *part)
 static void test_a_path_and_its_arguments_are_decoded_once(void **state)
 {
     (void)state;
-    assert_has(ask("GET /a%2fb%2541?name=x%26y+z%2525&other=1 HTTP/1.1\r\n" END), "GET /a/b%41 name=x&y z%25 ");
+    assert_has(ask("GET /a%2fb%2541?name=x%26y+z%2525&other=1 HTTP/1.1\r\n" END),
+               "GET /a/b%41 name=x&y z%25 ");
     assert_has(ask("GET /?name HTTP/1.1\r\n" END), "GET / name=- ");
     assert_has(ask("GET /?name= HTTP/1.1\r\n" END), "GET / name= ");
 }
@@ -106,7 +109,8 @@ static void test_a_correlation_id_is_taken_or_made_and_returned(void **state)
         snprintf(request, sizeof request, "GET / HTTP/1.1\r\nX-Correlation-Id: %s\r\n" END, bad[i]);
         answer = ask(request);
         assert_has(answer, "X-Correlation-Id: ");
-        assert_int_equal(sscanf(strstr(answer, "X-Correlation-Id: "), "X-Correlation-Id: %" SCNx64, &returned), 1);
+        assert_int_equal(
+            sscanf(strstr(answer, "X-Correlation-Id: "), "X-Correlation-Id: %" SCNx64, &returned), 1);
         assert_has(answer, " correlation=");
         assert_int_equal(sscanf(strstr(answer, " correlation="), " correlation=%" SCNx64, &made), 1);
         assert_int_equal(made, returned);
@@ -119,7 +123,8 @@ static void test_a_body_comes_whole_however_it_was_sent(void **state)
     (void)state;
     assert_has(ask("POST /p HTTP/1.1\r\nContent-Length: 5\r\n" END "hello"), "POST /p name=- ");
     assert_has(ask("POST /p HTTP/1.1\r\nContent-Length: 5\r\n" END "hello"), " body=hello");
-    assert_has(ask("POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nA: b\r\n\r\n"),
+    assert_has(ask("POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END
+                   "3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nA: b\r\n\r\n"),
                " body=hello");
     const char *answer = ask("PUT /p HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n" END "hello");
     assert_has(answer, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n");
@@ -130,8 +135,9 @@ static void test_a_body_comes_whole_however_it_was_sent(void **state)
 static void test_requests_behind_each_other_are_answered_in_order(void **state)
 {
     (void)state;
-    const char *answer = ask("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo"
-                             "GET /3 HTTP/1.1\r\n" END);
+    const char *answer =
+        ask("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo"
+            "GET /3 HTTP/1.1\r\n" END);
     const char *first = strstr(answer, "GET /1 "), *second = strstr(answer, "POST /2 "),
                *third = strstr(answer, "GET /3 ");
     assert_true(first != NULL && second != NULL && third != NULL && first < second && second < third);
@@ -182,11 +188,13 @@ static void test_a_server_closes_with_connections_open(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_path_and_its_arguments_are_decoded_once, open_server, close_server),
+        cmocka_unit_test_setup_teardown(test_a_path_and_its_arguments_are_decoded_once, open_server,
+                                        close_server),
         cmocka_unit_test_setup_teardown(test_the_token_is_handed_on, open_server, close_server),
         cmocka_unit_test_setup_teardown(test_a_correlation_id_is_taken_or_made_and_returned, open_server,
                                         close_server),
-        cmocka_unit_test_setup_teardown(test_a_body_comes_whole_however_it_was_sent, open_server, close_server),
+        cmocka_unit_test_setup_teardown(test_a_body_comes_whole_however_it_was_sent, open_server,
+                                        close_server),
         cmocka_unit_test_setup_teardown(test_requests_behind_each_other_are_answered_in_order, open_server,
                                         close_server),
         cmocka_unit_test_setup_teardown(test_HEAD_is_GET_without_its_body, open_server, close_server),
