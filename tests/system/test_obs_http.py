@@ -1,4 +1,4 @@
-"""What a client of HTTP may do wrong: each gets a named answer, or is closed; obssvc stays, and others are served meanwhile."""
+"""What a client of HTTP may do wrong: it gets a named answer or is closed; obssvc stays, and others are served meanwhile."""
 import json
 import resource
 import select
