@@ -1,4 +1,5 @@
-/* The table of connections: a list in the order in which they got on last, the one that is silent for longest first. */
+/* The table of connections: a list in the order in which they got on last, the one that is silent for longest
+ * first. */
 #include "obs_conn.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* The HTTP server on admin_port: libmicrohttpd with threads of its own. It knows limits, methods and headers; what is
- * at a path, the handler says. Whatever a client sends ends its own request or connection at most.
+/* The HTTP server on admin_port: libmicrohttpd with threads of its own. It knows limits, methods and headers;
+ * what is at a path, the handler says. Whatever a client sends ends its own request or connection at most.
  *
  * Loopback only, or the node's host when that is loopback: 127.0.0.1 and ::1. */
 #ifndef OBSSVC_OBS_HTTP_H
@@ -39,13 +39,15 @@ struct obs_http_response {
     struct buf body;
 };
 /* Makes it an error, {"error":{"code":...,"message":...,"details":{}}}. code, message: nothing to escape. */
-void obs_http_fail(struct obs_http_response *response, unsigned status, const char *code, const char *message);
+void obs_http_fail(struct obs_http_response *response, unsigned status, const char *code,
+                   const char *message);
 
 struct obs_http_options {
     const char *address; /* "127.0.0.1" */
     uint16_t port;       /* 0: the kernel chooses, for tests */
-    /* Called by several threads at once; may take its time, which holds up no other connection but those of the same
-     * thread. Not called for a request that is refused here: its URI is none (400), it is too long (413, 431). */
+    /* Called by several threads at once; may take its time, which holds up no other connection but those of
+     * the same thread. Not called for a request that is refused here: its URI is none (400), it is too long
+     * (413, 431). */
     void (*handle)(void *arg, const struct obs_http_request *request, struct obs_http_response *response);
     void *arg;
 };
