@@ -53,7 +53,7 @@ struct config {
     size_t node_count;
     const struct config_node *self;                           /* NULL when no node was asked for */
     char data_dir[CONFIG_PATH_MAX], run_dir[CONFIG_PATH_MAX]; /* %n replaced by self's id */
-    char admin_token_file[CONFIG_PATH_MAX]; /* likewise; "": there is none */
+    char admin_token_file[CONFIG_PATH_MAX];                   /* likewise; "": there is none */
     struct settings settings;
     struct tree_node *tree;
     size_t tree_count;

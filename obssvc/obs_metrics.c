@@ -29,7 +29,8 @@ static void pack_histogram(msgpack_packer *pk, const struct obs_store *store, co
     msgpack_pack_uint64(pk, (uint64_t)obs_quantile(m, recent, 0.99));
 }
 
-static void pack_series(msgpack_packer *pk, const struct obs_store *store, const struct metric *m, const struct obs_series *s)
+static void pack_series(msgpack_packer *pk, const struct obs_store *store, const struct metric *m,
+                        const struct obs_series *s)
 {
     bool is_histogram = m->kind == METRIC_HISTOGRAM;
     msgpack_pack_array(pk, is_histogram ? 6 : 5);

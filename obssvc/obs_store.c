@@ -99,7 +99,8 @@ static bool read_buckets(struct mp *m, struct obs_series *s)
     if (!mp_array(&look, &count) || count % 2 != 0)
         return false;
     for (uint32_t i = 0; i < count; i += 2) {
-        if (!mp_uint(&look, &bucket) || !mp_uint(&look, &value) || bucket < least || bucket >= TELEMETRY_BUCKETS)
+        if (!mp_uint(&look, &bucket) || !mp_uint(&look, &value) || bucket < least ||
+            bucket >= TELEMETRY_BUCKETS)
             return false;
         least = bucket + 1;
     }
@@ -164,7 +165,8 @@ static size_t put_in_order(struct obs_series *all, size_t count)
 }
 
 /* Into a list of its own, which the caller frees. */
-static enum sh_error read_all(const struct msg_telemetry *telemetry, struct obs_series **out, size_t *out_count)
+static enum sh_error read_all(const struct msg_telemetry *telemetry, struct obs_series **out,
+                              size_t *out_count)
 {
     struct mp m = mp_of(telemetry->series);
     uint32_t count;
@@ -308,7 +310,8 @@ void obs_store_add_event(struct obs_store *store, const struct obs_event *event)
 {
     struct kept_event *kept = &store->events[++store->last_event % OBS_EVENTS];
     const struct slice from[] = {event->service, event->kind, event->text, event->fields};
-    struct slice *const to[] = {&kept->event.service, &kept->event.kind, &kept->event.text, &kept->event.fields};
+    struct slice *const to[] = {&kept->event.service, &kept->event.kind, &kept->event.text,
+                                &kept->event.fields};
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof from / sizeof *from; i++)
         bytes += from[i].len;
@@ -330,7 +333,8 @@ static bool is_there(const struct daemon *d, int64_t now_ns)
     return now_ns - d->now.at_ns < OBS_SILENT_NS;
 }
 
-/* By metric first, then by daemon: *at is metric * OBS_SERVICES * (OBS_SERIES_MAX + 1) + daemon * ... + place. */
+/* By metric first, then by daemon: *at is metric * OBS_SERVICES * (OBS_SERIES_MAX + 1) + daemon * ... +
+ * place. */
 const struct obs_series *obs_store_next(const struct obs_store *store, int64_t now_ns, size_t *at)
 {
     const size_t each = OBS_SERIES_MAX + 1, all = OBS_SERVICES * each;
