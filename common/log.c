@@ -1,6 +1,7 @@
 /* JSON lines on stderr. Nothing here is fatal: a line that cannot be written is lost. */
 #include "log.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -147,9 +148,51 @@ static void append_field(struct buf *out, const struct log_field *f)
         buf_printf(out, "%llu", (unsigned long long)f->unsigned_number);
 }
 
+/* ---------------------------------------------------------------- repeating lines */
+
+enum { KINDS = 256 };
+
+/* Lines with one msg; two that share a place take it from each other, and count anew. */
+static struct kind {
+    uint32_t hash;
+    unsigned written;
+    uint64_t suppressed;
+    int64_t begun_ns;
+} kinds[KINDS];
+static pthread_mutex_t kinds_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* FNV-1a, 32 bits. */
+static uint32_t hash_of(const char *text)
+{
+    uint32_t hash = 2166136261u;
+    for (; *text != 0; text++)
+        hash = (hash ^ (uint8_t)*text) * 16777619u;
+    return hash;
+}
+
+/* False: the line is left out. *suppressed: how many were before this one. */
+static bool may_write(const char *msg, uint64_t *suppressed)
+{
+    uint32_t hash = hash_of(msg);
+    int64_t now_ns = clock_mono_ns();
+    pthread_mutex_lock(&kinds_lock);
+    struct kind *kind = &kinds[hash % KINDS];
+    *suppressed = 0;
+    if (kind->hash != hash || now_ns - kind->begun_ns >= LOG_REPEAT_NS) {
+        *suppressed = kind->hash == hash ? kind->suppressed : 0;
+        *kind = (struct kind){.hash = hash, .begun_ns = now_ns};
+    }
+    bool may = kind->written < LOG_REPEATS;
+    kind->written += may;
+    kind->suppressed += !may;
+    pthread_mutex_unlock(&kinds_lock);
+    return may;
+}
+
 void log_line(enum log_level level, uint64_t correlation, const char *msg, const struct log_field *fields)
 {
-    if (!log_is_on(level))
+    uint64_t suppressed = 0;
+    if (!log_is_on(level) || (level > LOG_DEBUG && !may_write(msg, &suppressed)))
         return;
     struct buf out = {0};
     append_time(&out);
@@ -161,6 +204,8 @@ void log_line(enum log_level level, uint64_t correlation, const char *msg, const
         buf_printf(&out, ",\"correlation_id\":\"%016llx\"", (unsigned long long)correlation);
     for (; fields->kind != LOG_END; fields++)
         append_field(&out, fields);
+    if (suppressed > 0)
+        buf_printf(&out, ",\"suppressed\":%llu", (unsigned long long)suppressed);
     buf_append_str(&out, "}\n");
     ssize_t unused = write(STDERR_FILENO, out.data, out.len);
     (void)unused;

@@ -2,13 +2,17 @@
  *
  * {"time":"2026-01-31T12:00:00.123456Z","level":"info","service":"walsvc","node":"n1","pid":7,"msg":"...",
  *  "correlation_id":"00f3...", <fields>}
- * Thread-safe. A line that repeats without end is the caller's to limit. */
+ * Thread-safe. Of lines with the same msg LOG_REPEATS are written in LOG_REPEAT_NS, then none until that time
+ * is over; the next one says in "suppressed" how many were left out. Of debug lines all are written. */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
 
 #include <stdint.h>
 
 #include "buf.h"
+
+enum { LOG_REPEATS = 100 };
+#define LOG_REPEAT_NS (10 * INT64_C(1000000000))
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
