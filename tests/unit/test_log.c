@@ -22,7 +22,7 @@ int64_t __wrap_clock_mono_ns(void)
 }
 
 /* What fn writes to standard error. */
-static void catch (void (*fn)(void), struct buf *out)
+static void capture(void (*fn)(void), struct buf *out)
 {
     int kept = dup(STDERR_FILENO);
     FILE *file = tmpfile();
