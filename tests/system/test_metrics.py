@@ -2,7 +2,6 @@
 says of followers that are away, and of damage; the events beside."""
 import os
 import unittest
-import urllib.error
 
 from caller import Caller
 from cluster import Cluster
@@ -14,7 +13,6 @@ ENTRIES = 30000
 SMALL = "wal: {segment_size: 1MiB, scrub_interval: 1s, scrub_rate: 1GiB, retention_bytes: 0}"
 
 # Gathered by obssvc itself: as long as it does not tell any of them, none is expected.
-OBSSVC = {name for name, (_, service) in declared().items() if service == "obssvc" and "http" not in name}
 # Beyond what was done: nothing has failed, nothing is damaged, no disk was slow.
 MAY_BE_ZERO = {"shanghai_wal_queue_bytes", "shanghai_wal_scrubs_total", "shanghai_wal_damaged_entries",
                "shanghai_wal_scrub_position_bytes",
@@ -87,7 +85,7 @@ class Counted(unittest.TestCase):
         def lacking(node):
             kinds = metrics_of(node).kinds
             missing = {name: kind for name, (kind, _) in expected.items() if kinds.get(name) != kind}
-            return missing.keys() - OBSSVC if OBSSVC & missing.keys() == OBSSVC else missing.keys()
+            return missing.keys()
         for node in self.cluster.nodes.values():
             wait_until_empty(lambda node=node: lacking(node), f"all metrics of {node.name}")
             self.assertLessEqual(metrics_of(node).kinds.keys(), expected.keys())
@@ -193,10 +191,7 @@ class Damaged(unittest.TestCase):
             self.check_events(node, {"segment_sealed", "damage_found", "loss_accepted", "segments_trimmed", "log_scrubbed"})
 
     def check_events(self, node, kinds):
-        try:
-            wait_for(lambda: kinds <= set(events_of(node) or ()), f"events {kinds}", pause=0.1)
-        except urllib.error.HTTPError as error:  # as long as obssvc does not tell events
-            self.assertEqual(error.code, 404)
+        wait_for(lambda: kinds <= set(events_of(node) or ()), f"events {kinds}", pause=0.1)
 
 
 if __name__ == "__main__":
