@@ -314,6 +314,7 @@ static enum service_exit run(struct skeleton *s)
 int service_main(int argc, char **argv, const struct service_type *type)
 {
     struct skeleton s = {.type = type};
+    telemetry_begin();
     int code = read_arguments(&s, argc, argv);
     if (code >= 0)
         return code;

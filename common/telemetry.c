@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "descriptors.h"
 
 #define NONE                                                                                                 \
     "", 0,                                                                                                   \
@@ -182,6 +183,13 @@ static int64_t resident_pages(void)
     return good ? resident : -1;
 }
 
+static int64_t start_ns;
+
+void telemetry_begin(void)
+{
+    start_ns = clock_real_ns();
+}
+
 static int64_t cpu_ns(void)
 {
     struct timespec used;
@@ -191,12 +199,12 @@ static int64_t cpu_ns(void)
 
 uint32_t telemetry_pack_process(msgpack_packer *pk, const char *service)
 {
-    static _Atomic int64_t start_ns;
-    int64_t now_ns = clock_real_ns(), fds = count_fds(), pages = resident_pages(), none = 0;
+    descriptors_lift(); /* when clients have taken all, it is of interest most */
+    int64_t fds = count_fds(), pages = resident_pages();
+    descriptors_lower();
     uint32_t count = 2;
-    atomic_compare_exchange_strong(&start_ns, &none, now_ns);
     telemetry_gather(pk, TELEMETRY_process_cpu, &service, cpu_ns());
-    telemetry_gather(pk, TELEMETRY_process_start, &service, atomic_load(&start_ns));
+    telemetry_gather(pk, TELEMETRY_process_start, &service, start_ns);
     if (pages >= 0)
         telemetry_gather(pk, TELEMETRY_process_memory, &service, pages * sysconf(_SC_PAGESIZE));
     if (fds >= 0)

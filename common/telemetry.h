@@ -71,8 +71,11 @@ void telemetry_gather(msgpack_packer *pk, enum telemetry_gathered metric, const 
 /* Appends the series of a service that were counted, and returns how many: each an array [name, [label
  * values], value], value an int, or of a histogram [sum, [bucket, count, ...]] without the empty ones. */
 uint32_t telemetry_pack(msgpack_packer *pk, const char *service);
-/* Of this process, four of them: by /proc/self. Labels: service. */
+/* Of this process, four of them. Labels: service. */
 uint32_t telemetry_pack_process(msgpack_packer *pk, const char *service);
+
+/* The process begins now. */
+void telemetry_begin(void);
 
 /* docs/metrics.md */
 void telemetry_document(struct buf *out);

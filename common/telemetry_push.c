@@ -5,7 +5,6 @@
 #include "telemetry_push.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,8 @@
 
 enum { GATHERERS = 8, QUEUE_BYTES = 4 << 20, SERIES_MAX = 4096 };
 #define PUSH_EACH_NS NS_PER_S
+#define PACK_EACH_NS (NS_PER_S / 2)
+#define LAST_WORD_MS 250
 
 struct gatherer {
     uint32_t (*fn)(void *arg, msgpack_packer *pk);
@@ -39,6 +40,8 @@ static struct {
     uint64_t under_way;       /* number of the message, 0 for none */
     struct loop_timer timer;
     struct mailbox mailbox;
+    struct buf series; /* as packed last: events that come one after the other go with the same ones */
+    int64_t packed_ns;
 } push;
 
 static struct gatherer gatherers[GATHERERS];
@@ -107,10 +110,15 @@ void telemetry_event(enum log_level level, const char *kind, const char *text, c
 {
     log_line(level, 0, text, fields);
     pthread_mutex_lock(&ring.lock);
-    if (ring.next - ring.first == TELEMETRY_EVENTS) {
-        ring.first++;
+    bool may_displace = level > LOG_INFO;
+    if (ring.next - ring.first >= (may_displace ? TELEMETRY_EVENTS : TELEMETRY_EVENTS / 2))
         ring.lost++;
+    if (!may_displace && ring.next - ring.first >= TELEMETRY_EVENTS / 2) {
+        pthread_mutex_unlock(&ring.lock);
+        return;
     }
+    if (ring.next - ring.first == TELEMETRY_EVENTS)
+        ring.first++;
     struct buf *event = &ring.events[ring.next % TELEMETRY_EVENTS];
     event->len = 0;
     pack_event(event, ring.next++, level, kind, text, fields);
@@ -149,35 +157,38 @@ static bool forget_events(uint64_t taken)
 
 /* ---------------------------------------------------------------- messages */
 
-static void pack_all(struct buf *out)
+static void pack_all(void)
 {
     msgpack_packer pk;
     struct buf series = {0};
+    if (push.packed_ns != 0 && clock_mono_ns() - push.packed_ns < PACK_EACH_NS)
+        return;
+    push.packed_ns = clock_mono_ns();
     mp_packer(&pk, &series);
     uint32_t count = telemetry_pack(&pk, push.name) + telemetry_pack_process(&pk, push.name);
     for (size_t i = 0; i < gatherer_count && count < SERIES_MAX; i++)
         count += gatherers[i].fn(gatherers[i].arg, &pk);
-    mp_packer(&pk, out);
+    push.series.len = 0;
+    mp_packer(&pk, &push.series);
     msgpack_pack_array(&pk, count);
-    buf_append(out, series.data, series.len);
+    buf_append(&push.series, series.data, series.len);
     buf_free(&series);
 }
 
 static void send_all(void)
 {
-    struct buf series = {0}, events = {0}, body = {0};
+    struct buf events = {0}, body = {0};
     if (push.under_way != 0)
         return;
     struct msg_telemetry m = {.service = slice_str(push.name), .boot = push.service->boot};
-    pack_all(&series);
+    pack_all();
     pack_events(&events, &m.lost);
-    m.series = buf_slice(&series);
+    m.series = buf_slice(&push.series);
     m.happened = buf_slice(&events);
     msg_encode(MSG_telemetry, &m, &body);
     if (link_client_send(push.link, MSG_telemetry, 0, buf_slice(&body), (struct slice){0}, &push.under_way) !=
         SH_OK)
         push.under_way = 0;
-    buf_free(&series);
     buf_free(&events);
     buf_free(&body);
 }
@@ -214,6 +225,14 @@ static void on_mail(void *arg, struct mail *first)
 
 /* ---------------------------------------------------------------- life */
 
+static bool has_events(void)
+{
+    pthread_mutex_lock(&ring.lock);
+    bool has = ring.first < ring.next;
+    pthread_mutex_unlock(&ring.lock);
+    return has;
+}
+
 static bool has_obssvc(const struct config *config)
 {
     for (size_t i = 0; i < config->tree_count; i++)
@@ -248,10 +267,21 @@ void telemetry_push_open(struct service *service, const char *name)
     pthread_mutex_unlock(&ring.lock);
 }
 
+/* What happened last may be why the process ends. */
+static void tell_the_last(void)
+{
+    int64_t due_ns = clock_mono_ns() + LAST_WORD_MS * NS_PER_MS;
+    send_all();
+    while (has_events() && link_client_is_connected(push.link) && clock_mono_ns() < due_ns)
+        loop_step(push.service->loop, 10);
+}
+
 void telemetry_push_close(void)
 {
     if (push.link == NULL)
         return;
+    if (has_events())
+        tell_the_last();
     pthread_mutex_lock(&ring.lock);
     ring.mailbox = NULL;
     ring.posted = false;
@@ -261,4 +291,6 @@ void telemetry_push_close(void)
     push.link = NULL;
     push.under_way = 0;
     mailbox_close(&push.mailbox);
+    buf_free(&push.series);
+    push.packed_ns = 0;
 }

@@ -1,7 +1,7 @@
 /* Tells obssvc once a second what the process has counted, and at once what has happened.
  *
  * One message is under way at most. While nobody takes it, counts go on in memory, events wait in a ring of
- * TELEMETRY_EVENTS, and what finds no room there is counted as lost. */
+ * TELEMETRY_EVENTS, half of it for warnings and errors, and what finds no room there is counted as lost. */
 #ifndef COMMON_TELEMETRY_PUSH_H
 #define COMMON_TELEMETRY_PUSH_H
 

@@ -24,7 +24,7 @@ static void send_probe(struct member_core *core, const struct member *to, struct
     wire_begin(core, MSG_probe);
     msg_encode(MSG_probe, &m, &core->message);
     out_send(core, &address, buf_slice(&core->message));
-    if (slice_is(target, to->id) && slice_is(origin, core->id)) {
+    if (slice_is(target, to->id) && slice_is(origin, core->id) && strcmp(core->timed, to->id) != 0) {
         memcpy(core->timed, to->id, strlen(to->id) + 1);
         core->timed_ns = core->now.mono_ns;
     }

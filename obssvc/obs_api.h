@@ -19,7 +19,7 @@ obs_api_fn obs_api_logs;
 obs_api_fn obs_api_change_nodes, obs_api_shutdown;
 
 /* ---- obs_api.c ---- */
-/* details: a JSON object, or NULL for an empty one. */
+/* details: a JSON object; without bytes for an empty one. */
 void obs_api_fail(struct obs_http_response *response, unsigned status, const char *code, const char *message,
                   struct slice details);
 /* 400, which names the argument or member. */

@@ -1,7 +1,7 @@
 /* The HTTP server on admin_port: libmicrohttpd with threads of its own. It knows limits, methods and headers;
  * what is at a path, the handler says. Whatever a client sends ends its own request or connection at most.
  *
- * Loopback only, or the node's host when that is loopback: 127.0.0.1 and ::1. */
+ * On one IPv4 address. */
 #ifndef OBSSVC_OBS_HTTP_H
 #define OBSSVC_OBS_HTTP_H
 

@@ -1,8 +1,9 @@
 /* Asks the node and its supervisor each second, on two threads of its own, and keeps their last answers:
  * whoever asks obssvc is answered at once, whatever hangs elsewhere.
  *
- *   the node        status, nodes, replicas by libshanghai at run/query; what happens in the cluster, as it
- * comes the supervisor  its tree, and when that has changed its obituaries, at run/supervisor.sock
+ * - of the node: status, nodes, replicas by libshanghai at run/query; what happens in the cluster, as it
+ * comes
+ * - of the supervisor: its tree, and when that has changed its obituaries, at run/supervisor.sock
  *
  * Events go to the store. Nothing here is fatal: an answer that does not come makes the kept one old. */
 #ifndef OBSSVC_OBS_POLL_H

@@ -23,6 +23,8 @@ static void on_telemetry(struct obs *o, const struct link_request *request)
         pthread_mutex_unlock(&o->lock);
     }
     if (e != SH_OK) {
+        log_warn("what a daemon tells of itself is refused", log_slice("sender", request->sender),
+                 log_text("error", sh_error_name(e)));
         link_server_refuse(o->server, request->token, &(struct msg_error){.code = e});
         return;
     }

@@ -7,7 +7,7 @@
 #include "clock.h"
 #include "log.h"
 
-enum { EVENTS_AT_ONCE = 4096 };
+enum { EVENTS_AT_ONCE = 4096, EVENT_PART_MAX = 4096 };
 
 /* All series as a daemon told them once. */
 struct told {
@@ -121,11 +121,9 @@ static bool read_series(struct mp *m, struct obs_series *s, bool *known)
         if (!mp_str(m, &s->labels[i]) || !is_label(s->labels[i]))
             return false;
     const struct metric *metric = metric_named(name, &s->metric);
-    *known = metric != NULL;
-    if (metric == NULL)
+    *known = metric != NULL && labels == label_count_of(metric);
+    if (!*known)
         return mp_raw(m, &skipped);
-    if (labels != label_count_of(metric))
-        return false;
     return metric->kind == METRIC_HISTOGRAM ? read_buckets(m, s) : mp_int(m, &s->value);
 }
 
@@ -196,12 +194,12 @@ static bool read_event(struct mp *m, uint64_t *number, struct obs_event *e)
     uint64_t time_ms, level;
     if (!mp_array(m, &parts) || parts != 6 || !mp_uint(m, number) || !mp_uint(m, &time_ms) ||
         time_ms > INT64_MAX || !mp_uint(m, &level) || level > LOG_ERROR || !mp_str(m, &e->kind) ||
-        !is_label(e->kind) || !mp_str(m, &e->text) || !utf8_valid(e->text))
+        !is_label(e->kind) || !mp_str(m, &e->text) || e->text.len > EVENT_PART_MAX)
         return false;
     struct mp look = *m;
     e->time_ms = (int64_t)time_ms;
     e->level = (unsigned)level;
-    return mp_map(&look, &fields) && mp_raw(m, &e->fields);
+    return mp_map(&look, &fields) && mp_raw(m, &e->fields) && e->fields.len <= EVENT_PART_MAX;
 }
 
 static bool take_events(struct obs_store *store, struct daemon *d, struct slice bytes, bool keep)

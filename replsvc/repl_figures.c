@@ -30,10 +30,22 @@ static void tell(const struct repl_lag *lag)
                log_uint("bytes", lag->bytes), log_uint("lag_s", (uint64_t)lag->ns / NS_PER_S));
 }
 
+/* Those that have left. */
+static void forget_others(struct repl_lagging *lagging, const struct repl_lag *lags, size_t count)
+{
+    for (size_t i = 0; i < REPL_MEMBERS_MAX; i++) {
+        bool is_here = false;
+        for (size_t l = 0; l < count; l++)
+            is_here = is_here || strcmp(lagging->all[i].id, lags[l].member) == 0;
+        lagging->all[i].is_told = lagging->all[i].is_told && is_here;
+    }
+}
+
 void repl_figures_look(struct repl_service *r)
 {
     struct repl_lag lags[REPL_MEMBERS_MAX];
     size_t count = repl_core_lags(r->core, clock_mono_ns(), lags);
+    forget_others(&r->lagging, lags, count);
     for (size_t i = 0; i < count; i++) {
         bool *is_told = find(&r->lagging, lags[i].member);
         if (is_told == NULL || *is_told == (lags[i].ns >= ALARM_NS) || (*is_told && lags[i].entries > 0))

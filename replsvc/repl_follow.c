@@ -158,18 +158,18 @@ static const char *source_id(const struct repl_core *core, const struct repl_fol
     return f->source >= 0 ? core->members[f->source].id : "";
 }
 
-static void avoid(struct repl_core *core, struct repl_follow *f, int64_t until_ns)
+static void avoid(struct repl_follow *f, int64_t until_ns)
 {
     if (f->source >= 0)
         f->sources[f->source].avoid_until_ns = until_ns;
     f->retries++;
-    core->counters.retries++;
 }
 
 /* Nobody answered: again soon, then more rarely. */
 static void note_failure(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
 {
     core->counters.failed++;
+    core->counters.retries++;
     f->fetching = false;
     if (f->source < 0)
         return;
@@ -177,7 +177,7 @@ static void note_failure(struct repl_core *core, struct repl_follow *f, int64_t 
     int64_t pause_ns = FAILED_FIRST_NS << s->failures;
     if (s->failures < FAILURES_MOST)
         s->failures++;
-    avoid(core, f, now_ns + (pause_ns < AVOID_LONG_NS ? pause_ns : AVOID_LONG_NS));
+    avoid(f, now_ns + (pause_ns < AVOID_LONG_NS ? pause_ns : AVOID_LONG_NS));
 }
 
 void repl_core_fetch_failed(struct repl_core *core, int64_t now_ns, unsigned slot, uint64_t serial)
@@ -213,7 +213,8 @@ static void on_error(struct repl_core *core, struct repl_follow *f, int64_t now_
     if (msg_decode(MSG_error, body, &error) != SH_OK)
         error = (struct msg_error){.code = SH_BAD_REQUEST};
     bool soon = error.code == SH_UNAVAILABLE || error.code == SH_OVERLOADED || error.code == SH_NOT_FOUND;
-    avoid(core, f, now_ns + (soon ? (int64_t)NS_PER_S / 4 : AVOID_LONG_NS));
+    core->counters.retries++;
+    avoid(f, now_ns + (soon ? (int64_t)NS_PER_S / 4 : AVOID_LONG_NS));
     snprintf(detail, sizeof detail, "%s: %.*s", sh_error_name((enum sh_error)error.code), (int)error.text.len,
              (const char *)error.text.data);
     if (!soon)
@@ -224,7 +225,8 @@ static void on_malformed(struct repl_core *core, struct repl_follow *f, int64_t 
                          const char *text)
 {
     ++*counter;
-    avoid(core, f, now_ns + AVOID_LONG_NS);
+    core->counters.retries++;
+    avoid(f, now_ns + AVOID_LONG_NS);
     repl_notice(core, now_ns, LOG_ERROR, text, source_id(core, f), "");
 }
 
@@ -290,7 +292,7 @@ static void give_up_anew(struct repl_follow *f)
 static void on_trimmed(struct repl_core *core, struct repl_follow *f, int64_t now_ns,
                        const struct msg_fetch_reply *reply)
 {
-    avoid(core, f, now_ns + AVOID_LONG_NS);
+    avoid(f, now_ns + AVOID_LONG_NS);
     if (reply->lsn == UINT64_MAX)
         return;
     f->sources[f->source].is_trimmed = true;
@@ -321,7 +323,7 @@ static bool on_frames(struct repl_core *core, struct repl_follow *f, int64_t now
     }
     if (id16_equal(f->log, core->own) &&
         given_up_has(core->given_up, core->given_up_count, repl_fork_first(reply->bytes))) {
-        avoid(core, f, now_ns + AVOID_LONG_NS); /* cut off here, and not to come back so */
+        avoid(f, now_ns + AVOID_LONG_NS); /* cut off here, and not to come back so */
         return false;
     }
     struct repl_action *action = repl_put(core, REPL_STORE);
@@ -346,7 +348,7 @@ static void on_forked(struct repl_core *core, struct repl_follow *f, int64_t now
                       const struct msg_fetch_reply *reply)
 {
     char detail[REPL_TEXT_MAX];
-    avoid(core, f, now_ns + AVOID_LONG_NS);
+    avoid(f, now_ns + AVOID_LONG_NS);
     if (f->anew) {
         give_up_anew(f);
         return;
@@ -374,9 +376,9 @@ static void note_origin(struct repl_core *core, struct repl_follow *f, enum log_
         push_position(core, f);
 }
 
-static bool leave_over(struct repl_core *core, struct repl_follow *f, int64_t now_ns)
+static bool leave_over(struct repl_follow *f, int64_t now_ns)
 {
-    avoid(core, f, now_ns + NS_PER_S);
+    avoid(f, now_ns + NS_PER_S);
     repl_over_end(f);
     return false;
 }
@@ -392,7 +394,7 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
     if (f->source >= 0 && f->source == repl_origin(core, f->log))
         note_origin(core, f, (enum log_copy_state)reply->state);
     if (reply->state != LOG_COPY_FRAMES && f->stores == 0 && f->over)
-        return leave_over(core, f, now_ns); /* it has no more that replaces anything */
+        return leave_over(f, now_ns); /* it has no more that replaces anything */
     if (reply->state != LOG_COPY_FRAMES && f->source == f->lead && !f->over)
         f->lead = -1;
     repl_follow_note_best(f, now_ns, reply->durable_lsn, reply->durable_end);
@@ -403,9 +405,9 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
     case LOG_COPY_END:
         f->progress_ns = now_ns;
         if (f->source != repl_origin(core, f->log))
-            avoid(core, f, now_ns + NS_PER_S); /* it has no more than is here: who has? */
+            avoid(f, now_ns + NS_PER_S); /* it has no more than is here: who has? */
         else if (now_ns - f->asked_ns < END_AT_LEAST_NS)
-            avoid(core, f, now_ns + END_AT_LEAST_NS); /* it does not wait as it was asked to */
+            avoid(f, now_ns + END_AT_LEAST_NS); /* it does not wait as it was asked to */
         break;
     case LOG_COPY_TRIMMED:
         on_trimmed(core, f, now_ns, reply);
@@ -414,7 +416,7 @@ static bool on_reply(struct repl_core *core, struct repl_follow *f, int64_t now_
         on_forked(core, f, now_ns, reply);
         break;
     case LOG_COPY_BEHIND:
-        avoid(core, f, now_ns + NS_PER_S);
+        avoid(f, now_ns + NS_PER_S);
         repl_over_note(core, f, now_ns, reply);
         if (f->source >= 0 && f->source == repl_origin(core, f->log) && f->stores == 0)
             repl_notice(core, now_ns, LOG_ERROR, "a member has less of its own log than its copy here",

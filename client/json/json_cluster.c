@@ -13,8 +13,6 @@ static bool is_zero(const uint8_t id[16])
     return memcmp(id, zero, sizeof zero) == 0;
 }
 
-/* ---------------------------------------------------------------- JSON */
-
 static void json_id(struct json_writer *j, const char *key, const uint8_t id[16])
 {
     if (is_zero(id))

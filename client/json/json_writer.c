@@ -125,8 +125,9 @@ void json_bytes(struct json_writer *j, const char *key, struct slice bytes)
         json_slice(j, key, bytes);
         return;
     }
-    snprintf(name, sizeof name, "%s_base64", key);
-    start_value(j, name);
+    if (key != NULL)
+        snprintf(name, sizeof name, "%s_base64", key);
+    start_value(j, key != NULL ? name : NULL);
     buf_append_str(&j->out, "\"");
     base64(&j->out, bytes);
     buf_append_str(&j->out, "\"");

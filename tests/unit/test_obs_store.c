@@ -212,8 +212,10 @@ static void test_a_daemon_that_is_silent_is_not_told(void **state)
 static void test_unknown_metrics_and_those_of_others_are_passed_over(void **state)
 {
     (void)state;
-    begin(5);
+    begin(7);
     number("shanghai_of_another_version", "a", 1);
+    number("shanghai_wal_refused_appends_total", "a", 1); /* with a label that it has not here */
+    number("shanghai_wal_durable_lsn", NULL, 1);          /* without one that it has */
     histogram("shanghai_of_another_version_too", NULL, 1, 2, (const uint64_t[]){900, 1});
     number("shanghai_query_clients", NULL, 5);
     number("shanghai_process_open_fds", "querysvc", 5);
@@ -358,14 +360,11 @@ static void test_malformed_series_are_refused_whole(void **state)
             "a\xa1"
             "a\xa1"
             "a\xa1"
-            "a\x01"),                         /* five labels */
-        BAD("\x91\x93\xa1x\x91\x07\x01"),     /* a label is a number */
-        BAD("\x91\x93\xa1x\x91\xa1\xff\x01"), /* no UTF-8 */
-        BAD("\x91\x93\xa1x\x91\xa1\x00\x01"), /* a NUL */
-        BAD("\x91\x93\xb6shanghai_query_clients\x91\xa1"
-            "a\x01"),                                                           /* a label where none is */
+            "a\x01"),                                                           /* five labels */
+        BAD("\x91\x93\xa1x\x91\x07\x01"),                                       /* a label is a number */
+        BAD("\x91\x93\xa1x\x91\xa1\xff\x01"),                                   /* no UTF-8 */
+        BAD("\x91\x93\xa1x\x91\xa1\x00\x01"),                                   /* a NUL */
         BAD("\x91\x93\xb6shanghai_query_clients\x90\xcb\0\0\0\0\0\0\0\0"),      /* a float */
-        BAD("\x91\x93\xb8shanghai_wal_durable_lsn\x90\x01"),                    /* no label where one is */
         BAD("\x91\x93\xbbshanghai_wal_commit_seconds\x90\x01"),                 /* a number for a histogram */
         BAD("\x91\x93\xbbshanghai_wal_commit_seconds\x90\x92\x01\x91\x01"),     /* a bucket without count */
         BAD("\x91\x93\xbbshanghai_wal_commit_seconds\x90\x92\x01\x92\x35\x01"), /* bucket 53 of 53 */
@@ -411,10 +410,7 @@ static void test_malformed_events_are_refused_whole(void **state)
     static const struct {
         uint64_t level;
         const char *kind, *text;
-    } bad[] = {{LOG_ERROR + 1, "kind", "text"},
-               {UINT64_MAX, "kind", "text"},
-               {LOG_INFO, "\xff", "text"},
-               {LOG_INFO, "kind", "\xc3"}};
+    } bad[] = {{LOG_ERROR + 1, "kind", "text"}, {UINT64_MAX, "kind", "text"}, {LOG_INFO, "\xff", "text"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         begin_events(2);
         event(1, LOG_INFO, "good", "first");
