@@ -212,6 +212,21 @@ static const char *token_of(struct MHD_Connection *connection)
     return text + strspn(text, " ");
 }
 
+/* Of names only localhost and what is below it: a page that has its own name resolved to 127.0.0.1 (DNS
+ * rebinding) is not to read on. An address names itself. */
+static bool is_host_foreign(struct MHD_Connection *connection)
+{
+    static const char local[] = "localhost";
+    const char *text = header(connection, MHD_HTTP_HEADER_HOST);
+    if (text == NULL || text[0] == '[')
+        return false;
+    size_t len = strcspn(text, ":"), local_len = strlen(local);
+    if (strspn(text, "0123456789.") == len)
+        return false;
+    bool ends_so = len >= local_len && strncasecmp(text + len - local_len, local, local_len) == 0;
+    return !ends_so || (len > local_len && text[len - local_len - 1] != '.');
+}
+
 /* Any other coding would end with the connection only. */
 static bool is_coding_unknown(struct MHD_Connection *connection)
 {
@@ -239,6 +254,9 @@ static enum MHD_Result on_headers(struct obs_http *http, struct MHD_Connection *
     if (a->is_bad)
         return refuse(http, connection, a, MHD_HTTP_BAD_REQUEST, "bad_request",
                       "the path must begin with / and be percent-encoded");
+    if (is_host_foreign(connection))
+        return refuse(http, connection, a, MHD_HTTP_FORBIDDEN, "host_not_allowed",
+                      "the header Host must be an address or localhost");
     if (is_coding_unknown(connection))
         return refuse(http, connection, a, MHD_HTTP_NOT_IMPLEMENTED, "not_implemented",
                       "the body's transfer coding must be chunked, or none");

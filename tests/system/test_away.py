@@ -8,7 +8,7 @@ import unittest
 from shanghai import Node, wait_for
 
 READS = 300
-DESCRIPTORS_MOST = 64
+DESCRIPTORS_MOST = 90  # some 64, and one or more for each read if they leaked
 SETTINGS = "wal:\n  segment_size: 4MiB"
 
 

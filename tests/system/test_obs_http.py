@@ -9,7 +9,7 @@ import unittest
 
 from shanghai import Node, wait_for
 
-HOST, END = b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n\r\n"
+HOST, END = b"Host: localhost\r\n", b"Host: localhost\r\nConnection: close\r\n\r\n"
 BODY_MAX, HEADERS_MAX, CONNECTIONS = 64 << 10, 32 << 10, 256  # obs_http.h
 GET = b"GET /health HTTP/1.1\r\n"
 POST = b"POST /health HTTP/1.1\r\n" + HOST
@@ -45,6 +45,9 @@ ANSWERS = {
     "no HTTP": (b"hello\x00 world\r\n\r\n", 400, ""),
     "another HTTP": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, ""),
     "no Host": (GET + b"\r\n", 400, ""),
+    "a name that is resolved to loopback": (GET + b"Host: evil.example\r\n\r\n", 403, "host_not_allowed"),
+    "a name that only ends like it": (GET + b"Host: evillocalhost:9090\r\n\r\n", 403, "host_not_allowed"),
+    "an address that goes on as a name": (GET + b"Host: 127.0.0.1.evil.example\r\n\r\n", 403, "host_not_allowed"),
     "no header": (GET + b"nonsense\r\n" + END, 400, ""),
     "length": (POST + b"Content-Length: %d\r\n\r\n" % (BODY_MAX + 1) + b"b" * (BODY_MAX + 1), 413, "too_large"),
     "length of 10 MiB": (POST + b"Content-Length: %d\r\n\r\n" % (10 * MIB) + b"b" * 10 * MIB, 413, "too_large"),

@@ -58,7 +58,7 @@ class Nodes(unittest.TestCase):
         for node in ("n1", "n2", "n3"):
             rows = wait_for(lambda node=node: ctl(self.dir, node, "svc", "tree"), f"the tree of {node}")
             self.ever.update(row["pid"] for row in rows)
-        self.assertEqual(len(self.ever), 15)  # shanghaid and four services, three times
+        self.assertEqual(len(self.ever), 18)  # shanghaid and five services, three times
 
     def assert_all_ended(self):
         self.assertEqual([pid for pid in self.ever if process_exists(pid)], [])

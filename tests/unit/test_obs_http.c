@@ -68,7 +68,7 @@ static const char *ask(const char *request)
     return buf_cstr(&answer);
 }
 
-#define END "Host: x\r\nConnection: close\r\n\r\n"
+#define END "Host: localhost\r\nConnection: close\r\n\r\n"
 
 static void assert_has(const char *answer, const char *part)
 {
@@ -135,9 +135,9 @@ static void test_a_body_comes_whole_however_it_was_sent(void **state)
 static void test_requests_behind_each_other_are_answered_in_order(void **state)
 {
     (void)state;
-    const char *answer =
-        ask("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo"
-            "GET /3 HTTP/1.1\r\n" END);
+    const char *answer = ask("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /2 HTTP/1.1\r\nHost: "
+                             "localhost\r\nContent-Length: 3\r\n\r\ntwo"
+                             "GET /3 HTTP/1.1\r\n" END);
     const char *first = strstr(answer, "GET /1 "), *second = strstr(answer, "POST /2 "),
                *third = strstr(answer, "GET /3 ");
     assert_true(first != NULL && second != NULL && third != NULL && first < second && second < third);
