@@ -234,7 +234,7 @@ static const char *after_of(const struct node *n, size_t frame)
     static char text[256];
     struct mp m = mp_of(slice_of(n->arena + n->frames[frame].at, n->frames[frame].len));
     uint32_t entries, parts, positions;
-    uint64_t kind, lsn;
+    uint64_t kind = 0, lsn;
     struct slice log;
     size_t len = 0;
     text[0] = 0;
