@@ -16,7 +16,7 @@
 #include "query_view_parts.h"
 #include "telemetry.h"
 
-enum { KEYS_MAX = 1000, FEW = 16, THREADS = 2, UNDER_WAY_MAX = 16 };
+enum { KEYS_MAX = 1000, FEW = 40, THREADS = 2, UNDER_WAY_MAX = 16 };
 
 /* What a look into the view gave. */
 struct found {
@@ -147,8 +147,11 @@ static void *run(void *arg)
 {
     struct query_gets *g = arg;
     struct get *get;
+    uint32_t bunch = 0;
     while ((get = take(g)) != NULL) {
+        get->found.rows.bunch = bunch;
         look_up(g->view, buf_slice(&get->keys), buf_slice(&get->after), &get->found);
+        bunch = get->found.rows.bunch;
         if (mailbox_put_turn(&g->mailbox, &get->mail))
             loop_turn_once(g->query->service->loop); /* the next keys must not wait for more of it */
     }

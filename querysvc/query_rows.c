@@ -6,7 +6,7 @@
 #include "clock.h"
 #include "hlc.h"
 
-enum { FIRST_ROWS = 4, LARGE_BYTES = 256 << 10 };
+enum { FIRST_ROWS = 16, LARGE_BYTES = 256 << 10 };
 
 static uint64_t now_ms(void)
 {
@@ -115,13 +115,12 @@ static uint32_t pack_rows(const struct lookup *lookup, struct buf *packed, uint6
     return done;
 }
 
-/* A bunch is small at first, since rows may be large, and twice as large each time that they are not; where
- * they are, keys are looked up one by one. */
+/* Where rows are large, keys are looked up one by one; where they are not, twice as many each time. */
 static enum sh_error look_up(struct view_store *store, struct mp *keys, uint32_t count, struct buf *packed,
                              uint32_t *done, struct key_rows *out, char error[VIEW_ERROR_MAX])
 {
     struct lookup lookup;
-    uint32_t most = FIRST_ROWS;
+    uint32_t most = out->bunch > 0 ? out->bunch : FIRST_ROWS;
     enum sh_error e = SH_OK;
     while (e == SH_OK && *done < count && packed->len < ROWS_BYTES) {
         size_t before = packed->len;
@@ -146,6 +145,7 @@ static enum sh_error look_up(struct view_store *store, struct mp *keys, uint32_t
         if (is_late)
             *keys = again;
     }
+    out->bunch = most < FIRST_ROWS ? most : FIRST_ROWS;
     return e;
 }
 

@@ -27,6 +27,7 @@ struct key_rows {
     struct buf rows;  /* the array, packed; it may end before the keys do, when there are many bytes */
     struct buf names; /* scratch */
     uint64_t hlc;     /* the highest of the values that were looked at */
+    uint32_t bunch; /* keys that the next get looks up at first: fewer where rows were large; 0: not known */
 };
 void key_rows_free(struct key_rows *rows);
 /* `keys` are `count` elements of an array that was entered. SH_BAD_REQUEST, SH_TOO_LARGE: one has not 1 to
