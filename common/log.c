@@ -152,7 +152,7 @@ static void append_field(struct buf *out, const struct log_field *f)
 
 enum { KINDS = 256 };
 
-/* Lines with one msg; two that share a place take it from each other, and count anew. */
+/* Lines that say the same; two that share a place take it from each other, and count anew. */
 static struct kind {
     uint32_t hash;
     unsigned written;
@@ -162,18 +162,27 @@ static struct kind {
 static pthread_mutex_t kinds_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* FNV-1a, 32 bits. */
-static uint32_t hash_of(const char *text)
+static uint32_t hash_on(uint32_t hash, struct slice text)
 {
-    uint32_t hash = 2166136261u;
-    for (; *text != 0; text++)
-        hash = (hash ^ (uint8_t)*text) * 16777619u;
+    for (size_t i = 0; i < text.len; i++)
+        hash = (hash ^ text.data[i]) * 16777619u;
+    return hash;
+}
+
+/* Of the texts: numbers differ in lines that say the same. */
+static uint32_t hash_of(const char *msg, const struct log_field *f)
+{
+    uint32_t hash = hash_on(2166136261u, slice_str(msg));
+    for (; f->kind != LOG_END; f++)
+        if (f->kind == LOG_SLICE || (f->kind == LOG_TEXT && f->text != NULL))
+            hash = hash_on(hash, f->kind == LOG_SLICE ? f->slice : slice_str(f->text));
     return hash;
 }
 
 /* False: the line is left out. *suppressed: how many were before this one. */
-static bool may_write(const char *msg, uint64_t *suppressed)
+static bool may_write(const char *msg, const struct log_field *fields, uint64_t *suppressed)
 {
-    uint32_t hash = hash_of(msg);
+    uint32_t hash = hash_of(msg, fields);
     int64_t now_ns = clock_mono_ns();
     pthread_mutex_lock(&kinds_lock);
     struct kind *kind = &kinds[hash % KINDS];
@@ -192,7 +201,7 @@ static bool may_write(const char *msg, uint64_t *suppressed)
 void log_line(enum log_level level, uint64_t correlation, const char *msg, const struct log_field *fields)
 {
     uint64_t suppressed = 0;
-    if (!log_is_on(level) || (level > LOG_DEBUG && !may_write(msg, &suppressed)))
+    if (!log_is_on(level) || (level > LOG_DEBUG && !may_write(msg, fields, &suppressed)))
         return;
     struct buf out = {0};
     append_time(&out);

@@ -2,8 +2,9 @@
  *
  * {"time":"2026-01-31T12:00:00.123456Z","level":"info","service":"walsvc","node":"n1","pid":7,"msg":"...",
  *  "correlation_id":"00f3...", <fields>}
- * Thread-safe. Of lines with the same msg LOG_REPEATS are written in LOG_REPEAT_NS, then none until that time
- * is over; the next one says in "suppressed" how many were left out. Of debug lines all are written. */
+ * Thread-safe. Of lines with the same msg and the same texts LOG_REPEATS are written in LOG_REPEAT_NS, then
+ * none until that time is over; the next one says in "suppressed" how many were left out. Of debug lines all
+ * are written. */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
 

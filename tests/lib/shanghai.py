@@ -171,8 +171,11 @@ class Node:
 
     def events(self, after=0):
         """Of the cluster, as it saw them, behind that number."""
-        lines = self.ctl("--format", "json", "events", "--from", str(after + 1)).stdout.splitlines()
-        return [json.loads(line) for line in lines]
+        def answered():
+            done = self.ctl("--format", "json", "events", "--from", str(after + 1), check=False)
+            return done if done.returncode == 0 else None
+        done = wait_for(answered, f"the events of {self.name}")  # membersvc may just be started again
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def tree(self):
         rows = self.json("svc", "tree")
