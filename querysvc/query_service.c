@@ -177,25 +177,12 @@ static bool waits_for_others(struct slice body)
     return false;
 }
 
-static void on_request(void *arg, const struct link_request *request)
+/* False: no other daemon answers this. */
+static bool pass_on(struct query *q, const struct link_request *request)
 {
-    struct query *q = arg;
-    query_count(request->type);
-    log_for(LOG_DEBUG, request->correlation, "request", log_uint("type", request->type),
-            log_uint("bytes", request->body.len));
-    if (!may_ask(request)) {
-        query_refuse(q, request->token, SH_FORBIDDEN, "only for clients on the node itself, by ipc", 0);
-        return;
-    }
     switch (request->type) {
     case MSG_append:
         query_forward_send(waits_for_others(request->body) ? &q->wal_waiting : &q->wal, request);
-        break;
-    case MSG_append_if:
-        query_on_append_if(q, request);
-        break;
-    case MSG_log_trim:
-        query_on_trim(q, request);
         break;
     case MSG_accept_loss:
         query_forward_send(&q->wal, request);
@@ -217,6 +204,31 @@ static void on_request(void *arg, const struct link_request *request)
         break;
     case MSG_metrics:
         query_forward_now(&q->obs, request);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+static void on_request(void *arg, const struct link_request *request)
+{
+    struct query *q = arg;
+    query_count(request->type);
+    log_for(LOG_DEBUG, request->correlation, "request", log_uint("type", request->type),
+            log_uint("bytes", request->body.len));
+    if (!may_ask(request)) {
+        query_refuse(q, request->token, SH_FORBIDDEN, "only for clients on the node itself, by ipc", 0);
+        return;
+    }
+    if (pass_on(q, request))
+        return;
+    switch (request->type) {
+    case MSG_append_if:
+        query_on_append_if(q, request);
+        break;
+    case MSG_log_trim:
+        query_on_trim(q, request);
         break;
     case MSG_read:
         query_on_read(q, request);
