@@ -242,11 +242,12 @@ class Http(unittest.TestCase):
     def test_requests_are_counted(self):
         series = ('shanghai_http_requests_total{class="2xx"}', 'shanghai_http_requests_total{class="4xx"}',
                   "shanghai_http_request_seconds_count")
-        before = wait_for(lambda: [value for value in map(self.metric, series) if value is not None], "metrics of obssvc")
+        before = wait_for(lambda: (lambda all_three: None not in all_three and all_three)(list(map(self.metric, series))),
+                          "metrics of obssvc")
         for _ in range(10):
             self.ask(GET + END)
             self.ask(b"GET /nothing HTTP/1.1\r\n" + END)
-            self.ask(POST + b"Content-Length: 99999999\r\n\r\n")
+            self.ask(CHUNKED + CHUNK * 20)
         for name, value, more in zip(series, before, (10, 20, 20)):
             wait_for(lambda name=name, least=value + more: (self.metric(name) or 0) >= least, name)
 
